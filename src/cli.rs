@@ -1,0 +1,276 @@
+//! The command line.
+//!
+//! `onionport` and `onionport proxy` are the same command; its options may stand before or after
+//! the word `proxy`. What they mean for the configuration is [`crate::config::load`]'s business.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+
+/// Exit status for a configuration that cannot be used, and for a failure while running.
+pub const EXIT_FAILURE: u8 = 1;
+/// Exit status for a command line that cannot be read.
+pub const EXIT_USAGE: u8 = 2;
+
+/// What `--help` says below the options.
+const EXAMPLES: &str = "\
+Port lines are written as in tor(1), SocksPort: [ADDRESS:]PORT|unix:PATH|auto|0 [flag ...]
+
+Examples:
+  onionport
+      listen on 127.0.0.1:9150
+  onionport --socks-port '9150 ExtendedErrors'
+      tell SOCKS5 clients why an onion service could not be reached
+  onionport --socks-port 'unix:/run/onionport/socks GroupWritable' --socks-port auto
+      a unix socket, and a free port that is named on standard output
+  onionport -c onionport.toml -o proxy.socks_timeout=60 --check-config
+      say what this configuration would do, and stop
+
+Exit status: 0 success, 1 failure or unusable configuration, 2 unusable command line.";
+
+/// The whole command line, as clap reads it.
+#[derive(Debug, Parser)]
+#[command(
+    name = "onionport",
+    version,
+    about = "A Tor SOCKS port that says why an onion service could not be reached",
+    after_help = EXAMPLES,
+    disable_help_subcommand = true
+)]
+struct CommandLine {
+    /// The options before the command.
+    #[command(flatten)]
+    options: ProxyArgs,
+    /// The command.
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the proxy (also without this word)
+    Proxy(ProxyArgs),
+}
+
+/// The options of `onionport proxy`, as written and unchecked.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub struct ProxyArgs {
+    /// Read this TOML file, or every *.toml of a folder written FOLDER/; later ones win
+    /// [default: arti.toml in the usual configuration folder, if there is one]
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Vec<PathBuf>,
+
+    /// Open this SOCKS port, and none of the files' [default: 127.0.0.1:9150]
+    #[arg(long, value_name = "LINE")]
+    pub socks_port: Vec<String>,
+
+    /// Open this HTTP CONNECT port, and none of the files' (not served yet: only 0)
+    #[arg(long, value_name = "LINE")]
+    pub http_port: Vec<String>,
+
+    /// Set one key of the configuration, whatever the files say
+    #[arg(short, value_name = "KEY=VALUE")]
+    pub option: Vec<String>,
+
+    /// Log what this filter lets through, such as "debug" or "info,tor_proto=warn"
+    #[arg(short, long, value_name = "FILTER")]
+    pub log: Option<String>,
+
+    /// Say what the configuration would do, and stop
+    #[arg(long)]
+    pub check_config: bool,
+}
+
+/// What the command line asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Invocation {
+    /// Run the proxy, or only check its configuration.
+    Proxy(ProxyArgs),
+    /// Print this text (help or version) on standard output and exit with status 0.
+    Print(String),
+}
+
+/// A command line that cannot be read: one line that says what is wrong and what to do.
+///
+/// It belongs on standard error; the exit status is [`EXIT_USAGE`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(String);
+
+/// Reads a command line.
+///
+/// `args` are the program's arguments with its name first, as `std::env::args_os` gives them.
+///
+/// # Errors
+/// [`UsageError`] for an unknown option or command, or an option without its value.
+pub fn parse<I, T>(args: I) -> Result<Invocation, UsageError>
+where
+    I: IntoIterator<Item = T>,
+    T: Into<OsString> + Clone,
+{
+    let command_line = CommandLine::command()
+        .try_get_matches_from(args)
+        .and_then(|matches| CommandLine::from_arg_matches(&matches));
+    match command_line {
+        Ok(CommandLine { options, command }) => Ok(Invocation::Proxy(match command {
+            Some(Command::Proxy(after)) => options.followed_by(after),
+            None => options,
+        })),
+        Err(error) => match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+                Ok(Invocation::Print(error.render().to_string()))
+            }
+            _ => Err(UsageError(one_line(&error))),
+        },
+    }
+}
+
+impl ProxyArgs {
+    /// The options before the word `proxy`, joined by those after it.
+    fn followed_by(mut self, after: ProxyArgs) -> Self {
+        let ProxyArgs {
+            config,
+            socks_port,
+            http_port,
+            option,
+            log,
+            check_config,
+        } = after;
+        self.config.extend(config);
+        self.socks_port.extend(socks_port);
+        self.http_port.extend(http_port);
+        self.option.extend(option);
+        self.log = log.or(self.log);
+        self.check_config |= check_config;
+        self
+    }
+}
+
+/// clap's message without its usage block, on one line.
+fn one_line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let parts: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
+        .filter(|line| !line.is_empty())
+        .map(|line| line.strip_prefix("error: ").unwrap_or(line))
+        .map(|line| line.strip_prefix("tip: ").unwrap_or(line))
+        .collect();
+    format!("{}; see onionport --help", parts.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn proxy(words: &[&str]) -> ProxyArgs {
+        match parse(["onionport"].iter().chain(words)).unwrap() {
+            Invocation::Proxy(args) => args,
+            Invocation::Print(text) => panic!("printed {text}"),
+        }
+    }
+
+    fn refusal(words: &[&str]) -> String {
+        let error = parse(["onionport"].iter().chain(words)).unwrap_err();
+        let text = error.to_string();
+        assert_eq!(text.lines().count(), 1, "{text}");
+        text
+    }
+
+    #[test]
+    fn the_definitions_agree_with_each_other() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn no_arguments_and_the_word_proxy_are_the_same() {
+        assert_eq!(proxy(&[]), ProxyArgs::default());
+        assert_eq!(proxy(&["proxy"]), ProxyArgs::default());
+    }
+
+    #[test]
+    fn options_before_and_after_proxy_add_up_in_order() {
+        let args = proxy(&[
+            "-c",
+            "a.toml",
+            "--socks-port",
+            "9150",
+            "-o",
+            "a=1",
+            "-l",
+            "info",
+            "proxy",
+            "-c",
+            "b.toml",
+            "--socks-port",
+            "auto",
+            "--http-port",
+            "0",
+            "-o",
+            "b=2",
+            "-l",
+            "debug",
+            "--check-config",
+        ]);
+        assert_eq!(
+            args,
+            ProxyArgs {
+                config: vec!["a.toml".into(), "b.toml".into()],
+                socks_port: vec!["9150".into(), "auto".into()],
+                http_port: vec!["0".into()],
+                option: vec!["a=1".into(), "b=2".into()],
+                log: Some("debug".into()),
+                check_config: true,
+            }
+        );
+        assert_eq!(proxy(&["-l", "info", "proxy"]).log.as_deref(), Some("info"));
+        assert!(proxy(&["--check-config", "proxy"]).check_config);
+    }
+
+    #[test]
+    fn a_port_line_is_one_argument() {
+        let args = proxy(&["--socks-port", "127.0.0.1:9150 ExtendedErrors PreferIPv6"]);
+        assert_eq!(
+            args.socks_port,
+            ["127.0.0.1:9150 ExtendedErrors PreferIPv6"]
+        );
+    }
+
+    #[test]
+    fn help_and_version_are_printed() {
+        let text = |words: &[&str]| match parse(["onionport"].iter().chain(words)).unwrap() {
+            Invocation::Print(text) => text,
+            Invocation::Proxy(args) => panic!("ran {args:?}"),
+        };
+        assert_eq!(
+            text(&["--version"]),
+            concat!("onionport ", env!("CARGO_PKG_VERSION"), "\n")
+        );
+        for words in [&["--help"][..], &["proxy", "--help"]] {
+            let help = text(words);
+            for option in ["--config", "--socks-port", "-o", "--log", "--check-config"] {
+                assert!(help.contains(option), "{option} is missing in {help}");
+            }
+        }
+        assert!(text(&["--help"]).contains("Examples:"));
+    }
+
+    #[test]
+    fn an_unknown_option_is_refused_with_the_nearest_one() {
+        let text = refusal(&["--sock-port", "9150"]);
+        assert!(text.contains("'--sock-port'"), "{text}");
+        assert!(text.contains("'--socks-port'"), "{text}");
+        assert!(text.contains("--help"), "{text}");
+    }
+
+    #[test]
+    fn a_missing_value_an_unknown_command_and_a_stray_word_are_refused() {
+        assert!(refusal(&["--socks-port"]).contains("--socks-port"));
+        assert!(refusal(&["prxy"]).contains("prxy"));
+        assert!(refusal(&["proxy", "9150"]).contains("9150"));
+    }
+}

@@ -1,0 +1,256 @@
+//! The configuration: what the files and the command line say, checked and typed.
+//!
+//! [`load`] reads `arti.toml` (a superset of arti's own) with tor-config, puts the command line on
+//! top and gives one [`Config`], or one [`ConfigError`] that says what, where and what to do.
+//! Nothing is bound, created or changed.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use arti_client::TorClientConfig;
+use arti_client::config::{CfgPath, CfgPathResolver};
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::ProxyArgs;
+use crate::port::PortLine;
+
+mod describe;
+mod error;
+mod file;
+mod key;
+mod ports;
+mod setting;
+mod sources;
+#[cfg(test)]
+mod tests;
+
+pub use describe::describe;
+pub use error::{ConfigError, Origin};
+
+use file::{Sections, Span};
+use key::Key;
+use setting::Setting;
+use sources::{Sources, chain};
+
+/// How long a request may take if nothing is configured (tor(1) `SocksTimeout`).
+pub const DEFAULT_SOCKS_TIMEOUT: Duration = Duration::from_secs(120);
+/// The shortest `socks_timeout`: below it no request could succeed.
+pub const MIN_SOCKS_TIMEOUT: Duration = Duration::from_secs(1);
+/// The longest `socks_timeout`: no client waits that long.
+pub const MAX_SOCKS_TIMEOUT: Duration = Duration::from_secs(60 * 60);
+/// The number of open files to ask for if nothing is configured; arti's.
+pub const DEFAULT_MAX_FILES: u64 = 16_384;
+/// The log filter if nothing is configured.
+pub const DEFAULT_LOG_FILTER: &str = "info";
+
+/// The configuration of a run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// What goes to arti-client.
+    pub tor: TorClientConfig,
+    /// The SOCKS ports to open, each in another place; lines with `0` are already left out.
+    pub socks_ports: Vec<PortLine>,
+    /// How long a client may take for its handshake, and a request until it is answered.
+    pub socks_timeout: Duration,
+    /// The folder with `*.auth_private` files (tor(1) `ClientOnionAuthDir`), if there is one.
+    /// It has not been looked at.
+    pub client_onion_auth_dir: Option<PathBuf>,
+    /// Whether exits may be asked for private and local addresses
+    /// (`address_filter.allow_local_addrs`; C tor's `ClientRejectInternalAddresses 0`).
+    pub allow_local_addrs: bool,
+    /// arti's folder for lasting state. It has not been looked at.
+    pub state_dir: PathBuf,
+    /// arti's folder for downloaded directories. It has not been looked at.
+    pub cache_dir: PathBuf,
+    /// The number of open files to ask the system for.
+    pub max_files: u64,
+    /// A filter that [`EnvFilter`] takes.
+    pub log_filter: String,
+    /// Whole sentences for the log, each with its origin.
+    pub warnings: Vec<String>,
+    /// The files that were read, in order.
+    pub files: Vec<PathBuf>,
+}
+
+/// Reads the configuration that a command line asks for.
+///
+/// Without `-c` the files are `arti.toml` and `arti.d/*.toml` in arti's configuration folder, as
+/// far as they are there. Later files win over earlier ones, `-o` over all files, and the options
+/// of their own (`--socks-port`, `--log`) over everything.
+///
+/// # Errors
+/// [`ConfigError`] for the first thing that is wrong.
+pub fn load(args: &ProxyArgs) -> Result<Config, ConfigError> {
+    check(&Sources::read(&args.config, &args.option)?, args)
+}
+
+/// Checks what was read, and puts the command line on top of it.
+fn check(sources: &Sources, args: &ProxyArgs) -> Result<Config, ConfigError> {
+    let resolved = sources.resolve()?;
+    for unknown in &resolved.unrecognized {
+        refuse_unknown(sources, &Key::parse(&unknown.to_string()))?;
+    }
+    let (tor, sections) = resolved.value;
+    let deprecated = resolved.deprecated.iter().map(|key| {
+        let origin = sources.origin(&Key::parse(&key.to_string()));
+        format!("{origin}: {key} is deprecated and may stop working")
+    });
+
+    // Every field is named, so that no setting goes unread.
+    let Sections {
+        proxy,
+        logging,
+        system,
+        application,
+        storage,
+        address_filter,
+    } = sections;
+    let file::Proxy {
+        socks_port,
+        socks_listen,
+        http_port,
+        dns_listen,
+        socks_timeout,
+        client_onion_auth_dir,
+    } = proxy;
+    let file::Logging { console } = logging;
+    let file::System { max_files } = system;
+    let file::Storage { state_dir } = storage;
+    let file::AddressFilter { allow_local_addrs } = address_filter;
+
+    ports::dns(dns_listen.as_ref(), sources)?;
+    let http_ports = ports::http(args, http_port.as_ref(), sources)?;
+    let socks_ports = ports::socks(args, socks_port.as_ref(), socks_listen.as_ref(), sources)?;
+
+    let mut warnings: Vec<String> = deprecated.collect();
+    warnings.extend(without_effect(&application, sources));
+    warnings.extend(socks_ports.warnings());
+    warnings.extend(http_ports.warnings());
+    let socks_ports = socks_ports.open();
+    if socks_ports.is_empty() {
+        warnings.push("no port is open: nothing can use this proxy".to_owned());
+    }
+
+    let at = |key| sources.setting(key);
+    let auth_dir = client_onion_auth_dir.filter(|path| path.as_unexpanded_str() != Some(""));
+    let auth_dir = auth_dir
+        .map(|path| expand(&path, &tor, &at("proxy.client_onion_auth_dir")))
+        .transpose()?;
+    let state_dir = state_dir.unwrap_or_else(|| CfgPath::new("${ARTI_LOCAL_DATA}".to_owned()));
+    let state_dir = expand(&state_dir, &tor, &at("storage.state_dir"))?;
+    let cache_dir = tor
+        .dir_mgr_config()
+        .map_err(|error| at("storage.cache_dir").wrong(chain(&error)))?
+        .cache_dir;
+    Ok(Config {
+        socks_ports,
+        socks_timeout: timeout(socks_timeout, &at("proxy.socks_timeout"))?,
+        client_onion_auth_dir: auth_dir,
+        allow_local_addrs,
+        state_dir,
+        cache_dir,
+        max_files: max_files.unwrap_or(DEFAULT_MAX_FILES),
+        log_filter: log_filter(args.log.as_deref(), console, at("logging.console"))?,
+        warnings,
+        files: sources.files(),
+        tor,
+    })
+}
+
+/// Refuses a key that neither arti-client nor we know, unless it is the bare heading of a table
+/// which the arti program knows.
+fn refuse_unknown(sources: &Sources, key: &Key) -> Result<(), ConfigError> {
+    let Some(remedy) = key.not_served() else {
+        return Err(ConfigError::UnknownKey {
+            origin: sources.origin(key),
+            key: key.to_string(),
+            nearest: key.nearest(),
+        });
+    };
+    match sources.first_setting(key) {
+        None => Ok(()),
+        Some(key) => Err(ConfigError::NotServed {
+            origin: sources.origin(&key),
+            key: key.to_string(),
+            remedy,
+        }),
+    }
+}
+
+/// The deadline, within its limits.
+fn timeout(span: Option<Span>, setting: &Setting) -> Result<Duration, ConfigError> {
+    let Some(span) = span else {
+        return Ok(DEFAULT_SOCKS_TIMEOUT);
+    };
+    span.duration()
+        .filter(|time| (MIN_SOCKS_TIMEOUT..=MAX_SOCKS_TIMEOUT).contains(time))
+        .ok_or_else(|| {
+            setting.wrong("write a time from \"1 s\" to \"1 h\", or seconds as a number".to_owned())
+        })
+}
+
+/// The log filter: the command line's, the files' or the default.
+fn log_filter(
+    option: Option<&str>,
+    console: Option<String>,
+    console_setting: Setting,
+) -> Result<String, ConfigError> {
+    let (filter, setting) = match (option, console) {
+        (Some(filter), _) => (filter.to_owned(), Setting::option("--log")),
+        (None, Some(filter)) => (filter, console_setting),
+        (None, None) => return Ok(DEFAULT_LOG_FILTER.to_owned()),
+    };
+    if filter.trim().is_empty() {
+        return Ok("off".to_owned());
+    }
+    match EnvFilter::try_new(&filter) {
+        Ok(_) => Ok(filter),
+        Err(error) => Err(ConfigError::LogFilter {
+            origin: setting.origin,
+            key: setting.key.to_owned(),
+            filter,
+            problem: chain(&error),
+        }),
+    }
+}
+
+/// A path with its variables and `~` put in.
+fn expand(
+    path: &CfgPath,
+    tor: &TorClientConfig,
+    setting: &Setting,
+) -> Result<PathBuf, ConfigError> {
+    let resolver: &CfgPathResolver = tor.as_ref();
+    path.path(resolver)
+        .map_err(|error| setting.wrong(chain(&error)))
+}
+
+/// A warning for each of arti's `[application]` switches that somebody expects something of.
+fn without_effect(application: &file::Application, sources: &Sources) -> Vec<String> {
+    let file::Application {
+        watch_configuration,
+        permit_debugging,
+        allow_running_as_root,
+    } = application;
+    [
+        (
+            *watch_configuration,
+            "application.watch_configuration",
+            "restart the program after a change",
+        ),
+        (
+            *permit_debugging,
+            "application.permit_debugging",
+            "debuggers are never kept out",
+        ),
+        (
+            *allow_running_as_root,
+            "application.allow_running_as_root",
+            "root is never refused",
+        ),
+    ]
+    .into_iter()
+    .filter(|(set, ..)| *set)
+    .map(|(_, key, why)| format!("{}: has no effect: {why}", sources.setting(key)))
+    .collect()
+}

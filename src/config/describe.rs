@@ -1,0 +1,151 @@
+//! The configuration in words, for `--check-config`.
+
+use std::fmt::{self, Write as _};
+
+use super::Config;
+use crate::port::{Bind, Flags, PortLine};
+
+/// Says what a run with this configuration would do, in lines for a person.
+#[must_use]
+pub fn describe(config: &Config) -> String {
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    let _ = write_config(&mut text, config);
+    text
+}
+
+/// Writes everything but arti-client's own settings.
+fn write_config(out: &mut String, config: &Config) -> fmt::Result {
+    let Config {
+        tor: _,
+        socks_ports,
+        socks_timeout,
+        client_onion_auth_dir,
+        allow_local_addrs,
+        state_dir,
+        cache_dir,
+        max_files,
+        log_filter,
+        warnings,
+        files,
+    } = config;
+    if files.is_empty() {
+        writeln!(
+            out,
+            "configuration: no file, only defaults and the command line"
+        )?;
+    }
+    for file in files {
+        writeln!(out, "configuration: {}", file.display())?;
+    }
+    for port in socks_ports {
+        write_port(out, port)?;
+    }
+    writeln!(out, "deadline of a request: {socks_timeout:?}")?;
+    match client_onion_auth_dir {
+        Some(folder) => writeln!(out, "client authorization keys: {}", folder.display())?,
+        None => writeln!(out, "client authorization keys: none")?,
+    }
+    if *allow_local_addrs {
+        writeln!(out, "private and local addresses: allowed")?;
+    }
+    writeln!(out, "state: {}", state_dir.display())?;
+    writeln!(out, "cache: {}", cache_dir.display())?;
+    writeln!(out, "open files: {max_files}")?;
+    writeln!(out, "log: {log_filter}")?;
+    for warning in warnings {
+        writeln!(out, "warning: {warning}")?;
+    }
+    Ok(())
+}
+
+/// Writes one port: its line, and below it what the line means.
+fn write_port(out: &mut String, port: &PortLine) -> fmt::Result {
+    writeln!(out, "socks port: {port}")?;
+    for meaning in meanings(&port.bind, &port.flags) {
+        writeln!(out, "    {meaning}")?;
+    }
+    Ok(())
+}
+
+/// What a port does, one statement an entry.
+fn meanings(bind: &Bind, flags: &Flags) -> Vec<String> {
+    let Flags {
+        isolation,
+        session_group,
+        keep_alive_isolate_socks_auth,
+        ipv4_traffic,
+        ipv6_traffic,
+        prefer_ipv6,
+        dns_request,
+        onion_traffic,
+        prefer_socks_no_auth,
+        extended_errors,
+        group_writable,
+        world_writable,
+        relax_dir_mode_check,
+        // Without effect; the line itself and its warnings show them.
+        prefer_ipv6_automap: _,
+        dns_cache: _,
+    } = *flags;
+    let mut out = Vec::new();
+    out.push(match extended_errors {
+        true => "says why an onion service failed (codes F0 to F7)".to_owned(),
+        false => "says only the codes of RFC 1928 (add ExtendedErrors for F0 to F7)".to_owned(),
+    });
+    out.push(format!(
+        "carries {}{}",
+        list(&[
+            (onion_traffic, "onion services"),
+            (ipv4_traffic, "IPv4"),
+            (ipv6_traffic, "IPv6"),
+            (dns_request, "name lookups"),
+        ]),
+        if prefer_ipv6 { "; prefers IPv6" } else { "" },
+    ));
+    out.push(format!(
+        "keeps circuits apart by {}",
+        list(&[
+            (isolation.client_addr, "client address"),
+            (isolation.socks_auth, "SOCKS user and password"),
+            (isolation.client_protocol, "protocol"),
+            (isolation.dest_port, "destination port"),
+            (isolation.dest_addr, "destination address"),
+        ]),
+    ));
+    out.push(match session_group {
+        Some(group) => format!("may share circuits with the ports of session group {group}"),
+        None => "shares no circuit with another port".to_owned(),
+    });
+    if keep_alive_isolate_socks_auth {
+        out.push("keeps circuits of a SOCKS user while they are in use".to_owned());
+    }
+    if prefer_socks_no_auth {
+        out.push("chooses no authentication if the client offers it".to_owned());
+    }
+    if matches!(bind, Bind::Unix(_)) {
+        let who = match (group_writable, world_writable) {
+            (_, true) => "everyone",
+            (true, false) => "its group",
+            (false, false) => "its owner",
+        };
+        out.push(format!("may be used by {who}"));
+        if relax_dir_mode_check {
+            out.push("may stand in a folder that is open to others".to_owned());
+        }
+    }
+    out
+}
+
+/// The names of what is on, with commas; "nothing" if nothing is.
+fn list(items: &[(bool, &str)]) -> String {
+    let on: Vec<&str> = items
+        .iter()
+        .filter(|(on, _)| *on)
+        .map(|(_, name)| *name)
+        .collect();
+    if on.is_empty() {
+        return "nothing".to_owned();
+    }
+    on.join(", ")
+}

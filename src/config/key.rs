@@ -1,0 +1,221 @@
+//! Configuration keys: their written form, the list of known ones, and the nearest to a wrong one.
+
+use std::fmt;
+use std::sync::LazyLock;
+
+/// The example file: the one list of all keys.
+pub(super) const EXAMPLE: &str = include_str!("../../arti.toml.example");
+
+/// Every key and table that the example names, commented out or not.
+static KNOWN: LazyLock<Vec<Key>> = LazyLock::new(|| known(EXAMPLE));
+
+/// Keys of the arti program which mean nothing here or are not served yet, and what to do.
+/// An entry stands for everything below it.
+const NOT_SERVED: &[(&str, &str)] = &[
+    (
+        "proxy.socks_policy",
+        "not yet; remove it, and limit who reaches the port by its address or a unix socket",
+    ),
+    (
+        "proxy.enable_http_connect",
+        "remove it; a SOCKS port never speaks HTTP here, proxy.http_port is for that",
+    ),
+    (
+        "proxy.socket_send_buf_size",
+        "remove it; the system chooses",
+    ),
+    (
+        "proxy.socket_recv_buf_size",
+        "remove it; the system chooses",
+    ),
+    ("proxy.dns_port", "remove it; there is no DNS port"),
+    (
+        "storage.port_info_file",
+        "remove it and read the lines \"listening …\" on standard output",
+    ),
+    ("logging.syslog", LOGGING),
+    ("logging.journald", LOGGING),
+    ("logging.files", LOGGING),
+    ("logging.opentelemetry", LOGGING),
+    ("logging.tokio_console", LOGGING),
+    ("logging.time_granularity", LOGGING),
+    ("logging.protocol_warnings", LOGGING),
+    (
+        "logging.log_sensitive_information",
+        "remove it; addresses are never logged above level debug",
+    ),
+    ("metrics", "remove it; there are no metrics"),
+    ("rpc", "remove it; there is no RPC, use arti for that"),
+    (
+        "onion_services",
+        "remove it; services are arti's business, this is a client",
+    ),
+];
+
+/// What to do about the other ways of logging.
+const LOGGING: &str = "remove it and use logging.console: the log goes to standard error";
+
+/// A key with the tables it stands in.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Key(pub(super) Vec<Step>);
+
+/// One step from a table, or an array, to what is in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Step {
+    /// To the entry of this name.
+    Name(String),
+    /// To the element of this number, counted from 0.
+    Index(usize),
+}
+
+impl Key {
+    /// Reads `a.b[0]."c d"`, the form in which TOML and tor-config write keys.
+    ///
+    /// Text that is not quite of this form gives a key that is not quite right, and no error: it is
+    /// only used to find the place for a message.
+    pub(super) fn parse(text: &str) -> Self {
+        let mut steps = Vec::new();
+        let mut rest = text.trim();
+        while !rest.is_empty() {
+            if let Some(quoted) = rest.strip_prefix('"') {
+                let (name, tail) = quoted.split_once('"').unwrap_or((quoted, ""));
+                steps.push(Step::Name(name.to_owned()));
+                rest = tail;
+            } else if let Some((index, tail)) =
+                rest.strip_prefix('[').and_then(|r| r.split_once(']'))
+            {
+                steps.extend(index.parse().ok().map(Step::Index));
+                rest = tail;
+            } else {
+                let end = rest.find(['.', '[']).unwrap_or(rest.len());
+                let (name, tail) = rest.split_at(end);
+                if !name.is_empty() {
+                    steps.push(Step::Name(name.trim().to_owned()));
+                }
+                rest = tail;
+            }
+            rest = rest.strip_prefix('.').unwrap_or(rest);
+        }
+        Key(steps)
+    }
+
+    /// The names of the key, without array indices.
+    fn names(&self) -> Vec<&str> {
+        self.0.iter().filter_map(Step::name).collect()
+    }
+
+    /// The table in which this key stands.
+    pub(super) fn parent(&self) -> Self {
+        let mut key = self.clone();
+        key.0.pop();
+        key
+    }
+
+    /// This key with one more name at its end.
+    pub(super) fn child(&self, name: &str) -> Self {
+        let mut key = self.clone();
+        key.0.push(Step::Name(name.to_owned()));
+        key
+    }
+
+    /// What to do about this key if it is one of the arti program's that is not served.
+    pub(super) fn not_served(&self) -> Option<&'static str> {
+        let names = self.names();
+        NOT_SERVED
+            .iter()
+            .find(|(prefix, _)| names.starts_with(&Key::parse(prefix).names()))
+            .map(|(_, remedy)| *remedy)
+    }
+
+    /// The known key that looks most like this one.
+    ///
+    /// The same name in another table comes first, because a key under the wrong heading is as
+    /// common as a misspelled one.
+    pub(super) fn nearest(&self) -> String {
+        let wanted = self.names();
+        let path = wanted.join(".");
+        let distance = |key: &&Key| {
+            let names = key.names();
+            let same_name = names.last() == wanted.last();
+            (
+                !same_name,
+                strsim::damerau_levenshtein(&path, &names.join(".")),
+            )
+        };
+        KNOWN
+            .iter()
+            .min_by_key(distance)
+            .map(Key::to_string)
+            .unwrap_or_default()
+    }
+}
+
+impl Step {
+    /// The name, if the step is not into an array.
+    fn name(&self) -> Option<&str> {
+        match self {
+            Step::Name(name) => Some(name),
+            Step::Index(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        for (at, step) in self.0.iter().enumerate() {
+            match step {
+                Step::Index(index) => write!(f, "[{index}]")?,
+                Step::Name(name) => {
+                    let dot = if at == 0 { "" } else { "." };
+                    if !name.is_empty() && name.chars().all(bare) {
+                        write!(f, "{dot}{name}")?;
+                    } else {
+                        write!(f, "{dot}{name:?}")?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One line of the example that names something.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum ExampleLine<'a> {
+    /// `[table]` or `[[table]]`, whichever of the two.
+    Table(&'a str),
+    /// `key = …`: the key and its value.
+    Setting(&'a str, &'a str),
+}
+
+/// Reads one line of the example file, without the `#` that makes it a comment.
+pub(super) fn example_line(line: &str) -> Option<ExampleLine<'_>> {
+    let line = line.trim_start_matches('#').trim();
+    if line.starts_with('[') && line.ends_with(']') && !line.contains([',', ' ', '=']) {
+        let table = line.trim_matches(['[', ']']);
+        return (!table.is_empty()).then_some(ExampleLine::Table(table));
+    }
+    let (key, value) = line.split_once(" = ")?;
+    let bare = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    (!key.is_empty() && key.chars().all(bare)).then_some(ExampleLine::Setting(key, value))
+}
+
+/// All keys and tables of an example file, in its order.
+fn known(example: &str) -> Vec<Key> {
+    let mut table = Key::default();
+    let mut keys = Vec::new();
+    for line in example.lines().filter_map(example_line) {
+        let key = match line {
+            ExampleLine::Table(name) => {
+                table = Key::parse(name);
+                table.clone()
+            }
+            ExampleLine::Setting(name, _) => table.child(name),
+        };
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
+    keys
+}

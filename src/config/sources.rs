@@ -1,0 +1,380 @@
+//! Reading the files and `-o` options, and finding again where a key came from.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use arti_client::TorClientConfig;
+use arti_client::config::{ConfigurationSource, ConfigurationSources, default_config_files};
+use fs_mistrust::Mistrust;
+use toml::de::{DeTable, DeValue};
+use tor_config::ConfigurationTree;
+use tor_config::load::{ConfigResolveError, ConfigResolveOptions, ResolutionResults};
+use tor_config::mistrust::BuilderExt as _;
+use tor_config::sources::MustRead;
+
+use super::error::{ConfigError, Origin};
+use super::file::Sections;
+use super::key::{Key, Step};
+use super::setting::Setting;
+
+/// Everything that sets keys, in the order in which it applies.
+#[derive(Debug, Default)]
+pub(super) struct Sources(Vec<Source>);
+
+/// One file or one `-o` option.
+#[derive(Debug)]
+struct Source {
+    /// The file; `None` for an option.
+    file: Option<PathBuf>,
+    /// The text of the file; of an option, the line of TOML that it stands for.
+    text: String,
+    /// The option as it was written; empty for a file.
+    option: String,
+}
+
+impl Sources {
+    /// Reads `files`, or the default ones if there are none, and then `options`.
+    pub(super) fn read(files: &[PathBuf], options: &[String]) -> Result<Self, ConfigError> {
+        let mut sources = Vec::new();
+        for (path, must_read) in find(files)? {
+            sources.extend(read_file(path, must_read)?);
+        }
+        let mut settings: Vec<Source> = Vec::new();
+        for option in options {
+            let (key, source) = read_option(option)?;
+            // One line of TOML after the other would be a duplicate; here the later one wins.
+            settings.retain(|earlier| key_of(&earlier.text) != key);
+            settings.push(source);
+        }
+        sources.extend(settings);
+        Ok(Sources(sources))
+    }
+
+    /// The files that were read.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        self.0.iter().filter_map(|s| s.file.clone()).collect()
+    }
+
+    /// Turns the keys into arti's configuration and ours, as written.
+    pub(super) fn resolve(
+        &self,
+    ) -> Result<ResolutionResults<(TorClientConfig, Sections)>, ConfigError> {
+        let tree = self.tree()?;
+        tor_config::resolve_return_results(&tree, &ConfigResolveOptions::default())
+            .map_err(|error| self.explain(error))
+    }
+
+    /// Merges all sources with arti's own rules.
+    fn tree(&self) -> Result<ConfigurationTree, ConfigError> {
+        let mut merged = ConfigurationSources::new_empty();
+        for source in &self.0 {
+            if source.file.is_some() {
+                // Written anew, so that arti's reader sees nothing which ours read differently.
+                let text = toml::from_str::<toml::Table>(&source.text)
+                    .map_err(|error| source.syntax(&error))?
+                    .to_string();
+                let verbatim = ConfigurationSource::from_verbatim(text);
+                merged.push_source(verbatim, MustRead::MustRead);
+            } else {
+                merged.push_option(source.text.as_str());
+            }
+        }
+        merged.load().map_err(|error| ConfigError::Settings {
+            origin: Origin::Unknown,
+            problem: chain(&error),
+        })
+    }
+
+    /// Says where `key` gets its value: the last source that sets it.
+    pub(super) fn origin(&self, key: &Key) -> Origin {
+        self.0
+            .iter()
+            .rev()
+            .find_map(|source| source.origin(key))
+            .unwrap_or(Origin::Unknown)
+    }
+
+    /// A key of ours with its place.
+    pub(super) fn setting(&self, key: &'static str) -> Setting {
+        Setting {
+            key,
+            origin: self.origin(&Key::parse(key)),
+        }
+    }
+
+    /// The first setting at or below `key` that has a value, if any has.
+    pub(super) fn first_setting(&self, key: &Key) -> Option<Key> {
+        self.0.iter().rev().find_map(|source| {
+            source.with_table(|table| {
+                let (_, value) = find_key(table, key)?;
+                first_leaf(value, key.clone())
+            })?
+        })
+    }
+
+    /// Names the place of an error that arti's configuration code found.
+    fn explain(&self, error: ConfigResolveError) -> ConfigError {
+        use tor_config::ConfigBuildError as Build;
+        let (key, problem) = match &error {
+            ConfigResolveError::Build(
+                Build::Invalid { field, problem } | Build::NoCompileTimeSupport { field, problem },
+            ) => (field.clone(), problem.clone()),
+            ConfigResolveError::Build(Build::MissingField { field }) => {
+                (field.clone(), "has to be set".to_owned())
+            }
+            ConfigResolveError::Build(Build::Inconsistent { fields, problem }) => {
+                (fields.first().cloned().unwrap_or_default(), problem.clone())
+            }
+            ConfigResolveError::Build(Build::MissingOneOf { fields, .. }) => (
+                fields.first().cloned().unwrap_or_default(),
+                format!("one of these has to be set: {}", fields.join(", ")),
+            ),
+            _ => split_key(&chain(&error)),
+        };
+        let parsed = Key::parse(&key);
+        let origin = match self.origin(&parsed) {
+            // The key may be missing; its table is the next best place.
+            Origin::Unknown => self.origin(&parsed.parent()),
+            origin => origin,
+        };
+        if key.is_empty() {
+            ConfigError::Settings { origin, problem }
+        } else {
+            ConfigError::Value {
+                origin,
+                key,
+                problem,
+            }
+        }
+    }
+}
+
+impl Source {
+    /// The place of `key` in this source, if it is set here.
+    fn origin(&self, key: &Key) -> Option<Origin> {
+        let at = self.with_table(|table| find_key(table, key).map(|(at, _)| at))??;
+        Some(match &self.file {
+            Some(path) => Origin::File {
+                path: path.clone(),
+                line: Some(line_at(&self.text, at)),
+            },
+            None => Origin::Option(self.option.clone()),
+        })
+    }
+
+    /// Hands the parsed text to `f`; `None` if it is no TOML.
+    fn with_table<T>(&self, f: impl FnOnce(&DeTable<'_>) -> T) -> Option<T> {
+        DeTable::parse(&self.text)
+            .ok()
+            .map(|table| f(table.get_ref()))
+    }
+
+    /// The error for a file that is no TOML.
+    fn syntax(&self, error: &toml::de::Error) -> ConfigError {
+        ConfigError::Syntax {
+            origin: Origin::File {
+                path: self.file.clone().unwrap_or_default(),
+                line: error.span().map(|span| line_at(&self.text, span.start)),
+            },
+            problem: one_line(error.message()),
+        }
+    }
+}
+
+/// Lists the files to read, in order, and whether each has to be there.
+fn find(files: &[PathBuf]) -> Result<Vec<(PathBuf, MustRead)>, ConfigError> {
+    let mut sources = ConfigurationSources::new_empty();
+    if files.is_empty() {
+        let usual = default_config_files().map_err(|error| ConfigError::NoFolder {
+            problem: chain(&error),
+        })?;
+        for source in usual {
+            sources.push_source(source, MustRead::TolerateAbsence);
+        }
+    }
+    for file in files {
+        sources.push_source(ConfigurationSource::from_path(file), MustRead::MustRead);
+    }
+    let must_read = match files.is_empty() {
+        true => MustRead::TolerateAbsence,
+        false => MustRead::MustRead,
+    };
+    let found = sources.scan().map_err(|error| match error {
+        tor_config::ConfigError::Io { path, err, .. } => unreadable(path, &err),
+        other => ConfigError::Settings {
+            origin: Origin::Unknown,
+            problem: chain(&other),
+        },
+    })?;
+    let paths = found.iter().filter_map(|source| match source {
+        ConfigurationSource::File(path) => Some((path.clone(), must_read)),
+        ConfigurationSource::Dir(_) | ConfigurationSource::Verbatim(_) => None,
+    });
+    Ok(paths.collect())
+}
+
+/// Reads one file; `None` if it is not there and need not be.
+fn read_file(path: PathBuf, must_read: MustRead) -> Result<Option<Source>, ConfigError> {
+    let optional = must_read == MustRead::TolerateAbsence;
+    match check_permissions(&path) {
+        Ok(()) => {}
+        Err(fs_mistrust::Error::NotFound(_)) if optional => return Ok(None),
+        Err(fs_mistrust::Error::NotFound(_)) => return Err(ConfigError::NoFile { path }),
+        Err(error) => {
+            return Err(ConfigError::Untrusted {
+                path,
+                problem: chain(&error),
+            });
+        }
+    }
+    let bytes = fs::read(&path).map_err(|error| unreadable(path.clone(), &error))?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let good = error.utf8_error().valid_up_to();
+        ConfigError::Syntax {
+            origin: Origin::File {
+                path: path.clone(),
+                line: Some(
+                    1 + error.as_bytes()[..good]
+                        .iter()
+                        .filter(|b| **b == b'\n')
+                        .count(),
+                ),
+            },
+            problem: "not UTF-8".to_owned(),
+        }
+    })?;
+    let source = Source {
+        file: Some(path),
+        text,
+        option: String::new(),
+    };
+    match DeTable::parse(&source.text) {
+        Ok(_) => Ok(Some(source)),
+        Err(error) => Err(source.syntax(&error)),
+    }
+}
+
+/// Refuses a file which another user could have written, as arti does for its own.
+fn check_permissions(path: &Path) -> Result<(), fs_mistrust::Error> {
+    let mistrust = Mistrust::builder()
+        .build_for_arti()
+        .unwrap_or_else(|_| Mistrust::new());
+    mistrust.verifier().permit_readable().check(path)
+}
+
+/// The error for a file or folder that cannot be read.
+fn unreadable(path: PathBuf, error: &std::io::Error) -> ConfigError {
+    if error.kind() == std::io::ErrorKind::NotFound {
+        return ConfigError::NoFile { path };
+    }
+    ConfigError::Unreadable {
+        path,
+        problem: error.to_string(),
+    }
+}
+
+/// Reads `KEY=VALUE`: a line of TOML, or a value that needs no quotes because it could be nothing
+/// but a string.
+fn read_option(option: &str) -> Result<(String, Source), ConfigError> {
+    let error = |problem: String| ConfigError::Option {
+        origin: Origin::Option(option.to_owned()),
+        problem,
+    };
+    let Some((key, value)) = option.split_once('=') else {
+        return Err(error("there is no = in it".to_owned()));
+    };
+    let text = match toml::from_str::<toml::Table>(option) {
+        Ok(_) => option.to_owned(),
+        Err(problem) if value.trim_start().starts_with(['"', '\'', '[', '{']) => {
+            return Err(error(one_line(problem.message())));
+        }
+        Err(_) => {
+            let quoted = toml::Value::String(value.trim().to_owned());
+            let text = format!("{} = {quoted}", key.trim());
+            toml::from_str::<toml::Table>(&text).map_err(|e| error(one_line(e.message())))?;
+            text
+        }
+    };
+    let source = Source {
+        file: None,
+        text,
+        option: option.to_owned(),
+    };
+    Ok((key.trim().to_owned(), source))
+}
+
+/// The key of a line of TOML.
+fn key_of(line: &str) -> &str {
+    line.split_once('=').map_or(line, |(key, _)| key).trim()
+}
+
+/// Walks to `key`: the offset at which its last name stands, and its value.
+fn find_key<'a, 'i>(table: &'a DeTable<'i>, key: &Key) -> Option<(usize, &'a DeValue<'i>)> {
+    let mut found = None;
+    let mut value: Option<&DeValue<'i>> = None;
+    for step in &key.0 {
+        match step {
+            Step::Name(name) => {
+                let inside = match value {
+                    None => table,
+                    Some(value) => value.as_table()?,
+                };
+                let (key, next) = inside.iter().find(|(k, _)| *k.get_ref() == *name)?;
+                found = Some(key.span().start);
+                value = Some(next.get_ref());
+            }
+            Step::Index(index) => {
+                value = Some(value?.as_array()?.get(*index)?.get_ref());
+            }
+        }
+    }
+    Some((found?, value?))
+}
+
+/// The first key at or below `key` whose value is more than an empty table.
+fn first_leaf(value: &DeValue<'_>, key: Key) -> Option<Key> {
+    match value.as_table() {
+        None => Some(key),
+        Some(table) => table
+            .iter()
+            .find_map(|(name, value)| first_leaf(value.get_ref(), key.child(name.get_ref()))),
+    }
+}
+
+/// The number of the line, counted from 1, in which the byte at `offset` stands.
+fn line_at(text: &str, offset: usize) -> usize {
+    1 + text.bytes().take(offset).filter(|b| *b == b'\n').count()
+}
+
+/// Splits `… for key "default.a.b" in …`, the form of arti's reader, into key and problem.
+fn split_key(text: &str) -> (String, String) {
+    let split = text
+        .split_once(" for key \"")
+        .and_then(|(problem, rest)| Some((rest.split_once('"')?.0, problem)));
+    match split {
+        Some((key, problem)) => {
+            let key = key.strip_prefix("default.").unwrap_or(key);
+            (key.to_owned(), problem.to_owned())
+        }
+        None => (String::new(), text.to_owned()),
+    }
+}
+
+/// An error and its causes on one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        next = cause.source();
+    }
+    one_line(&text)
+}
+
+/// Text with its line breaks taken out.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}

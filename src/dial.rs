@@ -1,0 +1,44 @@
+//! What a connection asks of the network, so that its story can be told and tested without one.
+
+use std::future::Future;
+use std::net::IpAddr;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
+
+use crate::failure::Failure;
+use crate::isolation::Isolation;
+use crate::policy::Permit;
+
+/// Opens streams and looks up names. [`crate::tor::Tor`] does it through the Tor network.
+pub trait Dial: Send + Sync + 'static {
+    /// The half of a stream that bytes come from.
+    type Reader: AsyncRead + Send + Unpin + 'static;
+    /// The half of a stream that bytes go to. Shutting it down ends the whole stream: Tor knows no
+    /// half-open ones.
+    type Writer: AsyncWrite + Send + Unpin + 'static;
+
+    /// Opens a stream; answers at `deadline` at the latest.
+    fn connect(
+        &self,
+        permit: &Permit,
+        isolation: &Isolation,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<(Self::Reader, Self::Writer), Failure>> + Send;
+
+    /// The IP addresses of a name; answers at `deadline` at the latest.
+    fn resolve(
+        &self,
+        host: &str,
+        isolation: &Isolation,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Vec<IpAddr>, Failure>> + Send;
+
+    /// The names of an IP address; answers at `deadline` at the latest.
+    fn resolve_ptr(
+        &self,
+        address: IpAddr,
+        isolation: &Isolation,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Vec<String>, Failure>> + Send;
+}

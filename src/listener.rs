@@ -1,0 +1,174 @@
+//! Opens the ports and accepts clients.
+//!
+//! No client and no error of the system ends the daemon: what cannot be accepted now is tried again
+//! after a pause.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tracing::{Instrument as _, debug, debug_span, warn};
+
+use crate::connection::{Context, Origin, serve};
+use crate::dial::Dial;
+use crate::port::{Bind, PortLine};
+
+mod unix;
+
+/// How long to pause when the system has no room for another connection.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// An open port.
+pub struct Listener {
+    socket: Socket,
+    /// Where it listens, as it is told to the user.
+    place: Place,
+}
+
+enum Socket {
+    Tcp(TcpListener),
+    Unix(
+        UnixListener,
+        #[expect(dead_code, reason = "removes the file when dropped")] unix::File,
+    ),
+}
+
+/// Where a port listens, written as in a port line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// An address and the port that is open there.
+    Tcp(SocketAddr),
+    /// A socket in the file system.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Tcp(address) => write!(f, "{address}"),
+            Place::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl Listener {
+    /// Opens the port of a line; `None` if the line is `0`.
+    ///
+    /// The error is one sentence that names the place and the remedy.
+    pub async fn bind(line: &PortLine) -> Result<Option<Listener>, String> {
+        match &line.bind {
+            Bind::Disabled => Ok(None),
+            Bind::Tcp(address) => bind_tcp(*address).await.map(Some),
+            Bind::TcpAuto(ip) => bind_tcp(SocketAddr::new(*ip, 0)).await.map(Some),
+            Bind::Unix(path) => bind_unix(path, line).map(Some),
+        }
+    }
+
+    /// Where it listens.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Accepts clients and serves each in a task of its own, at most as many at once as `permits`
+    /// has. Never returns.
+    pub async fn run<T: Dial>(self, context: Arc<Context<T>>, permits: Arc<Semaphore>) {
+        loop {
+            // The semaphore is never closed.
+            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
+                return;
+            };
+            let accepted = match self.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) if concerns_one_client(&error) => continue,
+                Err(error) => {
+                    warn!("cannot accept a connection on {}: {error}", self.place);
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+            };
+            let context = Arc::clone(&context);
+            let serving = async move {
+                match accepted {
+                    Accepted::Tcp(stream, client) => {
+                        // Small messages each way: waiting to fill a segment only costs time.
+                        if let Err(error) = stream.set_nodelay(true) {
+                            debug!("cannot set TCP_NODELAY for a client: {error}");
+                        }
+                        let (reader, writer) = stream.into_split();
+                        serve(&context, reader, writer, Origin::Ip(client.ip())).await;
+                    }
+                    Accepted::Unix(stream) => {
+                        let (reader, writer) = stream.into_split();
+                        serve(&context, reader, writer, Origin::Unix).await;
+                    }
+                }
+                drop(permit);
+            };
+            tokio::spawn(serving.instrument(debug_span!("client", port = %self.place)));
+        }
+    }
+
+    async fn accept(&self) -> io::Result<Accepted> {
+        match &self.socket {
+            Socket::Tcp(listener) => {
+                let (stream, client) = listener.accept().await?;
+                Ok(Accepted::Tcp(stream, client))
+            }
+            Socket::Unix(listener, _) => {
+                let (stream, _) = listener.accept().await?;
+                Ok(Accepted::Unix(stream))
+            }
+        }
+    }
+}
+
+enum Accepted {
+    Tcp(TcpStream, SocketAddr),
+    Unix(UnixStream),
+}
+
+/// Whether only the connection that was being accepted failed: accept(2).
+fn concerns_one_client(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::WouldBlock
+    )
+}
+
+async fn bind_tcp(address: SocketAddr) -> Result<Listener, String> {
+    let listening = TcpListener::bind(address)
+        .await
+        .and_then(|l| Ok((l.local_addr()?, l)));
+    let (bound, listener) = listening.map_err(|error| {
+        let remedy = match error.kind() {
+            io::ErrorKind::AddrInUse => {
+                "stop the program that listens there, or choose another port or `auto`"
+            }
+            io::ErrorKind::PermissionDenied => "choose a port above 1023",
+            io::ErrorKind::AddrNotAvailable => "choose an address of this computer",
+            _ => "choose another address or port",
+        };
+        format!("cannot listen on {address}: {error}; {remedy}")
+    })?;
+    Ok(Listener {
+        socket: Socket::Tcp(listener),
+        place: Place::Tcp(bound),
+    })
+}
+
+fn bind_unix(path: &Path, line: &PortLine) -> Result<Listener, String> {
+    let (listener, file) = unix::bind(path, &line.flags)
+        .map_err(|problem| format!("cannot listen on unix:{}: {problem}", path.display()))?;
+    Ok(Listener {
+        socket: Socket::Unix(listener, file),
+        place: Place::Unix(path.to_owned()),
+    })
+}

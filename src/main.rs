@@ -1,0 +1,44 @@
+//! The `onionport` program: arguments, logging, runtime, exit status. All else is in the library.
+
+use std::process::ExitCode;
+
+use onionport::cli::{self, Invocation};
+use onionport::{config, daemon, logging};
+
+fn main() -> ExitCode {
+    let arguments = match cli::parse(std::env::args_os()) {
+        Ok(Invocation::Proxy(arguments)) => arguments,
+        Ok(Invocation::Print(text)) => {
+            print!("{text}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            eprintln!("onionport: {error}");
+            return ExitCode::from(cli::EXIT_USAGE);
+        }
+    };
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("onionport: {problem}");
+            ExitCode::from(cli::EXIT_FAILURE)
+        }
+    }
+}
+
+fn run(arguments: &cli::ProxyArgs) -> Result<(), String> {
+    let config = config::load(arguments).map_err(|error| error.to_string())?;
+    if arguments.check_config {
+        print!("{}", config::describe(&config));
+        return Ok(());
+    }
+    logging::start(&config.log_filter)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot start the runtime: {error}"))?;
+    let ended = runtime.block_on(daemon::run(config));
+    // Tasks of the Tor client never end by themselves.
+    runtime.shutdown_background();
+    ended
+}

@@ -1,0 +1,340 @@
+//! What a port may ask of the network. Everything that can be refused without it, is refused here.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::failure::Failure;
+use crate::port::Flags;
+use crate::socks::{Command, Request};
+use crate::target::{OnionAddress, Target};
+
+/// The rules of one port.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// The flags of the port's line.
+    pub flags: Flags,
+    /// Whether exits may be asked for private and local addresses
+    /// (`address_filter.allow_local_addrs`; C tor's `ClientRejectInternalAddresses 0`).
+    pub allow_local: bool,
+}
+
+/// The addresses an exit may use for a host name, and which it should try first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4 alone.
+    V4Only,
+    /// Both, IPv4 first.
+    V4Preferred,
+    /// Both, IPv6 first.
+    V6Preferred,
+    /// IPv6 alone.
+    V6Only,
+}
+
+/// A request that the port's rules allow. Only this gets to the network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Permit {
+    /// A stream to an onion service.
+    Onion {
+        /// The service.
+        service: OnionAddress,
+        /// Its virtual port.
+        port: u16,
+    },
+    /// A stream through an exit.
+    Exit {
+        /// A host name, or an IP address as text.
+        host: String,
+        /// The port there.
+        port: u16,
+        /// Which addresses to use.
+        family: Family,
+    },
+    /// A look-up of a name by an exit.
+    Resolve {
+        /// The name.
+        host: String,
+        /// Which of the answers to give.
+        family: Family,
+    },
+    /// A look-up of an address by an exit.
+    ResolvePtr(IpAddr),
+    /// A look-up of what was an address already: no exit needs to be asked.
+    Literal(IpAddr),
+}
+
+impl Rules {
+    /// Lets a request pass, or says why not.
+    pub fn admit(&self, request: &Request) -> Result<Permit, Failure> {
+        let target = Target::parse(&request.address)?;
+        match request.command {
+            Command::Connect => self.admit_connect(target, request.port),
+            Command::Resolve => self.admit_resolve(target),
+            Command::ResolvePtr => match target {
+                Target::Ip(ip) => Ok(Permit::ResolvePtr(ip)),
+                Target::Onion(_) => Err(Failure::OnionNotResolvable),
+                Target::Name(_) => Err(Failure::DestinationInvalid),
+            },
+        }
+    }
+
+    fn admit_connect(&self, target: Target, port: u16) -> Result<Permit, Failure> {
+        if port == 0 {
+            return Err(Failure::DestinationInvalid);
+        }
+        match target {
+            Target::Onion(service) if self.flags.onion_traffic => {
+                Ok(Permit::Onion { service, port })
+            }
+            Target::Onion(_) => Err(Failure::TrafficForbidden),
+            Target::Ip(ip) => {
+                let (allowed, family) = match ip {
+                    IpAddr::V4(_) => (self.flags.ipv4_traffic, Family::V4Only),
+                    IpAddr::V6(_) => (self.flags.ipv6_traffic, Family::V6Only),
+                };
+                if !self.allow_local && is_private(ip) {
+                    Err(Failure::PrivateAddress)
+                } else if !allowed {
+                    Err(Failure::TrafficForbidden)
+                } else {
+                    Ok(Permit::Exit {
+                        host: ip.to_string(),
+                        port,
+                        family,
+                    })
+                }
+            }
+            Target::Name(host) => {
+                let family = self.admit_name(&host)?;
+                Ok(Permit::Exit { host, port, family })
+            }
+        }
+    }
+
+    fn admit_resolve(&self, target: Target) -> Result<Permit, Failure> {
+        match target {
+            Target::Ip(ip) => Ok(Permit::Literal(ip)),
+            Target::Onion(_) => Err(Failure::OnionNotResolvable),
+            Target::Name(host) => {
+                let family = self.admit_name(&host)?;
+                Ok(Permit::Resolve { host, family })
+            }
+        }
+    }
+
+    /// Whether an exit may be given this name, and what it may make of it.
+    fn admit_name(&self, host: &str) -> Result<Family, Failure> {
+        if !self.allow_local && is_local_name(host) {
+            return Err(Failure::PrivateAddress);
+        }
+        if !self.flags.dns_request {
+            return Err(Failure::TrafficForbidden);
+        }
+        match (
+            self.flags.ipv4_traffic,
+            self.flags.ipv6_traffic,
+            self.flags.prefer_ipv6,
+        ) {
+            (true, true, false) => Ok(Family::V4Preferred),
+            (true, true, true) => Ok(Family::V6Preferred),
+            (true, false, _) => Ok(Family::V4Only),
+            (false, true, _) => Ok(Family::V6Only),
+            (false, false, _) => Err(Failure::TrafficForbidden),
+        }
+    }
+}
+
+/// Names that mean this computer or its own network (RFC 6761, RFC 6762).
+fn is_local_name(host: &str) -> bool {
+    let last = host.rsplit('.').next().unwrap_or(host);
+    last.eq_ignore_ascii_case("localhost")
+        || (last.eq_ignore_ascii_case("local") && last.len() < host.len())
+}
+
+/// Addresses that no exit should be asked for (C tor's `tor_addr_is_internal`).
+fn is_private(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => is_private_v4(ip),
+        IpAddr::V6(ip) => match ip.to_ipv4_mapped() {
+            Some(mapped) => is_private_v4(mapped),
+            None => is_private_v6(ip),
+        },
+    }
+}
+
+fn is_private_v4(ip: Ipv4Addr) -> bool {
+    let [a, b, ..] = ip.octets();
+    a == 0
+        || ip.is_loopback()
+        || ip.is_private()
+        || ip.is_link_local()
+        || (a == 100 && (64..128).contains(&b))
+}
+
+fn is_private_v6(ip: Ipv6Addr) -> bool {
+    /// fec0::/10, site-local: out of use, and still not public.
+    const SITE_LOCAL: u16 = 0xfec0;
+    ip.is_unspecified()
+        || ip.is_loopback()
+        || ip.is_unique_local()
+        || ip.is_unicast_link_local()
+        || ip.segments()[0] & 0xffc0 == SITE_LOCAL
+}
+
+/// The answer to give of those an exit gave: the preferred family first, and none that the port
+/// does not carry.
+pub fn choose(addresses: &[IpAddr], family: Family, allow_local: bool) -> Option<IpAddr> {
+    let usable = |ip: &&IpAddr| allow_local || !is_private(**ip);
+    let first = |v4: bool| {
+        addresses
+            .iter()
+            .filter(usable)
+            .find(|ip| ip.is_ipv4() == v4)
+            .copied()
+    };
+    match family {
+        Family::V4Only => first(true),
+        Family::V6Only => first(false),
+        Family::V4Preferred => first(true).or_else(|| first(false)),
+        Family::V6Preferred => first(false).or_else(|| first(true)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::port::PortLine;
+    use crate::socks::{Address, Credentials, Version};
+
+    fn rules(flags: &str) -> Rules {
+        let line: PortLine = format!("9150 {flags}").parse().expect("a good line");
+        Rules {
+            flags: line.flags,
+            allow_local: false,
+        }
+    }
+
+    fn request(command: Command, host: &str, port: u16) -> Request {
+        let address = match host.parse() {
+            Ok(ip) => Address::Ip(ip),
+            Err(_) => Address::Name(host.into()),
+        };
+        Request {
+            version: Version::V5,
+            command,
+            raw_ip: matches!(address, Address::Ip(_)),
+            address,
+            port,
+            credentials: Credentials::None,
+        }
+    }
+
+    fn connect(flags: &str, host: &str) -> Result<Permit, Failure> {
+        rules(flags).admit(&request(Command::Connect, host, 80))
+    }
+
+    const ONION: &str = "2gzyxa5ihm7nsggfxnu52rck2vv4rvmdlkiu3zzui5du4xyclen53wid.onion";
+
+    #[test]
+    fn each_kind_of_traffic_has_its_switch() {
+        let forbidden = Err(Failure::TrafficForbidden);
+        assert_eq!(connect("NoIPv4Traffic", "192.0.2.1"), forbidden);
+        assert!(connect("NoIPv4Traffic", "2001:db8::1").is_ok());
+        assert_eq!(connect("NoIPv6Traffic", "2001:db8::1"), forbidden);
+        assert_eq!(connect("NoDNSRequest", "example.com"), forbidden);
+        assert!(connect("NoDNSRequest", "192.0.2.1").is_ok());
+        assert_eq!(connect("NoOnionTraffic", ONION), forbidden);
+        assert!(connect("OnionTrafficOnly", ONION).is_ok());
+        for host in ["example.com", "192.0.2.1", "2001:db8::1"] {
+            assert_eq!(connect("OnionTrafficOnly", host), forbidden, "{host}");
+        }
+    }
+
+    #[test]
+    fn the_family_follows_the_flags() {
+        let family = |flags| match connect(flags, "example.com") {
+            Ok(Permit::Exit { family, .. }) => family,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(family(""), Family::V4Preferred);
+        assert_eq!(family("PreferIPv6"), Family::V6Preferred);
+        assert_eq!(family("NoIPv6Traffic PreferIPv6"), Family::V4Only);
+        assert_eq!(family("NoIPv4Traffic"), Family::V6Only);
+    }
+
+    #[test]
+    fn private_destinations_never_leave() {
+        let hosts = [
+            "127.0.0.1",
+            "10.1.2.3",
+            "192.168.0.1",
+            "172.16.0.1",
+            "169.254.1.1",
+            "100.64.0.1",
+            "0.0.0.0",
+            "::1",
+            "::",
+            "fe80::1",
+            "fd00::1",
+            "::ffff:127.0.0.1",
+            "localhost",
+            "LOCALHOST.",
+            "www.localhost",
+            "printer.local",
+        ];
+        for host in hosts {
+            assert_eq!(connect("", host), Err(Failure::PrivateAddress), "{host}");
+        }
+        for host in ["192.0.2.1", "2001:db8::1", "local", "localhost.example"] {
+            assert!(connect("", host).is_ok(), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_onion_address_is_told_before_anything_else() {
+        let bad = request(Command::Connect, "wrong.onion", 0);
+        assert_eq!(
+            rules("NoOnionTraffic").admit(&bad),
+            Err(Failure::AddressInvalid)
+        );
+    }
+
+    #[test]
+    fn port_0_is_no_destination() {
+        for host in ["example.com", "192.0.2.1", ONION] {
+            let asked = request(Command::Connect, host, 0);
+            assert_eq!(
+                rules("").admit(&asked),
+                Err(Failure::DestinationInvalid),
+                "{host}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_onion_service_has_no_address_to_look_up() {
+        let asked = request(Command::Resolve, ONION, 0);
+        assert_eq!(rules("").admit(&asked), Err(Failure::OnionNotResolvable));
+        let literal = request(Command::Resolve, "192.0.2.1", 0);
+        let ip = "192.0.2.1".parse().expect("literal");
+        assert_eq!(rules("").admit(&literal), Ok(Permit::Literal(ip)));
+    }
+
+    #[test]
+    fn answers_are_chosen_by_family_and_private_ones_dropped() {
+        let answers: Vec<IpAddr> = ["10.0.0.1", "2001:db8::1", "192.0.2.1"]
+            .iter()
+            .map(|ip| ip.parse().expect("literal"))
+            .collect();
+        let pick = |family, local| choose(&answers, family, local).map(|ip| ip.to_string());
+        assert_eq!(
+            pick(Family::V4Preferred, false).as_deref(),
+            Some("192.0.2.1")
+        );
+        assert_eq!(pick(Family::V4Preferred, true).as_deref(), Some("10.0.0.1"));
+        assert_eq!(
+            pick(Family::V6Preferred, false).as_deref(),
+            Some("2001:db8::1")
+        );
+        assert_eq!(choose(&answers[..1], Family::V4Only, false), None);
+    }
+}

@@ -1,0 +1,236 @@
+//! Every answer the SOCKS port gives, byte for byte as C tor gives it.
+//!
+//! SOCKS5 answers (RFC 1928, section 6) are `05 code 00 type address port(2)`, SOCKS4 answers `00 code port(2) ip(4)`.
+//! The bound address of a CONNECT is always zero; its type follows the family of the *client's* address, not the
+//! request: a client on IPv4 gets 10 bytes, every other (IPv6, unix socket) 22.
+
+use std::net::IpAddr;
+
+use super::{ClientFamily, Command, Version};
+
+/// SOCKS5 `00`: succeeded.
+pub const SUCCEEDED: u8 = 0x00;
+/// SOCKS5 `01`: general SOCKS server failure.
+pub const GENERAL_FAILURE: u8 = 0x01;
+/// SOCKS5 `02`: connection not allowed by ruleset.
+pub const NOT_ALLOWED: u8 = 0x02;
+/// SOCKS5 `04`: host unreachable; the one code of a failed lookup.
+pub const HOST_UNREACHABLE: u8 = 0x04;
+/// SOCKS5 `07`: command not supported.
+pub const COMMAND_NOT_SUPPORTED: u8 = 0x07;
+/// SOCKS5 `08`: address type not supported.
+pub const ADDRESS_TYPE_NOT_SUPPORTED: u8 = 0x08;
+
+/// SOCKS4 "request granted".
+const SOCKS4_GRANTED: u8 = 0x5A;
+/// SOCKS4 "request rejected or failed", for every failure.
+const SOCKS4_REJECTED: u8 = 0x5B;
+
+/// What a lookup found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// RESOLVE: an address.
+    Ip(IpAddr),
+    /// RESOLVE_PTR: a name.
+    Name(String),
+}
+
+/// The answer to a CONNECT. `code` is the SOCKS5 reply code, [`SUCCEEDED`] or any other (also proposal 304's `F0`
+/// and above); SOCKS4 says only granted or rejected.
+pub fn connect_reply(version: Version, code: u8, client: ClientFamily) -> Vec<u8> {
+    match (version, client) {
+        (Version::V4 | Version::V4a, _) => {
+            let code = if code == SUCCEEDED {
+                SOCKS4_GRANTED
+            } else {
+                SOCKS4_REJECTED
+            };
+            socks4(code, [0; 4])
+        }
+        (Version::V5, ClientFamily::V4) => socks5(code, 1, &[0; 4]),
+        (Version::V5, ClientFamily::Other) => socks5(code, 4, &[0; 16]),
+    }
+}
+
+/// The answer to a RESOLVE or RESOLVE_PTR that found something (socks-extensions). The port is 0.
+///
+/// SOCKS4 has room for an IPv4 address only, and a SOCKS5 name is at most 255 bytes; what does not fit is a failure.
+pub fn resolve_reply(version: Version, answer: &Answer) -> Vec<u8> {
+    match (version, answer) {
+        (Version::V4 | Version::V4a, Answer::Ip(IpAddr::V4(ip))) => {
+            socks4(SOCKS4_GRANTED, ip.octets())
+        }
+        (Version::V5, Answer::Ip(IpAddr::V4(ip))) => socks5(SUCCEEDED, 1, &ip.octets()),
+        (Version::V5, Answer::Ip(IpAddr::V6(ip))) => socks5(SUCCEEDED, 4, &ip.octets()),
+        (Version::V5, Answer::Name(name)) => match u8::try_from(name.len()) {
+            Ok(len) => socks5(SUCCEEDED, 3, &[&[len], name.as_bytes()].concat()),
+            Err(_) => resolve_failure(version),
+        },
+        (Version::V4 | Version::V4a, Answer::Ip(IpAddr::V6(_)) | Answer::Name(_)) => {
+            resolve_failure(version)
+        }
+    }
+}
+
+/// The answer to a RESOLVE or RESOLVE_PTR that failed, whatever the reason and the port's flags:
+/// `05 04` and eight zeros, so that even the address type is 0.
+pub fn resolve_failure(version: Version) -> Vec<u8> {
+    match version {
+        Version::V4 | Version::V4a => socks4(SOCKS4_REJECTED, [0; 4]),
+        Version::V5 => socks5(HOST_UNREACHABLE, 0, &[0; 4]),
+    }
+}
+
+/// The answer to a request that failed: [`connect_reply`] or [`resolve_failure`], by its command.
+pub fn failure_reply(
+    version: Version,
+    command: Command,
+    code: u8,
+    client: ClientFamily,
+) -> Vec<u8> {
+    match command {
+        Command::Connect => connect_reply(version, code, client),
+        Command::Resolve | Command::ResolvePtr => resolve_failure(version),
+    }
+}
+
+/// The page for a browser that takes this port for an HTTP proxy. The status line is C tor's, since people's health
+/// checks look for it.
+pub fn not_an_http_proxy() -> Vec<u8> {
+    NOT_AN_HTTP_PROXY.replace('\n', "\r\n").into_bytes()
+}
+
+const NOT_AN_HTTP_PROXY: &str = "\
+HTTP/1.0 501 Tor is not an HTTP Proxy
+Content-Type: text/html; charset=utf-8
+Connection: close
+
+<!DOCTYPE html>
+<html>
+<head><title>This is a SOCKS proxy, not an HTTP proxy</title></head>
+<body>
+<h1>This is a SOCKS proxy, not an HTTP proxy</h1>
+<p>Your browser or program sent an HTTP request to a Tor SOCKS port. It is probably set up to use
+this address and port as an HTTP proxy.</p>
+<p>In its proxy settings, clear the fields for the HTTP and HTTPS proxy, and enter this address and port as
+the <b>SOCKS host</b>, version 5. Let it resolve host names through the proxy: in Firefox that is
+&ldquo;Proxy DNS when using SOCKS v5&rdquo;, in other programs the proxy address starts with
+<code>socks5h://</code>.</p>
+<p>A program that knows HTTP proxies only needs an <code>HTTPTunnelPort</code>, which is another port.</p>
+</body>
+</html>
+";
+
+fn socks4(code: u8, ip: [u8; 4]) -> Vec<u8> {
+    let mut bytes = vec![0, code, 0, 0];
+    bytes.extend(ip);
+    bytes
+}
+
+fn socks5(code: u8, address_type: u8, address: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![5, code, 0, address_type];
+    bytes.extend(address);
+    bytes.extend([0, 0]);
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hex(bytes: Vec<u8>) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn name(text: &str) -> Answer {
+        Answer::Name(text.to_owned())
+    }
+
+    #[test]
+    fn a_socks5_client_on_ipv4_gets_ten_bytes() {
+        let reply = |code| hex(connect_reply(Version::V5, code, ClientFamily::V4));
+        assert_eq!(
+            reply(SUCCEEDED),
+            "05 00 00 01 00000000 0000".replace(' ', "")
+        );
+        assert_eq!(reply(0xF6), "05 f6 00 01 00000000 0000".replace(' ', ""));
+    }
+
+    #[test]
+    fn a_socks5_client_elsewhere_gets_twenty_two_bytes() {
+        let reply = hex(connect_reply(Version::V5, SUCCEEDED, ClientFamily::Other));
+        assert_eq!(
+            reply,
+            "05 00 00 04 00000000000000000000000000000000 0000".replace(' ', "")
+        );
+    }
+
+    #[test]
+    fn a_socks4_client_is_told_yes_or_no() {
+        for version in [Version::V4, Version::V4a] {
+            for client in [ClientFamily::V4, ClientFamily::Other] {
+                let reply = |code| hex(connect_reply(version, code, client));
+                assert_eq!(reply(SUCCEEDED), "00 5a 0000 00000000".replace(' ', ""));
+                assert_eq!(reply(NOT_ALLOWED), "00 5b 0000 00000000".replace(' ', ""));
+                assert_eq!(reply(0xF0), "00 5b 0000 00000000".replace(' ', ""));
+            }
+        }
+    }
+
+    #[test]
+    fn a_found_name_is_told_with_its_length() {
+        let reply = hex(resolve_reply(Version::V5, &name("a.bc")));
+        assert_eq!(reply, "05 00 00 03 04 612e6263 0000".replace(' ', ""));
+    }
+
+    #[test]
+    fn what_does_not_fit_into_an_answer_is_a_failure() {
+        let long = name(&"a".repeat(256));
+        assert_eq!(
+            resolve_reply(Version::V5, &long),
+            resolve_failure(Version::V5)
+        );
+        assert_eq!(
+            resolve_reply(Version::V4, &name("a")),
+            resolve_failure(Version::V4)
+        );
+        assert_eq!(
+            resolve_reply(Version::V5, &name(&"a".repeat(255))).len(),
+            4 + 1 + 255 + 2
+        );
+    }
+
+    #[test]
+    fn a_failed_lookup_has_no_address_type() {
+        assert_eq!(
+            hex(resolve_failure(Version::V5)),
+            "05 04 00 00 00000000 0000".replace(' ', "")
+        );
+        assert_eq!(
+            hex(resolve_failure(Version::V4a)),
+            "00 5b 0000 00000000".replace(' ', "")
+        );
+    }
+
+    #[test]
+    fn a_failed_lookup_hides_the_code_and_a_failed_connect_shows_it() {
+        let reply = |command| failure_reply(Version::V5, command, 0xF6, ClientFamily::V4);
+        assert_eq!(
+            reply(Command::Connect),
+            connect_reply(Version::V5, 0xF6, ClientFamily::V4)
+        );
+        assert_eq!(reply(Command::Resolve), resolve_failure(Version::V5));
+        assert_eq!(reply(Command::ResolvePtr), resolve_failure(Version::V5));
+    }
+
+    #[test]
+    fn the_page_names_the_mistake_and_the_setting() {
+        let page = String::from_utf8(not_an_http_proxy()).unwrap();
+        assert!(
+            page.starts_with("HTTP/1.0 501 Tor is not an HTTP Proxy\r\nContent-Type: text/html")
+        );
+        assert!(page.contains("\r\n\r\n<!DOCTYPE html>"));
+        assert!(page.contains("SOCKS host") && page.contains("HTTPTunnelPort"));
+        assert!(page.is_ascii());
+    }
+}

@@ -1,0 +1,254 @@
+//! What a client wants to reach, checked before the network is asked.
+//!
+//! A wrong onion address needs no network to be refused, and no name that was meant for an onion
+//! service may ever reach an exit relay.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use curve25519_dalek::edwards::CompressedEdwardsY;
+use curve25519_dalek::traits::IsIdentity as _;
+use sha3::{Digest as _, Sha3_256};
+
+use crate::failure::Failure;
+use crate::socks::Address;
+
+/// Length of a version 3 onion address without `.onion` (rend-spec-v3, "Encoding onion addresses").
+const ONION_LABEL_LEN: usize = 56;
+/// The only version of onion addresses in use.
+const ONION_VERSION: u8 = 3;
+/// What the checksum of an onion address is computed over, before key and version.
+const CHECKSUM_PREFIX: &[u8] = b".onion checksum";
+
+/// A destination that passed every check that needs no network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// An onion service.
+    Onion(OnionAddress),
+    /// A host name for an exit to resolve, without trailing dot or brackets.
+    Name(String),
+    /// An IP address for an exit to connect to.
+    Ip(IpAddr),
+}
+
+impl Target {
+    /// Reads the address as the client wrote it.
+    ///
+    /// Gives [`Failure::AddressInvalid`] for anything that ends in `.onion` (or `.onion.`) and is
+    /// no address of an onion service, and [`Failure::DestinationInvalid`] for `.exit` names.
+    pub fn parse(address: &Address) -> Result<Target, Failure> {
+        let name = match address {
+            Address::Ip(ip) => return Ok(Target::Ip(*ip)),
+            Address::Name(name) => &**name,
+        };
+        let bare = name.strip_suffix('.').unwrap_or(name);
+        if has_suffix(bare, "onion") {
+            // A dot behind `.onion` makes C tor send the name to an exit; nobody means that.
+            if bare.len() != name.len() {
+                return Err(Failure::AddressInvalid);
+            }
+            return OnionAddress::parse(bare).map(Target::Onion);
+        }
+        if has_suffix(bare, "exit") {
+            return Err(Failure::DestinationInvalid);
+        }
+        let unbracketed = bare
+            .strip_prefix('[')
+            .and_then(|n| n.strip_suffix(']'))
+            .unwrap_or(bare);
+        if let Ok(ip) = unbracketed.parse::<IpAddr>() {
+            return Ok(Target::Ip(ip));
+        }
+        if bare.is_empty() {
+            return Err(Failure::DestinationInvalid);
+        }
+        Ok(Target::Name(bare.to_ascii_lowercase()))
+    }
+}
+
+/// Whether the last label of `name` is `suffix`, whatever its case. A name that is nothing but the
+/// suffix counts: it was meant as one.
+fn has_suffix(name: &str, suffix: &str) -> bool {
+    name.rsplit('.')
+        .next()
+        .is_some_and(|last| last.eq_ignore_ascii_case(suffix))
+}
+
+/// The address of a version 3 onion service: a checked public key.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct OnionAddress([u8; 32]);
+
+impl OnionAddress {
+    /// Reads a host name that ends in `.onion`; labels before the last two are ignored, as C tor
+    /// ignores them.
+    ///
+    /// Checks length, alphabet, version, checksum, that the key is a point of the curve, and that
+    /// the point lies in the prime-order group, so that nobody can hand out a second address for
+    /// one service.
+    pub fn parse(name: &str) -> Result<OnionAddress, Failure> {
+        Self::decode(name).ok_or(Failure::AddressInvalid)
+    }
+
+    /// The same, with nothing said about which check failed.
+    fn decode(name: &str) -> Option<OnionAddress> {
+        let mut labels = name.rsplit('.');
+        if !labels.next()?.eq_ignore_ascii_case("onion") {
+            return None;
+        }
+        let label = labels.next()?;
+        // `..onion` and a leading dot are no names; C tor refuses both.
+        if label.len() != ONION_LABEL_LEN || name.starts_with('.') || name.contains("..") {
+            return None;
+        }
+        let bytes = data_encoding::BASE32_NOPAD
+            .decode(label.to_ascii_uppercase().as_bytes())
+            .ok()?;
+        let (key, rest) = bytes.split_first_chunk::<32>()?;
+        let &[check_a, check_b, version] = rest else {
+            return None;
+        };
+        if version != ONION_VERSION || checksum(key) != [check_a, check_b] {
+            return None;
+        }
+        let point = CompressedEdwardsY(*key).decompress()?;
+        (point.is_torsion_free() && !point.is_identity()).then_some(OnionAddress(*key))
+    }
+
+    /// The public identity key of the service.
+    pub fn key(&self) -> [u8; 32] {
+        self.0
+    }
+}
+
+/// The two bytes of checksum that belong to `key`.
+fn checksum(key: &[u8; 32]) -> [u8; 2] {
+    let digest = Sha3_256::new()
+        .chain_update(CHECKSUM_PREFIX)
+        .chain_update(key)
+        .chain_update([ONION_VERSION])
+        .finalize();
+    [digest[0], digest[1]]
+}
+
+impl fmt::Display for OnionAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut bytes = self.0.to_vec();
+        bytes.extend_from_slice(&checksum(&self.0));
+        bytes.push(ONION_VERSION);
+        let mut label = data_encoding::BASE32_NOPAD.encode(&bytes);
+        label.make_ascii_lowercase();
+        write!(f, "{label}.onion")
+    }
+}
+
+impl fmt::Debug for OnionAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Debug output ends up in logs more easily than Display: it shows that there is an address,
+        // not which.
+        f.write_str("OnionAddress([scrubbed])")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A real address: the Tor Project's website.
+    const GOOD: &str = "2gzyxa5ihm7nsggfxnu52rck2vv4rvmdlkiu3zzui5du4xyclen53wid.onion";
+
+    fn name(name: &str) -> Result<Target, Failure> {
+        Target::parse(&Address::Name(name.into()))
+    }
+
+    /// Encodes any 32 bytes with the right version and checksum.
+    fn address_of(key: [u8; 32]) -> String {
+        OnionAddress(key).to_string()
+    }
+
+    #[test]
+    fn a_good_address_is_read_whatever_its_case_and_subdomains() {
+        let Ok(Target::Onion(plain)) = name(GOOD) else {
+            panic!("not read")
+        };
+        assert_eq!(plain.to_string(), GOOD);
+        assert_eq!(name(&GOOD.to_ascii_uppercase()), Ok(Target::Onion(plain)));
+        assert_eq!(name(&format!("www.mail.{GOOD}")), Ok(Target::Onion(plain)));
+    }
+
+    #[test]
+    fn every_way_to_mistype_an_onion_address_is_invalid() {
+        let label = &GOOD[..56];
+        let flipped = format!("3{}", &GOOD[1..]);
+        let cases = [
+            flipped,
+            format!("{}.onion", &label[..55]),
+            format!("{label}aa.onion"),
+            format!("{label}aaaa.onion"),
+            "duskgytldkxiuqc6.onion".to_owned(),
+            format!("{}1.onion", &label[..55]),
+            format!("{GOOD}."),
+            format!(".{GOOD}"),
+            format!("www..{GOOD}"),
+            "onion".to_owned(),
+            ".onion".to_owned(),
+            "a_b.onion".to_owned(),
+        ];
+        for case in cases {
+            assert_eq!(name(&case), Err(Failure::AddressInvalid), "{case}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_no_curve_point_is_invalid() {
+        let no_point = (0..=255u8)
+            .map(|b| {
+                let mut key = [b; 32];
+                key[31] &= 0x7f;
+                key
+            })
+            .find(|key| CompressedEdwardsY(*key).decompress().is_none())
+            .expect("half of all strings are no point");
+        assert_eq!(name(&address_of(no_point)), Err(Failure::AddressInvalid));
+    }
+
+    #[test]
+    fn a_second_address_for_the_same_service_is_invalid() {
+        use curve25519_dalek::constants::{ED25519_BASEPOINT_POINT, EIGHT_TORSION};
+        let base = ED25519_BASEPOINT_POINT.compress().to_bytes();
+        assert!(name(&address_of(base)).is_ok());
+        for torsion in &EIGHT_TORSION[1..] {
+            let twin = (ED25519_BASEPOINT_POINT + torsion).compress().to_bytes();
+            assert_eq!(name(&address_of(twin)), Err(Failure::AddressInvalid));
+        }
+        let identity = EIGHT_TORSION[0].compress().to_bytes();
+        assert_eq!(name(&address_of(identity)), Err(Failure::AddressInvalid));
+    }
+
+    #[test]
+    fn names_for_exits_lose_their_trailing_dot_and_addresses_their_brackets() {
+        assert_eq!(name("Example.COM."), Ok(Target::Name("example.com".into())));
+        assert_eq!(name("a_b.example"), Ok(Target::Name("a_b.example".into())));
+        assert_eq!(
+            name("[::1]"),
+            Ok(Target::Ip("::1".parse().expect("literal")))
+        );
+        assert_eq!(
+            name("192.0.2.1"),
+            Ok(Target::Ip("192.0.2.1".parse().expect("literal")))
+        );
+    }
+
+    #[test]
+    fn exit_notation_is_no_destination() {
+        assert_eq!(
+            name("example.com.relay.exit"),
+            Err(Failure::DestinationInvalid)
+        );
+    }
+
+    #[test]
+    fn debug_output_hides_the_address() {
+        let address = OnionAddress::parse(GOOD).expect("good");
+        assert!(!format!("{address:?}").contains(&GOOD[..10]));
+    }
+}

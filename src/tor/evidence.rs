@@ -1,0 +1,229 @@
+//! What is known of an attempt to reach an onion service, while it is still running.
+//!
+//! tor-hsclient's call answers once, at the end, and that can be many minutes away. Meanwhile it
+//! reports each failed try as a `tracing` event whose `error` field is the typed error, and each
+//! step as a span. [`EvidenceLayer`] picks these up. The attempt they belong to is found through a
+//! task-local value, which [`super::runtime::Tasks`] carries into the task that does the work: no
+//! log filter, span id or text has a say in it, but for the one step that has no span of its own
+//! ([`AWAITING_RENDEZVOUS`]). The network tests notice when a new version of the crates changes any
+//! of this.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::{AbortHandle, FutureObj, abortable};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
+use tracing::span::{Attributes, Id};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::Context;
+use tracing_subscriber::registry::LookupSpan;
+
+use super::border;
+use super::verdict::{DescriptorClue, Findings, RendezvousClue, Stage};
+use crate::failure::Failure;
+
+/// Where the events and spans come from.
+const SOURCE: &str = "tor_hsclient";
+/// How tor-hsclient's message ends when it begins to wait for RENDEZVOUS2; that step has no span.
+const AWAITING_RENDEZVOUS: &str = "awaiting rendezvous completion";
+
+tokio::task_local! {
+    /// The attempt that the running task works for.
+    static ATTEMPT: Bound;
+}
+
+/// How a task is bound to an attempt.
+#[derive(Clone)]
+enum Bound {
+    /// The task asks tor-hsclient for a circuit; a task spawned now is the one that does the work.
+    Asking(Arc<Evidence>),
+    /// The task does the work. What it spawns belongs to the circuit manager, not to the attempt.
+    Working(Arc<Evidence>),
+}
+
+/// The findings of one running attempt.
+///
+/// Shared between the attempt, the layer that fills it, and the requests that wait for it.
+pub(crate) struct Evidence {
+    inner: Mutex<Inner>,
+    /// Counts changes, so that waiting for a conclusion needs no polling.
+    changed: watch::Sender<u64>,
+}
+
+struct Inner {
+    findings: Findings,
+    /// When the current stage was entered.
+    since: Instant,
+    /// Ends the task that does the work.
+    work: Option<AbortHandle>,
+}
+
+impl Evidence {
+    pub(crate) fn new() -> Arc<Evidence> {
+        Arc::new(Evidence {
+            inner: Mutex::new(Inner {
+                findings: Findings::default(),
+                since: Instant::now(),
+                work: None,
+            }),
+            changed: watch::Sender::new(0),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // The findings are plain data: whatever a panicking thread left is still whole.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `asking`, and notes what happens in the task that it makes tor-hsclient spawn.
+    pub(crate) async fn gather<F: Future>(self: &Arc<Self>, asking: F) -> F::Output {
+        ATTEMPT.scope(Bound::Asking(Arc::clone(self)), asking).await
+    }
+
+    /// Binds a future that is about to be spawned to the attempt that spawns it.
+    ///
+    /// Gives the future back if no attempt does, or if the attempt's work spawns on behalf of
+    /// somebody else.
+    pub(crate) fn adopt(
+        future: FutureObj<'static, ()>,
+    ) -> Result<FutureObj<'static, ()>, FutureObj<'static, ()>> {
+        let Ok(Bound::Asking(evidence)) = ATTEMPT.try_with(Bound::clone) else {
+            return Err(future);
+        };
+        let (work, handle) = abortable(future);
+        evidence.lock().work = Some(handle);
+        let work = ATTEMPT.scope(Bound::Working(evidence), work).map(|_| ());
+        Ok(Box::new(work).into())
+    }
+
+    /// Ends the work. tor-hsclient starts from nothing the next time it is asked for the service.
+    pub(crate) fn abandon(&self) {
+        if let Some(work) = self.lock().work.take() {
+            work.abort();
+        }
+    }
+
+    /// Waits until the findings prove the outcome, whatever else would still be tried.
+    pub(crate) async fn conclusion(&self) -> Failure {
+        let mut changes = self.changed.subscribe();
+        loop {
+            if let Some(failure) = self.lock().findings.conclusion() {
+                return failure;
+            }
+            // The sender lives in `self`.
+            let _ = changes.changed().await;
+        }
+    }
+
+    /// What can be said now, should the time be up.
+    pub(crate) fn verdict_so_far(&self) -> Failure {
+        self.lock().findings.verdict_so_far()
+    }
+
+    /// Whether tor-hsclient did any work, that is: had no open circuit to hand out.
+    pub(crate) fn worked(&self) -> bool {
+        self.lock().findings.stage > Stage::Asked
+    }
+
+    /// Whether a descriptor was fetched, and not taken from the cache.
+    pub(crate) fn fetched_descriptor(&self) -> bool {
+        self.lock().findings.fetched
+    }
+
+    /// How long nothing has moved.
+    pub(crate) fn stalled_for(&self) -> Duration {
+        self.lock().since.elapsed()
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Findings)) {
+        let mut inner = self.lock();
+        let before = inner.findings.stage;
+        change(&mut inner.findings);
+        if inner.findings.stage != before {
+            inner.since = Instant::now();
+        }
+        drop(inner);
+        self.changed.send_modify(|n| *n += 1);
+    }
+}
+
+/// The attempt that the running task works for, if it works for one.
+fn working() -> Option<Arc<Evidence>> {
+    match ATTEMPT.try_with(Bound::clone) {
+        Ok(Bound::Working(evidence)) => Some(evidence),
+        Ok(Bound::Asking(_)) | Err(_) => None,
+    }
+}
+
+/// Collects the evidence; a part of the program's `tracing` subscriber.
+struct EvidenceLayer;
+
+/// The layer with its own filter: what a user wants to see in the log does not change what the
+/// program knows.
+pub(crate) fn layer<S>() -> impl Layer<S>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    EvidenceLayer.with_filter(Targets::new().with_target(SOURCE, LevelFilter::TRACE))
+}
+
+impl<S: Subscriber> Layer<S> for EvidenceLayer {
+    fn on_new_span(&self, attributes: &Attributes<'_>, _id: &Id, _ctx: Context<'_, S>) {
+        let stage = match attributes.metadata().name() {
+            "descriptor_ensure" => Stage::Descriptor,
+            "descriptor_fetch_attempt" => Stage::Fetching,
+            "establish_rendezvous" => Stage::Rendezvous,
+            "exchange_introduce" => Stage::Introduction,
+            _ => return,
+        };
+        if let Some(evidence) = working() {
+            evidence.update(|findings| findings.enter(stage));
+        }
+    }
+
+    fn on_event(&self, event: &Event<'_>, _ctx: Context<'_, S>) {
+        let Some(evidence) = working() else { return };
+        let mut seen = Seen::default();
+        event.record(&mut seen);
+        if seen.awaiting_rendezvous {
+            evidence.update(|findings| findings.enter(Stage::Acknowledged));
+        }
+        if let Some(clue) = seen.descriptor {
+            evidence.update(|findings| findings.descriptor.push(clue));
+        }
+        if let Some(clue) = seen.rendezvous {
+            evidence.update(|findings| findings.note(clue));
+        }
+    }
+}
+
+/// What one event says.
+#[derive(Default)]
+struct Seen {
+    descriptor: Option<DescriptorClue>,
+    rendezvous: Option<RendezvousClue>,
+    awaiting_rendezvous: bool,
+}
+
+impl Visit for Seen {
+    fn record_error(&mut self, _field: &Field, error: &(dyn std::error::Error + 'static)) {
+        match border::clue_in_event(error) {
+            Some(border::Clue::Descriptor(clue)) => self.descriptor = Some(clue),
+            Some(border::Clue::Rendezvous(clue)) => self.rendezvous = Some(clue),
+            None => {}
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            self.awaiting_rendezvous = format!("{value:?}").ends_with(AWAITING_RENDEZVOUS);
+        }
+    }
+}

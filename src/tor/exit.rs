@@ -1,0 +1,266 @@
+//! Streams to the rest of the internet, through exit relays.
+//!
+//! An exit that cannot serve a request may be replaced by one that can: like C tor, a request is
+//! tried on up to three exits, and each has a few seconds to answer (tor(1),
+//! "CircuitStreamTimeout"; C tor's `connection_ap_process_end_not_open`).
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+use tor_cell::relaycell::msg::IpVersionPreference;
+use tor_circmgr::isolation::{IsolationHelper, StreamIsolation};
+use tor_circmgr::{CircMgr, ClientDataTunnel, TargetPort};
+use tor_proto::client::stream::{DataStream, StreamParameters};
+use tracing::debug;
+
+use super::Directory;
+use super::border::{self, StreamError};
+use super::runtime::TorRuntime;
+use crate::failure::Failure;
+use crate::isolation::Isolation;
+use crate::policy::Family;
+
+/// How long an exit may take to answer, for each try in turn (C tor: 10, 10, then 15 seconds).
+const PATIENCE: [Duration; 3] = [
+    Duration::from_secs(10),
+    Duration::from_secs(10),
+    Duration::from_secs(15),
+];
+
+/// Opens streams, and looks up names, through exit relays.
+pub(crate) struct Exits {
+    circuits: Arc<CircMgr<TorRuntime>>,
+    directory: Directory,
+    /// Numbers the requests' second and third tries.
+    retries: AtomicU64,
+}
+
+/// What an exit is asked for.
+enum Question<'a> {
+    Begin {
+        host: &'a str,
+        port: u16,
+        family: Family,
+    },
+    Resolve(&'a str),
+    ResolvePtr(IpAddr),
+}
+
+/// What it answered.
+enum Answer {
+    Stream(Box<DataStream>),
+    Addresses(Vec<IpAddr>),
+    Names(Vec<String>),
+}
+
+impl Exits {
+    pub(crate) fn new(circuits: Arc<CircMgr<TorRuntime>>, directory: Directory) -> Exits {
+        Exits {
+            circuits,
+            directory,
+            retries: AtomicU64::new(1),
+        }
+    }
+
+    /// Opens a stream to `host`, a name or an IP address as text, and `port`.
+    pub(crate) async fn connect(
+        &self,
+        host: &str,
+        port: u16,
+        family: Family,
+        isolation: &Isolation,
+        deadline: Instant,
+    ) -> Result<DataStream, Failure> {
+        match self
+            .ask(Question::Begin { host, port, family }, isolation, deadline)
+            .await?
+        {
+            Answer::Stream(stream) => Ok(*stream),
+            Answer::Addresses(_) | Answer::Names(_) => Err(Failure::Internal),
+        }
+    }
+
+    /// The addresses of `host`, as an exit sees them.
+    pub(crate) async fn resolve(
+        &self,
+        host: &str,
+        isolation: &Isolation,
+        deadline: Instant,
+    ) -> Result<Vec<IpAddr>, Failure> {
+        match self
+            .ask(Question::Resolve(host), isolation, deadline)
+            .await?
+        {
+            Answer::Addresses(addresses) => Ok(addresses),
+            Answer::Stream(_) | Answer::Names(_) => Err(Failure::Internal),
+        }
+    }
+
+    /// The names of `address`, as an exit sees them.
+    pub(crate) async fn resolve_ptr(
+        &self,
+        address: IpAddr,
+        isolation: &Isolation,
+        deadline: Instant,
+    ) -> Result<Vec<String>, Failure> {
+        match self
+            .ask(Question::ResolvePtr(address), isolation, deadline)
+            .await?
+        {
+            Answer::Names(names) => Ok(names),
+            Answer::Stream(_) | Answer::Addresses(_) => Err(Failure::Internal),
+        }
+    }
+
+    /// Asks one exit after another.
+    async fn ask(
+        &self,
+        question: Question<'_>,
+        isolation: &Isolation,
+        deadline: Instant,
+    ) -> Result<Answer, Failure> {
+        let mut failure = Failure::DeadlinePassed;
+        for (number, patience) in PATIENCE.into_iter().enumerate() {
+            let tunnel = self.circuit(&question, isolation, number, deadline).await?;
+            let until = deadline.min(Instant::now() + patience);
+            failure = match timeout_at(until, question.put(&tunnel)).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(error)) => {
+                    let error = border::of_stream(&error);
+                    if !another_exit_may_do_better(error) {
+                        return Err(error.failure());
+                    }
+                    error.failure()
+                }
+                Err(_) => Failure::ConnectionTimedOut,
+            };
+            if Instant::now() >= deadline {
+                break;
+            }
+            debug!("an exit could not serve the request: {}", failure.name());
+        }
+        Err(failure)
+    }
+
+    /// A circuit to an exit that allows the request; for the second and third try, one that no
+    /// other request uses, and so not the one that failed.
+    async fn circuit(
+        &self,
+        question: &Question<'_>,
+        isolation: &Isolation,
+        number: usize,
+        deadline: Instant,
+    ) -> Result<ClientDataTunnel, Failure> {
+        let Some(netdir) = self.directory.timely(deadline).await else {
+            return Err(Failure::NotBootstrapped);
+        };
+        let retry = if number == 0 {
+            0
+        } else {
+            self.retries.fetch_add(1, Ordering::Relaxed)
+        };
+        let isolation = StreamIsolation::builder()
+            .stream_isolation(Box::new(OnExit {
+                isolation: isolation.clone(),
+                retry,
+            }))
+            .build()
+            .map_err(|error| {
+                tracing::warn!("cannot isolate a stream: {error}");
+                Failure::Internal
+            })?;
+        let ports = question.ports();
+        let launch = self
+            .circuits
+            .get_or_launch_exit((&*netdir).into(), &ports, isolation);
+        match timeout_at(deadline, launch).await {
+            Ok(Ok(tunnel)) => Ok(tunnel),
+            Ok(Err(error)) => Err(border::of_exit_circuit(&error)),
+            Err(_) => Err(Failure::DeadlinePassed),
+        }
+    }
+}
+
+/// Whether the request is worth another exit (C tor's list of END reasons).
+fn another_exit_may_do_better(error: StreamError) -> bool {
+    match error {
+        StreamError::CircuitGone => true,
+        StreamError::Failed(_) => false,
+        StreamError::Ended(failure) => matches!(
+            failure,
+            Failure::NameNotResolved
+                | Failure::ConnectionTimedOut
+                | Failure::StreamFailed
+                | Failure::NoRoute
+                | Failure::ExitPolicyRefused
+                | Failure::RelayHibernating
+                | Failure::RelayBusy
+        ),
+    }
+}
+
+impl Question<'_> {
+    /// The ports that the exit has to allow.
+    fn ports(&self) -> Vec<TargetPort> {
+        match self {
+            Question::Begin {
+                port,
+                family: Family::V6Only,
+                ..
+            } => vec![TargetPort::ipv6(*port)],
+            Question::Begin { port, .. } => vec![TargetPort::ipv4(*port)],
+            Question::Resolve(_) | Question::ResolvePtr(_) => Vec::new(),
+        }
+    }
+
+    /// Puts the question to the exit at the end of a circuit.
+    async fn put(&self, tunnel: &ClientDataTunnel) -> tor_circmgr::Result<Answer> {
+        match self {
+            Question::Begin { host, port, family } => {
+                let mut parameters = StreamParameters::default();
+                parameters.ip_version(match family {
+                    Family::V4Only => IpVersionPreference::Ipv4Only,
+                    Family::V4Preferred => IpVersionPreference::Ipv4Preferred,
+                    Family::V6Preferred => IpVersionPreference::Ipv6Preferred,
+                    Family::V6Only => IpVersionPreference::Ipv6Only,
+                });
+                let stream = tunnel.begin_stream(host, *port, Some(parameters)).await?;
+                Ok(Answer::Stream(Box::new(stream)))
+            }
+            Question::Resolve(host) => tunnel.resolve(host).await.map(Answer::Addresses),
+            Question::ResolvePtr(address) => tunnel.resolve_ptr(*address).await.map(Answer::Names),
+        }
+    }
+}
+
+/// The isolation of a stream on an exit circuit.
+#[derive(Clone, Debug)]
+struct OnExit {
+    isolation: Isolation,
+    /// 0 for first tries, which may share; a number of its own for each later one.
+    retry: u64,
+}
+
+impl IsolationHelper for OnExit {
+    fn compatible_same_type(&self, other: &Self) -> bool {
+        self.retry == other.retry && self.isolation.compatible(&other.isolation)
+    }
+
+    fn join_same_type(&self, other: &Self) -> Option<Self> {
+        if self.retry != other.retry {
+            return None;
+        }
+        let isolation = self.isolation.join(&other.isolation)?;
+        Some(OnExit {
+            isolation,
+            retry: self.retry,
+        })
+    }
+
+    fn enables_long_lived_circuits(&self) -> bool {
+        self.isolation.keeps_alive()
+    }
+}

@@ -1,0 +1,366 @@
+//! From what happened in an attempt to the one thing to tell the client.
+//!
+//! An attempt fetches the service's descriptor from one directory after another, and then tries
+//! pairs of introduction and rendezvous points. Each try that fails leaves a clue; the rules here
+//! weigh the clues as a set. They follow proposal 304 and tor(1), `ExtendedErrors`. No type of the
+//! Tor crates is known here.
+
+use crate::failure::Failure;
+
+/// Why one directory gave no usable descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DescriptorClue {
+    /// It did not answer in time.
+    TimedOut,
+    /// No circuit to it, or a circuit that broke.
+    Unreachable,
+    /// It answered 404.
+    NotFound,
+    /// It answered with another refusal: overloaded, say.
+    Refused,
+    /// It gave a descriptor that is damaged, wrongly signed, or cannot be decrypted or read.
+    Invalid,
+    /// It gave a sound descriptor without introduction points.
+    NoIntroductionPoints,
+    /// The descriptor is encrypted for authorized clients, and we have no key.
+    AuthMissing,
+    /// The descriptor is encrypted for authorized clients, and our key does not fit.
+    AuthWrong,
+    /// Our clock does not fit the directory's.
+    ClockSkewed,
+    /// A bug in the crates.
+    Bug,
+}
+
+/// Why one pair of introduction and rendezvous point failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RendezvousClue {
+    /// The descriptor's entry for the introduction point makes no sense.
+    IntroductionPointUnusable,
+    /// No circuit to any rendezvous point.
+    NoRendezvousCircuit,
+    /// The rendezvous point did not answer in time, or refused.
+    NotEstablished,
+    /// No circuit to the introduction point: in time, or at all.
+    NoIntroductionCircuit {
+        /// Number of the introduction point in the descriptor.
+        point: usize,
+        /// Whether time ran out, and nothing broke.
+        timed_out: bool,
+    },
+    /// The circuit broke before the introduction was acknowledged.
+    IntroductionBroken {
+        /// Number of the introduction point in the descriptor.
+        point: usize,
+    },
+    /// The introduction point does not know the service (any more).
+    IntroductionRefused {
+        /// Number of the introduction point in the descriptor.
+        point: usize,
+    },
+    /// The introduction point did not answer in time.
+    IntroductionTimedOut {
+        /// Number of the introduction point in the descriptor.
+        point: usize,
+    },
+    /// The introduction was acknowledged, and the rendezvous not completed: in time, at all, or
+    /// with the right keys.
+    NotCompleted,
+    /// A bug in the crates.
+    Bug,
+}
+
+/// The step an attempt is in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stage {
+    /// Nothing was begun: there may be an open circuit.
+    #[default]
+    Asked,
+    /// Looking for a descriptor, in the cache first.
+    Descriptor,
+    /// Asking a directory for it.
+    Fetching,
+    /// Establishing a rendezvous point.
+    Rendezvous,
+    /// Reaching an introduction point and asking it to pass the introduction on.
+    Introduction,
+    /// The introduction was acknowledged; waiting for the service at the rendezvous point.
+    Acknowledged,
+}
+
+/// Everything that has been seen of an attempt.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Findings {
+    pub(crate) stage: Stage,
+    /// Whether a directory was asked for the descriptor.
+    pub(crate) fetched: bool,
+    pub(crate) descriptor: Vec<DescriptorClue>,
+    pub(crate) rendezvous: Vec<RendezvousClue>,
+    /// Whether every introduction point was tried, and each has refused.
+    refused_by_all: bool,
+}
+
+impl Findings {
+    /// Notes that a step has begun.
+    pub(crate) fn enter(&mut self, stage: Stage) {
+        self.stage = stage;
+        self.fetched |= stage == Stage::Fetching;
+    }
+
+    /// Notes that a pair of introduction and rendezvous point has failed.
+    pub(crate) fn note(&mut self, clue: RendezvousClue) {
+        // The points are tried in turn, and then again from the first: once a point refuses for the
+        // second time, all have been asked.
+        self.refused_by_all = matches!(clue, RendezvousClue::IntroductionRefused { .. })
+            && self.rendezvous.contains(&clue)
+            && self
+                .rendezvous
+                .iter()
+                .all(|c| matches!(c, RendezvousClue::IntroductionRefused { .. }));
+        self.rendezvous.push(clue);
+    }
+
+    /// The outcome, once nothing that would still be tried can change it.
+    ///
+    /// One descriptor that cannot be decrypted is proof enough: all directories hold the same.
+    pub(crate) fn conclusion(&self) -> Option<Failure> {
+        use DescriptorClue as D;
+        let seen = |clue| self.descriptor.contains(&clue);
+        if seen(D::AuthWrong) {
+            Some(Failure::ClientAuthWrong)
+        } else if seen(D::AuthMissing) {
+            Some(Failure::ClientAuthMissing)
+        } else if self.refused_by_all {
+            Some(Failure::IntroductionFailed)
+        } else {
+            None
+        }
+    }
+
+    /// What to say when the time is up: the step that is under way counts as one that timed out.
+    pub(crate) fn verdict_so_far(&self) -> Failure {
+        if let Some(failure) = self.conclusion() {
+            return failure;
+        }
+        let mut tries = self.rendezvous.clone();
+        match self.stage {
+            Stage::Asked | Stage::Descriptor | Stage::Fetching => {
+                // A failure on the points of an older descriptor says more than a slow directory.
+                if !tries.is_empty() {
+                    return of_rendezvous(&tries);
+                }
+                let mut answers = self.descriptor.clone();
+                answers.push(DescriptorClue::TimedOut);
+                return of_descriptor(&answers);
+            }
+            Stage::Rendezvous => tries.push(RendezvousClue::NotEstablished),
+            Stage::Introduction => {
+                // No point of the descriptor has this number; only the kind of clue matters.
+                tries.push(RendezvousClue::IntroductionTimedOut { point: usize::MAX });
+            }
+            Stage::Acknowledged => tries.push(RendezvousClue::NotCompleted),
+        }
+        of_rendezvous(&tries)
+    }
+}
+
+/// What a set of failed descriptor fetches means.
+pub(crate) fn of_descriptor(clues: &[DescriptorClue]) -> Failure {
+    use DescriptorClue as D;
+    let any = |clue| clues.contains(&clue);
+    let all = |clue| !clues.is_empty() && clues.iter().all(|c| *c == clue);
+    if any(D::AuthWrong) {
+        Failure::ClientAuthWrong
+    } else if any(D::AuthMissing) {
+        Failure::ClientAuthMissing
+    } else if any(D::NoIntroductionPoints) {
+        Failure::IntroductionFailed
+    } else if any(D::Invalid) {
+        // Also beside a 404: one directory has the descriptor, and it is bad.
+        Failure::DescriptorInvalid
+    } else if any(D::NotFound) {
+        Failure::DescriptorNotFound
+    } else if any(D::ClockSkewed) {
+        Failure::ClockSkewed
+    } else if all(D::TimedOut) {
+        Failure::DirectoriesTimedOut
+    } else if all(D::Bug) {
+        Failure::Internal
+    } else {
+        Failure::DirectoriesUnreachable
+    }
+}
+
+/// What a set of failed introductions and rendezvous means: the furthest step tells most.
+pub(crate) fn of_rendezvous(clues: &[RendezvousClue]) -> Failure {
+    use RendezvousClue as R;
+    let mut points_timed_out = true;
+    let mut points_tried = false;
+    let mut unusable = false;
+    let mut not_established = false;
+    let mut no_circuit = false;
+    for clue in clues {
+        match clue {
+            R::NotCompleted => return Failure::RendezvousFailed,
+            R::IntroductionTimedOut { .. }
+            | R::NoIntroductionCircuit {
+                timed_out: true, ..
+            } => {
+                points_tried = true;
+            }
+            R::NoIntroductionCircuit {
+                timed_out: false, ..
+            }
+            | R::IntroductionBroken { .. }
+            | R::IntroductionRefused { .. } => {
+                points_tried = true;
+                points_timed_out = false;
+            }
+            R::IntroductionPointUnusable => unusable = true,
+            R::NotEstablished => not_established = true,
+            R::NoRendezvousCircuit => no_circuit = true,
+            R::Bug => {}
+        }
+    }
+    if points_tried && points_timed_out && !unusable {
+        Failure::IntroductionTimedOut
+    } else if points_tried || unusable {
+        Failure::IntroductionFailed
+    } else if not_established {
+        Failure::RendezvousFailed
+    } else if no_circuit {
+        Failure::NoCircuit
+    } else {
+        Failure::Internal
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::DescriptorClue as D;
+    use super::RendezvousClue as R;
+    use super::*;
+
+    #[test]
+    fn descriptor_clues_are_weighed_as_a_set() {
+        let cases: &[(&[D], Failure)] = &[
+            (&[D::NotFound; 6], Failure::DescriptorNotFound),
+            (
+                &[D::TimedOut, D::NotFound, D::Unreachable],
+                Failure::DescriptorNotFound,
+            ),
+            (&[D::Refused, D::NotFound], Failure::DescriptorNotFound),
+            (&[D::NotFound, D::Refused], Failure::DescriptorNotFound),
+            (&[D::Invalid; 6], Failure::DescriptorInvalid),
+            (&[D::NotFound, D::Invalid], Failure::DescriptorInvalid),
+            (&[D::NotFound, D::AuthMissing], Failure::ClientAuthMissing),
+            (&[D::AuthMissing, D::AuthWrong], Failure::ClientAuthWrong),
+            (&[D::NoIntroductionPoints], Failure::IntroductionFailed),
+            (&[D::TimedOut; 3], Failure::DirectoriesTimedOut),
+            (
+                &[D::TimedOut, D::Unreachable],
+                Failure::DirectoriesUnreachable,
+            ),
+            (&[D::Refused; 2], Failure::DirectoriesUnreachable),
+            (&[D::ClockSkewed, D::Unreachable], Failure::ClockSkewed),
+            (&[D::Bug], Failure::Internal),
+            (&[], Failure::DirectoriesUnreachable),
+        ];
+        for (clues, expected) in cases {
+            assert_eq!(of_descriptor(clues), *expected, "{clues:?}");
+        }
+    }
+
+    #[test]
+    fn the_furthest_step_tells_most() {
+        let refused = R::IntroductionRefused { point: 0 };
+        let silent = R::IntroductionTimedOut { point: 1 };
+        let no_way = R::NoIntroductionCircuit {
+            point: 2,
+            timed_out: true,
+        };
+        let broken = R::NoIntroductionCircuit {
+            point: 2,
+            timed_out: false,
+        };
+        let cases: &[(&[R], Failure)] = &[
+            (&[refused; 3], Failure::IntroductionFailed),
+            (&[silent, silent], Failure::IntroductionTimedOut),
+            (&[silent, no_way], Failure::IntroductionTimedOut),
+            (&[silent, broken], Failure::IntroductionFailed),
+            (&[silent, refused], Failure::IntroductionFailed),
+            (
+                &[refused, R::NotCompleted, silent],
+                Failure::RendezvousFailed,
+            ),
+            (
+                &[R::NotEstablished, R::NoRendezvousCircuit],
+                Failure::RendezvousFailed,
+            ),
+            (&[R::NotEstablished, silent], Failure::IntroductionTimedOut),
+            (&[R::NoRendezvousCircuit], Failure::NoCircuit),
+            (&[R::IntroductionPointUnusable], Failure::IntroductionFailed),
+            (&[R::Bug], Failure::Internal),
+            (&[R::Bug, refused], Failure::IntroductionFailed),
+        ];
+        for (clues, expected) in cases {
+            assert_eq!(of_rendezvous(clues), *expected, "{clues:?}");
+        }
+    }
+
+    #[test]
+    fn at_the_deadline_the_stage_decides() {
+        let at = |stage| {
+            let mut findings = Findings::default();
+            findings.enter(stage);
+            findings.verdict_so_far()
+        };
+        assert_eq!(at(Stage::Asked), Failure::DirectoriesTimedOut);
+        assert_eq!(at(Stage::Fetching), Failure::DirectoriesTimedOut);
+        assert_eq!(at(Stage::Rendezvous), Failure::RendezvousFailed);
+        assert_eq!(at(Stage::Introduction), Failure::IntroductionTimedOut);
+        assert_eq!(at(Stage::Acknowledged), Failure::RendezvousFailed);
+    }
+
+    #[test]
+    fn at_the_deadline_earlier_clues_still_count() {
+        let mut findings = Findings::default();
+        findings.enter(Stage::Introduction);
+        findings.note(R::IntroductionRefused { point: 0 });
+        assert_eq!(findings.verdict_so_far(), Failure::IntroductionFailed);
+        findings.enter(Stage::Acknowledged);
+        assert_eq!(findings.verdict_so_far(), Failure::RendezvousFailed);
+        findings.note(R::NotCompleted);
+        findings.enter(Stage::Fetching);
+        assert_eq!(findings.verdict_so_far(), Failure::RendezvousFailed);
+    }
+
+    #[test]
+    fn an_undecryptable_descriptor_is_proof_at_once() {
+        let mut findings = Findings::default();
+        findings.descriptor.push(D::NotFound);
+        assert_eq!(findings.conclusion(), None);
+        findings.descriptor.push(D::AuthMissing);
+        assert_eq!(findings.conclusion(), Some(Failure::ClientAuthMissing));
+    }
+
+    #[test]
+    fn a_service_is_gone_when_every_introduction_point_has_refused() {
+        let mut findings = Findings::default();
+        for point in [2, 0, 1] {
+            findings.note(R::IntroductionRefused { point });
+            assert_eq!(findings.conclusion(), None);
+        }
+        findings.note(R::IntroductionRefused { point: 2 });
+        assert_eq!(findings.conclusion(), Some(Failure::IntroductionFailed));
+    }
+
+    #[test]
+    fn a_point_that_failed_otherwise_may_still_answer() {
+        let mut findings = Findings::default();
+        findings.note(R::IntroductionRefused { point: 0 });
+        findings.note(R::IntroductionTimedOut { point: 1 });
+        findings.note(R::IntroductionRefused { point: 0 });
+        assert_eq!(findings.conclusion(), None);
+    }
+}

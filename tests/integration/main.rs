@@ -1,0 +1,18 @@
+//! Tests that need no Tor network: bytes in, bytes out.
+//!
+//! | module | puts to the test |
+//! |---|---|
+//! | `connection` | the story of one connection, with a network that answers as it is told |
+//! | `relay` | bytes both ways, and how a stream ends |
+//! | `wire` | the real program beside C tor: every vector of `tests/data/socks_vectors.txt` |
+//! | `daemon` | the real program: start, ports, errors, log, stop |
+//! | `hostile` | the real program among clients that mean no good |
+//!
+//! The real program runs offline: its only directory is a dead port on loopback.
+
+mod connection;
+mod daemon;
+mod hostile;
+mod relay;
+mod support;
+mod wire;

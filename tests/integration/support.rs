@@ -1,0 +1,18 @@
+//! What the tests have in common.
+
+pub mod client;
+pub mod hex;
+pub mod process;
+pub mod program;
+pub mod random;
+pub mod scripted;
+pub mod serve;
+
+use std::time::Duration;
+
+/// How long anything may take that should happen at once. Generous: it costs time only when a test
+/// fails.
+pub const LIMIT: Duration = Duration::from_secs(20);
+
+/// An onion address that is right in form; nobody has its key.
+pub const ONION: &str = "pg6mmjiyjmcrsslvykfwnntlaru7p5svn6y2ymmju6nubxndf4pscryd.onion";
