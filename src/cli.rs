@@ -58,8 +58,8 @@ enum Command {
 /// The options of `onionport proxy`, as written and unchecked.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct ProxyArgs {
-    /// Read this TOML file, or every *.toml of a folder written FOLDER/; later ones win
-    /// [default: arti.toml in the usual configuration folder, if there is one]
+    /// Read this TOML file, or the *.toml of this folder; later ones win
+    /// [default: arti.toml and arti.d in arti's configuration folder]
     #[arg(short, long, value_name = "FILE")]
     pub config: Vec<PathBuf>,
 

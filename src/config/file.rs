@@ -11,7 +11,7 @@ use tor_config::load::{Builder, ConfigBuilder, TopLevel};
 
 /// All tables that this program reads itself.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, expecting = "a table")]
 pub(super) struct Sections {
     /// `[proxy]`
     pub(super) proxy: Proxy,
@@ -29,7 +29,7 @@ pub(super) struct Sections {
 
 /// `[proxy]`
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, expecting = "a table")]
 pub(super) struct Proxy {
     /// SOCKS port lines.
     pub(super) socks_port: Option<Lines>,
@@ -47,7 +47,7 @@ pub(super) struct Proxy {
 
 /// `[logging]`
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, expecting = "a table")]
 pub(super) struct Logging {
     /// The filter of the log on standard error.
     pub(super) console: Option<String>,
@@ -55,7 +55,7 @@ pub(super) struct Logging {
 
 /// `[system]`
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, expecting = "a table")]
 pub(super) struct System {
     /// How many open files to ask the system for.
     pub(super) max_files: Option<u64>,
@@ -63,7 +63,7 @@ pub(super) struct System {
 
 /// `[application]`: arti's keys, of which none has an effect.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, expecting = "a table")]
 pub(super) struct Application {
     /// Reload the configuration when a file changes.
     pub(super) watch_configuration: bool,
@@ -75,7 +75,7 @@ pub(super) struct Application {
 
 /// `[storage]`: what arti-client reads too and does not tell.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, expecting = "a table")]
 pub(super) struct Storage {
     /// The folder of arti's lasting state.
     pub(super) state_dir: Option<CfgPath>,
@@ -83,7 +83,7 @@ pub(super) struct Storage {
 
 /// `[address_filter]`: what arti-client reads too and does not tell.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, expecting = "a table")]
 pub(super) struct AddressFilter {
     /// Whether exits may be asked for private and local addresses.
     pub(super) allow_local_addrs: bool,

@@ -14,7 +14,7 @@ static KNOWN: LazyLock<Vec<Key>> = LazyLock::new(|| known(EXAMPLE));
 const NOT_SERVED: &[(&str, &str)] = &[
     (
         "proxy.socks_policy",
-        "not yet; remove it, and limit who reaches the port by its address or a unix socket",
+        "remove it for now, and limit who reaches the port by its address or a unix socket",
     ),
     (
         "proxy.enable_http_connect",
@@ -130,21 +130,25 @@ impl Key {
     /// The known key that looks most like this one.
     ///
     /// The same name in another table comes first, because a key under the wrong heading is as
-    /// common as a misspelled one.
+    /// common as a misspelled one; then the other keys of its own table.
     pub(super) fn nearest(&self) -> String {
         let wanted = self.names();
+        let (name, table) = wanted.split_last().unwrap_or((&"", &[]));
         let path = wanted.join(".");
-        let distance = |key: &&Key| {
-            let names = key.names();
-            let same_name = names.last() == wanted.last();
+        let rank = |known: &&Key| {
+            let names = known.names();
+            let (known_name, known_table) = names.split_last().unwrap_or((&"", &[]));
             (
-                !same_name,
+                known_name != name,
+                known_table != table,
+                // "timeout" for "socks_timeout" is many letters away and yet near.
+                !(name.len() > 3 && known_name.contains(name)),
                 strsim::damerau_levenshtein(&path, &names.join(".")),
             )
         };
         KNOWN
             .iter()
-            .min_by_key(distance)
+            .min_by_key(rank)
             .map(Key::to_string)
             .unwrap_or_default()
     }

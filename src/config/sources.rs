@@ -129,6 +129,9 @@ impl Sources {
                 fields.first().cloned().unwrap_or_default(),
                 format!("one of these has to be set: {}", fields.join(", ")),
             ),
+            ConfigResolveError::Deserialize(tor_config::ConfigError::Load(cause)) => {
+                split_key(&chain(cause))
+            }
             _ => split_key(&chain(&error)),
         };
         let parsed = Key::parse(&key);
@@ -193,7 +196,12 @@ fn find(files: &[PathBuf]) -> Result<Vec<(PathBuf, MustRead)>, ConfigError> {
         }
     }
     for file in files {
-        sources.push_source(ConfigurationSource::from_path(file), MustRead::MustRead);
+        // arti wants a folder to be written with a slash; there is no other way to mean it.
+        let source = match file.is_dir() {
+            true => ConfigurationSource::Dir(file.clone()),
+            false => ConfigurationSource::from_path(file),
+        };
+        sources.push_source(source, MustRead::MustRead);
     }
     let must_read = match files.is_empty() {
         true => MustRead::TolerateAbsence,

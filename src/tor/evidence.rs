@@ -66,10 +66,14 @@ struct Inner {
 }
 
 impl Evidence {
-    pub(crate) fn new() -> Arc<Evidence> {
+    /// Begins with what a round before found, if there was one.
+    pub(crate) fn new(earlier: Option<Failure>) -> Arc<Evidence> {
         Arc::new(Evidence {
             inner: Mutex::new(Inner {
-                findings: Findings::default(),
+                findings: Findings {
+                    earlier,
+                    ..Findings::default()
+                },
                 since: Instant::now(),
                 work: None,
             }),
@@ -125,6 +129,11 @@ impl Evidence {
     /// What can be said now, should the time be up.
     pub(crate) fn verdict_so_far(&self) -> Failure {
         self.lock().findings.verdict_so_far()
+    }
+
+    /// The outcome of the attempt, in the light of the round before.
+    pub(crate) fn beside_earlier(&self, failure: Failure) -> Failure {
+        self.lock().findings.beside_earlier(failure)
     }
 
     /// Whether tor-hsclient did any work, that is: had no open circuit to hand out.

@@ -226,7 +226,7 @@ impl Shared {
         keys: HsClientSecretKeys,
         token: IsolationToken,
     ) -> Attempt {
-        let (evidence_sender, evidence) = watch::channel(Evidence::new());
+        let (evidence_sender, evidence) = watch::channel(Evidence::new(None));
         let (outcome_sender, outcome) = watch::channel(None);
         let shared = Arc::clone(self);
         tokio::spawn(async move {
@@ -245,12 +245,12 @@ impl Shared {
         current: &watch::Sender<Arc<Evidence>>,
     ) -> Outcome {
         let until = Instant::now() + self.limit;
-        let mut first = true;
+        let mut earlier = None;
         loop {
             let Some(netdir) = self.directory.timely(until).await else {
                 return Outcome::Expired(Failure::NotBootstrapped);
             };
-            let evidence = Evidence::new();
+            let evidence = Evidence::new(earlier);
             current.send_replace(Arc::clone(&evidence));
             let isolation = match stream_isolation(token) {
                 Ok(isolation) => isolation,
@@ -277,6 +277,9 @@ impl Shared {
                     return Outcome::Expired(failure);
                 }
             };
+            if earlier.is_some() {
+                return Outcome::Failed(evidence.beside_earlier(failure));
+            }
             // Introduction points are only as good as the descriptor that names them, and directories
             // may differ in which one they hold. After a failure tor-hsclient forgets the
             // descriptor, so that asking again fetches one.
@@ -287,11 +290,11 @@ impl Shared {
                 }
                 _ => false,
             };
-            if !(first && outdated) {
+            if !outdated {
                 return Outcome::Failed(failure);
             }
             debug!("trying the onion service once more with a descriptor fetched anew");
-            first = false;
+            earlier = Some(failure);
         }
     }
 }

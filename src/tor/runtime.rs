@@ -37,6 +37,8 @@ pub(crate) type TorRuntime = CompoundRuntime<
 ///
 /// Fails outside of a tokio runtime.
 pub(crate) fn current() -> io::Result<TorRuntime> {
+    // An error means that a provider was installed before: just as well.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let tokio = TokioRustlsRuntime::current()?;
     Ok(CompoundRuntime::new(
         Tasks(tokio.clone()),

@@ -97,7 +97,9 @@ pub(crate) struct Findings {
     pub(crate) descriptor: Vec<DescriptorClue>,
     pub(crate) rendezvous: Vec<RendezvousClue>,
     /// Whether every introduction point was tried, and each has refused.
-    refused_by_all: bool,
+    pub(crate) refused_by_all: bool,
+    /// What an earlier round found, with another descriptor.
+    pub(crate) earlier: Option<Failure>,
 }
 
 impl Findings {
@@ -139,6 +141,23 @@ impl Findings {
 
     /// What to say when the time is up: the step that is under way counts as one that timed out.
     pub(crate) fn verdict_so_far(&self) -> Failure {
+        self.beside_earlier(self.verdict_of_this_round())
+    }
+
+    /// The outcome of this round, unless the round before says more: that the directories could not
+    /// be asked again takes nothing from what was seen.
+    pub(crate) fn beside_earlier(&self, failure: Failure) -> Failure {
+        let says_little = matches!(
+            failure,
+            Failure::DirectoriesUnreachable | Failure::DirectoriesTimedOut | Failure::NoCircuit
+        );
+        match self.earlier {
+            Some(earlier) if says_little => earlier,
+            _ => failure,
+        }
+    }
+
+    fn verdict_of_this_round(&self) -> Failure {
         if let Some(failure) = self.conclusion() {
             return failure;
         }
@@ -333,6 +352,18 @@ mod tests {
         findings.note(R::NotCompleted);
         findings.enter(Stage::Fetching);
         assert_eq!(findings.verdict_so_far(), Failure::RendezvousFailed);
+    }
+
+    #[test]
+    fn directories_that_cannot_be_asked_again_hide_nothing() {
+        let mut findings = Findings { earlier: Some(Failure::IntroductionFailed), ..Findings::default() };
+        findings.enter(Stage::Fetching);
+        assert_eq!(findings.verdict_so_far(), Failure::IntroductionFailed);
+        let unreachable = findings.beside_earlier(Failure::DirectoriesUnreachable);
+        assert_eq!(unreachable, Failure::IntroductionFailed);
+        // What the directories did say is newer.
+        let gone = findings.beside_earlier(Failure::DescriptorNotFound);
+        assert_eq!(gone, Failure::DescriptorNotFound);
     }
 
     #[test]

@@ -1,0 +1,175 @@
+//! Errors name their place: keys, values, files and options.
+
+use super::*;
+
+#[test]
+fn an_unknown_key_names_place_and_nearest_key() {
+    for (text, key, nearest) in [
+        (
+            "[proxy]\nsocks_prot = 1",
+            "proxy.socks_prot",
+            "proxy.socks_port",
+        ),
+        (
+            "[proxy]\ntimeout = 1",
+            "proxy.timeout",
+            "proxy.socks_timeout",
+        ),
+        ("socks_port = 1", "socks_port", "proxy.socks_port"),
+        ("[prxy]\nsocks_port = 1", "prxy", "proxy"),
+        (
+            "[proxy]\nmax_files = 1",
+            "proxy.max_files",
+            "system.max_files",
+        ),
+        ("[proxy]\n\"a b\" = 1", "proxy.\"a b\"", ""),
+    ] {
+        let error = refusal(text);
+        assert!(error.contains(&format!(" unknown key {key}: ")), "{error}");
+        assert!(
+            error.contains(&format!("the nearest is {nearest}")),
+            "{error}"
+        );
+    }
+    let error = message(options(&["proxy.sock_port=1"]).unwrap_err());
+    assert!(
+        error.starts_with("-o proxy.sock_port=1: unknown key proxy.sock_port: "),
+        "{error}"
+    );
+}
+
+#[test]
+fn keys_that_only_arti_serves_are_refused_with_the_remedy() {
+    for (text, start, remedy) in [
+        (
+            "[proxy]\ndns_listen = 53",
+            "test.toml:2: proxy.dns_listen ",
+            "set it to 0",
+        ),
+        (
+            "[proxy]\nsocks_policy = []",
+            "test.toml:2: proxy.socks_policy ",
+            "for now",
+        ),
+        (
+            "[rpc]\n\nenable = true",
+            "test.toml:3: rpc.enable ",
+            "remove it",
+        ),
+        (
+            "[onion_services.a]\nenabled = true",
+            "test.toml:2: onion_services.a.enabled ",
+            "remove it",
+        ),
+        (
+            "[logging]\nfiles = []",
+            "test.toml:2: logging.files ",
+            "logging.console",
+        ),
+        (
+            "metrics.prometheus.listen = 1",
+            "test.toml:1: metrics.prometheus.listen ",
+            "remove it",
+        ),
+        (
+            "[storage]\nport_info_file = \"/p\"",
+            "test.toml:2: storage.port_info_file ",
+            "standard output",
+        ),
+    ] {
+        let error = refusal(text);
+        assert!(error.starts_with(start), "{error}");
+        assert!(error.contains(remedy), "{error}");
+    }
+}
+
+#[test]
+fn the_bare_headings_of_artis_own_example_are_harmless() {
+    good("[metrics]\n[rpc]\n[onion_services]\n[logging]\n[proxy]\ndns_listen = 0");
+    assert!(options(&["proxy.dns_listen=0"]).is_ok());
+}
+
+#[test]
+fn broken_toml_names_file_and_line() {
+    let error = refusal("[proxy]\nsocks_port = \n");
+    assert!(error.starts_with("test.toml:2: not TOML: "), "{error}");
+    let error = refusal("[proxy]\n[proxy]\n");
+    assert!(error.starts_with("test.toml:2: not TOML: "), "{error}");
+}
+
+#[test]
+fn a_file_that_is_not_utf8_names_the_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("test.toml");
+    std::fs::write(&path, b"\n\n# \xff").unwrap();
+    let args = ProxyArgs {
+        config: vec![path],
+        ..Default::default()
+    };
+    let error = message(load(&args).unwrap_err());
+    assert!(
+        error.starts_with("test.toml:3: not TOML: not UTF-8"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    for name in ["/nowhere/test.toml", "/nowhere/test.toml/"] {
+        let args = ProxyArgs {
+            config: vec![name.into()],
+            ..Default::default()
+        };
+        let error = message(load(&args).unwrap_err());
+        assert!(error.contains("there is no such file"), "{error}");
+        assert!(error.contains("test.toml"), "{error}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_that_others_can_write_is_refused() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("test.toml");
+    std::fs::write(&path, "").unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
+    let args = ProxyArgs {
+        config: vec![path],
+        ..Default::default()
+    };
+    let error = message(load(&args).unwrap_err());
+    assert!(error.contains("not safe to read"), "{error}");
+}
+
+#[test]
+fn options_need_quotes_only_where_toml_is_not_clear() {
+    let config = options(&[
+        "proxy.socks_port=9150 ExtendedErrors",
+        "storage.cache_dir=/a-b",
+        "system.max_files=5",
+        "application.permit_debugging=false",
+        "logging.console=\"debug\"",
+        "path_rules.long_lived_ports=[22]",
+    ])
+    .unwrap();
+    assert!(config.socks_ports[0].flags.extended_errors);
+    assert_eq!(config.cache_dir, Path::new("/a-b"));
+    assert_eq!(config.max_files, 5);
+    assert_eq!(config.log_filter, "debug");
+}
+
+#[test]
+fn an_option_that_sets_nothing_is_refused() {
+    for option in [
+        "proxy",
+        "=1",
+        "a b=1",
+        "proxy.socks_port=[\"9150\"",
+        "proxy.socks_port=\"9150",
+    ] {
+        let error = message(options(&[option]).unwrap_err());
+        assert!(error.starts_with(&format!("-o {option}: ")), "{error}");
+        assert!(error.contains("KEY=VALUE"), "{error}");
+    }
+}

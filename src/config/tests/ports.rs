@@ -1,0 +1,129 @@
+//! Port lines of files and of the command line.
+
+use std::net::Ipv4Addr;
+
+use super::*;
+use crate::port::Bind;
+
+#[test]
+fn port_lines_mean_the_same_in_the_file_as_on_the_command_line() {
+    let line = "unix:\"/run/a b\" ExtendedErrors WorldWritable";
+    let in_file = good(&format!("[proxy]\nsocks_port = '{line}'"));
+    let args = ProxyArgs {
+        socks_port: vec![line.to_owned()],
+        ..Default::default()
+    };
+    assert_eq!(
+        in_file.socks_ports,
+        with_args("", args).unwrap().socks_ports
+    );
+}
+
+#[test]
+fn artis_socks_listen_is_served() {
+    let bind = |text: &str| {
+        good(&format!("[proxy]\nsocks_listen = {text}"))
+            .socks_ports
+            .into_iter()
+            .map(|line| line.bind)
+            .collect::<Vec<_>>()
+    };
+    let tcp = |text: &str| Bind::Tcp(text.parse().unwrap());
+    assert_eq!(bind("9150"), [tcp("127.0.0.1:9150")]);
+    assert_eq!(
+        bind("\"auto\""),
+        [Bind::TcpAuto(Ipv4Addr::LOCALHOST.into())]
+    );
+    assert_eq!(
+        bind("[1, \"[::1]:2\"]"),
+        [tcp("127.0.0.1:1"), tcp("[::1]:2")]
+    );
+    for none in ["0", "false", "\"\"", "[]"] {
+        assert_eq!(bind(none), []);
+    }
+}
+
+#[test]
+fn socks_listen_takes_no_flags_and_no_second_opinion() {
+    let error = refusal("[proxy]\nsocks_listen = \"9150 ExtendedErrors\"");
+    assert!(
+        error.starts_with("test.toml:2: proxy.socks_listen: "),
+        "{error}"
+    );
+    assert!(error.contains("proxy.socks_port"), "{error}");
+    let both = "[proxy]\nsocks_listen = 1\nsocks_port = 2";
+    let error = refusal(both);
+    assert!(
+        error.contains("test.toml:2") && error.contains("test.toml:3"),
+        "{error}"
+    );
+    let args = ProxyArgs {
+        socks_port: vec!["3".into()],
+        ..Default::default()
+    };
+    assert_eq!(with_args(both, args).unwrap().socks_ports.len(), 1);
+}
+
+#[test]
+fn a_bad_port_line_names_its_place() {
+    let error = refusal("[proxy]\n\nsocks_port = [\"9150\", \"9151 WorldWritable\"]");
+    assert!(
+        error.starts_with("test.toml:3: proxy.socks_port: \"9151 WorldWritable\": "),
+        "{error}"
+    );
+    let args = ProxyArgs {
+        socks_port: vec!["70000".into()],
+        ..Default::default()
+    };
+    let error = message(with_args("", args).unwrap_err());
+    assert!(
+        error.starts_with("command line: --socks-port: \"70000\": "),
+        "{error}"
+    );
+    let error = refusal("[proxy]\nsocks_port = [9150, 0]");
+    assert!(
+        error.starts_with("test.toml:2: proxy.socks_port: "),
+        "{error}"
+    );
+    let error = message(options(&["proxy.socks_port=wombat"]).unwrap_err());
+    assert!(
+        error.starts_with("-o proxy.socks_port=wombat: proxy.socks_port: "),
+        "{error}"
+    );
+}
+
+#[test]
+fn no_port_at_all_is_a_warning() {
+    let config = good("[proxy]\nsocks_port = 0");
+    assert_eq!(config.socks_ports, []);
+    assert_eq!(config.warnings.len(), 1);
+}
+
+#[test]
+fn http_ports_are_refused_but_zero_is_fine() {
+    let error = refusal("[proxy]\nhttp_port = 9080");
+    assert!(error.contains("not served yet"), "{error}");
+    for none in ["0", "\"0\"", "\"\"", "[]"] {
+        good(&format!("[proxy]\nhttp_port = {none}"));
+    }
+    let args = |line: &str| ProxyArgs {
+        http_port: vec![line.into()],
+        ..Default::default()
+    };
+    assert!(with_args("", args("0")).is_ok());
+    let error = message(with_args("", args("auto")).unwrap_err());
+    assert!(error.starts_with("command line: --http-port: "), "{error}");
+}
+
+#[test]
+fn warnings_of_a_line_come_with_their_place() {
+    let config = good("[proxy]\nsocks_port = \"9150 ExtendedError\"");
+    let [warning] = &config.warnings[..] else {
+        panic!("{:?}", config.warnings);
+    };
+    assert!(
+        warning.contains("test.toml:2: proxy.socks_port: "),
+        "{warning}"
+    );
+    assert!(warning.contains("ExtendedErrors"), "{warning}");
+}
