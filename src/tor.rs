@@ -2,7 +2,8 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`onion`] | streams to onion services: who shares an attempt, and when it is tried anew |
+//! | [`onion`] | streams to onion services, and who shares an attempt |
+//! | [`attempt`] | one effort to get a circuit to an onion service |
 //! | [`exit`] | streams and look-ups through exits |
 //! | [`evidence`] | what is known of an attempt while it runs |
 //! | [`verdict`] | the rules that turn clues into one failure |
@@ -10,6 +11,7 @@
 //! | [`keys`] | client authorization keys |
 //! | [`runtime`] | the runtime the Tor crates run on |
 
+mod attempt;
 pub(crate) mod border;
 pub(crate) mod evidence;
 pub(crate) mod exit;

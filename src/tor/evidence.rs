@@ -141,9 +141,24 @@ impl Evidence {
         self.lock().findings.stage > Stage::Asked
     }
 
-    /// Whether a descriptor was fetched, and not taken from the cache.
-    pub(crate) fn fetched_descriptor(&self) -> bool {
-        self.lock().findings.fetched
+    /// Whether a descriptor fetched anew may change the outcome.
+    ///
+    /// Introduction points are only as good as the descriptor that names them, and directories may
+    /// differ in which one they hold. After a failure tor-hsclient forgets the descriptor, so that
+    /// asking again fetches one.
+    pub(crate) fn worth_another_round(&self, failure: Failure) -> bool {
+        let findings = &self.lock().findings;
+        findings.earlier.is_none()
+            && match failure {
+                Failure::IntroductionFailed => true,
+                Failure::IntroductionTimedOut | Failure::RendezvousFailed => !findings.fetched,
+                _ => false,
+            }
+    }
+
+    /// The step it is in.
+    pub(crate) fn stage(&self) -> Stage {
+        self.lock().findings.stage
     }
 
     /// How long nothing has moved.

@@ -356,7 +356,10 @@ mod tests {
 
     #[test]
     fn directories_that_cannot_be_asked_again_hide_nothing() {
-        let mut findings = Findings { earlier: Some(Failure::IntroductionFailed), ..Findings::default() };
+        let mut findings = Findings {
+            earlier: Some(Failure::IntroductionFailed),
+            ..Findings::default()
+        };
         findings.enter(Stage::Fetching);
         assert_eq!(findings.verdict_so_far(), Failure::IntroductionFailed);
         let unreachable = findings.beside_earlier(Failure::DirectoriesUnreachable);
