@@ -63,6 +63,7 @@ where
 /// A client of the Tor network.
 pub struct Tor {
     client: Arc<TorClient<TorRuntime>>,
+    config: TorClientConfig,
     folder: Option<PathBuf>,
     limit: Duration,
     /// Filled once the client is usable.
@@ -108,12 +109,13 @@ impl Tor {
         let runtime =
             runtime::current().map_err(|e| format!("cannot start the Tor client: {e}"))?;
         let client = TorClient::with_runtime(runtime)
-            .config(config)
+            .config(config.clone())
             .bootstrap_behavior(BootstrapBehavior::OnDemand)
             .create_unbootstrapped()
             .map_err(|e| format!("cannot start the Tor client: {}", e.report()))?;
         Ok(Tor {
             client,
+            config,
             folder: keys,
             limit,
             usable: watch::Sender::new(None),
@@ -169,7 +171,7 @@ impl Tor {
         let connector = HsClientConnector::new(
             client.runtime().clone(),
             pool,
-            &TorClientConfig::default(),
+            &self.config,
             Box::pin(housekeeping),
         )
         .map_err(|e| e.report().to_string())?;

@@ -1,0 +1,139 @@
+//! Shows what onionport tells its clients: starts a private Tor network on this computer, breaks
+//! onion services in each way, and asks onionport and C tor for each. Run it with `scripts/demo`.
+
+#[path = "../network/daemon.rs"]
+mod daemon;
+#[path = "../network/stage.rs"]
+mod stage;
+
+use std::io::{IsTerminal as _, Write as _};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use onionport::failure::Failure;
+use testnet::{ClientOptions, Network, socks5_connect};
+
+use daemon::Onionport;
+use stage::{Case, Stage, patience};
+
+/// The deadline of onionport and of C tor, if nothing is configured.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// A code and the seconds it took; nothing if there was no answer.
+type Said = Option<(u8, f32)>;
+
+fn main() -> Result<()> {
+    let colours = std::io::stdout().is_terminal();
+    let begun = Instant::now();
+    let step = |what: &str| {
+        println!("{:5.1} s  {what}", begun.elapsed().as_secs_f32());
+        let _ = std::io::stdout().flush();
+    };
+    step("starting a private Tor network: 3 authorities, 8 relays, all on this computer ...");
+    let network = Network::builder().relays(8).circuit_timeout_ms(Some(2500)).start()?;
+    step("publishing onion services, and breaking each in its own way ...");
+    let folder = tempfile::tempdir()?;
+    let stage = Stage::set(&network, &folder.path().join("keys"))?;
+    step("starting C tor, to compare with ...");
+    let judge = network.c_tor_client(ClientOptions {
+        onion_auth_dir: Some(stage.keys.clone()),
+        ..ClientOptions::default()
+    })?;
+    step("starting onionport ...");
+    let settings = format!("client_onion_auth_dir = {:?}", stage.keys.display().to_string());
+    let onionport = Onionport::start(&program()?, &network, &settings)?;
+    step("asking both for each service, as a SOCKS5 client on a port with ExtendedErrors:");
+    println!();
+    println!(
+        "{:35} {:14} {:>4} {:>6}  {:30} {:>5} {:>6}",
+        "what is broken", "address", "code", "s", "meaning", "C tor", "s"
+    );
+
+    std::thread::scope(|scope| {
+        let (sender, answers) = mpsc::channel();
+        for case in &stage.cases {
+            let sender = sender.clone();
+            let (ours, theirs) = (onionport.extended(), judge.extended_port());
+            scope.spawn(move || {
+                let judged = std::thread::scope(|pair| {
+                    let judged = pair.spawn(|| ask(theirs, case));
+                    let said = ask(ours, case);
+                    (said, judged.join().unwrap_or(None))
+                });
+                let _ = sender.send((case, judged));
+            });
+        }
+        drop(sender);
+        let mut waiting = stage.cases.len();
+        for (case, (said, judged)) in answers {
+            waiting -= 1;
+            println!("{}", row(case, said, judged, colours));
+            if waiting == 1 {
+                step("(waiting for the slowest; a service that is frozen is known by the deadline)");
+            }
+        }
+    });
+    println!();
+    step("done; stopping everything");
+    Ok(())
+}
+
+/// The program stands beside the folder of the examples.
+fn program() -> Result<PathBuf> {
+    let here = std::env::current_exe()?;
+    let folder = here.parent().and_then(|p| p.parent()).context("no folder")?;
+    let program = folder.join("onionport");
+    anyhow::ensure!(program.exists(), "{} is missing: run scripts/demo", program.display());
+    Ok(program)
+}
+
+fn ask(proxy: SocketAddr, case: &Case) -> Said {
+    let reply = socks5_connect(proxy, &case.host, case.port, patience(LIMIT)).ok()?;
+    Some((reply.code, reply.elapsed.as_secs_f32()))
+}
+
+fn row(case: &Case, said: Said, judged: Said, colours: bool) -> String {
+    let paint = |text: String, colour: u8| {
+        if colours { format!("\x1b[{colour}m{text}\x1b[0m") } else { text }
+    };
+    let code = |said: Said| said.map_or("--".to_owned(), |(code, _)| format!("{code:02X}"));
+    let seconds = |said: Said| said.map_or(String::new(), |(_, s)| format!("{s:.1}"));
+    let colour = match said {
+        Some((0, _)) => 32,
+        Some((code, _)) if code == case.extended => 36,
+        _ => 31,
+    };
+    let address = match case.host.len() {
+        0..=14 => case.host.clone(),
+        _ => format!("{}...{}", &case.host[..5], &case.host[case.host.len() - 6..]),
+    };
+    let same = said.map(|s| s.0) == judged.map(|s| s.0);
+    format!(
+        "{:35} {address:14} {} {:>6}  {:30} {} {:>6}",
+        case.broken,
+        paint(format!("{:>4}", code(said)), colour),
+        seconds(said),
+        said.map_or("no answer", |(code, _)| meaning(code, case)),
+        paint(format!("{:>5}", code(judged)), if same { 0 } else { 33 }),
+        seconds(judged),
+    )
+}
+
+/// The program's own words for a code.
+fn meaning(code: u8, case: &Case) -> &'static str {
+    if code == 0 {
+        return "connected";
+    }
+    // Several failures share the plain codes; the onion codes are each one's own.
+    let mut named = Failure::ALL.iter().filter(|f| f.row().extended == code);
+    match (code, case.broken) {
+        (0x01, "exit: refused") => Failure::StreamFailed.name(),
+        (0x05, _) => Failure::StreamClosed.name(),
+        (0x04, broken) if broken.starts_with("exit") => Failure::NameNotResolved.name(),
+        (0x06, broken) if broken.starts_with("exit") => Failure::ConnectionTimedOut.name(),
+        _ => named.next().map_or("unknown", |f| f.name()),
+    }
+}

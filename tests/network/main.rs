@@ -1,0 +1,23 @@
+//! The real program on private Tor networks: every reply code from a real failure, C tor asked
+//! beside it.
+//!
+//! | module | shows |
+//! |---|---|
+//! | `codes` | every way to break a service, and every code |
+//! | `deadline` | what is said when the time is up, on a network with default timeouts |
+//! | `recovery` | services that go and come back |
+//! | `streams` | what goes through an open stream; look-ups |
+
+mod codes;
+mod daemon;
+mod deadline;
+mod recovery;
+mod stage;
+mod streams;
+
+use std::path::Path;
+
+/// The program under test.
+fn program() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_onionport"))
+}

@@ -1,0 +1,170 @@
+//! Services that go and come back, keys that come and go: the same failure says the same code, and
+//! nothing of it remains afterwards.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use testnet::{ClientKey, HttpServer, Network, Service, ServiceOptions, socks5_connect};
+
+use crate::daemon::Onionport;
+use crate::program;
+use crate::stage::{PAGE, patience};
+
+const LIMIT: Duration = Duration::from_secs(60);
+/// What tor-hsclient logs when it begins a rendezvous.
+const RENDEZVOUS: &str = "setting up rendezvous point";
+
+/// A network for one test, with short circuit timeouts.
+fn network() -> Result<(Network, HttpServer)> {
+    let network = Network::builder().relays(8).circuit_timeout_ms(Some(2500)).start()?;
+    Ok((network, HttpServer::start(PAGE)?))
+}
+
+fn onionport(network: &Network, settings: &str) -> Result<Onionport> {
+    let settings = format!("socks_timeout = {}\n{settings}", LIMIT.as_secs());
+    Onionport::start(program(), network, &settings)
+}
+
+fn ask(onionport: &Onionport, service: &Service) -> Result<u8> {
+    Ok(timed(onionport, service)?.0)
+}
+
+fn timed(onionport: &Onionport, service: &Service) -> Result<(u8, Duration)> {
+    let reply = socks5_connect(onionport.extended(), service.address(), 80, patience(LIMIT))?;
+    Ok((reply.code, reply.elapsed))
+}
+
+#[test]
+fn a_service_that_goes_and_comes_back_is_told_truly_each_time() -> Result<()> {
+    let (network, server) = network()?;
+    let service = network.service(ServiceOptions::with_port(80, server.address()))?;
+    let onionport = onionport(&network, "")?;
+
+    assert_eq!(ask(&onionport, &service)?, 0x00);
+    service.kill();
+    // The introduction points may not have noticed yet, and pass an introduction on to nobody.
+    let (code, first) = timed(&onionport, &service)?;
+    assert_eq!(code, 0xF2, "just after the kill, {first:?}");
+    let (code, second) = timed(&onionport, &service)?;
+    assert_eq!(code, 0xF2, "asked again, {second:?}");
+    println!("killed after a good connection: F2 {first:.1?}, again F2 {second:.1?}");
+
+    service.restart()?;
+    let (code, back) = timed(&onionport, &service)?;
+    assert_eq!(code, 0x00, "brought back, after {back:?}");
+    println!("brought back: 00 {back:.1?}");
+    assert_eq!(ask(&onionport, &service)?, 0x00);
+    Ok(())
+}
+
+#[test]
+fn a_restart_that_nobody_told_of_is_found_with_a_new_descriptor() -> Result<()> {
+    let (network, server) = network()?;
+    let service = network.service(ServiceOptions::with_port(80, server.address()))?;
+    let onionport = onionport(&network, "")?;
+    assert_eq!(ask(&onionport, &service)?, 0x00);
+    // The client's descriptor is older than the introduction points.
+    service.kill();
+    service.restart()?;
+    assert_eq!(ask(&onionport, &service)?, 0x00);
+    Ok(())
+}
+
+#[test]
+fn a_service_that_stops_answering_on_an_open_circuit_is_looked_for_anew() -> Result<()> {
+    let (network, server) = network()?;
+    let service = network.service(ServiceOptions::with_port(80, server.address()))?;
+    let onionport = onionport(&network, "")?;
+    assert_eq!(ask(&onionport, &service)?, 0x00);
+    service.freeze()?;
+    let (code, took) = timed(&onionport, &service)?;
+    assert_eq!(code, 0xF3, "frozen, after {took:?}");
+
+    // Somebody is waiting when it comes back with new introduction points.
+    std::thread::scope(|scope| {
+        let begun = Instant::now();
+        let waiting = scope.spawn(|| timed(&onionport, &service));
+        while !onionport.log().contains("awaiting rendezvous completion")
+            && begun.elapsed() < LIMIT / 4
+        {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        service.kill();
+        service.restart()?;
+        let (code, took) = waiting.join().expect("no panic")?;
+        assert_eq!(code, 0x00, "restarted while a client waited, after {took:?}");
+        println!("restarted while a client waited: 00 {took:.1?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn keys_count_from_the_next_request_on_and_authorized_streams_share_a_circuit() -> Result<()> {
+    let (network, server) = network()?;
+    let (ours, theirs) = (ClientKey::generate(), ClientKey::generate());
+    let service = network.service(ServiceOptions {
+        authorized: vec![ours.public()],
+        ..ServiceOptions::with_port(80, server.address())
+    })?;
+    let folder = tempfile::tempdir()?;
+    let keys = folder.path().join("keys");
+    fs::create_dir(&keys)?;
+    fs::set_permissions(&keys, fs::Permissions::from_mode(0o700))?;
+    let settings = format!("client_onion_auth_dir = {:?}", keys.display().to_string());
+    let onionport = onionport(&network, &settings)?;
+
+    let (code, missing) = timed(&onionport, &service)?;
+    assert_eq!(code, 0xF4, "no key");
+    assert_eq!(ask(&onionport, &service)?, 0xF4, "still no key");
+    let file = theirs.write_to(&keys, "key", service.address())?;
+    let (code, wrong) = timed(&onionport, &service)?;
+    assert_eq!(code, 0xF5, "a wrong key");
+    // One descriptor is proof enough: six fetches would take several times as long.
+    let fetches = onionport.log().matches("failed hsdir desc fetch").count();
+    assert!(fetches <= 6, "{fetches} fetches for three requests");
+    println!("authorization missing: F4 {missing:.2?}, wrong: F5 {wrong:.2?}");
+
+    fs::remove_file(file)?;
+    let file = ours.write_to(&keys, "key", service.address())?;
+    assert_eq!(ask(&onionport, &service)?, 0x00, "the right key");
+    let before = onionport.log().matches(RENDEZVOUS).count();
+    for _ in 0..4 {
+        assert_eq!(ask(&onionport, &service)?, 0x00, "the right key, again");
+    }
+    let after = onionport.log().matches(RENDEZVOUS).count();
+    assert_eq!(before, after, "streams to an authorized service share its circuit");
+
+    fs::remove_file(file)?;
+    assert_eq!(ask(&onionport, &service)?, 0xF4, "the key was taken away");
+    Ok(())
+}
+
+#[test]
+fn clients_that_wait_for_the_same_service_share_one_attempt() -> Result<()> {
+    let (network, server) = network()?;
+    let service = network.service(ServiceOptions::with_port(80, server.address()))?;
+    let onionport = onionport(&network, "")?;
+    let codes: Vec<u8> = std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            (0..10).map(|_| scope.spawn(|| ask(&onionport, &service))).collect();
+        threads.into_iter().map(|t| t.join().expect("no panic")).collect::<Result<_>>()
+    })?;
+    assert_eq!(codes, [0; 10]);
+    assert_eq!(onionport.log().matches(RENDEZVOUS).count(), 1);
+    Ok(())
+}
+
+/// Needs the `pow` feature to solve the puzzle; without it a service under no attack still answers.
+#[test]
+fn a_service_with_proof_of_work_defences_is_reached() -> Result<()> {
+    let (network, server) = network()?;
+    let service = network.service(ServiceOptions {
+        proof_of_work: true,
+        ..ServiceOptions::with_port(80, server.address())
+    })?;
+    let onionport = onionport(&network, "")?;
+    assert_eq!(ask(&onionport, &service)?, 0x00);
+    Ok(())
+}

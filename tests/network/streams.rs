@@ -1,0 +1,114 @@
+//! What goes through an open stream, and look-ups, beside C tor.
+
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use anyhow::Result;
+use testnet::{
+    BulkServer, ClientOptions, EchoServer, Network, ServiceOptions, SocksAddress, SocksRequest,
+    socks5_connect,
+};
+
+use crate::daemon::Onionport;
+use crate::program;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How much is sent through a stream: many cells, several windows.
+const BULK: u64 = 2_000_000;
+
+#[test]
+fn streams_carry_what_was_sent_and_lookups_answer_as_c_tor_does() -> Result<()> {
+    let network = Network::builder().relays(8).circuit_timeout_ms(Some(2500)).start()?;
+    let echo = EchoServer::start()?;
+    let bulk = BulkServer::start(BULK)?;
+    let service = network.service(ServiceOptions {
+        ports: vec![(80, echo.address()), (81, bulk.address())],
+        ..ServiceOptions::default()
+    })?;
+    let judge = network.c_tor_client(ClientOptions {
+        extra_torrc_lines: vec!["ClientDNSRejectInternalAddresses 0".into()],
+        ..ClientOptions::default()
+    })?;
+    let onionport = Onionport::start(program(), &network, "")?;
+    let proxy = onionport.extended();
+
+    for (host, echo_port, bulk_port) in [
+        (service.address(), 80, 81),
+        ("good.test", echo.address().port(), bulk.address().port()),
+    ] {
+        early_data_arrives_first(proxy, host, echo_port)?;
+        the_answer_comes_after_the_client_has_finished(proxy, host, echo_port)?;
+        nothing_is_lost_on_the_way(proxy, host, bulk_port)?;
+    }
+    lookups_agree(proxy, judge.extended_port())
+}
+
+/// Sends a whole conversation at once: greeting, request, and data behind it.
+fn early_data_arrives_first(proxy: SocketAddr, host: &str, port: u16) -> Result<()> {
+    let mut stream = TcpStream::connect(proxy)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut bytes = vec![5, 1, 0, 5, 1, 0, 3, u8::try_from(host.len())?];
+    bytes.extend_from_slice(host.as_bytes());
+    bytes.extend_from_slice(&port.to_be_bytes());
+    bytes.extend_from_slice(b"early ");
+    stream.write_all(&bytes)?;
+    let mut replies = [0; 12];
+    stream.read_exact(&mut replies)?;
+    assert_eq!(replies, [5, 0, 5, 0, 0, 1, 0, 0, 0, 0, 0, 0], "{host}");
+    stream.write_all(b"and late")?;
+    let mut echoed = [0; 14];
+    stream.read_exact(&mut echoed)?;
+    assert_eq!(&echoed, b"early and late", "{host}");
+    Ok(())
+}
+
+fn the_answer_comes_after_the_client_has_finished(
+    proxy: SocketAddr,
+    host: &str,
+    port: u16,
+) -> Result<()> {
+    let reply = socks5_connect(proxy, host, port, PATIENCE)?;
+    let mut stream = reply.stream.expect("code 00 comes with a stream");
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(b"question")?;
+    stream.shutdown(Shutdown::Write)?;
+    let mut answer = [0; 8];
+    stream.read_exact(&mut answer)?;
+    assert_eq!(&answer, b"question", "{host}");
+    Ok(())
+}
+
+fn nothing_is_lost_on_the_way(proxy: SocketAddr, host: &str, port: u16) -> Result<()> {
+    let reply = socks5_connect(proxy, host, port, PATIENCE)?;
+    let mut stream = reply.stream.expect("code 00 comes with a stream");
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut received = Vec::new();
+    stream.read_to_end(&mut received)?;
+    assert_eq!(received.len() as u64, BULK, "{host}");
+    Ok(())
+}
+
+fn lookups_agree(proxy: SocketAddr, judge: SocketAddr) -> Result<()> {
+    const RESOLVE: u8 = 0xF0;
+    const RESOLVE_PTR: u8 = 0xF1;
+    let ip = |text: &str| SocksAddress::Ip(text.parse::<IpAddr>().expect("an address"));
+    let cases = [
+        (RESOLVE, "good.test", 0x00, ip("127.0.0.1")),
+        (RESOLVE, "six.test", 0x00, ip("::1")),
+        (RESOLVE, "192.0.2.1", 0x00, ip("192.0.2.1")),
+        (RESOLVE, "none.test", 0x04, SocksAddress::None),
+        (RESOLVE_PTR, "127.0.0.1", 0x00, SocksAddress::Name("good.test".into())),
+    ];
+    for (command, host, code, answer) in cases {
+        let ask = |port| SocksRequest::new(port, host, 0).command(command).send();
+        let ours = ask(proxy)?;
+        assert_eq!((ours.code, &ours.bound), (code, &answer), "{command:02X} {host}");
+        let theirs = ask(judge)?;
+        println!("{command:02X} {host}: {:02X}, C tor {:02X}", ours.code, theirs.code);
+        if command == RESOLVE {
+            assert_eq!((ours.code, ours.bound), (theirs.code, theirs.bound), "{host}");
+        }
+    }
+    Ok(())
+}
