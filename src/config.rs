@@ -34,6 +34,8 @@ use sources::{Sources, chain};
 
 /// How long a request may take if nothing is configured (tor(1) `SocksTimeout`).
 pub const DEFAULT_SOCKS_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long an exit may take if nothing is configured; arti's, and C tor's for its first tries.
+pub const DEFAULT_EXIT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The shortest `socks_timeout`: below it no request could succeed.
 pub const MIN_SOCKS_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest `socks_timeout`: no client waits that long.
@@ -52,12 +54,19 @@ pub struct Config {
     pub socks_ports: Vec<PortLine>,
     /// How long a client may take for its handshake, and a request until it is answered.
     pub socks_timeout: Duration,
+    /// How long an exit may take to answer.
+    pub exit_timeouts: ExitTimeouts,
     /// The folder with `*.auth_private` files (tor(1) `ClientOnionAuthDir`), if there is one.
     /// It has not been looked at.
     pub client_onion_auth_dir: Option<PathBuf>,
     /// Whether exits may be asked for private and local addresses
     /// (`address_filter.allow_local_addrs`; C tor's `ClientRejectInternalAddresses 0`).
     pub allow_local_addrs: bool,
+    /// Whether onion services may be reached at all (`address_filter.allow_onion_addrs`).
+    pub allow_onion_addrs: bool,
+    /// Whether private and local addresses may be the answer to a look-up
+    /// (`address_filter.allow_resolving_local_addrs`; C tor's `ClientDNSRejectInternalAddresses 0`).
+    pub allow_resolving_local_addrs: bool,
     /// arti's folder for lasting state. It has not been looked at.
     pub state_dir: PathBuf,
     /// arti's folder for downloaded directories. It has not been looked at.
@@ -70,6 +79,17 @@ pub struct Config {
     pub warnings: Vec<String>,
     /// The files that were read, in order.
     pub files: Vec<PathBuf>,
+}
+
+/// How long an exit may take to answer before another is asked (`[stream_timeouts]`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExitTimeouts {
+    /// To connect to a destination; the last of several exits may take half as long again.
+    pub connect: Duration,
+    /// To look up a name.
+    pub resolve: Duration,
+    /// To look up an address.
+    pub resolve_ptr: Duration,
 }
 
 /// Reads the configuration that a command line asks for.
@@ -104,6 +124,7 @@ fn check(sources: &Sources, args: &ProxyArgs) -> Result<Config, ConfigError> {
         application,
         storage,
         address_filter,
+        stream_timeouts,
     } = sections;
     let file::Proxy {
         socks_port,
@@ -116,7 +137,16 @@ fn check(sources: &Sources, args: &ProxyArgs) -> Result<Config, ConfigError> {
     let file::Logging { console } = logging;
     let file::System { max_files } = system;
     let file::Storage { state_dir } = storage;
-    let file::AddressFilter { allow_local_addrs } = address_filter;
+    let file::AddressFilter {
+        allow_local_addrs,
+        allow_onion_addrs,
+        allow_resolving_local_addrs,
+    } = address_filter;
+    let file::StreamTimeouts {
+        connect_timeout,
+        resolve_timeout,
+        resolve_ptr_timeout,
+    } = stream_timeouts;
 
     ports::dns(dns_listen.as_ref(), sources)?;
     let http_ports = ports::http(args, http_port.as_ref(), sources)?;
@@ -144,9 +174,23 @@ fn check(sources: &Sources, args: &ProxyArgs) -> Result<Config, ConfigError> {
         .cache_dir;
     Ok(Config {
         socks_ports,
-        socks_timeout: timeout(socks_timeout, &at("proxy.socks_timeout"))?,
+        socks_timeout: timeout(
+            socks_timeout,
+            DEFAULT_SOCKS_TIMEOUT,
+            &at("proxy.socks_timeout"),
+        )?,
+        exit_timeouts: ExitTimeouts {
+            connect: exit_timeout(connect_timeout, &at("stream_timeouts.connect_timeout"))?,
+            resolve: exit_timeout(resolve_timeout, &at("stream_timeouts.resolve_timeout"))?,
+            resolve_ptr: exit_timeout(
+                resolve_ptr_timeout,
+                &at("stream_timeouts.resolve_ptr_timeout"),
+            )?,
+        },
         client_onion_auth_dir: auth_dir,
         allow_local_addrs,
+        allow_onion_addrs: allow_onion_addrs.unwrap_or(true),
+        allow_resolving_local_addrs,
         state_dir,
         cache_dir,
         max_files: max_files.unwrap_or(DEFAULT_MAX_FILES),
@@ -177,10 +221,19 @@ fn refuse_unknown(sources: &Sources, key: &Key) -> Result<(), ConfigError> {
     }
 }
 
-/// The deadline, within its limits.
-fn timeout(span: Option<Span>, setting: &Setting) -> Result<Duration, ConfigError> {
+/// How long an exit may take, within the limits of a deadline.
+fn exit_timeout(span: Option<Span>, setting: &Setting) -> Result<Duration, ConfigError> {
+    timeout(span, DEFAULT_EXIT_TIMEOUT, setting)
+}
+
+/// A length of time, within the limits of a deadline.
+fn timeout(
+    span: Option<Span>,
+    default: Duration,
+    setting: &Setting,
+) -> Result<Duration, ConfigError> {
     let Some(span) = span else {
-        return Ok(DEFAULT_SOCKS_TIMEOUT);
+        return Ok(default);
     };
     span.duration()
         .filter(|time| (MIN_SOCKS_TIMEOUT..=MAX_SOCKS_TIMEOUT).contains(time))

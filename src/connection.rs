@@ -3,7 +3,8 @@
 //! handshake -> request -> permit -> stream, or a failure -> reply -> relay
 //!
 //! Each stage takes a value and gives a better one. Stages end in `Result<_, Failure>`; the one
-//! place that writes refusals is [`answer`], so that no client that asked is left without a reply.
+//! place that answers a request is [`answer`], so that no client that asked is left without a reply.
+//! What is no request is refused within [`handshake`], byte for byte as the codec says.
 
 use std::io;
 use std::net::IpAddr;
@@ -36,7 +37,8 @@ pub struct Context<T> {
     pub rules: Rules,
     /// The group of streams that the port belongs to.
     pub group: SessionGroup,
-    /// How long a request may take, from its first byte to its answer (`socks_timeout`).
+    /// How long a client may take for its handshake, and then a request until its answer
+    /// (`socks_timeout`).
     pub timeout: Duration,
 }
 
@@ -135,8 +137,9 @@ pub async fn serve<T: Dial>(
             unread,
             done,
             ..
-        } = client;
-        let Relayed { sent, received } = relay((from, to), (reader, writer), &unread, done).await;
+        } = &mut client;
+        let Relayed { sent, received } = relay((from, to), (reader, writer), unread, *done).await;
+        client.part().await;
         debug!(sent, received, "closed after {:.1?}", begun.elapsed());
     }
 }
@@ -224,7 +227,7 @@ async fn ask<T: Dial>(
         Permit::Literal(ip) => Ok(Reached::Answer(Answer::Ip(*ip))),
         Permit::Resolve { host, family } => {
             let addresses = tor.resolve(host, isolation, deadline).await?;
-            let chosen = policy::choose(&addresses, *family, context.rules.allow_local);
+            let chosen = policy::choose(&addresses, *family, context.rules.allow_local_answers);
             chosen
                 .map(|ip| Reached::Answer(Answer::Ip(ip)))
                 .ok_or(Failure::NameNotResolved)

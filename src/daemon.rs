@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::sync::Arc;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
@@ -13,6 +13,7 @@ use crate::connection::Context;
 use crate::isolation::SessionGroup;
 use crate::listener::Listener;
 use crate::policy::Rules;
+use crate::port::Flags;
 use crate::tor::{Tor, keys};
 
 /// Open files that are not connections of clients: relays, directory files, the log.
@@ -22,6 +23,8 @@ const RESERVED_FILES: u64 = 128;
 ///
 /// The error is one line that says what is wrong and what to do.
 pub async fn run(config: Config) -> Result<(), String> {
+    // First of all: a signal that comes before somebody listens for it kills the process at once.
+    let mut signals = Signals::listen()?;
     for warning in &config.warnings {
         warn!("{warning}");
     }
@@ -33,7 +36,7 @@ pub async fn run(config: Config) -> Result<(), String> {
     // All or nothing: a port that cannot be opened is found before anything else happens.
     let mut listeners = Vec::new();
     for (number, line) in config.socks_ports.iter().enumerate() {
-        if let Some(listener) = Listener::bind(line).await? {
+        if let Some(listener) = Listener::bind(line)? {
             listeners.push((number, line, listener));
         }
     }
@@ -45,7 +48,7 @@ pub async fn run(config: Config) -> Result<(), String> {
     let tor = Tor::new(
         config.tor.clone(),
         config.client_onion_auth_dir.clone(),
-        config.socks_timeout,
+        config.exit_timeouts,
     )?;
     let tor = Arc::new(tor);
 
@@ -55,8 +58,12 @@ pub async fn run(config: Config) -> Result<(), String> {
         let context = Context {
             tor: Arc::clone(&tor),
             rules: Rules {
-                flags: line.flags,
+                flags: Flags {
+                    onion_traffic: line.flags.onion_traffic && config.allow_onion_addrs,
+                    ..line.flags
+                },
                 allow_local: config.allow_local_addrs,
+                allow_local_answers: config.allow_resolving_local_addrs,
             },
             group: match line.flags.session_group {
                 Some(group) => SessionGroup::Named(group),
@@ -74,35 +81,51 @@ pub async fn run(config: Config) -> Result<(), String> {
         std::future::pending::<()>().await;
         Ok(())
     };
-    tokio::select! {
+    let ended = tokio::select! {
         ended = online => ended,
-        stopped = until_stopped(&config) => stopped,
-    }
+        () = signals.until_stopped(&config) => Ok(()),
+    };
+    // Closes the ports, and removes the files of those in the file system.
+    ports.shutdown().await;
+    ended
 }
 
-/// Waits for SIGINT or SIGTERM; SIGHUP has the key folder checked again.
-async fn until_stopped(config: &Config) -> Result<(), String> {
-    let listen = |kind| signal(kind).map_err(|e| format!("cannot listen for signals: {e}"));
-    let mut interrupt = listen(SignalKind::interrupt())?;
-    let mut terminate = listen(SignalKind::terminate())?;
-    let mut hangup = listen(SignalKind::hangup())?;
-    loop {
-        tokio::select! {
-            _ = interrupt.recv() => break,
-            _ = terminate.recv() => break,
-            _ = hangup.recv() => {
-                // Keys are read anew for each request; this only names the bad files.
-                if let Some(folder) = &config.client_onion_auth_dir {
-                    match keys::check_folder(folder, config.tor.fs_mistrust()) {
-                        Ok(found) => info!("{found} client authorization keys"),
-                        Err(problem) => warn!("{problem}"),
+/// The signals that the daemon heeds.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Signals, String> {
+        let listen = |kind| signal(kind).map_err(|e| format!("cannot listen for signals: {e}"));
+        Ok(Signals {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for SIGINT or SIGTERM; SIGHUP has the key folder checked again.
+    async fn until_stopped(&mut self, config: &Config) {
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => break,
+                _ = self.terminate.recv() => break,
+                _ = self.hangup.recv() => {
+                    // Keys are read anew for each request; this only names the bad files.
+                    if let Some(folder) = &config.client_onion_auth_dir {
+                        match keys::check_folder(folder, config.tor.fs_mistrust()) {
+                            Ok(found) => info!("{found} client authorization keys"),
+                            Err(problem) => warn!("{problem}"),
+                        }
                     }
                 }
             }
         }
+        info!("stopping");
     }
-    info!("stopping");
-    Ok(())
 }
 
 /// Prints one line for whoever started the program. That nobody reads it is no reason to stop.

@@ -460,6 +460,12 @@ impl Failure {
         }
     }
 
+    /// Whether the failure tells something of the onion service itself, and not only of the way to
+    /// it.
+    pub const fn blames_the_service(self) -> bool {
+        self.row().extended >= 0xF0
+    }
+
     /// The short name, for logs and tables.
     pub const fn name(self) -> &'static str {
         self.row().name

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use socket2::{Domain, Socket as Socket2, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tracing::{Instrument as _, debug, debug_span, warn};
@@ -60,11 +61,11 @@ impl Listener {
     /// Opens the port of a line; `None` if the line is `0`.
     ///
     /// The error is one sentence that names the place and the remedy.
-    pub async fn bind(line: &PortLine) -> Result<Option<Listener>, String> {
+    pub fn bind(line: &PortLine) -> Result<Option<Listener>, String> {
         match &line.bind {
             Bind::Disabled => Ok(None),
-            Bind::Tcp(address) => bind_tcp(*address).await.map(Some),
-            Bind::TcpAuto(ip) => bind_tcp(SocketAddr::new(*ip, 0)).await.map(Some),
+            Bind::Tcp(address) => bind_tcp(*address).map(Some),
+            Bind::TcpAuto(ip) => bind_tcp(SocketAddr::new(*ip, 0)).map(Some),
             Bind::Unix(path) => bind_unix(path, line).map(Some),
         }
     }
@@ -143,10 +144,24 @@ fn concerns_one_client(error: &io::Error) -> bool {
     )
 }
 
-async fn bind_tcp(address: SocketAddr) -> Result<Listener, String> {
-    let listening = TcpListener::bind(address)
-        .await
-        .and_then(|l| Ok((l.local_addr()?, l)));
+/// How many clients may wait to be accepted.
+const BACKLOG: i32 = 1024;
+
+fn bind_tcp(address: SocketAddr) -> Result<Listener, String> {
+    let listen = || {
+        let socket = Socket2::new(Domain::for_address(address), Type::STREAM, None)?;
+        if address.is_ipv6() {
+            // An IPv6 port takes IPv6 clients alone, whatever the system's setting: as C tor's do.
+            socket.set_only_v6(true)?;
+        }
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        let listener = TcpListener::from_std(socket.into())?;
+        Ok((listener.local_addr()?, listener))
+    };
+    let listening: io::Result<_> = listen();
     let (bound, listener) = listening.map_err(|error| {
         let remedy = match error.kind() {
             io::ErrorKind::AddrInUse => {

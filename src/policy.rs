@@ -15,6 +15,9 @@ pub struct Rules {
     /// Whether exits may be asked for private and local addresses
     /// (`address_filter.allow_local_addrs`; C tor's `ClientRejectInternalAddresses 0`).
     pub allow_local: bool,
+    /// Whether they may be the answer to a look-up (`address_filter.allow_resolving_local_addrs`;
+    /// C tor's `ClientDNSRejectInternalAddresses 0`).
+    pub allow_local_answers: bool,
 }
 
 /// The addresses an exit may use for a host name, and which it should try first.
@@ -70,6 +73,9 @@ impl Rules {
             Command::Connect => self.admit_connect(target, request.port),
             Command::Resolve => self.admit_resolve(target),
             Command::ResolvePtr => match target {
+                Target::Ip(ip) if !self.allow_local_answers && is_private(ip) => {
+                    Err(Failure::PrivateAddress)
+                }
                 Target::Ip(ip) => Ok(Permit::ResolvePtr(ip)),
                 Target::Onion(_) => Err(Failure::OnionNotResolvable),
                 Target::Name(_) => Err(Failure::DestinationInvalid),
@@ -146,8 +152,7 @@ impl Rules {
 /// Names that mean this computer or its own network (RFC 6761, RFC 6762).
 fn is_local_name(host: &str) -> bool {
     let last = host.rsplit('.').next().unwrap_or(host);
-    last.eq_ignore_ascii_case("localhost")
-        || (last.eq_ignore_ascii_case("local") && last.len() < host.len())
+    last.eq_ignore_ascii_case("localhost") || last.eq_ignore_ascii_case("local")
 }
 
 /// Addresses that no exit should be asked for (C tor's `tor_addr_is_internal`).
@@ -210,6 +215,7 @@ mod tests {
         Rules {
             flags: line.flags,
             allow_local: false,
+            allow_local_answers: false,
         }
     }
 
@@ -280,11 +286,17 @@ mod tests {
             "LOCALHOST.",
             "www.localhost",
             "printer.local",
+            "local",
         ];
         for host in hosts {
             assert_eq!(connect("", host), Err(Failure::PrivateAddress), "{host}");
         }
-        for host in ["192.0.2.1", "2001:db8::1", "local", "localhost.example"] {
+        for host in [
+            "192.0.2.1",
+            "2001:db8::1",
+            "local.example",
+            "localhost.example",
+        ] {
             assert!(connect("", host).is_ok(), "{host}");
         }
     }

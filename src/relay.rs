@@ -5,7 +5,7 @@
 //! does in C tor: the answer goes on for as long as bytes keep coming.
 
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -47,7 +47,7 @@ pub async fn relay(
 ) -> Relayed {
     let (mut client_reader, mut client_writer) = client;
     let (mut stream_reader, mut stream_writer) = stream;
-    let (sent, received) = (AtomicU64::new(0), AtomicU64::new(0));
+    let (sent, received) = (Count::default(), Count::default());
     {
         let up = async {
             if !early.is_empty() {
@@ -58,7 +58,7 @@ pub async fn relay(
                 if written.await.is_err() {
                     return Ended::SinkLost;
                 }
-                sent.fetch_add(early.len() as u64, Ordering::Relaxed);
+                sent.add(early.len());
             }
             if client_done {
                 return Ended::Finished;
@@ -72,12 +72,8 @@ pub async fn relay(
             ended = up => match ended {
                 Ended::Finished | Ended::SinkLost => {
                     let mut before = None;
-                    loop {
-                        let now = received.load(Ordering::Relaxed);
-                        if before == Some(now) {
-                            break;
-                        }
-                        before = Some(now);
+                    while before != Some(received.bytes()) || received.stuck() {
+                        before = Some(received.bytes());
                         if timeout(LAST_WORDS, &mut down).await.is_ok() {
                             break;
                         }
@@ -87,12 +83,34 @@ pub async fn relay(
             },
         }
     }
-    // Each side sees the end of the other as its own.
+    // Each side sees the end of the other as its own. A far end that takes nothing any more is left.
     let _ = client_writer.shutdown().await;
-    let _ = stream_writer.shutdown().await;
+    let _ = timeout(LAST_WORDS, stream_writer.shutdown()).await;
     Relayed {
-        sent: sent.into_inner(),
-        received: received.into_inner(),
+        sent: sent.bytes(),
+        received: received.bytes(),
+    }
+}
+
+/// How far one direction has got.
+#[derive(Default)]
+struct Count {
+    bytes: AtomicU64,
+    /// Whether bytes were read that the sink has not taken yet.
+    stuck: AtomicBool,
+}
+
+impl Count {
+    fn add(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    fn stuck(&self) -> bool {
+        self.stuck.load(Ordering::Relaxed)
     }
 }
 
@@ -101,7 +119,7 @@ pub async fn relay(
 async fn pump(
     source: &mut (impl AsyncRead + Unpin),
     sink: &mut (impl AsyncWrite + Unpin),
-    count: &AtomicU64,
+    count: &Count,
 ) -> Ended {
     let mut buffer = vec![0; BUFFER];
     let mut unflushed = false;
@@ -125,10 +143,12 @@ async fn pump(
                 };
             }
             Ok(n) => {
+                count.stuck.store(true, Ordering::Relaxed);
                 if sink.write_all(&buffer[..n]).await.is_err() {
                     return Ended::SinkLost;
                 }
-                count.fetch_add(n as u64, Ordering::Relaxed);
+                count.stuck.store(false, Ordering::Relaxed);
+                count.add(n);
                 unflushed = true;
             }
             Err(_) => return Ended::SourceLost,

@@ -37,6 +37,7 @@ use tor_netdir::{DirEvent, NetDir};
 use tor_proto::client::stream::{DataReader, DataWriter};
 use tracing::{info, warn};
 
+use crate::config::ExitTimeouts;
 use crate::dial::Dial;
 use crate::failure::Failure;
 use crate::isolation::Isolation;
@@ -65,7 +66,7 @@ pub struct Tor {
     client: Arc<TorClient<TorRuntime>>,
     config: TorClientConfig,
     folder: Option<PathBuf>,
-    limit: Duration,
+    exits: ExitTimeouts,
     /// Filled once the client is usable.
     usable: watch::Sender<Option<Arc<Usable>>>,
 }
@@ -99,12 +100,11 @@ impl Directory {
 impl Tor {
     /// Makes a client that is not connected yet; [`Tor::bootstrap`] does that.
     ///
-    /// `keys` is the folder with client authorization keys, `limit` how long a single attempt to
-    /// reach an onion service may go on. Has to run inside of a tokio runtime.
+    /// `keys` is the folder with client authorization keys, `exits` how long an exit may take. Has to run inside of a tokio runtime.
     pub fn new(
         config: TorClientConfig,
         keys: Option<PathBuf>,
-        limit: Duration,
+        exits: ExitTimeouts,
     ) -> Result<Tor, String> {
         let runtime =
             runtime::current().map_err(|e| format!("cannot start the Tor client: {e}"))?;
@@ -117,7 +117,7 @@ impl Tor {
             client,
             config,
             folder: keys,
-            limit,
+            exits,
             usable: watch::Sender::new(None),
         })
     }
@@ -178,8 +178,8 @@ impl Tor {
         let directory = Directory(provider);
         let keys = KeyRing::new(self.folder.clone(), Arc::clone(client));
         Ok(Usable {
-            onions: Onions::new(connector, directory.clone(), keys, self.limit),
-            exits: Exits::new(circuits, directory),
+            onions: Onions::new(connector, directory.clone(), keys),
+            exits: Exits::new(circuits, directory, self.exits),
         })
     }
 

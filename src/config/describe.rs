@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use super::Config;
+use super::{Config, ExitTimeouts};
 use crate::port::{Bind, Flags, PortLine};
 
 /// Says what a run with this configuration would do, in lines for a person.
@@ -20,8 +20,11 @@ fn write_config(out: &mut String, config: &Config) -> fmt::Result {
         tor: _,
         socks_ports,
         socks_timeout,
+        exit_timeouts,
         client_onion_auth_dir,
         allow_local_addrs,
+        allow_onion_addrs,
+        allow_resolving_local_addrs,
         state_dir,
         cache_dir,
         max_files,
@@ -45,6 +48,22 @@ fn write_config(out: &mut String, config: &Config) -> fmt::Result {
     match client_onion_auth_dir {
         Some(folder) => writeln!(out, "client authorization keys: {}", folder.display())?,
         None => writeln!(out, "client authorization keys: none")?,
+    }
+    let ExitTimeouts {
+        connect,
+        resolve,
+        resolve_ptr,
+    } = exit_timeouts;
+    writeln!(
+        out,
+        "patience with an exit: {connect:?} to connect, {resolve:?} to look up a name, \
+         {resolve_ptr:?} to look up an address"
+    )?;
+    if !allow_onion_addrs {
+        writeln!(out, "onion services: not allowed")?;
+    }
+    if *allow_resolving_local_addrs {
+        writeln!(out, "private and local addresses as answers: allowed")?;
     }
     if *allow_local_addrs {
         writeln!(out, "private and local addresses: allowed")?;

@@ -25,6 +25,8 @@ pub(super) struct Sections {
     pub(super) storage: Storage,
     /// `[address_filter]`, with arti-client
     pub(super) address_filter: AddressFilter,
+    /// `[stream_timeouts]`, with arti-client
+    pub(super) stream_timeouts: StreamTimeouts,
 }
 
 /// `[proxy]`
@@ -87,6 +89,22 @@ pub(super) struct Storage {
 pub(super) struct AddressFilter {
     /// Whether exits may be asked for private and local addresses.
     pub(super) allow_local_addrs: bool,
+    /// Whether onion services may be reached: yes, if nothing is said.
+    pub(super) allow_onion_addrs: Option<bool>,
+    /// Whether private and local addresses may be the answer to a look-up.
+    pub(super) allow_resolving_local_addrs: bool,
+}
+
+/// `[stream_timeouts]`: what arti-client reads too and does not tell.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, expecting = "a table")]
+pub(super) struct StreamTimeouts {
+    /// How long an exit may take to connect.
+    pub(super) connect_timeout: Option<Span>,
+    /// How long an exit may take to resolve a name.
+    pub(super) resolve_timeout: Option<Span>,
+    /// How long an exit may take to resolve an address.
+    pub(super) resolve_ptr_timeout: Option<Span>,
 }
 
 /// Port lines in any of the ways to write them.

@@ -7,10 +7,11 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _}
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use nix::sys::stat::{Mode, umask};
 use nix::unistd::Uid;
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::UnixListener;
 
+use super::BACKLOG;
 use crate::port::Flags;
 
 /// A socket's file; removed when the port is closed, if it is still the same file.
@@ -32,22 +33,24 @@ impl Drop for File {
 pub(super) fn bind(path: &Path, flags: &Flags) -> Result<(UnixListener, File), String> {
     check_folder(path, flags)?;
     remove_stale(path)?;
-    // Nobody may get in between the creation of the socket and the setting of its mode.
-    let before = umask(Mode::from_bits_truncate(0o177));
-    let bound = UnixListener::bind(path);
-    umask(before);
-    let listener = bound.map_err(|error| error.to_string())?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(|e| e.to_string())?;
+    let address = SockAddr::unix(path).map_err(|e| e.to_string())?;
+    socket.bind(&address).map_err(|e| e.to_string())?;
     let mode = match (flags.world_writable, flags.group_writable) {
         (true, _) => 0o666,
         (false, true) => 0o660,
         (false, false) => 0o600,
     };
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(|e| e.to_string())?;
     let made = fs::symlink_metadata(path).map_err(|e| e.to_string())?;
     let file = File {
         path: path.to_owned(),
         inode: (made.dev(), made.ino()),
     };
+    // Nobody gets in before the mode is set: a socket that does not listen yet refuses everybody.
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(|e| e.to_string())?;
+    socket.listen(BACKLOG).map_err(|e| e.to_string())?;
+    socket.set_nonblocking(true).map_err(|e| e.to_string())?;
+    let listener = UnixListener::from_std(socket.into()).map_err(|e| e.to_string())?;
     Ok((listener, file))
 }
 

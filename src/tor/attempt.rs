@@ -6,7 +6,7 @@
 //! before the service went away, or came back, would be waited for until the end. To tor-hsclient
 //! each line is an isolation token of its own.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -24,6 +24,7 @@ use super::Directory;
 use super::border;
 use super::evidence::Evidence;
 use super::runtime::TorRuntime;
+use super::verdict::more_telling;
 use crate::failure::Failure;
 use crate::target::OnionAddress;
 
@@ -32,6 +33,14 @@ use crate::target::OnionAddress;
 const STALLED: Duration = Duration::from_secs(10);
 /// How long the newest of several may stand still when no new request comes.
 const STALLED_AGAIN: Duration = Duration::from_secs(30);
+/// How many lines an attempt follows at the most.
+pub(super) const LINES: usize = 3;
+/// An attempt goes on for this long even if nobody waits: who asks again finds it further along.
+const LEAST_LIFE: Duration = Duration::from_secs(120);
+
+/// What the lines of a record's attempts are to tor-hsclient. It never forgets a token that had no
+/// success, so the same few are used again and again. The first is the one that worked last.
+pub(super) type Tokens = [IsolationToken; LINES];
 
 /// Begins attempts.
 pub(super) struct Launcher(Arc<Shared>);
@@ -39,8 +48,6 @@ pub(super) struct Launcher(Arc<Shared>);
 struct Shared {
     connector: HsClientConnector<TorRuntime>,
     directory: Directory,
-    /// How long an attempt may go on.
-    limit: Duration,
 }
 
 /// A running or finished attempt.
@@ -57,26 +64,32 @@ pub(super) enum Outcome {
     Circuit(Circuit),
     /// With a reason that holds for everybody who waits.
     Failed(Failure),
-    /// Its own time was up.
-    Expired(Failure),
 }
 
 /// An open circuit to a service.
 #[derive(Clone)]
 pub(super) struct Circuit {
-    pub(super) tunnel: Arc<Tunnel>,
+    /// tor-hsclient holds the circuit, for as long as it may be used.
+    tunnel: Weak<Tunnel>,
     /// Whether it was built for this attempt.
     pub(super) fresh: bool,
     /// What tor-hsclient knows it by.
     pub(super) token: IsolationToken,
-    /// What the attempt that found it began with.
-    pub(super) began_with: IsolationToken,
+}
+
+impl Circuit {
+    /// The circuit itself, if it is still there.
+    pub(super) fn tunnel(&self) -> Option<Arc<Tunnel>> {
+        self.tunnel.upgrade()
+    }
 }
 
 /// How far the lines of an attempt have got, for those who wait.
 struct Progress {
-    /// The evidence of each line's current round.
+    /// The evidence of each line's current round; in the order in which they were begun.
     lines: Mutex<Vec<Arc<Evidence>>>,
+    /// When the last of those who wait will have gone.
+    until: Mutex<Instant>,
     /// Somebody new waits.
     nudge: Notify,
 }
@@ -86,10 +99,20 @@ impl Progress {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn until(&self) -> MutexGuard<'_, Instant> {
+        self.until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What can be said now: the word of the line that has got furthest.
     fn verdict_so_far(&self) -> Failure {
         let lines = self.lines();
-        let furthest = lines.iter().rev().max_by_key(|evidence| evidence.stage());
+        if let Some(proven) = lines.iter().find_map(|evidence| evidence.proven()) {
+            return proven;
+        }
+        let furthest = lines
+            .iter()
+            .rev()
+            .max_by_key(|evidence| evidence.furthest());
         furthest.map_or(Failure::DirectoriesTimedOut, |evidence| {
             evidence.verdict_so_far()
         })
@@ -105,7 +128,31 @@ impl Progress {
         };
         lines
             .last()
-            .is_some_and(|newest| newest.stalled_for() >= limit)
+            .is_some_and(|newest| newest.stands_still(limit))
+    }
+
+    /// Returns when another line should be begun.
+    async fn standstill(&self) {
+        /// How often to look whether the newest line has moved.
+        const GLANCE: Duration = Duration::from_secs(1);
+        let mut somebody_new = false;
+        while !self.stands_still(somebody_new) {
+            tokio::select! {
+                () = self.nudge.notified() => somebody_new = true,
+                () = sleep(GLANCE) => {}
+            }
+        }
+    }
+
+    /// Returns when nobody waits any more.
+    async fn end(&self) {
+        loop {
+            let until = *self.until();
+            if Instant::now() >= until {
+                return;
+            }
+            sleep_until(until).await;
+        }
     }
 }
 
@@ -116,8 +163,20 @@ impl Attempt {
         self.outcome.borrow().is_none() && self.outcome.has_changed().is_ok()
     }
 
-    /// Lets it know that somebody new waits.
-    pub(super) fn nudge(&self) {
+    /// The circuit it ended with.
+    pub(super) fn found(&self) -> Option<Circuit> {
+        match &*self.outcome.borrow() {
+            Some(Outcome::Circuit(circuit)) => Some(circuit.clone()),
+            Some(Outcome::Failed(_)) | None => None,
+        }
+    }
+
+    /// Lets it know that somebody new waits, and until when.
+    pub(super) fn join(&self, deadline: Instant) {
+        {
+            let mut until = self.progress.until();
+            *until = deadline.max(*until);
+        }
         self.progress.nudge.notify_one();
     }
 
@@ -139,16 +198,10 @@ impl Attempt {
 }
 
 impl Launcher {
-    /// Attempts last no longer than `limit`.
-    pub(super) fn new(
-        connector: HsClientConnector<TorRuntime>,
-        directory: Directory,
-        limit: Duration,
-    ) -> Launcher {
+    pub(super) fn new(connector: HsClientConnector<TorRuntime>, directory: Directory) -> Launcher {
         Launcher(Arc::new(Shared {
             connector,
             directory,
-            limit,
         }))
     }
 
@@ -158,10 +211,12 @@ impl Launcher {
         &self,
         service: OnionAddress,
         keys: HsClientSecretKeys,
-        token: IsolationToken,
+        tokens: Tokens,
+        deadline: Instant,
     ) -> Attempt {
         let progress = Arc::new(Progress {
             lines: Mutex::default(),
+            until: Mutex::new(deadline.max(Instant::now() + LEAST_LIFE)),
             nudge: Notify::new(),
         });
         let (sender, outcome) = watch::channel(None);
@@ -171,10 +226,19 @@ impl Launcher {
         };
         let shared = Arc::clone(&self.0);
         tokio::spawn(async move {
-            sender.send_replace(Some(shared.attempt(service, keys, token, &progress).await));
+            let outcome = shared.attempt(service, keys, tokens, &progress).await;
+            sender.send_replace(Some(outcome));
         });
         attempt
     }
+}
+
+/// How a line ended.
+struct Ended {
+    number: usize,
+    result: Result<(Weak<Tunnel>, bool), Failure>,
+    /// Whether a failure is proven, whatever the other lines still wait for.
+    proven: bool,
 }
 
 impl Shared {
@@ -183,32 +247,40 @@ impl Shared {
         &self,
         service: OnionAddress,
         keys: HsClientSecretKeys,
-        began_with: IsolationToken,
+        tokens: Tokens,
         progress: &Progress,
     ) -> Outcome {
-        let until = Instant::now() + self.limit;
+        let begin = |number: usize| {
+            // Noted here, so that the line counts before it is polled for the first time.
+            let evidence = Evidence::new(None);
+            progress.lines().push(Arc::clone(&evidence));
+            self.line(&service, &keys, tokens[number], number, evidence, progress)
+        };
         let mut lines = FuturesUnordered::new();
-        lines.push(self.line(&service, &keys, began_with, progress, until));
+        let mut failed = None;
+        lines.push(begin(0));
+        let mut begun = 1;
         let outcome = loop {
             tokio::select! {
                 ended = lines.next() => match ended {
-                    Some((token, Ok((tunnel, fresh)))) => {
-                        break Outcome::Circuit(Circuit { tunnel, fresh, token, began_with });
+                    Some(Ended { number, result: Ok((tunnel, fresh)), .. }) => {
+                        break Outcome::Circuit(Circuit { tunnel, fresh, token: tokens[number] });
                     }
-                    // The introduction points have said that the service is gone: nothing that
-                    // another line still waits for will come.
-                    Some((_, Err(failure @ Failure::IntroductionFailed))) => {
-                        break Outcome::Failed(failure);
+                    Some(Ended { result: Err(failure), proven, .. }) => {
+                        let failure = failed.map_or(failure, |f| more_telling(f, failure));
+                        failed = Some(failure);
+                        if proven || lines.is_empty() {
+                            break Outcome::Failed(failure);
+                        }
                     }
-                    Some((_, Err(failure))) if lines.is_empty() => break Outcome::Failed(failure),
-                    Some(_) => {}
-                    None => break Outcome::Failed(Failure::Internal),
+                    None => break Outcome::Failed(failed.unwrap_or(Failure::Internal)),
                 },
-                () = standstill(progress) => {
+                () = progress.standstill(), if begun < LINES => {
                     debug!("no progress on the way to the onion service; trying another way");
-                    lines.push(self.line(&service, &keys, IsolationToken::new(), progress, until));
+                    lines.push(begin(begun));
+                    begun += 1;
                 }
-                () = sleep_until(until) => break Outcome::Expired(progress.verdict_so_far()),
+                () = progress.end() => break Outcome::Failed(progress.verdict_so_far()),
             }
         };
         for evidence in &*progress.lines() {
@@ -223,28 +295,32 @@ impl Shared {
         service: &OnionAddress,
         keys: &HsClientSecretKeys,
         token: IsolationToken,
+        number: usize,
+        mut evidence: Arc<Evidence>,
         progress: &Progress,
-        until: Instant,
-    ) -> (IsolationToken, Result<(Arc<Tunnel>, bool), Failure>) {
-        let mut evidence = Evidence::new(None);
-        let number = {
-            let mut lines = progress.lines();
-            lines.push(Arc::clone(&evidence));
-            lines.len() - 1
-        };
-        let failure = loop {
-            let failure = match self.round(service, keys, token, &evidence, until).await {
-                Ok(found) => return (token, Ok(found)),
+    ) -> Ended {
+        loop {
+            let failure = match self.round(service, keys, token, &evidence, progress).await {
+                Ok(found) => {
+                    return Ended {
+                        number,
+                        result: Ok(found),
+                        proven: true,
+                    };
+                }
                 Err(failure) => failure,
             };
             if !evidence.worth_another_round(failure) {
-                break evidence.beside_earlier(failure);
+                return Ended {
+                    number,
+                    result: Err(evidence.beside_earlier(failure)),
+                    proven: evidence.proven().is_some(),
+                };
             }
             debug!("trying the onion service once more with a descriptor fetched anew");
             evidence = Evidence::new(Some(failure));
             progress.lines()[number] = Arc::clone(&evidence);
-        };
-        (token, Err(failure))
+        }
     }
 
     /// Asks tor-hsclient once, and no longer than it takes to know the outcome.
@@ -254,8 +330,9 @@ impl Shared {
         keys: &HsClientSecretKeys,
         token: IsolationToken,
         evidence: &Arc<Evidence>,
-        until: Instant,
-    ) -> Result<(Arc<Tunnel>, bool), Failure> {
+        progress: &Progress,
+    ) -> Result<(Weak<Tunnel>, bool), Failure> {
+        let until = *progress.until();
         let netdir = self
             .directory
             .timely(until)
@@ -274,29 +351,13 @@ impl Shared {
             .get_or_launch_tunnel(&netdir, service, keys.clone(), isolation);
         tokio::select! {
             got = evidence.gather(asking) => match got {
-                Ok(tunnel) => Ok((tunnel, evidence.worked())),
+                Ok(tunnel) => Ok((Arc::downgrade(&tunnel), evidence.worked())),
                 Err(error) => Err(border::of_onion_attempt(&error)),
             },
             failure = evidence.conclusion() => {
                 evidence.abandon();
                 Err(failure)
             }
-        }
-    }
-}
-
-/// Returns when another line should be begun.
-async fn standstill(progress: &Progress) {
-    /// How often to look whether the newest line has moved.
-    const GLANCE: Duration = Duration::from_secs(1);
-    let mut somebody_new = false;
-    loop {
-        tokio::select! {
-            () = progress.nudge.notified() => somebody_new = true,
-            () = sleep(GLANCE) => {}
-        }
-        if progress.stands_still(somebody_new) {
-            return;
         }
     }
 }

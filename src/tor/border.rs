@@ -147,19 +147,18 @@ fn rendezvous_clue(failed: &FailedAttemptError) -> RendezvousClue {
         F::UnusableIntro { .. } => C::IntroductionPointUnusable,
         F::RendezvousCircuitObtain { .. } => C::NoRendezvousCircuit,
         F::RendezvousEstablishTimeout { .. } | F::RendezvousEstablish { .. } => C::NotEstablished,
-        F::IntroductionCircuitObtain { error, intro_index } => C::NoIntroductionCircuit {
-            point: intro_index.0,
-            timed_out: error.kind() == ErrorKind::TorNetworkTimeout,
-        },
-        F::IntroductionExchange { intro_index, .. } => C::IntroductionBroken {
-            point: intro_index.0,
-        },
+        F::IntroductionCircuitObtain { error, .. }
+            if error.kind() == ErrorKind::TorNetworkTimeout =>
+        {
+            C::IntroductionTimedOut
+        }
+        F::IntroductionCircuitObtain { .. } | F::IntroductionExchange { .. } => {
+            C::IntroductionBroken
+        }
         F::IntroductionFailed { intro_index, .. } => C::IntroductionRefused {
             point: intro_index.0,
         },
-        F::IntroductionTimeout { intro_index } => C::IntroductionTimedOut {
-            point: intro_index.0,
-        },
+        F::IntroductionTimeout { .. } => C::IntroductionTimedOut,
         F::RendezvousCompletionTimeout { .. }
         | F::RendezvousCompletionCircuitError { .. }
         | F::RendezvousCompletionHandshake { .. } => C::NotCompleted,
@@ -210,8 +209,8 @@ pub(crate) fn of_stream_protocol(error: &ProtoError) -> StreamError {
         ProtoError::CircuitClosed | ProtoError::ChannelClosed(_) | ProtoError::NotConnected => {
             StreamError::CircuitGone
         }
-        // The exit's answer to RESOLVE: transient or not, there is no address.
-        ProtoError::ResolveError(_) => StreamError::Ended(Failure::NameNotResolved),
+        // The exit's answer to RESOLVE. Like C tor, nobody else is asked.
+        ProtoError::ResolveError(_) => StreamError::Failed(Failure::NameNotResolved),
         ProtoError::BadStreamAddress | ProtoError::CellEncodeErr { .. } => {
             StreamError::Failed(Failure::DestinationInvalid)
         }

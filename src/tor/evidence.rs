@@ -4,8 +4,8 @@
 //! reports each failed try as a `tracing` event whose `error` field is the typed error, and each
 //! step as a span. [`EvidenceLayer`] picks these up. The attempt they belong to is found through a
 //! task-local value, which [`super::runtime::Tasks`] carries into the task that does the work: no
-//! log filter, span id or text has a say in it, but for the one step that has no span of its own
-//! ([`AWAITING_RENDEZVOUS`]). The network tests notice when a new version of the crates changes any
+//! log filter, span id or text has a say in it, but for the two steps that have no span of their own
+//! ([`AWAITING_RENDEZVOUS`], [`SOLVING`]). The network tests notice when a new version of the crates changes any
 //! of this.
 
 use std::fmt;
@@ -33,6 +33,8 @@ use crate::failure::Failure;
 const SOURCE: &str = "tor_hsclient";
 /// How tor-hsclient's message ends when it begins to wait for RENDEZVOUS2; that step has no span.
 const AWAITING_RENDEZVOUS: &str = "awaiting rendezvous completion";
+/// How its message begins when it begins to solve a puzzle; nor has that one.
+const SOLVING: &str = "beginning solve";
 
 tokio::task_local! {
     /// The attempt that the running task works for.
@@ -59,7 +61,7 @@ pub(crate) struct Evidence {
 
 struct Inner {
     findings: Findings,
-    /// When the current stage was entered.
+    /// When something was seen last.
     since: Instant,
     /// Ends the task that does the work.
     work: Option<AbortHandle>,
@@ -114,11 +116,16 @@ impl Evidence {
         }
     }
 
-    /// Waits until the findings prove the outcome, whatever else would still be tried.
+    /// The outcome, if the findings prove it, whatever else would still be tried.
+    pub(crate) fn proven(&self) -> Option<Failure> {
+        self.lock().findings.conclusion()
+    }
+
+    /// Waits until the findings prove the outcome.
     pub(crate) async fn conclusion(&self) -> Failure {
         let mut changes = self.changed.subscribe();
         loop {
-            if let Some(failure) = self.lock().findings.conclusion() {
+            if let Some(failure) = self.proven() {
                 return failure;
             }
             // The sender lives in `self`.
@@ -156,23 +163,22 @@ impl Evidence {
             }
     }
 
-    /// The step it is in.
-    pub(crate) fn stage(&self) -> Stage {
-        self.lock().findings.stage
+    /// The furthest step it has been in.
+    pub(crate) fn furthest(&self) -> Stage {
+        self.lock().findings.furthest
     }
 
-    /// How long nothing has moved.
-    pub(crate) fn stalled_for(&self) -> Duration {
-        self.lock().since.elapsed()
+    /// Whether nothing has moved for this long. Solving a puzzle takes its time, and no other line
+    /// would be faster.
+    pub(crate) fn stands_still(&self, long: Duration) -> bool {
+        let inner = self.lock();
+        inner.findings.stage != Stage::Puzzle && inner.since.elapsed() >= long
     }
 
     fn update(&self, change: impl FnOnce(&mut Findings)) {
         let mut inner = self.lock();
-        let before = inner.findings.stage;
         change(&mut inner.findings);
-        if inner.findings.stage != before {
-            inner.since = Instant::now();
-        }
+        inner.since = Instant::now();
         drop(inner);
         self.changed.send_modify(|n| *n += 1);
     }
@@ -216,8 +222,8 @@ impl<S: Subscriber> Layer<S> for EvidenceLayer {
         let Some(evidence) = working() else { return };
         let mut seen = Seen::default();
         event.record(&mut seen);
-        if seen.awaiting_rendezvous {
-            evidence.update(|findings| findings.enter(Stage::Acknowledged));
+        if let Some(stage) = seen.stage {
+            evidence.update(|findings| findings.enter(stage));
         }
         if let Some(clue) = seen.descriptor {
             evidence.update(|findings| findings.descriptor.push(clue));
@@ -233,7 +239,7 @@ impl<S: Subscriber> Layer<S> for EvidenceLayer {
 struct Seen {
     descriptor: Option<DescriptorClue>,
     rendezvous: Option<RendezvousClue>,
-    awaiting_rendezvous: bool,
+    stage: Option<Stage>,
 }
 
 impl Visit for Seen {
@@ -247,7 +253,12 @@ impl Visit for Seen {
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == "message" {
-            self.awaiting_rendezvous = format!("{value:?}").ends_with(AWAITING_RENDEZVOUS);
+            let message = format!("{value:?}");
+            if message.ends_with(AWAITING_RENDEZVOUS) {
+                self.stage = Some(Stage::Acknowledged);
+            } else if message.starts_with(SOLVING) {
+                self.stage = Some(Stage::Puzzle);
+            }
         }
     }
 }

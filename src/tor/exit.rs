@@ -19,21 +19,19 @@ use tracing::debug;
 use super::Directory;
 use super::border::{self, StreamError};
 use super::runtime::TorRuntime;
+use crate::config::ExitTimeouts;
 use crate::failure::Failure;
 use crate::isolation::Isolation;
 use crate::policy::Family;
 
-/// How long an exit may take to answer, for each try in turn (C tor: 10, 10, then 15 seconds).
-const PATIENCE: [Duration; 3] = [
-    Duration::from_secs(10),
-    Duration::from_secs(10),
-    Duration::from_secs(15),
-];
+/// How many exits are asked.
+const TRIES: u32 = 3;
 
 /// Opens streams, and looks up names, through exit relays.
 pub(crate) struct Exits {
     circuits: Arc<CircMgr<TorRuntime>>,
     directory: Directory,
+    timeouts: ExitTimeouts,
     /// Numbers the requests' second and third tries.
     retries: AtomicU64,
 }
@@ -57,10 +55,15 @@ enum Answer {
 }
 
 impl Exits {
-    pub(crate) fn new(circuits: Arc<CircMgr<TorRuntime>>, directory: Directory) -> Exits {
+    pub(crate) fn new(
+        circuits: Arc<CircMgr<TorRuntime>>,
+        directory: Directory,
+        timeouts: ExitTimeouts,
+    ) -> Exits {
         Exits {
             circuits,
             directory,
+            timeouts,
             retries: AtomicU64::new(1),
         }
     }
@@ -122,11 +125,15 @@ impl Exits {
         isolation: &Isolation,
         deadline: Instant,
     ) -> Result<Answer, Failure> {
-        let mut failure = Failure::DeadlinePassed;
-        for (number, patience) in PATIENCE.into_iter().enumerate() {
-            let tunnel = self.circuit(&question, isolation, number, deadline).await?;
-            let until = deadline.min(Instant::now() + patience);
-            failure = match timeout_at(until, question.put(&tunnel)).await {
+        let mut said = None;
+        for number in 0..TRIES {
+            let tunnel = match self.circuit(&question, isolation, number, deadline).await {
+                Ok(tunnel) => tunnel,
+                // What the exit before has said is the better answer.
+                Err(failure) => return Err(said.unwrap_or(failure)),
+            };
+            let until = deadline.min(Instant::now() + self.patience(&question, number));
+            let failure = match timeout_at(until, question.put(&tunnel)).await {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(error)) => {
                     let error = border::of_stream(&error);
@@ -137,21 +144,37 @@ impl Exits {
                 }
                 Err(_) => Failure::ConnectionTimedOut,
             };
+            said = Some(failure);
             if Instant::now() >= deadline {
                 break;
             }
             debug!("an exit could not serve the request: {}", failure.name());
         }
-        Err(failure)
+        Err(said.unwrap_or(Failure::DeadlinePassed))
+    }
+
+    /// How long the exit of this try may take. C tor gives those after the second 15 seconds and not
+    /// 10.
+    fn patience(&self, question: &Question<'_>, number: u32) -> Duration {
+        let patience = match question {
+            Question::Begin { .. } => self.timeouts.connect,
+            Question::Resolve(_) => self.timeouts.resolve,
+            Question::ResolvePtr(_) => self.timeouts.resolve_ptr,
+        };
+        if number < 2 {
+            patience
+        } else {
+            patience * 3 / 2
+        }
     }
 
     /// A circuit to an exit that allows the request; for the second and third try, one that no
-    /// other request uses, and so not the one that failed.
+    /// other request uses.
     async fn circuit(
         &self,
         question: &Question<'_>,
         isolation: &Isolation,
-        number: usize,
+        number: u32,
         deadline: Instant,
     ) -> Result<ClientDataTunnel, Failure> {
         let Some(netdir) = self.directory.timely(deadline).await else {

@@ -45,22 +45,29 @@ pub(crate) struct KeyRing {
 
 impl KeyRing {
     /// Looks for keys in `folder`, if there is one, and in the key store of `client`.
-    pub(crate) fn new(folder: Option<PathBuf>, client: Arc<TorClient<TorRuntime>>) -> KeyRing {
-        KeyRing {
+    pub(crate) fn new(folder: Option<PathBuf>, client: Arc<TorClient<TorRuntime>>) -> Arc<KeyRing> {
+        Arc::new(KeyRing {
             folder,
             client,
             known: Mutex::default(),
-        }
+        })
     }
 
     /// The key for `service`, or the empty set of keys if there is none.
     ///
     /// [`Failure::ClientAuthUnreadable`] if a place where keys are kept cannot be read; the log
     /// says which.
-    pub(crate) fn for_service(
-        &self,
+    pub(crate) async fn for_service(
+        self: &Arc<Self>,
         service: &OnionAddress,
     ) -> Result<HsClientSecretKeys, Failure> {
+        let (ring, service) = (Arc::clone(self), *service);
+        // Files are read: nobody else shall wait for a slow disk.
+        let looked_up = tokio::task::spawn_blocking(move || ring.look_up(&service));
+        looked_up.await.unwrap_or(Err(Failure::Internal))
+    }
+
+    fn look_up(&self, service: &OnionAddress) -> Result<HsClientSecretKeys, Failure> {
         let from_folder = match &self.folder {
             Some(folder) => read_folder(folder).map_err(|error| {
                 warn!(

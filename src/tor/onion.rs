@@ -7,18 +7,17 @@
 
 use std::collections::HashMap;
 use std::pin::pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout, timeout_at};
-use tor_circmgr::ClientOnionServiceDataTunnel as Tunnel;
 use tor_circmgr::IsolationToken;
 use tor_hsclient::{HsClientConnector, HsClientSecretKeys};
 use tor_proto::client::stream::{DataStream, StreamParameters};
 use tracing::debug;
 
 use super::Directory;
-use super::attempt::{Attempt, Circuit, Launcher, Outcome};
+use super::attempt::{Attempt, Circuit, Launcher, Outcome, Tokens};
 use super::border::{self, StreamError};
 use super::keys::KeyRing;
 use super::runtime::TorRuntime;
@@ -26,8 +25,10 @@ use crate::failure::Failure;
 use crate::isolation::Isolation;
 use crate::target::OnionAddress;
 
-/// How often a request tries again because a circuit that looked open was not.
-const MAX_DEAD_CIRCUITS: usize = 3;
+/// How often a request tries again because a circuit was gone when the stream was to be opened. A
+/// service closes the circuit when a stream asks for a port that it does not have, and with it go the
+/// other streams that were being opened.
+const MAX_DEAD_CIRCUITS: usize = 16;
 
 /// How long a service may take to answer on a circuit that was open already, before it is looked for
 /// anew at the same time: its side of the circuit may be gone without a word.
@@ -39,7 +40,7 @@ const FORGET_AFTER: Duration = Duration::from_secs(60 * 60);
 /// Opens streams to onion services.
 pub(crate) struct Onions {
     launcher: Launcher,
-    keys: KeyRing,
+    keys: Arc<KeyRing>,
     records: Mutex<HashMap<OnionAddress, Vec<Record>>>,
 }
 
@@ -47,9 +48,9 @@ pub(crate) struct Onions {
 struct Record {
     isolation: Isolation,
     keys: HsClientSecretKeys,
-    /// What the record is to tor-hsclient: an isolation of its own, so that its bookkeeping and ours
+    /// What the record is to tor-hsclient: isolations of its own, so that its bookkeeping and ours
     /// cannot disagree on who shares what.
-    token: IsolationToken,
+    tokens: Tokens,
     attempt: Option<Attempt>,
     used: Instant,
 }
@@ -65,15 +66,13 @@ struct Wanted<'a> {
 }
 
 impl Onions {
-    /// `limit` is how long one attempt may go on.
     pub(crate) fn new(
         connector: HsClientConnector<TorRuntime>,
         directory: Directory,
-        keys: KeyRing,
-        limit: Duration,
+        keys: Arc<KeyRing>,
     ) -> Onions {
         Onions {
-            launcher: Launcher::new(connector, directory, limit),
+            launcher: Launcher::new(connector, directory),
             keys,
             records: Mutex::default(),
         }
@@ -87,7 +86,7 @@ impl Onions {
         isolation: &Isolation,
         deadline: Instant,
     ) -> Result<DataStream, Failure> {
-        let keys = &self.keys.for_service(service)?;
+        let keys = &self.keys.for_service(service).await?;
         let wanted = Wanted {
             service,
             port,
@@ -98,7 +97,7 @@ impl Onions {
         for _ in 0..MAX_DEAD_CIRCUITS {
             let circuit = self.circuit(wanted).await?;
             let opened = if circuit.fresh {
-                wanted.begin(&circuit.tunnel).await
+                wanted.begin(&circuit).await
             } else {
                 self.begin_on_open_circuit(wanted, &circuit).await
             };
@@ -111,7 +110,7 @@ impl Onions {
                 Err(other) => return Err(other.failure()),
             }
         }
-        Err(Failure::RendezvousFailed)
+        Err(Failure::CircuitDestroyed)
     }
 
     /// Opens a stream on a circuit that was open already; if there is no answer for a while, on a
@@ -121,7 +120,7 @@ impl Onions {
         wanted: Wanted<'_>,
         circuit: &Circuit,
     ) -> Result<DataStream, StreamError> {
-        let mut here = pin!(wanted.begin(&circuit.tunnel));
+        let mut here = pin!(wanted.begin(circuit));
         if let Ok(opened) = timeout(PATIENCE, &mut here).await {
             return opened;
         }
@@ -129,7 +128,7 @@ impl Onions {
         self.retire(wanted.service, circuit.token);
         let anew = async {
             let circuit = self.circuit(wanted).await.map_err(StreamError::Failed)?;
-            wanted.begin(&circuit.tunnel).await
+            wanted.begin(&circuit).await
         };
         let mut anew = pin!(anew);
         tokio::select! {
@@ -138,27 +137,21 @@ impl Onions {
                 Err(StreamError::CircuitGone | StreamError::Failed(_)) => anew.await,
                 opened => opened,
             },
-            opened = &mut anew => opened,
+            opened = &mut anew => match opened {
+                // The way to the service failed, which says nothing of the service.
+                Err(StreamError::Failed(failure)) if !failure.blames_the_service() => here.await,
+                opened => opened,
+            },
         }
     }
 
     /// Waits for a circuit to the service.
     async fn circuit(&self, wanted: Wanted<'_>) -> Result<Circuit, Failure> {
-        loop {
-            let attempt = self.join_or_launch(wanted);
-            match timeout_at(wanted.deadline, attempt.ended()).await {
-                Ok(Outcome::Circuit(circuit)) => {
-                    self.adopt(wanted, &circuit);
-                    return Ok(circuit);
-                }
-                Ok(Outcome::Failed(failure)) => return Err(failure),
-                // Its time was up. If ours is not, a new one may do better.
-                Ok(Outcome::Expired(failure)) if Instant::now() >= wanted.deadline => {
-                    return Err(failure);
-                }
-                Ok(Outcome::Expired(_)) => {}
-                Err(_) => return Err(attempt.verdict_so_far()),
-            }
+        let attempt = self.join_or_launch(wanted);
+        match timeout_at(wanted.deadline, attempt.ended()).await {
+            Ok(Outcome::Circuit(circuit)) => Ok(circuit),
+            Ok(Outcome::Failed(failure)) => Err(failure),
+            Err(_) => Err(attempt.verdict_so_far()),
         }
     }
 
@@ -184,7 +177,7 @@ impl Onions {
                 records.push(Record {
                     isolation: wanted.isolation.clone(),
                     keys: wanted.keys.clone(),
-                    token: IsolationToken::new(),
+                    tokens: std::array::from_fn(|_| IsolationToken::new()),
                     attempt: None,
                     used: now,
                 });
@@ -193,45 +186,50 @@ impl Onions {
             }
         };
         record.used = now;
-        if let Some(running) = record.attempt.as_ref().filter(|a| a.is_running()) {
-            running.nudge();
-            return running.clone();
+        if let Some(attempt) = &record.attempt {
+            if attempt.is_running() {
+                attempt.join(wanted.deadline);
+                return attempt.clone();
+            }
+            if let Some(circuit) = attempt.found() {
+                record.put_first(circuit.token);
+            }
         }
-        let attempt = self
-            .launcher
-            .launch(*wanted.service, wanted.keys.clone(), record.token);
+        let attempt = self.launcher.launch(
+            *wanted.service,
+            wanted.keys.clone(),
+            record.tokens,
+            wanted.deadline,
+        );
         record.attempt = Some(attempt.clone());
         attempt
-    }
-
-    /// Has the next request use the circuit that an attempt found: it may have come on another token
-    /// than the one the attempt began with.
-    fn adopt(&self, wanted: Wanted<'_>, circuit: &Circuit) {
-        let mut all = self.records.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_attempt = all.get_mut(wanted.service).and_then(|records| {
-            records
-                .iter_mut()
-                .find(|record| record.token == circuit.began_with)
-        });
-        if let Some(record) = of_attempt {
-            record.token = circuit.token;
-        }
     }
 
     /// Has the next request look for the service anew.
     fn retire(&self, service: &OnionAddress, token: IsolationToken) {
         let mut all = self.records.lock().unwrap_or_else(PoisonError::into_inner);
-        let records = all.get_mut(service).into_iter().flatten();
-        for record in records.filter(|record| record.token == token) {
-            record.token = IsolationToken::new();
-            record.attempt = None;
+        for record in all.get_mut(service).into_iter().flatten() {
+            if let Some(retired) = record.tokens.iter_mut().find(|t| **t == token) {
+                *retired = IsolationToken::new();
+                record.attempt = None;
+            }
+        }
+    }
+}
+
+impl Record {
+    /// Has the next attempt begin with this token: there is an open circuit on it.
+    fn put_first(&mut self, token: IsolationToken) {
+        if let Some(place) = self.tokens.iter().position(|t| *t == token) {
+            self.tokens[..=place].rotate_right(1);
         }
     }
 }
 
 impl Wanted<'_> {
     /// Opens a stream on a circuit.
-    async fn begin(&self, tunnel: &Tunnel) -> Result<DataStream, StreamError> {
+    async fn begin(&self, circuit: &Circuit) -> Result<DataStream, StreamError> {
+        let tunnel = circuit.tunnel().ok_or(StreamError::CircuitGone)?;
         // Onion services are told the port alone (rend-spec-v3, "Handling a BEGIN message").
         let mut parameters = StreamParameters::default();
         parameters.suppress_hostname().suppress_begin_flags();

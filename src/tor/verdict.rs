@@ -41,28 +41,15 @@ pub(crate) enum RendezvousClue {
     NoRendezvousCircuit,
     /// The rendezvous point did not answer in time, or refused.
     NotEstablished,
-    /// No circuit to the introduction point: in time, or at all.
-    NoIntroductionCircuit {
-        /// Number of the introduction point in the descriptor.
-        point: usize,
-        /// Whether time ran out, and nothing broke.
-        timed_out: bool,
-    },
-    /// The circuit broke before the introduction was acknowledged.
-    IntroductionBroken {
-        /// Number of the introduction point in the descriptor.
-        point: usize,
-    },
+    /// No circuit to the introduction point, or it broke before the introduction was acknowledged.
+    IntroductionBroken,
     /// The introduction point does not know the service (any more).
     IntroductionRefused {
         /// Number of the introduction point in the descriptor.
         point: usize,
     },
-    /// The introduction point did not answer in time.
-    IntroductionTimedOut {
-        /// Number of the introduction point in the descriptor.
-        point: usize,
-    },
+    /// The introduction point was not reached, or did not answer, in time.
+    IntroductionTimedOut,
     /// The introduction was acknowledged, and the rendezvous not completed: in time, at all, or
     /// with the right keys.
     NotCompleted,
@@ -82,6 +69,8 @@ pub(crate) enum Stage {
     Fetching,
     /// Establishing a rendezvous point.
     Rendezvous,
+    /// Solving the puzzle of a service that is under attack.
+    Puzzle,
     /// Reaching an introduction point and asking it to pass the introduction on.
     Introduction,
     /// The introduction was acknowledged; waiting for the service at the rendezvous point.
@@ -92,6 +81,8 @@ pub(crate) enum Stage {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Findings {
     pub(crate) stage: Stage,
+    /// The furthest step it has been in.
+    pub(crate) furthest: Stage,
     /// Whether a directory was asked for the descriptor.
     pub(crate) fetched: bool,
     pub(crate) descriptor: Vec<DescriptorClue>,
@@ -106,6 +97,7 @@ impl Findings {
     /// Notes that a step has begun.
     pub(crate) fn enter(&mut self, stage: Stage) {
         self.stage = stage;
+        self.furthest = self.furthest.max(stage);
         self.fetched |= stage == Stage::Fetching;
     }
 
@@ -144,15 +136,11 @@ impl Findings {
         self.beside_earlier(self.verdict_of_this_round())
     }
 
-    /// The outcome of this round, unless the round before says more: that the directories could not
-    /// be asked again takes nothing from what was seen.
+    /// The outcome of this round, unless the round before says more: that the service could not be
+    /// tried again takes nothing from what was seen.
     pub(crate) fn beside_earlier(&self, failure: Failure) -> Failure {
-        let says_little = matches!(
-            failure,
-            Failure::DirectoriesUnreachable | Failure::DirectoriesTimedOut | Failure::NoCircuit
-        );
         match self.earlier {
-            Some(earlier) if says_little => earlier,
+            Some(earlier) if self.furthest < Stage::Introduction => more_telling(earlier, failure),
             _ => failure,
         }
     }
@@ -172,14 +160,39 @@ impl Findings {
                 answers.push(DescriptorClue::TimedOut);
                 return of_descriptor(&answers);
             }
-            Stage::Rendezvous => tries.push(RendezvousClue::NotEstablished),
-            Stage::Introduction => {
-                // No point of the descriptor has this number; only the kind of clue matters.
-                tries.push(RendezvousClue::IntroductionTimedOut { point: usize::MAX });
+            // Nothing but circuits that could not be built: there is no point in blaming anybody.
+            Stage::Rendezvous
+                if !tries.is_empty()
+                    && tries
+                        .iter()
+                        .all(|c| *c == RendezvousClue::NoRendezvousCircuit) => {}
+            Stage::Rendezvous | Stage::Puzzle | Stage::Introduction => {
+                tries.push(RendezvousClue::IntroductionTimedOut);
             }
             Stage::Acknowledged => tries.push(RendezvousClue::NotCompleted),
         }
         of_rendezvous(&tries)
+    }
+}
+
+/// Of two outcomes of the same request, the one that says more about the service.
+pub(crate) fn more_telling(one: Failure, other: Failure) -> Failure {
+    use Failure as F;
+    let weight = |failure| match failure {
+        F::ClientAuthWrong | F::ClientAuthMissing => 8,
+        F::DescriptorNotFound => 7,
+        F::RendezvousFailed => 6,
+        F::IntroductionFailed => 5,
+        F::IntroductionTimedOut => 4,
+        F::DescriptorInvalid => 3,
+        F::ClockSkewed => 2,
+        F::DirectoriesUnreachable | F::DirectoriesTimedOut => 1,
+        _ => 0,
+    };
+    if weight(other) > weight(one) {
+        other
+    } else {
+        one
     }
 }
 
@@ -221,17 +234,8 @@ pub(crate) fn of_rendezvous(clues: &[RendezvousClue]) -> Failure {
     for clue in clues {
         match clue {
             R::NotCompleted => return Failure::RendezvousFailed,
-            R::IntroductionTimedOut { .. }
-            | R::NoIntroductionCircuit {
-                timed_out: true, ..
-            } => {
-                points_tried = true;
-            }
-            R::NoIntroductionCircuit {
-                timed_out: false, ..
-            }
-            | R::IntroductionBroken { .. }
-            | R::IntroductionRefused { .. } => {
+            R::IntroductionTimedOut => points_tried = true,
+            R::IntroductionBroken | R::IntroductionRefused { .. } => {
                 points_tried = true;
                 points_timed_out = false;
             }
@@ -293,19 +297,11 @@ mod tests {
     #[test]
     fn the_furthest_step_tells_most() {
         let refused = R::IntroductionRefused { point: 0 };
-        let silent = R::IntroductionTimedOut { point: 1 };
-        let no_way = R::NoIntroductionCircuit {
-            point: 2,
-            timed_out: true,
-        };
-        let broken = R::NoIntroductionCircuit {
-            point: 2,
-            timed_out: false,
-        };
+        let silent = R::IntroductionTimedOut;
+        let broken = R::IntroductionBroken;
         let cases: &[(&[R], Failure)] = &[
             (&[refused; 3], Failure::IntroductionFailed),
             (&[silent, silent], Failure::IntroductionTimedOut),
-            (&[silent, no_way], Failure::IntroductionTimedOut),
             (&[silent, broken], Failure::IntroductionFailed),
             (&[silent, refused], Failure::IntroductionFailed),
             (
@@ -336,7 +332,8 @@ mod tests {
         };
         assert_eq!(at(Stage::Asked), Failure::DirectoriesTimedOut);
         assert_eq!(at(Stage::Fetching), Failure::DirectoriesTimedOut);
-        assert_eq!(at(Stage::Rendezvous), Failure::RendezvousFailed);
+        assert_eq!(at(Stage::Rendezvous), Failure::IntroductionTimedOut);
+        assert_eq!(at(Stage::Puzzle), Failure::IntroductionTimedOut);
         assert_eq!(at(Stage::Introduction), Failure::IntroductionTimedOut);
         assert_eq!(at(Stage::Acknowledged), Failure::RendezvousFailed);
     }
@@ -355,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn directories_that_cannot_be_asked_again_hide_nothing() {
+    fn a_second_round_that_gets_nowhere_hides_nothing() {
         let mut findings = Findings {
             earlier: Some(Failure::IntroductionFailed),
             ..Findings::default()
@@ -367,6 +364,18 @@ mod tests {
         // What the directories did say is newer.
         let gone = findings.beside_earlier(Failure::DescriptorNotFound);
         assert_eq!(gone, Failure::DescriptorNotFound);
+        findings.enter(Stage::Rendezvous);
+        assert_eq!(findings.verdict_so_far(), Failure::IntroductionFailed);
+        findings.enter(Stage::Acknowledged);
+        assert_eq!(findings.verdict_so_far(), Failure::RendezvousFailed);
+    }
+
+    #[test]
+    fn circuits_that_cannot_be_built_blame_nobody() {
+        let mut findings = Findings::default();
+        findings.note(R::NoRendezvousCircuit);
+        findings.enter(Stage::Rendezvous);
+        assert_eq!(findings.verdict_so_far(), Failure::NoCircuit);
     }
 
     #[test]
@@ -393,7 +402,7 @@ mod tests {
     fn a_point_that_failed_otherwise_may_still_answer() {
         let mut findings = Findings::default();
         findings.note(R::IntroductionRefused { point: 0 });
-        findings.note(R::IntroductionTimedOut { point: 1 });
+        findings.note(R::IntroductionTimedOut);
         findings.note(R::IntroductionRefused { point: 0 });
         assert_eq!(findings.conclusion(), None);
     }
