@@ -6,10 +6,12 @@
 //! before the service went away, or came back, would be waited for until the end. To tor-hsclient
 //! each line is an isolation token of its own.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use futures::future::{AbortHandle, Aborted, abortable};
 use futures::stream::FuturesUnordered;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -32,8 +34,9 @@ use crate::target::OnionAddress;
 /// new request comes to wait for it. A sound rendezvous is done in a few seconds.
 const STALLED: Duration = Duration::from_secs(10);
 /// How long the newest of several may stand still when no new request comes.
-const STALLED_AGAIN: Duration = Duration::from_secs(30);
-/// How many lines an attempt follows at the most.
+const STALLED_AGAIN: Duration = Duration::from_secs(15);
+/// How many lines an attempt follows at once. The first is followed to its end; the others make room
+/// for newer ones.
 pub(super) const LINES: usize = 3;
 /// An attempt goes on for this long even if nobody waits: who asks again finds it further along.
 const LEAST_LIFE: Duration = Duration::from_secs(120);
@@ -86,8 +89,9 @@ impl Circuit {
 
 /// How far the lines of an attempt have got, for those who wait.
 struct Progress {
-    /// The evidence of each line's current round; in the order in which they were begun.
-    lines: Mutex<Vec<Arc<Evidence>>>,
+    /// The evidence of each line's current round, by the number of the line; and the number of the
+    /// line that was begun last.
+    lines: Mutex<(Vec<Arc<Evidence>>, usize)>,
     /// When the last of those who wait will have gone.
     until: Mutex<Instant>,
     /// Somebody new waits.
@@ -95,8 +99,32 @@ struct Progress {
 }
 
 impl Progress {
-    fn lines(&self) -> MutexGuard<'_, Vec<Arc<Evidence>>> {
+    fn lines(&self) -> MutexGuard<'_, (Vec<Arc<Evidence>>, usize)> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that a line is begun, in the place of the one that had its number.
+    fn begin(&self, number: usize, evidence: &Arc<Evidence>) {
+        let (lines, newest) = &mut *self.lines();
+        match lines.get_mut(number) {
+            Some(line) => std::mem::replace(line, Arc::clone(evidence)).abandon(),
+            None => lines.push(Arc::clone(evidence)),
+        }
+        *newest = number;
+    }
+
+    /// Notes that a line goes on with a new round.
+    fn go_on(&self, number: usize, evidence: &Arc<Evidence>) {
+        if let Some(line) = self.lines().0.get_mut(number) {
+            *line = Arc::clone(evidence);
+        }
+    }
+
+    /// Ends the work for all lines.
+    fn abandon(&self) {
+        for evidence in &self.lines().0 {
+            evidence.abandon();
+        }
     }
 
     fn until(&self) -> MutexGuard<'_, Instant> {
@@ -105,7 +133,7 @@ impl Progress {
 
     /// What can be said now: the word of the line that has got furthest.
     fn verdict_so_far(&self) -> Failure {
-        let lines = self.lines();
+        let (lines, _) = &*self.lines();
         if let Some(proven) = lines.iter().find_map(|evidence| evidence.proven()) {
             return proven;
         }
@@ -120,14 +148,14 @@ impl Progress {
 
     /// Whether another line should be begun.
     fn stands_still(&self, somebody_new: bool) -> bool {
-        let lines = self.lines();
+        let (lines, newest) = &*self.lines();
         let limit = if somebody_new || lines.len() == 1 {
             STALLED
         } else {
             STALLED_AGAIN
         };
         lines
-            .last()
+            .get(*newest)
             .is_some_and(|newest| newest.stands_still(limit))
     }
 
@@ -253,39 +281,50 @@ impl Shared {
         let begin = |number: usize| {
             // Noted here, so that the line counts before it is polled for the first time.
             let evidence = Evidence::new(None);
-            progress.lines().push(Arc::clone(&evidence));
-            self.line(&service, &keys, tokens[number], number, evidence, progress)
+            progress.begin(number, &evidence);
+            let line = self.line(&service, &keys, tokens[number], number, evidence, progress);
+            abortable(line)
         };
         let mut lines = FuturesUnordered::new();
+        let (line, _) = begin(0);
+        lines.push(line);
+        let mut others: VecDeque<(usize, AbortHandle)> = VecDeque::new();
         let mut failed = None;
-        lines.push(begin(0));
-        let mut begun = 1;
         let outcome = loop {
             tokio::select! {
                 ended = lines.next() => match ended {
-                    Some(Ended { number, result: Ok((tunnel, fresh)), .. }) => {
+                    Some(Ok(Ended { number, result: Ok((tunnel, fresh)), .. })) => {
                         break Outcome::Circuit(Circuit { tunnel, fresh, token: tokens[number] });
                     }
-                    Some(Ended { result: Err(failure), proven, .. }) => {
+                    Some(Ok(Ended { result: Err(failure), proven, .. })) => {
                         let failure = failed.map_or(failure, |f| more_telling(f, failure));
                         failed = Some(failure);
                         if proven || lines.is_empty() {
                             break Outcome::Failed(failure);
                         }
                     }
+                    // It made room for another.
+                    Some(Err(Aborted)) => {}
                     None => break Outcome::Failed(failed.unwrap_or(Failure::Internal)),
                 },
-                () = progress.standstill(), if begun < LINES => {
+                () = progress.standstill() => {
                     debug!("no progress on the way to the onion service; trying another way");
-                    lines.push(begin(begun));
-                    begun += 1;
+                    let number = if others.len() + 1 < LINES {
+                        others.len() + 1
+                    } else {
+                        let Some((number, oldest)) = others.pop_front() else { continue };
+                        oldest.abort();
+                        number
+                    };
+                    let (line, handle) = begin(number);
+                    lines.push(line);
+                    others.push_back((number, handle));
                 }
                 () = progress.end() => break Outcome::Failed(progress.verdict_so_far()),
             }
         };
-        for evidence in &*progress.lines() {
-            evidence.abandon();
-        }
+        drop(lines);
+        progress.abandon();
         outcome
     }
 
@@ -319,7 +358,7 @@ impl Shared {
             }
             debug!("trying the onion service once more with a descriptor fetched anew");
             evidence = Evidence::new(Some(failure));
-            progress.lines()[number] = Arc::clone(&evidence);
+            progress.go_on(number, &evidence);
         }
     }
 

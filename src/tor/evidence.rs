@@ -61,7 +61,7 @@ pub(crate) struct Evidence {
 
 struct Inner {
     findings: Findings,
-    /// When something was seen last.
+    /// When it last got further than before, or a directory answered.
     since: Instant,
     /// Ends the task that does the work.
     work: Option<AbortHandle>,
@@ -168,7 +168,8 @@ impl Evidence {
         self.lock().findings.furthest
     }
 
-    /// Whether nothing has moved for this long. Solving a puzzle takes its time, and no other line
+    /// Whether it has got no further for this long: going round from one introduction point to the
+    /// next, with the same descriptor, is no progress. Solving a puzzle takes its time, and no other line
     /// would be faster.
     pub(crate) fn stands_still(&self, long: Duration) -> bool {
         let inner = self.lock();
@@ -177,8 +178,12 @@ impl Evidence {
 
     fn update(&self, change: impl FnOnce(&mut Findings)) {
         let mut inner = self.lock();
+        let far = |findings: &Findings| (findings.furthest, findings.descriptor.len());
+        let before = far(&inner.findings);
         change(&mut inner.findings);
-        inner.since = Instant::now();
+        if far(&inner.findings) != before {
+            inner.since = Instant::now();
+        }
         drop(inner);
         self.changed.send_modify(|n| *n += 1);
     }

@@ -104,13 +104,15 @@ impl Findings {
     /// Notes that a pair of introduction and rendezvous point has failed.
     pub(crate) fn note(&mut self, clue: RendezvousClue) {
         // The points are tried in turn, and then again from the first: once a point refuses for the
-        // second time, all have been asked.
-        self.refused_by_all = matches!(clue, RendezvousClue::IntroductionRefused { .. })
-            && self.rendezvous.contains(&clue)
+        // second time, and none has done anything else in between, all have been asked.
+        let refused = |c: &&RendezvousClue| matches!(c, RendezvousClue::IntroductionRefused { .. });
+        self.refused_by_all = refused(&&clue)
             && self
                 .rendezvous
                 .iter()
-                .all(|c| matches!(c, RendezvousClue::IntroductionRefused { .. }));
+                .rev()
+                .take_while(refused)
+                .any(|c| *c == clue);
         self.rendezvous.push(clue);
     }
 
@@ -395,6 +397,18 @@ mod tests {
             assert_eq!(findings.conclusion(), None);
         }
         findings.note(R::IntroductionRefused { point: 2 });
+        assert_eq!(findings.conclusion(), Some(Failure::IntroductionFailed));
+    }
+
+    #[test]
+    fn what_was_before_the_service_went_does_not_count() {
+        let mut findings = Findings::default();
+        findings.note(R::NotCompleted);
+        for point in [1, 2, 0] {
+            findings.note(R::IntroductionRefused { point });
+            assert_eq!(findings.conclusion(), None);
+        }
+        findings.note(R::IntroductionRefused { point: 1 });
         assert_eq!(findings.conclusion(), Some(Failure::IntroductionFailed));
     }
 

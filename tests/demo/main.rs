@@ -33,7 +33,10 @@ fn main() -> Result<()> {
         let _ = std::io::stdout().flush();
     };
     step("starting a private Tor network: 3 authorities, 8 relays, all on this computer ...");
-    let network = Network::builder().relays(8).circuit_timeout_ms(Some(2500)).start()?;
+    let network = Network::builder()
+        .relays(8)
+        .circuit_timeout_ms(Some(2500))
+        .start()?;
     step("publishing onion services, and breaking each in its own way ...");
     let folder = tempfile::tempdir()?;
     let stage = Stage::set(&network, &folder.path().join("keys"))?;
@@ -43,7 +46,10 @@ fn main() -> Result<()> {
         ..ClientOptions::default()
     })?;
     step("starting onionport ...");
-    let settings = format!("client_onion_auth_dir = {:?}", stage.keys.display().to_string());
+    let settings = format!(
+        "client_onion_auth_dir = {:?}",
+        stage.keys.display().to_string()
+    );
     let onionport = Onionport::start(&program()?, &network, &settings)?;
     step("asking both for each service, as a SOCKS5 client on a port with ExtendedErrors:");
     println!();
@@ -72,7 +78,9 @@ fn main() -> Result<()> {
             waiting -= 1;
             println!("{}", row(case, said, judged, colours));
             if waiting == 1 {
-                step("(waiting for the slowest; a service that is frozen is known by the deadline)");
+                step(
+                    "(waiting for the slowest; a service that is frozen is known by the deadline)",
+                );
             }
         }
     });
@@ -84,9 +92,16 @@ fn main() -> Result<()> {
 /// The program stands beside the folder of the examples.
 fn program() -> Result<PathBuf> {
     let here = std::env::current_exe()?;
-    let folder = here.parent().and_then(|p| p.parent()).context("no folder")?;
+    let folder = here
+        .parent()
+        .and_then(|p| p.parent())
+        .context("no folder")?;
     let program = folder.join("onionport");
-    anyhow::ensure!(program.exists(), "{} is missing: run scripts/demo", program.display());
+    anyhow::ensure!(
+        program.exists(),
+        "{} is missing: run scripts/demo",
+        program.display()
+    );
     Ok(program)
 }
 
@@ -97,7 +112,11 @@ fn ask(proxy: SocketAddr, case: &Case) -> Said {
 
 fn row(case: &Case, said: Said, judged: Said, colours: bool) -> String {
     let paint = |text: String, colour: u8| {
-        if colours { format!("\x1b[{colour}m{text}\x1b[0m") } else { text }
+        if colours {
+            format!("\x1b[{colour}m{text}\x1b[0m")
+        } else {
+            text
+        }
     };
     let code = |said: Said| said.map_or("--".to_owned(), |(code, _)| format!("{code:02X}"));
     let seconds = |said: Said| said.map_or(String::new(), |(_, s)| format!("{s:.1}"));
@@ -108,7 +127,11 @@ fn row(case: &Case, said: Said, judged: Said, colours: bool) -> String {
     };
     let address = match case.host.len() {
         0..=14 => case.host.clone(),
-        _ => format!("{}...{}", &case.host[..5], &case.host[case.host.len() - 6..]),
+        _ => format!(
+            "{}...{}",
+            &case.host[..5],
+            &case.host[case.host.len() - 6..]
+        ),
     };
     let same = said.map(|s| s.0) == judged.map(|s| s.0);
     format!(

@@ -1,5 +1,6 @@
 //! What the tests have in common.
 
+pub mod c_tor;
 pub mod client;
 pub mod hex;
 pub mod process;

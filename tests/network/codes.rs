@@ -35,7 +35,10 @@ struct Line {
 
 #[test]
 fn every_failure_has_its_code_with_and_without_extended_errors() -> Result<()> {
-    let network = Network::builder().relays(8).circuit_timeout_ms(Some(2500)).start()?;
+    let network = Network::builder()
+        .relays(8)
+        .circuit_timeout_ms(Some(2500))
+        .start()?;
     let folder = tempfile::tempdir()?;
     let stage = Stage::set(&network, &folder.path().join("keys"))?;
     let judge = network.c_tor_client(ClientOptions {
@@ -61,7 +64,10 @@ fn every_failure_has_its_code_with_and_without_extended_errors() -> Result<()> {
                 })
             })
             .collect();
-        threads.into_iter().map(|t| t.join().expect("no panic")).collect::<Result<_>>()
+        threads
+            .into_iter()
+            .map(|t| t.join().expect("no panic"))
+            .collect::<Result<_>>()
     })?;
 
     println!(
@@ -78,31 +84,55 @@ fn every_failure_has_its_code_with_and_without_extended_errors() -> Result<()> {
 }
 
 impl Line {
-    fn of(case: &Case, onionport: &Onionport, judge: SocketAddr, plain: SocketAddr) -> Result<Line> {
+    fn of(
+        case: &Case,
+        onionport: &Onionport,
+        judge: SocketAddr,
+        plain: SocketAddr,
+    ) -> Result<Line> {
         std::thread::scope(|scope| {
             // C tor is asked at the same time; it shares nothing with onionport.
-            let judged = scope.spawn(|| Ok::<_, anyhow::Error>((ask(judge, case)?, ask(plain, case)?)));
+            let judged =
+                scope.spawn(|| Ok::<_, anyhow::Error>((ask(judge, case)?, ask(plain, case)?)));
             let first = ask(onionport.extended(), case)?;
             let again = ask(onionport.extended(), case)?;
-            let threads: Vec<_> =
-                (0..AT_ONCE).map(|_| scope.spawn(|| ask(onionport.extended(), case))).collect();
+            let threads: Vec<_> = (0..AT_ONCE)
+                .map(|_| scope.spawn(|| ask(onionport.extended(), case)))
+                .collect();
             let at_once = threads
                 .into_iter()
                 .map(|thread| thread.join().expect("no panic"))
                 .collect::<Result<_>>()?;
             let plain = ask(onionport.plain(), case)?;
             let (judge, judge_plain) = judged.join().expect("no panic")?;
-            Ok(Line { first, again, at_once, plain, judge, judge_plain })
+            Ok(Line {
+                first,
+                again,
+                at_once,
+                plain,
+                judge,
+                judge_plain,
+            })
         })
     }
 
     /// The slowest of those that asked at once.
     fn slowest(&self) -> f32 {
-        self.at_once.iter().map(|said| said.seconds).fold(0.0, f32::max)
+        self.at_once
+            .iter()
+            .map(|said| said.seconds)
+            .fold(0.0, f32::max)
     }
 
     fn show(&self, case: &Case) -> String {
-        let Line { first, again, plain, judge, judge_plain, .. } = self;
+        let Line {
+            first,
+            again,
+            plain,
+            judge,
+            judge_plain,
+            ..
+        } = self;
         let show = |said: &Said| format!("{:02X} {:5.1}", said.code, said.seconds);
         format!(
             "{:36}| {} {} {AT_ONCE}x{:5.1} | {} | {} | {}",
@@ -139,9 +169,15 @@ impl Line {
             check("C tor's plain port", &self.judge_plain, plain);
         }
         let limit = (LIMIT + Duration::from_secs(2)).as_secs_f32();
-        for said in [&self.first, &self.again, &self.plain].into_iter().chain(&self.at_once) {
+        for said in [&self.first, &self.again, &self.plain]
+            .into_iter()
+            .chain(&self.at_once)
+        {
             if said.seconds > limit {
-                wrong.push(format!("{}: an answer took {:.1} s", case.broken, said.seconds));
+                wrong.push(format!(
+                    "{}: an answer took {:.1} s",
+                    case.broken, said.seconds
+                ));
             }
         }
         wrong
@@ -151,5 +187,8 @@ impl Line {
 fn ask(proxy: SocketAddr, case: &Case) -> Result<Said> {
     let SocksReply { code, elapsed, .. } =
         socks5_connect(proxy, &case.host, case.port, patience(LIMIT))?;
-    Ok(Said { code, seconds: elapsed.as_secs_f32() })
+    Ok(Said {
+        code,
+        seconds: elapsed.as_secs_f32(),
+    })
 }

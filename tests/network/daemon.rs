@@ -40,9 +40,17 @@ impl Onionport {
         let mut child = Command::new(program)
             .arg("-c")
             .arg(&config)
-            .args(["--socks-port", "auto ExtendedErrors", "--socks-port", "auto"])
+            .args([
+                "--socks-port",
+                "auto ExtendedErrors",
+                "--socks-port",
+                "auto",
+            ])
             // tor_netdir complains every second that so small a network has too few guards.
-            .args(["-l", "info,onionport=debug,tor_hsclient=debug,tor_netdir=error"])
+            .args([
+                "-l",
+                "info,onionport=debug,tor_hsclient=debug,tor_netdir=error",
+            ])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(File::create(&log)?)
@@ -50,7 +58,13 @@ impl Onionport {
             .with_context(|| format!("cannot start {}", program.display()))?;
         let lines = lines_of(child.stdout.take().context("no standard output")?);
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut started = Onionport { child, extended: nowhere, plain: nowhere, log, folder };
+        let mut started = Onionport {
+            child,
+            extended: nowhere,
+            plain: nowhere,
+            log,
+            folder,
+        };
         started.extended = listening(&lines)?;
         started.plain = listening(&lines)?;
         match next(&lines)?.as_str() {
@@ -90,7 +104,11 @@ impl Drop for Onionport {
             let log = self.log();
             let lines: Vec<&str> = log.lines().collect();
             let last = &lines[lines.len().saturating_sub(LOG_LINES)..];
-            eprintln!("--- end of {}\n{}\n---", self.log.display(), last.join("\n"));
+            eprintln!(
+                "--- end of {}\n{}\n---",
+                self.log.display(),
+                last.join("\n")
+            );
         }
     }
 }
@@ -109,11 +127,15 @@ fn lines_of(output: impl std::io::Read + Send + 'static) -> mpsc::Receiver<Strin
 }
 
 fn next(lines: &mpsc::Receiver<String>) -> Result<String> {
-    lines.recv_timeout(READY_LIMIT).context("onionport did not say it was ready")
+    lines
+        .recv_timeout(READY_LIMIT)
+        .context("onionport did not say it was ready")
 }
 
 fn listening(lines: &mpsc::Receiver<String>) -> Result<SocketAddr> {
     let line = next(lines)?;
-    let address = line.strip_prefix("listening socks ").and_then(|a| a.parse().ok());
+    let address = line
+        .strip_prefix("listening socks ")
+        .and_then(|a| a.parse().ok());
     address.with_context(|| format!("expected `listening socks ADDRESS`, got `{line}`"))
 }

@@ -17,13 +17,20 @@ const SLACK: Duration = Duration::from_secs(2);
 /// On a fresh client every timeout of arti is a multiple of 60 seconds; it would wait for minutes.
 #[test]
 fn a_frozen_service_is_told_by_the_deadline_with_default_timeouts() -> Result<()> {
-    let network = Network::builder().relays(8).circuit_timeout_ms(None).start()?;
+    let network = Network::builder()
+        .relays(8)
+        .circuit_timeout_ms(None)
+        .start()?;
     let server = HttpServer::start(PAGE)?;
     let service = network.service(ServiceOptions::with_port(80, server.address()))?;
     service.freeze()?;
     let judge = network.c_tor_client(ClientOptions::default())?;
     let onionport = Onionport::start(program(), &network, "")?;
-    let ports = [onionport.extended(), onionport.plain(), judge.extended_port()];
+    let ports = [
+        onionport.extended(),
+        onionport.plain(),
+        judge.extended_port(),
+    ];
     let replies = std::thread::scope(|scope| {
         ports
             .map(|port| {
@@ -34,24 +41,37 @@ fn a_frozen_service_is_told_by_the_deadline_with_default_timeouts() -> Result<()
     });
     let [extended, plain, c_tor] = replies;
     let (extended, plain) = (extended?, plain?);
-    show("frozen, default timeouts", &extended, &plain, c_tor.ok().as_ref());
+    show(
+        "frozen, default timeouts",
+        &extended,
+        &plain,
+        c_tor.ok().as_ref(),
+    );
     assert_eq!((extended.code, plain.code), (0xF3, 0x06));
-    assert!(extended.elapsed < DEFAULT_LIMIT + SLACK, "{:?}", extended.elapsed);
+    assert!(
+        extended.elapsed < DEFAULT_LIMIT + SLACK,
+        "{:?}",
+        extended.elapsed
+    );
     Ok(())
 }
 
 #[test]
 fn silent_introduction_points_are_told_from_a_silent_service() -> Result<()> {
     const LIMIT: Duration = Duration::from_secs(60);
-    let network =
-        Network::builder().relays(8).spare_relays(6).circuit_timeout_ms(Some(2500)).start()?;
+    let network = Network::builder()
+        .relays(8)
+        .spare_relays(6)
+        .circuit_timeout_ms(Some(2500))
+        .start()?;
     let server = HttpServer::start(PAGE)?;
     let service = network.service(ServiceOptions {
         intro_points_on_spare_relays: true,
         ..ServiceOptions::with_port(80, server.address())
     })?;
+    // Three for each of two descriptors, some of them for both.
     let points = service.introduction_points()?;
-    assert_eq!(points.len(), 3, "{points:?}");
+    assert!(points.len() >= 3, "{points:?}");
 
     let limit = format!("socks_timeout = {}", LIMIT.as_secs());
     network.freeze_relays(&points[..1])?;
@@ -59,13 +79,20 @@ fn silent_introduction_points_are_told_from_a_silent_service() -> Result<()> {
         // Each time a client that knows nothing yet: the dead point may be the first it tries.
         let onionport = Onionport::start(program(), &network, &limit)?;
         let reply = socks5_connect(onionport.extended(), service.address(), 80, patience(LIMIT))?;
-        assert_eq!(reply.code, 0x00, "one point of three is silent, client {round}");
+        assert_eq!(
+            reply.code, 0x00,
+            "one point of several is silent, client {round}"
+        );
     }
 
     network.freeze_relays(&points)?;
     let onionport = Onionport::start(program(), &network, &limit)?;
     let judge = network.c_tor_client(ClientOptions::default())?;
-    let ports = [onionport.extended(), onionport.plain(), judge.extended_port()];
+    let ports = [
+        onionport.extended(),
+        onionport.plain(),
+        judge.extended_port(),
+    ];
     let replies = std::thread::scope(|scope| {
         ports
             .map(|port| {
@@ -76,7 +103,12 @@ fn silent_introduction_points_are_told_from_a_silent_service() -> Result<()> {
     });
     let [extended, plain, c_tor] = replies;
     let (extended, plain) = (extended?, plain?);
-    show("all introduction points frozen", &extended, &plain, c_tor.ok().as_ref());
+    show(
+        "all introduction points frozen",
+        &extended,
+        &plain,
+        c_tor.ok().as_ref(),
+    );
     assert_eq!((extended.code, plain.code), (0xF7, 0x04));
     assert!(extended.elapsed < LIMIT + SLACK, "{:?}", extended.elapsed);
     Ok(())

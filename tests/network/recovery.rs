@@ -18,7 +18,10 @@ const RENDEZVOUS: &str = "setting up rendezvous point";
 
 /// A network for one test, with short circuit timeouts.
 fn network() -> Result<(Network, HttpServer)> {
-    let network = Network::builder().relays(8).circuit_timeout_ms(Some(2500)).start()?;
+    let network = Network::builder()
+        .relays(8)
+        .circuit_timeout_ms(Some(2500))
+        .start()?;
     Ok((network, HttpServer::start(PAGE)?))
 }
 
@@ -94,7 +97,10 @@ fn a_service_that_stops_answering_on_an_open_circuit_is_looked_for_anew() -> Res
         service.kill();
         service.restart()?;
         let (code, took) = waiting.join().expect("no panic")?;
-        assert_eq!(code, 0x00, "restarted while a client waited, after {took:?}");
+        assert_eq!(
+            code, 0x00,
+            "restarted while a client waited, after {took:?}"
+        );
         println!("restarted while a client waited: 00 {took:.1?}");
         Ok(())
     })
@@ -134,7 +140,10 @@ fn keys_count_from_the_next_request_on_and_authorized_streams_share_a_circuit() 
         assert_eq!(ask(&onionport, &service)?, 0x00, "the right key, again");
     }
     let after = onionport.log().matches(RENDEZVOUS).count();
-    assert_eq!(before, after, "streams to an authorized service share its circuit");
+    assert_eq!(
+        before, after,
+        "streams to an authorized service share its circuit"
+    );
 
     fs::remove_file(file)?;
     assert_eq!(ask(&onionport, &service)?, 0xF4, "the key was taken away");
@@ -147,9 +156,13 @@ fn clients_that_wait_for_the_same_service_share_one_attempt() -> Result<()> {
     let service = network.service(ServiceOptions::with_port(80, server.address()))?;
     let onionport = onionport(&network, "")?;
     let codes: Vec<u8> = std::thread::scope(|scope| {
-        let threads: Vec<_> =
-            (0..10).map(|_| scope.spawn(|| ask(&onionport, &service))).collect();
-        threads.into_iter().map(|t| t.join().expect("no panic")).collect::<Result<_>>()
+        let threads: Vec<_> = (0..10)
+            .map(|_| scope.spawn(|| ask(&onionport, &service)))
+            .collect();
+        threads
+            .into_iter()
+            .map(|t| t.join().expect("no panic"))
+            .collect::<Result<_>>()
     })?;
     assert_eq!(codes, [0; 10]);
     assert_eq!(onionport.log().matches(RENDEZVOUS).count(), 1);

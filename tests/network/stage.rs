@@ -53,15 +53,51 @@ enum Harm {
 
 const SERVICES: &[(&str, Harm, u8, u8, Option<(u8, u8)>)] = &[
     ("nothing", Harm::None, 0x00, 0x00, Some((0x00, 0x00))),
-    ("authorized, right key", Harm::NeedsKeyWeHave, 0x00, 0x00, Some((0x00, 0x00))),
-    ("one directory's descriptor damaged", Harm::OneBadHsDir, 0x00, 0x00, None),
-    ("descriptor's signature wrong", Harm::BadSignature, 0xF1, 0x04, Some((0x04, 0x04))),
+    (
+        "authorized, right key",
+        Harm::NeedsKeyWeHave,
+        0x00,
+        0x00,
+        Some((0x00, 0x00)),
+    ),
+    (
+        "one directory's descriptor damaged",
+        Harm::OneBadHsDir,
+        0x00,
+        0x00,
+        None,
+    ),
+    (
+        "descriptor's signature wrong",
+        Harm::BadSignature,
+        0xF1,
+        0x04,
+        Some((0x04, 0x04)),
+    ),
     ("descriptor's body wrong", Harm::BadBody, 0xF1, 0x04, None),
     ("service killed", Harm::Killed, 0xF2, 0x04, None),
     ("service frozen", Harm::Frozen, 0xF3, 0x06, None),
-    ("authorization missing", Harm::NeedsKey, 0xF4, 0x01, Some((0xF4, 0x01))),
-    ("authorization wrong", Harm::NeedsAnotherKey, 0xF5, 0x01, Some((0xF5, 0x01))),
-    ("authorization revoked", Harm::RevokesOurKey, 0xF5, 0x01, Some((0xF5, 0x01))),
+    (
+        "authorization missing",
+        Harm::NeedsKey,
+        0xF4,
+        0x01,
+        Some((0xF4, 0x01)),
+    ),
+    (
+        "authorization wrong",
+        Harm::NeedsAnotherKey,
+        0xF5,
+        0x01,
+        Some((0xF5, 0x01)),
+    ),
+    (
+        "authorization revoked",
+        Harm::RevokesOurKey,
+        0xF5,
+        0x01,
+        Some((0xF5, 0x01)),
+    ),
 ];
 
 impl Stage {
@@ -78,10 +114,17 @@ impl Stage {
                 Harm::NeedsKeyWeHave | Harm::RevokesOurKey => vec![ours.public()],
                 _ => Vec::new(),
             };
-            let options =
-                ServiceOptions { authorized, ..ServiceOptions::with_port(80, server.address()) };
+            let options = ServiceOptions {
+                authorized,
+                ..ServiceOptions::with_port(80, server.address())
+            };
             let service = network.service(options)?;
-            let name = service.address().split('.').next().unwrap_or_default().to_owned();
+            let name = service
+                .address()
+                .split('.')
+                .next()
+                .unwrap_or_default()
+                .to_owned();
             match harm {
                 Harm::NeedsKeyWeHave | Harm::NeedsAnotherKey => {
                     ours.write_to(keys, &name, service.address())?;
@@ -91,7 +134,11 @@ impl Stage {
                     service.set_authorized(&[theirs.public()])?;
                 }
                 Harm::BadSignature => {
-                    network.corrupt_descriptor(&service, Corruption::Signature, Where::EveryHsDir)?;
+                    network.corrupt_descriptor(
+                        &service,
+                        Corruption::Signature,
+                        Where::EveryHsDir,
+                    )?;
                 }
                 Harm::BadBody => {
                     network.corrupt_descriptor(&service, Corruption::Body, Where::EveryHsDir)?;
@@ -134,29 +181,134 @@ impl Stage {
             })
             .collect();
         let mut add = |broken, host: String, port, extended, plain, judge| {
-            cases.push(Case { broken, host, port, extended, plain, judge });
+            cases.push(Case {
+                broken,
+                host,
+                port,
+                extended,
+                plain,
+                judge,
+            });
         };
-        add("never published", network.unpublished_address(), 80, 0xF0, 0x04, Some((0xF0, 0x04)));
+        add(
+            "never published",
+            network.unpublished_address(),
+            80,
+            0xF0,
+            0x04,
+            Some((0xF0, 0x04)),
+        );
         let bad = Some((0xF6, 0x01));
-        add("address: checksum", addresses::bad_checksum(&good), 80, 0xF6, 0x01, bad);
-        add("address: too short", addresses::too_short(&good), 80, 0xF6, 0x01, bad);
-        add("address: version 2", addresses::version_two(), 80, 0xF6, 0x01, bad);
-        add("address: no curve point", addresses::not_a_point(), 80, 0xF6, 0x01, None);
-        add("address: second form", addresses::torsion(&good), 80, 0xF6, 0x01, None);
-        add("address: characters behind it", addresses::too_long_alias(&good), 80, 0xF6, 0x01, bad);
+        add(
+            "address: checksum",
+            addresses::bad_checksum(&good),
+            80,
+            0xF6,
+            0x01,
+            bad,
+        );
+        add(
+            "address: too short",
+            addresses::too_short(&good),
+            80,
+            0xF6,
+            0x01,
+            bad,
+        );
+        add(
+            "address: version 2",
+            addresses::version_two(),
+            80,
+            0xF6,
+            0x01,
+            bad,
+        );
+        add(
+            "address: no curve point",
+            addresses::not_a_point(),
+            80,
+            0xF6,
+            0x01,
+            None,
+        );
+        add(
+            "address: second form",
+            addresses::torsion(&good),
+            80,
+            0xF6,
+            0x01,
+            None,
+        );
+        add(
+            "address: characters behind it",
+            addresses::too_long_alias(&good),
+            80,
+            0xF6,
+            0x01,
+            bad,
+        );
         // C tor sends the name to an exit.
-        add("address: dot behind it", format!("{good}."), 80, 0xF6, 0x01, Some((0x04, 0x04)));
-        add("service has no such port", good, 81, 0x05, 0x05, Some((0x05, 0x05)));
+        add(
+            "address: dot behind it",
+            format!("{good}."),
+            80,
+            0xF6,
+            0x01,
+            Some((0x04, 0x04)),
+        );
+        add(
+            "service has no such port",
+            good,
+            81,
+            0x05,
+            0x05,
+            Some((0x05, 0x05)),
+        );
         let exit = server.address().port();
-        add("exit: nothing", "good.test".into(), exit, 0x00, 0x00, Some((0x00, 0x00)));
-        add("exit: no such name", "none.test".into(), 80, 0x04, 0x04, Some((0x04, 0x04)));
+        add(
+            "exit: nothing",
+            "good.test".into(),
+            exit,
+            0x00,
+            0x00,
+            Some((0x00, 0x00)),
+        );
+        add(
+            "exit: no such name",
+            "none.test".into(),
+            80,
+            0x04,
+            0x04,
+            Some((0x04, 0x04)),
+        );
         // The relays' tor answers END MISC to a refused port on loopback.
         let refused = closed.address().port();
-        add("exit: refused", "127.0.0.1".into(), refused, 0x01, 0x01, Some((0x01, 0x01)));
+        add(
+            "exit: refused",
+            "127.0.0.1".into(),
+            refused,
+            0x01,
+            0x01,
+            Some((0x01, 0x01)),
+        );
         // C tor calls this CANT_ATTACH: a general failure.
-        add("exit: policy", "127.0.0.1".into(), 9, 0x02, 0x02, Some((0x01, 0x01)));
+        add(
+            "exit: policy",
+            "127.0.0.1".into(),
+            9,
+            0x02,
+            0x02,
+            Some((0x01, 0x01)),
+        );
         let unresponsive = silent.address().port();
-        add("exit: times out", "127.0.0.1".into(), unresponsive, 0x06, 0x06, None);
+        add(
+            "exit: times out",
+            "127.0.0.1".into(),
+            unresponsive,
+            0x06,
+            0x06,
+            None,
+        );
         Ok(Stage {
             cases,
             _services: services,

@@ -2,12 +2,12 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use super::LIMIT;
@@ -85,6 +85,17 @@ impl Client {
         }
     }
 
+    /// A new connection from this IPv4 address.
+    pub async fn connect_from(ip: IpAddr, place: &Place) -> Self {
+        let Place::Tcp(address) = place else {
+            panic!("{place} has no clients with addresses");
+        };
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind((ip, 0).into()).expect("an address of ours");
+        let connecting = timeout(LIMIT, socket.connect(*address)).await;
+        Client::over(connecting.expect("in time").expect("connected"))
+    }
+
     /// Says bytes, written as hex.
     pub async fn send(&mut self, hex: &str) {
         self.send_bytes(&bytes(hex)).await;
@@ -102,7 +113,9 @@ impl Client {
             self.stream.write_all(bytes).await?;
             self.stream.flush().await
         };
-        timeout(self.limit, sending).await.expect("sending takes too long")
+        timeout(self.limit, sending)
+            .await
+            .expect("sending takes too long")
     }
 
     /// Has no more to say.

@@ -19,7 +19,11 @@ pub fn bytes(fields: &str) -> Vec<u8> {
 pub fn show(bytes: &[u8]) -> String {
     /// More is not looked at by anybody.
     const MOST: usize = 64;
-    let hex: Vec<String> = bytes.iter().take(MOST).map(|b| format!("{b:02x}")).collect();
+    let hex: Vec<String> = bytes
+        .iter()
+        .take(MOST)
+        .map(|b| format!("{b:02x}"))
+        .collect();
     match bytes.len() {
         0 => "nothing".to_owned(),
         n if n > MOST => format!("{} … ({n} bytes)", hex.join(" ")),

@@ -164,9 +164,15 @@ impl Drop for Process {
         let _ = self.child.wait();
         if thread::panicking() {
             eprintln!("--- {}, standard output:", self.name);
-            self.out.complete().iter().for_each(|line| eprintln!("{line}"));
+            self.out
+                .complete()
+                .iter()
+                .for_each(|line| eprintln!("{line}"));
             eprintln!("--- {}, standard error:", self.name);
-            self.err.complete().iter().for_each(|line| eprintln!("{line}"));
+            self.err
+                .complete()
+                .iter()
+                .for_each(|line| eprintln!("{line}"));
             eprintln!("---");
         }
     }

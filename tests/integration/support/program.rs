@@ -1,0 +1,219 @@
+//! The real program, started where it can reach nothing.
+
+use std::fs;
+use std::fs::File;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+use super::client::Place;
+use super::process::{Ended, Process};
+
+/// The program under test.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_onionport");
+
+/// A network whose only directory is a port on loopback at which nobody listens.
+const NO_NETWORK: &str = r#"
+[tor_network]
+authorities.v3idents = ["0123456789ABCDEF0123456789ABCDEF01234567"]
+fallback_caches = [{
+    rsa_identity = "89ABCDEF0123456789ABCDEF0123456789ABCDEF",
+    ed_identity = "qpL/LxLYVEXghU76iG3LsSI/UW7MBpIROZK0AB18560",
+    orports = ["127.0.0.1:1"],
+}]
+"#;
+
+/// A program that is yet to be started: a folder of its own, a configuration file, a command line.
+pub struct Program {
+    folder: TempDir,
+    ports: Vec<String>,
+    proxy: Vec<String>,
+    arguments: Vec<String>,
+    trusting: bool,
+    output: Option<File>,
+    open_files: Option<u32>,
+}
+
+/// The program, with all its ports open; killed when dropped.
+pub struct Daemon {
+    pub process: Process,
+    /// Its ports, in the order in which it named them.
+    pub places: Vec<Place>,
+    /// Its folder, which goes with it.
+    pub folder: TempDir,
+}
+
+/// A folder that nobody else can enter.
+pub fn private_folder() -> TempDir {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    set_mode(folder.path(), 0o700);
+    folder
+}
+
+/// Sets the permissions of a file or folder.
+pub fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("mode set");
+}
+
+impl Program {
+    /// Without ports, and without a network.
+    pub fn offline() -> Self {
+        Program {
+            folder: private_folder(),
+            ports: Vec::new(),
+            proxy: Vec::new(),
+            arguments: Vec::new(),
+            trusting: true,
+            output: None,
+            open_files: None,
+        }
+    }
+
+    /// One more line of `proxy.socks_port`.
+    pub fn port(mut self, line: impl Into<String>) -> Self {
+        self.ports.push(line.into());
+        self
+    }
+
+    /// One more line in the table `[proxy]`.
+    pub fn proxy(mut self, line: impl Into<String>) -> Self {
+        self.proxy.push(line.into());
+        self
+    }
+
+    /// More words on the command line.
+    pub fn arguments(mut self, words: &[&str]) -> Self {
+        self.arguments
+            .extend(words.iter().map(|&word| word.to_owned()));
+        self
+    }
+
+    /// Looks at the permissions of files and folders, as it does for users.
+    pub fn strict(mut self) -> Self {
+        self.trusting = false;
+        self
+    }
+
+    /// Writes its standard output there.
+    pub fn output(mut self, file: File) -> Self {
+        self.output = Some(file);
+        self
+    }
+
+    /// Lets the system give it no more than so many open files.
+    pub fn open_files(mut self, limit: u32) -> Self {
+        self.open_files = Some(limit);
+        self
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Its configuration file, which is written only when it starts.
+    pub fn file(&self) -> PathBuf {
+        self.folder().join("onionport.toml")
+    }
+
+    /// What stands in its configuration file.
+    fn configuration(&self) -> String {
+        let folder = self.folder();
+        let (state, cache) = (folder.join("state"), folder.join("cache"));
+        let mut text = format!("[storage]\nstate_dir = {state:?}\ncache_dir = {cache:?}\n");
+        if self.trusting {
+            text += "[storage.permissions]\ndangerously_trust_everyone = true\n";
+        }
+        text += NO_NETWORK;
+        text += "[proxy]\n";
+        if !self.ports.is_empty() {
+            text += &format!("socks_port = {:?}\n", self.ports);
+        }
+        for line in &self.proxy {
+            text += &format!("{line}\n");
+        }
+        text
+    }
+
+    fn spawn(&self) -> Process {
+        fs::write(self.file(), self.configuration()).expect("written");
+        let mut command = match self.open_files {
+            None => bare(PROGRAM),
+            Some(limit) => {
+                let mut shell = bare("/bin/sh");
+                let script = format!("ulimit -n {limit} && exec \"$0\" \"$@\"");
+                shell.args(["-c", &script, PROGRAM]);
+                shell
+            }
+        };
+        command
+            .env("HOME", self.folder())
+            .arg("-c")
+            .arg(self.file())
+            .args(&self.arguments);
+        if let Some(file) = &self.output {
+            command.stdout(file.try_clone().expect("another handle"));
+        }
+        Process::start("onionport", &mut command)
+    }
+
+    /// Starts it, and waits until all ports of its configuration file are open.
+    pub fn start(self) -> Daemon {
+        let ports = self.ports.len();
+        self.start_with(ports)
+    }
+
+    /// Starts it, and waits until it has named so many ports.
+    pub fn start_with(self, ports: usize) -> Daemon {
+        let process = self.spawn();
+        let places = process.wait_out("line for each port", |lines| {
+            let places: Vec<Place> = lines.iter().filter_map(|line| listening(line)).collect();
+            (places.len() >= ports).then_some(places)
+        });
+        Daemon {
+            process,
+            places,
+            folder: self.folder,
+        }
+    }
+
+    /// Starts it and says nothing about what it does.
+    pub fn launch(self) -> Daemon {
+        Daemon {
+            process: self.spawn(),
+            places: Vec::new(),
+            folder: self.folder,
+        }
+    }
+
+    /// Runs it to its end.
+    pub fn run(&self) -> Ended {
+        self.spawn().wait()
+    }
+}
+
+/// The place in a line `listening socks PLACE`.
+fn listening(line: &str) -> Option<Place> {
+    let place = line.strip_prefix("listening socks ")?;
+    Some(match place.strip_prefix("unix:") {
+        Some(path) => Place::Unix(path.into()),
+        None => Place::Tcp(place.parse().expect("an address and a port")),
+    })
+}
+
+/// A program without arguments or surroundings.
+fn bare(program: &str) -> Command {
+    let mut command = Command::new(program);
+    command.env_clear().stdout(Stdio::piped());
+    command
+}
+
+/// Runs the program to its end with these arguments alone, as in an empty home.
+pub fn run(arguments: &[&str]) -> Ended {
+    let home = private_folder();
+    let mut command = bare(PROGRAM);
+    command.env("HOME", home.path()).args(arguments);
+    Process::start("onionport", &mut command).wait()
+}

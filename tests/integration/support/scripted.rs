@@ -1,0 +1,221 @@
+//! A network that answers as it is told.
+
+use std::collections::HashMap;
+use std::future::pending;
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use onionport::dial::Dial;
+use onionport::failure::Failure;
+use onionport::isolation::Isolation;
+use onionport::policy::Permit;
+use tokio::io::{DuplexStream, ReadHalf, WriteHalf, duplex, split};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, timeout};
+
+use super::LIMIT;
+use super::client::Client;
+
+/// How much a stream holds that nobody reads: little, so that it fills up.
+pub const STREAM_CAPACITY: usize = 1024;
+
+/// What becomes of a request.
+#[derive(Clone, Debug)]
+pub enum Plan {
+    /// It fails.
+    Fail(Failure),
+    /// A stream opens; its far end comes out of [`Scripted::far_end`].
+    Open,
+    /// The same, once [`Scripted::release`] is called.
+    Held,
+    /// It is never answered: not even at its deadline.
+    Never,
+    /// A look-up finds these addresses.
+    Addresses(Vec<IpAddr>),
+    /// A look-up finds these names.
+    Names(Vec<String>),
+}
+
+/// One request, as it reached the network.
+#[derive(Clone, Debug)]
+pub struct Call {
+    pub target: String,
+    pub isolation: Isolation,
+    /// When it was asked.
+    pub at: Instant,
+    pub deadline: Instant,
+}
+
+/// The network.
+pub struct Scripted {
+    /// By target: a host name, an address, or an onion address.
+    plans: HashMap<String, Plan>,
+    calls: Mutex<Vec<Call>>,
+    /// How many requests have no answer yet.
+    running: watch::Sender<usize>,
+    released: watch::Sender<bool>,
+    near: mpsc::UnboundedSender<DuplexStream>,
+    far: tokio::sync::Mutex<mpsc::UnboundedReceiver<DuplexStream>>,
+}
+
+/// Counts a request for as long as it is not dropped.
+struct Running<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Running<'a> {
+    fn new(count: &'a watch::Sender<usize>) -> Self {
+        count.send_modify(|running| *running += 1);
+        Running(count)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|running| *running -= 1);
+    }
+}
+
+impl Scripted {
+    /// A network that knows these targets and no other.
+    pub fn new<T: Into<String>>(plans: impl IntoIterator<Item = (T, Plan)>) -> Self {
+        let (near, far) = mpsc::unbounded_channel();
+        Scripted {
+            plans: plans
+                .into_iter()
+                .map(|(target, plan)| (target.into(), plan))
+                .collect(),
+            calls: Mutex::default(),
+            running: watch::Sender::new(0),
+            released: watch::Sender::new(false),
+            near,
+            far: tokio::sync::Mutex::new(far),
+        }
+    }
+
+    /// All requests so far.
+    pub fn calls(&self) -> Vec<Call> {
+        self.calls
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// The far end of the next stream.
+    pub async fn far_end(&self) -> Client {
+        let mut far = self.far.lock().await;
+        let next = timeout(LIMIT, far.recv()).await;
+        let next = next.expect("no stream was opened");
+        Client::over(next.expect("the sender is ours"))
+    }
+
+    /// Opens the streams that are held.
+    pub fn release(&self) {
+        self.released.send_replace(true);
+    }
+
+    /// Waits until so many requests are without an answer.
+    pub async fn wait_for_running(&self, count: usize) {
+        let mut running = self.running.subscribe();
+        let reached = timeout(LIMIT, running.wait_for(|now| *now == count)).await;
+        if reached.is_err() {
+            panic!(
+                "{} requests are running, not {count}",
+                *self.running.borrow()
+            );
+        }
+    }
+
+    /// Answers one request as planned.
+    async fn answer(&self, target: String, isolation: &Isolation, deadline: Instant) -> Answer {
+        let _running = Running::new(&self.running);
+        let plan = self.plans.get(&target).cloned();
+        let call = Call {
+            target,
+            isolation: isolation.clone(),
+            at: Instant::now(),
+            deadline,
+        };
+        self.calls
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(call);
+        match plan {
+            None => Answer::Failed(Failure::Internal),
+            Some(Plan::Fail(failure)) => Answer::Failed(failure),
+            Some(Plan::Open) => self.open(),
+            Some(Plan::Held) => {
+                let mut released = self.released.subscribe();
+                let _ = released.wait_for(|released| *released).await;
+                self.open()
+            }
+            Some(Plan::Never) => pending().await,
+            Some(Plan::Addresses(addresses)) => Answer::Addresses(addresses),
+            Some(Plan::Names(names)) => Answer::Names(names),
+        }
+    }
+
+    fn open(&self) -> Answer {
+        let (near, far) = duplex(STREAM_CAPACITY);
+        let _ = self.near.send(far);
+        Answer::Stream(near)
+    }
+}
+
+enum Answer {
+    Failed(Failure),
+    Stream(DuplexStream),
+    Addresses(Vec<IpAddr>),
+    Names(Vec<String>),
+}
+
+impl Dial for Scripted {
+    type Reader = ReadHalf<DuplexStream>;
+    type Writer = WriteHalf<DuplexStream>;
+
+    async fn connect(
+        &self,
+        permit: &Permit,
+        isolation: &Isolation,
+        deadline: Instant,
+    ) -> Result<(Self::Reader, Self::Writer), Failure> {
+        let target = match permit {
+            Permit::Onion { service, port } => format!("{service}:{port}"),
+            Permit::Exit { host, port, .. } => format!("{host}:{port}"),
+            other => panic!("asked for a stream with {other:?}"),
+        };
+        match self.answer(target, isolation, deadline).await {
+            Answer::Stream(stream) => Ok(split(stream)),
+            Answer::Failed(failure) => Err(failure),
+            Answer::Addresses(_) | Answer::Names(_) => panic!("the plan is for a look-up"),
+        }
+    }
+
+    async fn resolve(
+        &self,
+        host: &str,
+        isolation: &Isolation,
+        deadline: Instant,
+    ) -> Result<Vec<IpAddr>, Failure> {
+        match self.answer(host.to_owned(), isolation, deadline).await {
+            Answer::Addresses(addresses) => Ok(addresses),
+            Answer::Failed(failure) => Err(failure),
+            Answer::Stream(_) | Answer::Names(_) => panic!("the plan is for something else"),
+        }
+    }
+
+    async fn resolve_ptr(
+        &self,
+        address: IpAddr,
+        isolation: &Isolation,
+        deadline: Instant,
+    ) -> Result<Vec<String>, Failure> {
+        match self.answer(address.to_string(), isolation, deadline).await {
+            Answer::Names(names) => Ok(names),
+            Answer::Failed(failure) => Err(failure),
+            Answer::Stream(_) | Answer::Addresses(_) => panic!("the plan is for something else"),
+        }
+    }
+}
+
+/// How long a request may take in tests that do not say.
+pub const TIMEOUT: Duration = Duration::from_secs(120);

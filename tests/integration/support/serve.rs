@@ -1,0 +1,121 @@
+//! Connections served without a listener and without a network.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use onionport::connection::{Context, Origin, serve};
+use onionport::isolation::SessionGroup;
+use onionport::policy::Rules;
+use onionport::port::PortLine;
+use tokio::io::{duplex, split};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::LIMIT;
+use super::client::Client;
+use super::scripted::{Plan, Scripted, TIMEOUT};
+
+/// A client on this computer.
+pub const V4: Origin = Origin::Ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
+/// The same, over IPv6.
+pub const V6: Origin = Origin::Ip(IpAddr::V6(Ipv6Addr::LOCALHOST));
+
+/// One port, with a network behind it.
+pub struct Port {
+    pub tor: Arc<Scripted>,
+    context: Arc<Context<Scripted>>,
+}
+
+/// A connection that is being served.
+pub struct Served(JoinHandle<()>);
+
+impl Port {
+    /// A port with these flags, before a network with these plans.
+    pub fn new<T: Into<String>>(flags: &str, plans: impl IntoIterator<Item = (T, Plan)>) -> Self {
+        Port::before(Arc::new(Scripted::new(plans)), flags, 0)
+    }
+
+    /// The port of line `number`, with these flags, before a network it may share with others.
+    pub fn before(tor: Arc<Scripted>, flags: &str, number: usize) -> Self {
+        let line: PortLine = format!("9150 {flags}").parse().expect("a good port line");
+        let group = match line.flags.session_group {
+            Some(group) => SessionGroup::Named(group),
+            None => SessionGroup::Port(number),
+        };
+        let rules = Rules {
+            flags: line.flags,
+            allow_local: false,
+        };
+        let context = Context {
+            tor: Arc::clone(&tor),
+            rules,
+            group,
+            timeout: TIMEOUT,
+        };
+        Port {
+            tor,
+            context: Arc::new(context),
+        }
+    }
+
+    /// The same port with another `socks_timeout`.
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        let context = Arc::get_mut(&mut self.context).expect("nobody is served yet");
+        context.timeout = timeout;
+        self
+    }
+
+    /// A client from `origin`; each side buffers up to `capacity` bytes.
+    pub fn client_with(&self, capacity: usize, origin: Origin) -> (Client, Served) {
+        let (near, far) = duplex(capacity);
+        let context = Arc::clone(&self.context);
+        let serving = tokio::spawn(async move {
+            let (reader, writer) = split(near);
+            serve(&context, reader, writer, origin).await;
+        });
+        (Client::over(far), Served(serving))
+    }
+
+    /// A client from `origin`.
+    pub fn client(&self, origin: Origin) -> (Client, Served) {
+        self.client_with(1024, origin)
+    }
+
+    /// A client over a real TCP connection; also its socket.
+    pub async fn tcp_client(&self) -> (TcpStream, Served) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (near, peer) = accepted.expect("accepted");
+        let context = Arc::clone(&self.context);
+        let serving = tokio::spawn(async move {
+            let (reader, writer) = near.into_split();
+            serve(&context, reader, writer, Origin::Ip(peer.ip())).await;
+        });
+        (client.expect("connected"), Served(serving))
+    }
+}
+
+impl Served {
+    /// Waits until the connection is over.
+    pub async fn end(self) {
+        self.end_within(LIMIT).await;
+    }
+
+    /// Waits for at most `limit` until the connection is over.
+    pub async fn end_within(self, limit: Duration) {
+        let ended = timeout(limit, self.0)
+            .await
+            .expect("the connection goes on");
+        ended.expect("no panic");
+    }
+
+    /// Whether the connection is over.
+    pub fn is_over(&self) -> bool {
+        self.0.is_finished()
+    }
+}

@@ -1,0 +1,125 @@
+//! `testnet run`: a private Tor network to try things on, until Ctrl-C.
+
+use std::fs;
+use std::io::{IsTerminal, Read};
+use std::os::unix::fs::FileTypeExt;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::thread;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use testnet::{ClientOptions, HttpServer, Network, NetworkBuilder, ServiceOptions};
+
+/// A private Tor network on loopback.
+#[derive(Parser)]
+#[command(version)]
+struct Options {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start a network, an onion service and a C tor client, say where they are, and end on Ctrl-C, SIGTERM or the end of
+    /// the standard input.
+    Run {
+        /// Relays beside the three authorities.
+        #[arg(long, value_name = "N", default_value_t = 8)]
+        relays: usize,
+        /// Further relays that clients do not use, for introduction points that can be stopped.
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        spare_relays: usize,
+        /// The network's first circuit timeout in milliseconds [default: tor's, a minute].
+        #[arg(long, value_name = "MS")]
+        circuit_timeout: Option<u32>,
+        /// The onion service's virtual port; an HTTP server answers behind it.
+        #[arg(long, value_name = "PORT", default_value_t = 80)]
+        service: u16,
+    },
+}
+
+/// The exit status of a program that a signal ended.
+const INTERRUPTED: i32 = 130;
+
+fn main() -> ExitCode {
+    let Command::Run {
+        relays,
+        spare_relays,
+        circuit_timeout,
+        service,
+    } = Options::parse().command;
+    let builder = Network::builder()
+        .relays(relays)
+        .spare_relays(spare_relays)
+        .circuit_timeout_ms(circuit_timeout);
+    match run(builder, service) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("testnet: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Starts everything, prints one line for each thing, and waits.
+fn run(builder: NetworkBuilder, virtual_port: u16) -> Result<()> {
+    let ready = Arc::new(AtomicBool::new(false));
+    let (end, ended) = channel();
+    watch_signals(end.clone(), Arc::clone(&ready))?;
+
+    let network = builder.start()?;
+    println!("folder {}", network.dir().display());
+    let arti = network.dir().join("arti");
+    let config = network.dir().join("arti.toml");
+    fs::write(&config, network.arti_config(&arti))
+        .context("cannot write the configuration for arti")?;
+    println!("arti-config {}", config.display());
+
+    let server = HttpServer::start("It works.\n")?;
+    let service = network.service(ServiceOptions::with_port(virtual_port, server.address()))?;
+    println!("service {}:{virtual_port}", service.address());
+
+    let client = network.c_tor_client(ClientOptions::default())?;
+    println!("c-tor-extended {}", client.extended_port());
+    println!("c-tor-plain {}", client.plain_port());
+
+    ready.store(true, Ordering::SeqCst);
+    println!("ready");
+    watch_input(end);
+    ended.recv().context("nobody left to say when to end")
+}
+
+/// Tells `end` when a signal comes. Before all is ready the process ends at once instead: its children die with it and
+/// their watcher removes the folder.
+fn watch_signals(end: Sender<()>, ready: Arc<AtomicBool>) -> Result<()> {
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
+    thread::spawn(move || {
+        for _ in signals.forever() {
+            if !ready.load(Ordering::SeqCst) || end.send(()).is_err() {
+                std::process::exit(INTERRUPTED);
+            }
+        }
+    });
+    Ok(())
+}
+
+/// Tells `end` when the standard input ends, if there is somebody at the other side of it: shells give /dev/null to
+/// programs in the background, whose end means nothing.
+fn watch_input(end: Sender<()>) {
+    let stdin = std::io::stdin();
+    let piped = fs::metadata("/proc/self/fd/0")
+        .is_ok_and(|m| m.file_type().is_fifo() || m.file_type().is_socket());
+    if !piped && !stdin.is_terminal() {
+        return;
+    }
+    thread::spawn(move || {
+        // An error is an end, too.
+        let _ = std::io::copy(&mut stdin.lock().take(u64::MAX), &mut std::io::sink());
+        let _ = end.send(());
+    });
+}

@@ -1,0 +1,112 @@
+//! The temporary folder of a network, and the watcher that removes it when we cannot.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+
+use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
+
+use crate::process::{detach_from_terminal, spawn};
+
+/// Unix socket paths hold 107 bytes; this much of it is for the part below the folder.
+const LONGEST_PATH: usize = 70;
+
+/// What the watcher runs. Its standard input ends when we do, however we end; "keep" before that means hands off.
+/// The pause lets the killed `tor` processes go first, or they would put files into a folder being removed.
+const WATCHER: &str = r#"
+read -r word && [ "$word" = keep ] && exit 0
+for try in 1 2 3 4 5 6 7 8 9 10; do
+    [ -e "$1" ] || exit 0
+    sleep 0.2
+    rm -rf -- "$1" 2>/dev/null
+done
+"#;
+
+/// A private temporary folder. It goes when dropped, also when the process is killed; it stays, and its path is printed,
+/// when the thread that drops it is panicking or `TESTNET_KEEP=1` is set.
+#[derive(Debug)]
+pub(crate) struct WorkDir {
+    folder: Mutex<Option<TempDir>>,
+    path: PathBuf,
+    watcher: Mutex<Child>,
+}
+
+impl WorkDir {
+    /// Makes the folder below the system's place for temporary files.
+    pub(crate) fn new() -> Result<Self> {
+        let folder = tempfile::Builder::new()
+            .prefix("testnet-")
+            .tempdir()
+            .context("cannot make a temporary folder")?;
+        let path = folder.path().to_owned();
+        if path.as_os_str().len() > LONGEST_PATH {
+            bail!(
+                "the temporary folder {} has too long a path for sockets below it: set TMPDIR",
+                path.display()
+            );
+        }
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", WATCHER, "testnet-watcher"]).arg(&path);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        detach_from_terminal(&mut command);
+        let watcher = Mutex::new(spawn(command)?);
+        Ok(Self {
+            folder: Mutex::new(Some(folder)),
+            path,
+            watcher,
+        })
+    }
+
+    /// Its path.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes a folder in it that only we can enter, as `tor` insists.
+    pub(crate) fn private_folder(&self, name: &str) -> Result<PathBuf> {
+        let path = self.path.join(name);
+        private_folder(&path)?;
+        Ok(path)
+    }
+}
+
+/// Makes a folder (and those above it) that only we can enter; one that is there already stays.
+pub(crate) fn private_folder(path: &Path) -> Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .with_context(|| format!("cannot make the folder {}", path.display()))
+}
+
+impl Drop for WorkDir {
+    fn drop(&mut self) {
+        let Ok(watcher) = self.watcher.get_mut() else {
+            return;
+        };
+        let Ok(folder) = self.folder.get_mut() else {
+            return;
+        };
+        let keep = std::thread::panicking()
+            || std::env::var_os("TESTNET_KEEP").is_some_and(|v| !v.is_empty() && v != "0");
+        if let Some(folder) = folder.take() {
+            if keep {
+                if let Some(mut stdin) = watcher.stdin.take() {
+                    let _ = stdin.write_all(b"keep\n");
+                }
+                eprintln!("testnet: files kept in {}", folder.keep().display());
+            } else {
+                drop(folder);
+            }
+        }
+        drop(watcher.stdin.take());
+        let _ = watcher.wait();
+    }
+}
