@@ -297,9 +297,12 @@ impl Shared {
                         break Outcome::Circuit(Circuit { tunnel, fresh, token: tokens[number] });
                     }
                     Some(Ok(Ended { result: Err(failure), proven, .. })) => {
+                        if proven {
+                            break Outcome::Failed(failure);
+                        }
                         let failure = failed.map_or(failure, |f| more_telling(f, failure));
                         failed = Some(failure);
-                        if proven || lines.is_empty() {
+                        if lines.is_empty() {
                             break Outcome::Failed(failure);
                         }
                     }

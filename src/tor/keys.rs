@@ -9,6 +9,7 @@
 //! therefore kept for as long as its bytes stay the same.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -177,10 +178,10 @@ fn read_folder_reporting(
         }
         match read_file(&path) {
             Ok((service, secret)) => {
-                if keys.contains_key(&service) {
-                    report(&path, "another file holds a key for the same onion service");
+                if let Entry::Vacant(free) = keys.entry(service) {
+                    free.insert(secret);
                 } else {
-                    keys.insert(service, secret);
+                    report(&path, "another file holds a key for the same onion service");
                 }
             }
             Err(problem) => report(&path, &problem),

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use onionport::failure::Failure;
-use testnet::{ClientOptions, Network, socks5_connect};
+use testnet::{CTor, ClientOptions, Network, socks5_connect};
 
 use daemon::Onionport;
 use stage::{Case, Stage, patience};
@@ -54,33 +54,26 @@ fn main() -> Result<()> {
     step("asking both for each service, as a SOCKS5 client on a port with ExtendedErrors:");
     println!();
     println!(
-        "{:35} {:14} {:>4} {:>6}  {:30} {:>5} {:>6}",
-        "what is broken", "address", "code", "s", "meaning", "C tor", "s"
+        "{:35} {:14} {:>4} {:>6}  {:30} {:>5}  {:>5} {:>6}",
+        "what is broken", "address", "code", "s", "meaning", "plain", "C tor", "s"
     );
 
     std::thread::scope(|scope| {
         let (sender, answers) = mpsc::channel();
         for case in &stage.cases {
             let sender = sender.clone();
-            let (ours, theirs) = (onionport.extended(), judge.extended_port());
+            let (onionport, judge) = (&onionport, &judge);
             scope.spawn(move || {
-                let judged = std::thread::scope(|pair| {
-                    let judged = pair.spawn(|| ask(theirs, case));
-                    let said = ask(ours, case);
-                    (said, judged.join().unwrap_or(None))
-                });
-                let _ = sender.send((case, judged));
+                let _ = sender.send((case, Answers::of(case, onionport, judge)));
             });
         }
         drop(sender);
         let mut waiting = stage.cases.len();
-        for (case, (said, judged)) in answers {
+        for (case, answers) in answers {
             waiting -= 1;
-            println!("{}", row(case, said, judged, colours));
-            if waiting == 1 {
-                step(
-                    "(waiting for the slowest; a service that is frozen is known by the deadline)",
-                );
+            println!("{}", answers.row(case, colours));
+            if waiting == 2 {
+                step("waiting for the slowest two: silence is known by the deadline alone ...");
             }
         }
     });
@@ -110,39 +103,67 @@ fn ask(proxy: SocketAddr, case: &Case) -> Said {
     Some((reply.code, reply.elapsed.as_secs_f32()))
 }
 
-fn row(case: &Case, said: Said, judged: Said, colours: bool) -> String {
-    let paint = |text: String, colour: u8| {
-        if colours {
-            format!("\x1b[{colour}m{text}\x1b[0m")
+/// What was said for one case.
+struct Answers {
+    extended: Said,
+    plain: Said,
+    judge: Said,
+}
+
+impl Answers {
+    /// Asks all three at the same time.
+    fn of(case: &Case, onionport: &Onionport, judge: &CTor) -> Answers {
+        std::thread::scope(|scope| {
+            let plain = scope.spawn(|| ask(onionport.plain(), case));
+            let judge = scope.spawn(|| ask(judge.extended_port(), case));
+            Answers {
+                extended: ask(onionport.extended(), case),
+                plain: plain.join().unwrap_or(None),
+                judge: judge.join().unwrap_or(None),
+            }
+        })
+    }
+
+    fn row(&self, case: &Case, colours: bool) -> String {
+        let paint = |text: String, colour: u8| {
+            if colours {
+                format!("\x1b[{colour}m{text}\x1b[0m")
+            } else {
+                text
+            }
+        };
+        let code = |said: Said| said.map_or("--".to_owned(), |(code, _)| format!("{code:02X}"));
+        let seconds = |said: Said| said.map_or(String::new(), |(_, s)| format!("{s:.1}"));
+        let colour = match self.extended {
+            Some((0, _)) => 32,
+            Some((code, _)) if code == case.extended => 36,
+            _ => 31,
+        };
+        let plain = if self.plain.is_some_and(|(code, _)| code == case.plain) {
+            0
         } else {
-            text
-        }
-    };
-    let code = |said: Said| said.map_or("--".to_owned(), |(code, _)| format!("{code:02X}"));
-    let seconds = |said: Said| said.map_or(String::new(), |(_, s)| format!("{s:.1}"));
-    let colour = match said {
-        Some((0, _)) => 32,
-        Some((code, _)) if code == case.extended => 36,
-        _ => 31,
-    };
-    let address = match case.host.len() {
-        0..=14 => case.host.clone(),
-        _ => format!(
-            "{}...{}",
-            &case.host[..5],
-            &case.host[case.host.len() - 6..]
-        ),
-    };
-    let same = said.map(|s| s.0) == judged.map(|s| s.0);
-    format!(
-        "{:35} {address:14} {} {:>6}  {:30} {} {:>6}",
-        case.broken,
-        paint(format!("{:>4}", code(said)), colour),
-        seconds(said),
-        said.map_or("no answer", |(code, _)| meaning(code, case)),
-        paint(format!("{:>5}", code(judged)), if same { 0 } else { 33 }),
-        seconds(judged),
-    )
+            31
+        };
+        let address = match case.host.len() {
+            0..=14 => case.host.clone(),
+            length => format!("{}...{}", &case.host[..5], &case.host[length - 6..]),
+        };
+        let same = self.extended.map(|s| s.0) == self.judge.map(|s| s.0);
+        format!(
+            "{:35} {address:14} {} {:>6}  {:30} {}  {} {:>6}",
+            case.broken,
+            paint(format!("{:>4}", code(self.extended)), colour),
+            seconds(self.extended),
+            self.extended
+                .map_or("no answer", |(code, _)| meaning(code, case)),
+            paint(format!("{:>5}", code(self.plain)), plain),
+            paint(
+                format!("{:>5}", code(self.judge)),
+                if same { 0 } else { 33 }
+            ),
+            seconds(self.judge),
+        )
+    }
 }
 
 /// The program's own words for a code.

@@ -271,6 +271,46 @@ async fn what_needs_no_network_is_answered_without_it() {
 }
 
 #[tokio::test]
+async fn private_destinations_and_private_answers_are_allowed_each_by_itself() {
+    let general = "05 01 00 01 00000000 0000";
+    let no_address = "05 04 00 00 00000000 0000";
+    let private_answer = "05 00 00 01 0a000001 0000";
+    // Whether destinations are allowed, and answers; what becomes of a CONNECT to 10.0.0.1, of a
+    // RESOLVE that finds 10.0.0.1, and of a RESOLVE_PTR of it.
+    let cases = [
+        (false, false, general, no_address, no_address),
+        (true, false, SUCCEEDED, no_address, no_address),
+        (
+            false,
+            true,
+            general,
+            private_answer,
+            "05 00 00 03 01 61 0000",
+        ),
+    ];
+    for (destinations, answers, connect, resolve, resolve_ptr) in cases {
+        let conversations = [
+            ("05 01 00 01 0a000001 0050", connect),
+            ("05 f0 00 03 0c 676f6f642e6578616d706c65 0000", resolve),
+            ("05 f1 00 01 0a000001 0000", resolve_ptr),
+        ];
+        for (request, reply) in conversations {
+            let plans = [
+                ("10.0.0.1:80", Plan::Open),
+                ("good.example", Plan::Addresses(vec![[10, 0, 0, 1].into()])),
+                ("10.0.0.1", Plan::Names(vec!["a".to_owned()])),
+            ];
+            let port = Port::new("", plans).with_private(destinations, answers);
+            let (mut client, _served) = port.client(V4);
+            client.send(GREETING).await;
+            client.expect("05 00").await;
+            client.send(request).await;
+            client.expect(reply).await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_good_onion_is_forbidden_where_the_port_says_so() {
     let port = Port::new::<&str>("NoOnionTraffic ExtendedErrors", []);
     let (mut client, _served) = port.client(V4);

@@ -341,6 +341,37 @@ async fn a_request_that_the_network_cannot_answer_times_out_with_06_at_the_deadl
 }
 
 #[tokio::test]
+async fn the_address_filter_of_the_configuration_is_heeded() {
+    let onion = socks5_request(1, ONION, 80);
+    let private = socks5_request(1, "10.0.0.1", 80);
+    let not_connected = "05 06 00 01 00000000 0000";
+    let cases = [
+        ("allow_onion_addrs=true", &onion, not_connected),
+        (
+            "allow_onion_addrs=false",
+            &onion,
+            "05 02 00 01 00000000 0000",
+        ),
+        ("allow_local_addrs=true", &private, not_connected),
+        (
+            "allow_local_addrs=false",
+            &private,
+            "05 01 00 01 00000000 0000",
+        ),
+    ];
+    for (setting, request, reply) in cases {
+        let option = format!("address_filter.{setting}");
+        let daemon = Program::offline()
+            .port("auto")
+            .arguments(&["-o", "proxy.socks_timeout=1", "-o", &option])
+            .start();
+        let mut client = greeted(&daemon.places[0]).await;
+        client.send_bytes(request).await;
+        client.expect(reply).await;
+    }
+}
+
+#[tokio::test]
 async fn a_handshake_that_does_not_end_is_closed_at_the_deadline() {
     let daemon = Program::offline()
         .port("auto")

@@ -14,6 +14,9 @@ use testnet::{
 /// What a page of every service says.
 pub const PAGE: &str = "hello from the onion";
 
+/// Two reply codes: with `ExtendedErrors` and without.
+type Judged = Option<(u8, u8)>;
+
 /// One request and its outcome.
 pub struct Case {
     /// What is wrong, in a few words.
@@ -23,8 +26,9 @@ pub struct Case {
     /// Reply code with `ExtendedErrors`, and without.
     pub extended: u8,
     pub plain: u8,
-    /// What C tor says, if that is known to be the same every time.
-    pub judge: Option<(u8, u8)>,
+    /// What C tor says, with `ExtendedErrors` and without, if it is the same every time.
+    #[allow(dead_code, reason = "the demo shows what it says, whatever it is")]
+    pub judge: Judged,
 }
 
 /// All the services, kept alive.
@@ -51,7 +55,7 @@ enum Harm {
     Frozen,
 }
 
-const SERVICES: &[(&str, Harm, u8, u8, Option<(u8, u8)>)] = &[
+const SERVICES: &[(&str, Harm, u8, u8, Judged)] = &[
     ("nothing", Harm::None, 0x00, 0x00, Some((0x00, 0x00))),
     (
         "authorized, right key",

@@ -47,6 +47,7 @@ impl Port {
         let rules = Rules {
             flags: line.flags,
             allow_local: false,
+            allow_local_answers: false,
         };
         let context = Context {
             tor: Arc::clone(&tor),
@@ -64,6 +65,14 @@ impl Port {
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         let context = Arc::get_mut(&mut self.context).expect("nobody is served yet");
         context.timeout = timeout;
+        self
+    }
+
+    /// The same port, with private addresses allowed as destinations or as answers.
+    pub fn with_private(mut self, destinations: bool, answers: bool) -> Self {
+        let context = Arc::get_mut(&mut self.context).expect("nobody is served yet");
+        context.rules.allow_local = destinations;
+        context.rules.allow_local_answers = answers;
         self
     }
 

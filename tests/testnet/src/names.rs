@@ -179,8 +179,14 @@ mod tests {
         assert_eq!(answers("both.test.", RecordType::A), ok("127.0.0.1"));
         assert_eq!(answers("both.test.", RecordType::AAAA), ok("::1"));
         assert_eq!(
-            answers("1.0.0.127.in-addr.arpa.", RecordType::PTR),
+            answers("7.2.0.192.in-addr.arpa.", RecordType::PTR),
             ok("good.test.")
+        );
+        let six = format!("7.{}8.b.d.0.1.0.0.2.ip6.arpa.", "0.".repeat(23));
+        assert_eq!(answers(&six, RecordType::PTR), ok("six.test."));
+        assert_eq!(
+            answers("1.0.0.127.in-addr.arpa.", RecordType::PTR).0,
+            ResponseCode::NXDomain
         );
         assert_eq!(
             answers("broken.test.", RecordType::A).0,

@@ -73,9 +73,8 @@ impl Tor {
     /// Starts `tor` with the file `torrc` of `folder`; its messages go to `log` (by the torrc) and `output` there.
     pub(crate) fn start(name: &str, folder: &Path) -> Result<Self> {
         // A log or socket left by an earlier run would be taken for this one's.
-        for stale in ["log", "control"] {
-            let _ = fs::remove_file(folder.join(stale));
-        }
+        let _ = fs::rename(folder.join("log"), folder.join("log.old"));
+        let _ = fs::remove_file(folder.join("control"));
         let output = File::create(folder.join("output"))?;
         let mut command = Command::new(find_program("setpriv")?);
         command
@@ -187,5 +186,49 @@ pub(crate) fn wait_for<T>(
             bail!("waited {} s in vain for {what}", limit.as_secs());
         }
         thread::sleep(pause);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_program_is_told_in_one_line_with_the_remedy() {
+        let error = find_program("tor-that-is-nowhere").expect_err("it is nowhere");
+        assert_eq!(
+            format!("{error:#}"),
+            "no `tor-that-is-nowhere` found: install it with `apt-get install tor`"
+        );
+    }
+
+    #[test]
+    fn a_wait_ends_with_the_name_of_what_was_awaited() {
+        let pause = Duration::from_millis(1);
+        let mut left = 3;
+        let reached = wait_for("the third look", Duration::from_secs(5), pause, || {
+            left -= 1;
+            Ok((left == 0).then_some("there"))
+        });
+        assert_eq!(reached.expect("reached"), "there");
+        let error = wait_for("what never comes", Duration::ZERO, pause, || Ok(None::<()>));
+        let error = error.expect_err("it never comes").to_string();
+        assert!(error.contains("what never comes"), "{error}");
+    }
+
+    /// The kernel kills a child when the thread that started it ends: ours must not be the caller's.
+    #[test]
+    fn a_child_outlives_the_thread_that_asked_for_it() {
+        let mut child = thread::spawn(|| {
+            let mut command = Command::new(find_program("setpriv").expect("setpriv"));
+            command.args(["--pdeathsig", "KILL", "sleep", "60"]);
+            spawn(command).expect("started")
+        })
+        .join()
+        .expect("no panic");
+        thread::sleep(Duration::from_millis(200));
+        assert!(child.try_wait().expect("a status").is_none());
+        child.kill().expect("killed");
+        child.wait().expect("dead");
     }
 }

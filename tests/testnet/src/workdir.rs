@@ -56,11 +56,14 @@ impl WorkDir {
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         detach_from_terminal(&mut command);
-        let watcher = Mutex::new(spawn(command)?);
+        let mut watcher = spawn(command)?;
+        if keep_asked_for() {
+            dismiss(&mut watcher);
+        }
         Ok(Self {
             folder: Mutex::new(Some(folder)),
             path,
-            watcher,
+            watcher: Mutex::new(watcher),
         })
     }
 
@@ -86,6 +89,19 @@ pub(crate) fn private_folder(path: &Path) -> Result<()> {
         .with_context(|| format!("cannot make the folder {}", path.display()))
 }
 
+/// Whether the folder is to stay in any case.
+fn keep_asked_for() -> bool {
+    std::env::var_os("TESTNET_KEEP").is_some_and(|v| !v.is_empty() && v != "0")
+}
+
+/// Tells the watcher to leave the folder alone.
+fn dismiss(watcher: &mut Child) {
+    if let Some(mut stdin) = watcher.stdin.take() {
+        // Without a watcher nobody removes the folder either.
+        let _ = stdin.write_all(b"keep\n");
+    }
+}
+
 impl Drop for WorkDir {
     fn drop(&mut self) {
         let Ok(watcher) = self.watcher.get_mut() else {
@@ -94,13 +110,9 @@ impl Drop for WorkDir {
         let Ok(folder) = self.folder.get_mut() else {
             return;
         };
-        let keep = std::thread::panicking()
-            || std::env::var_os("TESTNET_KEEP").is_some_and(|v| !v.is_empty() && v != "0");
         if let Some(folder) = folder.take() {
-            if keep {
-                if let Some(mut stdin) = watcher.stdin.take() {
-                    let _ = stdin.write_all(b"keep\n");
-                }
+            if std::thread::panicking() || keep_asked_for() {
+                dismiss(watcher);
                 eprintln!("testnet: files kept in {}", folder.keep().display());
             } else {
                 drop(folder);
