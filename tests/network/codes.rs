@@ -23,12 +23,17 @@ struct Said {
     seconds: f32,
 }
 
-/// All that was said of one case.
-struct Line {
+/// What one port said to the first request, to the same again, and to ten at once.
+struct Asked {
     first: Said,
     again: Said,
     at_once: Vec<Said>,
-    plain: Said,
+}
+
+/// All that was said of one case.
+struct Line {
+    extended: Asked,
+    plain: Asked,
     judge: Said,
     judge_plain: Said,
 }
@@ -71,7 +76,7 @@ fn every_failure_has_its_code_with_and_without_extended_errors() -> Result<()> {
     })?;
 
     println!(
-        "{:36}| with ExtendedErrors              | without  | C tor with | C tor without",
+        "{:36}| with: first, again, ten at once | without                 | C tor with | without",
         "broken"
     );
     let mut wrong = Vec::new();
@@ -83,66 +88,72 @@ fn every_failure_has_its_code_with_and_without_extended_errors() -> Result<()> {
     Ok(())
 }
 
+impl Asked {
+    fn of(port: SocketAddr, case: &Case) -> Result<Asked> {
+        let first = ask(port, case)?;
+        let again = ask(port, case)?;
+        let at_once = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..AT_ONCE)
+                .map(|_| scope.spawn(|| ask(port, case)))
+                .collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().expect("no panic"))
+                .collect::<Result<_>>()
+        })?;
+        Ok(Asked {
+            first,
+            again,
+            at_once,
+        })
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Said> {
+        [&self.first, &self.again].into_iter().chain(&self.at_once)
+    }
+
+    fn show(&self) -> String {
+        let slowest = self.at_once.iter().map(|said| said.seconds);
+        let slowest = slowest.fold(0.0, f32::max);
+        format!("{} {} {AT_ONCE}x{slowest:5.1}", self.first, self.again)
+    }
+}
+
+impl std::fmt::Display for Said {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:02X} {:5.1}", self.code, self.seconds)
+    }
+}
+
 impl Line {
+    /// Everybody is asked at the same time; they share nothing.
     fn of(
         case: &Case,
         onionport: &Onionport,
         judge: SocketAddr,
-        plain: SocketAddr,
+        judge_plain: SocketAddr,
     ) -> Result<Line> {
         std::thread::scope(|scope| {
-            // C tor is asked at the same time; it shares nothing with onionport.
-            let judged =
-                scope.spawn(|| Ok::<_, anyhow::Error>((ask(judge, case)?, ask(plain, case)?)));
-            let first = ask(onionport.extended(), case)?;
-            let again = ask(onionport.extended(), case)?;
-            let threads: Vec<_> = (0..AT_ONCE)
-                .map(|_| scope.spawn(|| ask(onionport.extended(), case)))
-                .collect();
-            let at_once = threads
-                .into_iter()
-                .map(|thread| thread.join().expect("no panic"))
-                .collect::<Result<_>>()?;
-            let plain = ask(onionport.plain(), case)?;
-            let (judge, judge_plain) = judged.join().expect("no panic")?;
+            let extended = scope.spawn(|| Asked::of(onionport.extended(), case));
+            let plain = scope.spawn(|| Asked::of(onionport.plain(), case));
+            let judge_plain = scope.spawn(|| ask(judge_plain, case));
             Ok(Line {
-                first,
-                again,
-                at_once,
-                plain,
-                judge,
-                judge_plain,
+                judge: ask(judge, case)?,
+                judge_plain: judge_plain.join().expect("no panic")?,
+                extended: extended.join().expect("no panic")?,
+                plain: plain.join().expect("no panic")?,
             })
         })
     }
 
-    /// The slowest of those that asked at once.
-    fn slowest(&self) -> f32 {
-        self.at_once
-            .iter()
-            .map(|said| said.seconds)
-            .fold(0.0, f32::max)
-    }
-
     fn show(&self, case: &Case) -> String {
-        let Line {
-            first,
-            again,
-            plain,
-            judge,
-            judge_plain,
-            ..
-        } = self;
-        let show = |said: &Said| format!("{:02X} {:5.1}", said.code, said.seconds);
         format!(
-            "{:36}| {} {} {AT_ONCE}x{:5.1} | {} | {} | {}",
+            "{:36}| {} | {} | {} | {}",
             case.broken,
-            show(first),
-            show(again),
-            self.slowest(),
-            show(plain),
-            show(judge),
-            show(judge_plain),
+            self.extended.show(),
+            self.plain.show(),
+            self.judge,
+            self.judge_plain,
         )
     }
 
@@ -158,21 +169,26 @@ impl Line {
                 ));
             }
         };
-        check("the first request", &self.first, case.extended);
-        check("the second request", &self.again, case.extended);
-        for said in &self.at_once {
-            check("one of ten at once", said, case.extended);
+        for (port, asked, expected) in [
+            ("with ExtendedErrors", &self.extended, case.extended),
+            ("without ExtendedErrors", &self.plain, case.plain),
+        ] {
+            check(&format!("the first request {port}"), &asked.first, expected);
+            check(
+                &format!("the second request {port}"),
+                &asked.again,
+                expected,
+            );
+            for said in &asked.at_once {
+                check(&format!("one of ten at once {port}"), said, expected);
+            }
         }
-        check("the plain port", &self.plain, case.plain);
         if let Some((extended, plain)) = case.judge {
             check("C tor", &self.judge, extended);
             check("C tor's plain port", &self.judge_plain, plain);
         }
         let limit = (LIMIT + Duration::from_secs(2)).as_secs_f32();
-        for said in [&self.first, &self.again, &self.plain]
-            .into_iter()
-            .chain(&self.at_once)
-        {
+        for said in self.extended.all().chain(self.plain.all()) {
             if said.seconds > limit {
                 wrong.push(format!(
                     "{}: an answer took {:.1} s",

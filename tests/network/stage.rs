@@ -304,6 +304,10 @@ impl Stage {
             0x02,
             Some((0x01, 0x01)),
         );
+        // What an exit says at the first look at these: not this address; no way there.
+        let (refused, nowhere) = ("127.0.0.9".into(), "127.255.255.255".into());
+        add("exit: this exit's policy", refused, 80, 0x02, 0x02, None);
+        add("exit: no route", nowhere, 80, 0x04, 0x04, None);
         let unresponsive = silent.address().port();
         add(
             "exit: times out",

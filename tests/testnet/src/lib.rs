@@ -19,8 +19,8 @@
 //! # }
 //! ```
 //!
-//! All calls block, and none needs an async runtime. On two cores a network takes about 14 seconds, a service 4.5, a
-//! client 2. Several networks may run side by side.
+//! All calls block, and none needs an async runtime. On two idle cores a network takes about 14 seconds, a service
+//! 4.5, a client 2. Several networks may run side by side.
 //!
 //! # Ways to break a service
 //!
@@ -46,20 +46,28 @@
 //! | target | the exit's END | C tor client says |
 //! |---|---|---|
 //! | [`EchoServer`] and so on | | 00 |
-//! | [`ClosedPort`], on any address | MISC | 01 |
+//! | [`ClosedPort`], on any address, and behind an onion service | MISC | 01 |
 //! | port 9 | none: no exit's policy summary has the port | 01 at once |
 //! | 127.0.0.9 | EXITPOLICY: the summary does not show it | 01 after 120 s of trying |
-//! | 127.255.255.255 | NOROUTE: a broadcast address | 01 at once: it takes it for one of its virtual addresses |
+//! | 127.255.255.255 | NOROUTE: a broadcast address | 01 at once: it takes it for one of its virtual addresses (04 with another `VirtualAddrNetworkIPv4`) |
 //! | 192.0.2.1 | INTERNAL: exits are bound to loopback | 01 |
 //! | unknown name | RESOLVEFAILED | 04 |
 //! | `broken.test` | RESOLVEFAILED | 04 after 10 s |
 //! | `slow.test` | RESOLVEFAILED after 2 s | 04 after 16 s |
-//! | [`UnresponsivePort`] | none | |
+//! | [`UnresponsivePort`] | none | 01 after 125 s; 06 after 120 s behind an onion service |
 //!
 //! A C tor exit on Linux never says CONNECTREFUSED for a TCP connection: the refusal arrives after `connect` has returned
 //! EINPROGRESS, tor fetches it with SO_ERROR, which clears it, and then makes the reason from an `errno` that has nothing
 //! to do with it (`connection_handle_write_impl`, `connection_edge_end_errno`). For 05 in a SOCKS reply use a virtual port
 //! that an onion service does not have: its END says DONE, which clients take for a refusal.
+//!
+//! # What makes it work
+//!
+//! - The authorities vote when they know all relays, not by chance: their schedule is moved through the control port.
+//! - The bandwidths are "measured" ones from a file. Else the first consensus would know the bandwidth of one or two relays
+//!   and of nobody else, and all circuits would begin and end at the same relay, which is impossible.
+//! - `hsdir_interval` and the voting interval say the same period (see `torrc`), and no period turns while a network is young.
+//! - No shared random values: C tor's carry no time, and arti would take them for another day's.
 //!
 //! # When it fails
 //!

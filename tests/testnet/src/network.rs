@@ -164,7 +164,8 @@ impl NetworkBuilder {
     }
 
     /// The consensus parameter `cbtinitialtimeout` in milliseconds: every timeout of a client that has not timed
-    /// 100 circuits yet is a multiple of it. `None`, the default, leaves tor's 60 s, which is what users have.
+    /// 100 circuits yet is a multiple of it. `None`, the default, leaves tor's 60 s, which is what users have. No timeout
+    /// learned later is shorter than a second, either way.
     pub fn circuit_timeout_ms(mut self, timeout: Option<u32>) -> Self {
         self.circuit_timeout_ms = timeout;
         self
@@ -177,7 +178,7 @@ impl NetworkBuilder {
     }
 
     /// Starts the network. Returns when the consensus lists every relay with the flags it should have, and every relay
-    /// knows that consensus: about ten seconds on two cores.
+    /// knows that consensus: about 14 seconds on two idle cores.
     ///
     /// # Errors
     /// When there is no `tor`, when a node ends, when a wait is over its limit; the text says which and why.

@@ -319,6 +319,45 @@ fn a_killed_service_comes_back(stage: &Stage) {
     assert_eq!(fresh_code(stage, service), 0x00);
 }
 
+/// Introduction points that nothing else depends on: they can be stopped one by one and all together.
+#[test]
+fn spare_introduction_points_stop_alone() {
+    let network = Network::builder()
+        .relays(5)
+        .spare_relays(3)
+        .circuit_timeout_ms(Some(2500))
+        .start()
+        .expect("a network");
+    let server = HttpServer::start(BODY).expect("a server");
+    let open = ServiceOptions::with_port(80, server.address());
+    let spared = ServiceOptions {
+        intro_points_on_spare_relays: true,
+        ..open.clone()
+    };
+    let service = network.service(spared).expect("a service");
+    let bystander = network.service(open).expect("a service");
+    let mut points = service.introduction_points().expect("points");
+    let mut spares = network.relays(Role::Spare);
+    points.sort();
+    spares.sort();
+    assert_eq!(points, spares);
+
+    let client = || {
+        let options = ClientOptions::default();
+        network.c_tor_client(options).expect("a client")
+    };
+    let ask = |service: &Service| code(client().extended_port(), service.address(), 80);
+    network.freeze_relays(&points[..1]).expect("frozen");
+    assert_eq!(ask(&service), 0x00);
+    network.freeze_relays(&points[1..]).expect("frozen");
+    assert_eq!(ask(&bystander), 0x00);
+    let wait = Duration::from_secs(4);
+    let reply = socks5_connect(client().extended_port(), service.address(), 80, wait);
+    assert!(reply.is_err(), "{reply:?}");
+    network.thaw_relays(&points).expect("thawed");
+    assert_eq!(ask(&service), 0x00);
+}
+
 /// Dropping ends what runs, what is stopped, and the folder.
 fn nothing_is_left(stage: Stage) {
     let folder = stage.network.dir().to_owned();
