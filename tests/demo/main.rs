@@ -38,7 +38,7 @@ fn main() -> Result<()> {
         .circuit_timeout_ms(Some(2500))
         .start()?;
     step("publishing onion services, and breaking each in its own way ...");
-    let folder = tempfile::tempdir()?;
+    let folder = tempfile::tempdir_in(network.dir())?;
     let stage = Stage::set(&network, &folder.path().join("keys"))?;
     step("starting C tor, to compare with ...");
     let judge = network.c_tor_client(ClientOptions {
@@ -176,6 +176,7 @@ fn meaning(code: u8, case: &Case) -> &'static str {
     match (code, case.broken) {
         (0x01, "exit: refused") => Failure::StreamFailed.name(),
         (0x05, _) => Failure::StreamClosed.name(),
+        (0x04, "exit: no route") => Failure::NoRoute.name(),
         (0x04, broken) if broken.starts_with("exit") => Failure::NameNotResolved.name(),
         (0x06, broken) if broken.starts_with("exit") => Failure::ConnectionTimedOut.name(),
         _ => named.next().map_or("unknown", |f| f.name()),

@@ -44,7 +44,7 @@ fn every_failure_has_its_code_with_and_without_extended_errors() -> Result<()> {
         .relays(8)
         .circuit_timeout_ms(Some(2500))
         .start()?;
-    let folder = tempfile::tempdir()?;
+    let folder = tempfile::tempdir_in(network.dir())?;
     let stage = Stage::set(&network, &folder.path().join("keys"))?;
     let judge = network.c_tor_client(ClientOptions {
         onion_auth_dir: Some(stage.keys.clone()),

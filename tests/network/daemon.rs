@@ -30,14 +30,18 @@ pub struct Onionport {
 impl Onionport {
     /// Starts `program` with more lines for its `[proxy]` section, and waits until it is usable.
     pub fn start(program: &Path, network: &Network, proxy: &str) -> Result<Onionport> {
-        let folder = tempfile::tempdir()?;
+        // Within the network's folder, which goes even when the tests are interrupted.
+        let folder = tempfile::tempdir_in(network.dir())?;
         // The key folder has to be private.
         fs::create_dir(folder.path().join("state"))?;
         let config = folder.path().join("onionport.toml");
         let text = network.arti_config(&folder.path().join("state"));
         fs::write(&config, format!("{text}\n[proxy]\n{proxy}\n"))?;
         let log = folder.path().join("log");
-        let mut child = Command::new(program)
+        // As the network's own processes: gone when whoever started it is, whatever became of it.
+        let mut child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "--"])
+            .arg(program)
             .arg("-c")
             .arg(&config)
             .args([

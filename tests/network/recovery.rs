@@ -114,7 +114,7 @@ fn keys_count_from_the_next_request_on_and_authorized_streams_share_a_circuit() 
         authorized: vec![ours.public()],
         ..ServiceOptions::with_port(80, server.address())
     })?;
-    let folder = tempfile::tempdir()?;
+    let folder = tempfile::tempdir_in(network.dir())?;
     let keys = folder.path().join("keys");
     fs::create_dir(&keys)?;
     fs::set_permissions(&keys, fs::Permissions::from_mode(0o700))?;
