@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use testnet::{ClientOptions, HttpServer, Network, ServiceOptions, SocksReply, socks5_connect};
+use testnet::{
+    CTor, ClientOptions, HttpServer, Network, ServiceOptions, SocksReply, socks5_connect,
+};
 
 use crate::daemon::Onionport;
 use crate::program;
@@ -11,6 +13,8 @@ use crate::stage::{PAGE, patience};
 
 /// The deadline if nothing is configured.
 const DEFAULT_LIMIT: Duration = Duration::from_secs(120);
+/// Longer than anybody takes for an answer, C tor included.
+const LONGEST: Duration = Duration::from_secs(170);
 /// What a request may take beyond its deadline: a busy machine, no more.
 const SLACK: Duration = Duration::from_secs(2);
 
@@ -26,26 +30,12 @@ fn a_frozen_service_is_told_by_the_deadline_with_default_timeouts() -> Result<()
     service.freeze()?;
     let judge = network.c_tor_client(ClientOptions::default())?;
     let onionport = Onionport::start(program(), &network, "")?;
-    let ports = [
-        onionport.extended(),
-        onionport.plain(),
-        judge.extended_port(),
-    ];
-    let replies = std::thread::scope(|scope| {
-        ports
-            .map(|port| {
-                let host = service.address();
-                scope.spawn(move || socks5_connect(port, host, 80, patience(DEFAULT_LIMIT)))
-            })
-            .map(|thread| thread.join().expect("no panic"))
-    });
-    let [extended, plain, c_tor] = replies;
-    let (extended, plain) = (extended?, plain?);
+    let (extended, plain, c_tor) = ask_all(&onionport, &judge, service.address())?;
     show(
         "frozen, default timeouts",
         &extended,
         &plain,
-        c_tor.ok().as_ref(),
+        c_tor.as_ref(),
     );
     assert_eq!((extended.code, plain.code), (0xF3, 0x06));
     assert!(
@@ -88,30 +78,35 @@ fn silent_introduction_points_are_told_from_a_silent_service() -> Result<()> {
     network.freeze_relays(&points)?;
     let onionport = Onionport::start(program(), &network, &limit)?;
     let judge = network.c_tor_client(ClientOptions::default())?;
+    let (extended, plain, c_tor) = ask_all(&onionport, &judge, service.address())?;
+    show(
+        "all introduction points frozen",
+        &extended,
+        &plain,
+        c_tor.as_ref(),
+    );
+    assert_eq!((extended.code, plain.code), (0xF7, 0x04));
+    assert!(extended.elapsed < LIMIT + SLACK, "{:?}", extended.elapsed);
+    Ok(())
+}
+
+/// Asks both ports and C tor at the same time. C tor may have no answer at all.
+fn ask_all(
+    onionport: &Onionport,
+    judge: &CTor,
+    host: &str,
+) -> Result<(SocksReply, SocksReply, Option<SocksReply>)> {
     let ports = [
         onionport.extended(),
         onionport.plain(),
         judge.extended_port(),
     ];
-    let replies = std::thread::scope(|scope| {
+    let [extended, plain, c_tor] = std::thread::scope(|scope| {
         ports
-            .map(|port| {
-                let host = service.address();
-                scope.spawn(move || socks5_connect(port, host, 80, Duration::from_secs(170)))
-            })
+            .map(|port| scope.spawn(move || socks5_connect(port, host, 80, LONGEST)))
             .map(|thread| thread.join().expect("no panic"))
     });
-    let [extended, plain, c_tor] = replies;
-    let (extended, plain) = (extended?, plain?);
-    show(
-        "all introduction points frozen",
-        &extended,
-        &plain,
-        c_tor.ok().as_ref(),
-    );
-    assert_eq!((extended.code, plain.code), (0xF7, 0x04));
-    assert!(extended.elapsed < LIMIT + SLACK, "{:?}", extended.elapsed);
-    Ok(())
+    Ok((extended?, plain?, c_tor.ok()))
 }
 
 fn show(broken: &str, extended: &SocksReply, plain: &SocksReply, c_tor: Option<&SocksReply>) {
