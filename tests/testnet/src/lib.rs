@@ -32,7 +32,7 @@
 //! | rendezvous never comes | [`Service::freeze`] | 06 after 120 s |
 //! | no client key, another key | [`ServiceOptions::authorized`], [`Service::set_authorized`] | F4, F5 |
 //! | invalid address | [`addresses`] | F6 |
-//! | introduction points silent | [`Network::freeze_relays`] of [`Service::introduction_points`] | 06 after 120 s |
+//! | introduction points silent | [`Network::freeze_relays`] of [`Service::introduction_points`] | 06 after 120 s; with one of three silent 00, or nothing for 40 s and more if it tries that one first |
 //!
 //! For the last, start the network with [`NetworkBuilder::spare_relays`] and the service with
 //! [`ServiceOptions::intro_points_on_spare_relays`]: then no client's guard, second hop or directory stops with them.

@@ -149,6 +149,8 @@ pub struct NetworkBuilder {
 
 impl NetworkBuilder {
     /// How many relays beside the three authorities; 8 if not said. All are guards, exits and onion service directories.
+    /// These carry the traffic: the consensus gives authorities no bandwidth, so that clients leave them alone. With fewer
+    /// than five there are too few different ones for a long circuit.
     pub fn relays(mut self, count: usize) -> Self {
         self.relays = count;
         self

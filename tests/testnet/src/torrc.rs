@@ -285,8 +285,9 @@ pub(crate) fn bandwidths_file<'a>(relays: impl Iterator<Item = (&'a RelayId, Rol
     let mut text = format!("{}\n", unix_now());
     for (id, role) in relays {
         let bandwidth = match role {
-            Role::Authority | Role::Relay => 10_000_000,
-            Role::Spare => 10_000,
+            // As much as tor can reckon with (it counts bytes in 31 bits). The consensus says 0 for authorities all the same.
+            Role::Authority | Role::Relay => 2_000_000,
+            Role::Spare => 100,
             // So little that hardly ever a service chooses one as its introduction point.
             Role::SparePath => 2,
         };
