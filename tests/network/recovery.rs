@@ -12,7 +12,8 @@ use crate::daemon::Onionport;
 use crate::program;
 use crate::stage::{PAGE, patience};
 
-const LIMIT: Duration = Duration::from_secs(60);
+/// The deadline that users have.
+const LIMIT: Duration = Duration::from_secs(120);
 /// What tor-hsclient logs when it begins a rendezvous.
 const RENDEZVOUS: &str = "setting up rendezvous point";
 
