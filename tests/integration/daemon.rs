@@ -342,32 +342,32 @@ async fn a_request_that_the_network_cannot_answer_times_out_with_06_at_the_deadl
 
 #[tokio::test]
 async fn the_address_filter_of_the_configuration_is_heeded() {
-    let onion = socks5_request(1, ONION, 80);
-    let private = socks5_request(1, "10.0.0.1", 80);
+    let onion = socks5_request(0x01, ONION, 80);
+    let private = socks5_request(0x01, "10.0.0.1", 80);
+    let whose = socks5_request(0xf1, "10.0.0.1", 0);
+    // What is allowed waits for the network until the deadline; what is not is told at once.
     let not_connected = "05 06 00 01 00000000 0000";
+    let not_found = "05 04 00 00 00000000 0000";
     let cases = [
-        ("allow_onion_addrs=true", &onion, not_connected),
-        (
-            "allow_onion_addrs=false",
-            &onion,
-            "05 02 00 01 00000000 0000",
-        ),
-        ("allow_local_addrs=true", &private, not_connected),
-        (
-            "allow_local_addrs=false",
-            &private,
-            "05 01 00 01 00000000 0000",
-        ),
+        ("onion", true, &onion, not_connected),
+        ("onion", false, &onion, "05 02 00 01 00000000 0000"),
+        ("local", true, &private, not_connected),
+        ("local", false, &private, "05 01 00 01 00000000 0000"),
+        ("resolving_local", true, &whose, not_found),
+        ("resolving_local", false, &whose, not_found),
     ];
-    for (setting, request, reply) in cases {
-        let option = format!("address_filter.{setting}");
+    for (kind, allowed, request, reply) in cases {
+        let option = format!("address_filter.allow_{kind}_addrs={allowed}");
         let daemon = Program::offline()
             .port("auto")
-            .arguments(&["-o", "proxy.socks_timeout=1", "-o", &option])
+            .arguments(&["-o", "proxy.socks_timeout=2", "-o", &option])
             .start();
         let mut client = greeted(&daemon.places[0]).await;
+        let asked = Instant::now();
         client.send_bytes(request).await;
         client.expect(reply).await;
+        let waited = asked.elapsed() > Duration::from_millis(1900);
+        assert_eq!(waited, allowed, "{option}: {:?}", asked.elapsed());
     }
 }
 
