@@ -275,11 +275,13 @@ where
         }
         Err(failure) => {
             let code = failure.socks5_code(extended);
+            let bytes = reply::failure_reply(request.version, request.command, code, family);
+            // What is sent: SOCKS4 and look-ups have one code for every failure.
+            let sent = bytes.get(1).copied().unwrap_or(code);
             info!(
-                "failed with {code:02X} after {took:.1?}: {}",
+                "failed with {sent:02X} after {took:.1?}: {}",
                 failure.name()
             );
-            let bytes = reply::failure_reply(request.version, request.command, code, family);
             client.say(&bytes).await?;
             client.part().await;
             Ok(None)

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use onionport::cli::{self, Invocation};
+use onionport::tor::keys;
 use onionport::{config, daemon, logging};
 
 fn main() -> ExitCode {
@@ -30,6 +31,10 @@ fn run(arguments: &cli::ProxyArgs) -> Result<(), String> {
     let config = config::load(arguments).map_err(|error| error.to_string())?;
     if arguments.check_config {
         print!("{}", config::describe(&config));
+        // The start would refuse it; looking changes nothing.
+        if let Some(folder) = &config.client_onion_auth_dir {
+            keys::check_folder(folder, config.tor.fs_mistrust())?;
+        }
         return Ok(());
     }
     logging::start(&config.log_filter)?;

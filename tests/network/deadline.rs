@@ -68,11 +68,13 @@ fn silent_introduction_points_are_told_from_a_silent_service() -> Result<()> {
     for round in 0..3 {
         // Each time a client that knows nothing yet: the dead point may be the first it tries.
         let onionport = Onionport::start(program(), &network, &limit)?;
-        let reply = socks5_connect(onionport.extended(), service.address(), 80, patience(LIMIT))?;
-        assert_eq!(
-            reply.code, 0x00,
-            "one point of several is silent, client {round}"
-        );
+        for port in [onionport.extended(), onionport.plain()] {
+            let reply = socks5_connect(port, service.address(), 80, patience(LIMIT))?;
+            assert_eq!(
+                reply.code, 0x00,
+                "one point of several is silent, client {round}"
+            );
+        }
     }
 
     network.freeze_relays(&points)?;
