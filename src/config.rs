@@ -11,8 +11,10 @@ use arti_client::TorClientConfig;
 use arti_client::config::{CfgPath, CfgPathResolver};
 use tracing_subscriber::EnvFilter;
 
+use crate::access::{Access, Plaintext};
 use crate::cli::ProxyArgs;
-use crate::port::PortLine;
+use crate::names;
+use crate::port::{Port, PortKind, PortLine};
 
 mod describe;
 mod error;
@@ -50,12 +52,24 @@ pub const DEFAULT_LOG_FILTER: &str = "info";
 pub struct Config {
     /// What goes to arti-client.
     pub tor: TorClientConfig,
-    /// The SOCKS ports to open, each in another place; lines with `0` are already left out.
-    pub socks_ports: Vec<PortLine>,
+    /// The ports to open, each in another place.
+    pub ports: Vec<Port>,
     /// How long a client may take for its handshake, and a request until it is answered.
     pub socks_timeout: Duration,
     /// How long an exit may take to answer.
     pub exit_timeouts: ExitTimeouts,
+    /// Which clients may connect (`socks_policy`).
+    pub access: Access,
+    /// Whether requests that give an IP address are refused (tor(1) `SafeSocks`).
+    pub safe_socks: bool,
+    /// Whether each request is logged as safe or unsafe (tor(1) `TestSocks`).
+    pub test_socks: bool,
+    /// Destination ports that are known for plain text.
+    pub plaintext: Plaintext,
+    /// Names that stand for others, and addresses that stand for names.
+    pub names: names::Settings,
+    /// How connections get to the transparent ports.
+    pub trans_proxy_type: TransProxyType,
     /// The folder with `*.auth_private` files (tor(1) `ClientOnionAuthDir`), if there is one.
     /// It has not been looked at.
     pub client_onion_auth_dir: Option<PathBuf>,
@@ -79,6 +93,37 @@ pub struct Config {
     pub warnings: Vec<String>,
     /// The files that were read, in order.
     pub files: Vec<PathBuf>,
+}
+
+/// How connections get to a transparent port (tor(1) `TransProxyType`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum TransProxyType {
+    /// iptables or nftables redirect them (`REDIRECT`): the system remembers where they were going.
+    #[default]
+    Default,
+    /// They keep their destination as local address (`TPROXY`).
+    Tproxy,
+}
+
+impl TransProxyType {
+    /// Reads a name without regard to case; the error says what to write.
+    fn read(text: &str) -> Result<Self, String> {
+        match text.to_ascii_lowercase().as_str() {
+            "default" => Ok(TransProxyType::Default),
+            "tproxy" => Ok(TransProxyType::Tproxy),
+            _ => Err(format!(
+                "{text:?} is not served here: write \"default\" or \"TPROXY\""
+            )),
+        }
+    }
+}
+
+impl Config {
+    /// The lines of the ports of one kind.
+    pub fn ports_of(&self, kind: PortKind) -> Vec<PortLine> {
+        let of_kind = self.ports.iter().filter(|port| port.kind == kind);
+        of_kind.map(|port| port.line.clone()).collect()
+    }
 }
 
 /// How long an exit may take to answer before another is asked (`[stream_timeouts]`).
@@ -130,7 +175,20 @@ fn check(sources: &Sources, args: &ProxyArgs) -> Result<Config, ConfigError> {
         socks_port,
         socks_listen,
         http_port,
+        trans_port,
+        trans_proxy_type,
+        dns_port,
         dns_listen,
+        socks_policy,
+        safe_socks,
+        test_socks,
+        warn_plaintext_ports,
+        reject_plaintext_ports,
+        map_address,
+        automap_hosts_on_resolve,
+        automap_hosts_suffixes,
+        virtual_addr_network_ipv4,
+        virtual_addr_network_ipv6,
         socks_timeout,
         client_onion_auth_dir,
     } = proxy;
@@ -148,16 +206,23 @@ fn check(sources: &Sources, args: &ProxyArgs) -> Result<Config, ConfigError> {
         resolve_ptr_timeout,
     } = stream_timeouts;
 
-    ports::dns(dns_listen.as_ref(), sources)?;
-    let http_ports = ports::http(args, http_port.as_ref(), sources)?;
-    let socks_ports = ports::socks(args, socks_port.as_ref(), socks_listen.as_ref(), sources)?;
-
     let mut warnings: Vec<String> = deprecated.collect();
     warnings.extend(without_effect(&application, sources));
-    warnings.extend(socks_ports.warnings());
-    warnings.extend(http_ports.warnings());
-    let socks_ports = socks_ports.open();
-    if socks_ports.is_empty() {
+    let written = ports::Written {
+        socks_port,
+        socks_listen,
+        http_port,
+        trans_port,
+        dns_port,
+        dns_listen,
+    };
+    let mut ports = Vec::new();
+    for kind in PortKind::ALL {
+        let of_kind = written.ports(kind, args, sources)?;
+        warnings.extend(of_kind.warnings());
+        ports.extend(of_kind.open(kind));
+    }
+    if ports.is_empty() {
         warnings.push("no port is open: nothing can use this proxy".to_owned());
     }
 
@@ -172,8 +237,29 @@ fn check(sources: &Sources, args: &ProxyArgs) -> Result<Config, ConfigError> {
         .dir_mgr_config()
         .map_err(|error| at("storage.cache_dir").wrong(chain(&error)))?
         .cache_dir;
+    let defaults = names::Settings::default();
+    let names = names::Settings {
+        map: map_address,
+        automap: automap_hosts_on_resolve,
+        suffixes: automap_hosts_suffixes.unwrap_or(defaults.suffixes),
+        network_v4: virtual_addr_network_ipv4.unwrap_or(defaults.network_v4),
+        network_v6: virtual_addr_network_ipv6.unwrap_or(defaults.network_v6),
+    };
+    names
+        .check()
+        .map_err(|(key, problem)| at(key).wrong(problem))?;
     Ok(Config {
-        socks_ports,
+        ports,
+        access: Access::read(&socks_policy)
+            .map_err(|problem| at("proxy.socks_policy").wrong(problem))?,
+        safe_socks,
+        test_socks,
+        plaintext: Plaintext::new(warn_plaintext_ports, reject_plaintext_ports),
+        names,
+        trans_proxy_type: trans_proxy_type
+            .as_deref()
+            .map_or(Ok(TransProxyType::Default), TransProxyType::read)
+            .map_err(|problem| at("proxy.trans_proxy_type").wrong(problem))?,
         socks_timeout: timeout(
             socks_timeout,
             DEFAULT_SOCKS_TIMEOUT,

@@ -2,13 +2,12 @@
 //!
 //! handshake -> request -> permit -> stream, or a failure -> reply -> relay
 //!
-//! Each stage takes a value and gives a better one. Stages end in `Result<_, Failure>`; the one
+//! Each stage takes a value and gives a better one; what happens between request and stream is told
+//! in [`crate::gateway`]. Stages end in `Result<_, Failure>`; the one
 //! place that answers a request is [`answer`], so that no client that asked is left without a reply.
 //! What is no request is refused within [`handshake`], byte for byte as the codec says.
 
 use std::io;
-use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -16,58 +15,16 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info};
 
 use crate::dial::Dial;
+use crate::early::Early;
 use crate::failure::Failure;
-use crate::isolation::{Facts, Isolation, Protocol, SessionGroup};
-use crate::policy::{self, Permit, Rules};
+use crate::gateway::{Gateway, Origin, Reached};
 use crate::relay::{Relayed, relay};
-use crate::socks::reply::{self, Answer};
-use crate::socks::{
-    Address, ClientFamily, Command, Handshake, HandshakeOptions, MAX_MESSAGE_LEN, Request, Step,
-    Version,
-};
+use crate::request;
+use crate::socks::reply;
+use crate::socks::{Handshake, HandshakeOptions, MAX_MESSAGE_LEN, Request, Step};
 
 /// How much a client may say before it has an answer. What it says beyond waits in its socket.
 const EARLY_LIMIT: usize = 16 * 1024;
-
-/// What all connections of one port have in common.
-pub struct Context<T> {
-    /// The way to the network.
-    pub tor: Arc<T>,
-    /// What the port may ask for.
-    pub rules: Rules,
-    /// The group of streams that the port belongs to.
-    pub group: SessionGroup,
-    /// How long a client may take for its handshake, and then a request until its answer
-    /// (`socks_timeout`).
-    pub timeout: Duration,
-}
-
-/// Where a client came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// Over TCP, from this address.
-    Ip(IpAddr),
-    /// Over a unix socket.
-    Unix,
-}
-
-impl Origin {
-    /// The address, if there is one.
-    fn ip(self) -> Option<IpAddr> {
-        match self {
-            Origin::Ip(ip) => Some(ip),
-            Origin::Unix => None,
-        }
-    }
-
-    /// What the form of a reply depends on.
-    fn family(self) -> ClientFamily {
-        match self {
-            Origin::Ip(IpAddr::V4(_)) => ClientFamily::V4,
-            Origin::Ip(IpAddr::V6(_)) | Origin::Unix => ClientFamily::Other,
-        }
-    }
-}
 
 /// A client, and what it has said that nobody has dealt with yet.
 struct Client<R, W> {
@@ -79,17 +36,9 @@ struct Client<R, W> {
     done: bool,
 }
 
-/// What a request led to.
-enum Reached<T: Dial> {
-    /// A stream, open at the far end.
-    Stream(T::Reader, T::Writer),
-    /// The answer to a look-up.
-    Answer(Answer),
-}
-
 /// Serves one connection until it is over.
 pub async fn serve<T: Dial>(
-    context: &Context<T>,
+    gateway: &Gateway<T>,
     reader: impl AsyncRead + Unpin + Send,
     writer: impl AsyncWrite + Unpin + Send,
     origin: Origin,
@@ -101,36 +50,20 @@ pub async fn serve<T: Dial>(
         unread: Vec::new(),
         done: false,
     };
-    let deadline = Instant::now() + context.timeout;
-    let request = match timeout_at(deadline, handshake(&mut client, context)).await {
+    let deadline = Instant::now() + gateway.timeout;
+    let request = match timeout_at(deadline, handshake(&mut client, gateway)).await {
         Ok(Ok(Some(request))) => request,
         // It hung up, broke off, was refused, or took its time: as C tor does, say nothing (more).
         Ok(Ok(None) | Err(_)) | Err(_) => return,
     };
     let begun = Instant::now();
-    let outcome = match context.rules.admit(&request) {
-        Ok(permit) => {
-            let isolation = context.isolation(&request, origin);
-            let deadline = begun + context.timeout;
-            dial(
-                &mut client,
-                &*context.tor,
-                &permit,
-                &isolation,
-                context,
-                deadline,
-            )
-            .await
-        }
-        Err(failure) => Some(Err(failure)),
-    };
-    let Some(outcome) = outcome else {
+    let Some(outcome) = reach(&mut client, gateway, &request).await else {
         debug!("the client left after {:.1?}", begun.elapsed());
         return;
     };
-    let extended = context.rules.flags.extended_errors;
+    let extended = gateway.rules.flags.extended_errors;
     let reached = answer(&mut client, &request, outcome, extended, begun).await;
-    if let Ok(Some(Reached::Stream(reader, writer))) = reached {
+    if let Ok(Some(Reached::Stream(stream))) = reached {
         let Client {
             reader: from,
             writer: to,
@@ -138,7 +71,8 @@ pub async fn serve<T: Dial>(
             done,
             ..
         } = &mut client;
-        let Relayed { sent, received } = relay((from, to), (reader, writer), unread, *done).await;
+        let stream = (stream.reader, stream.writer);
+        let Relayed { sent, received } = relay((from, to), stream, unread, *done).await;
         client.part().await;
         debug!(sent, received, "closed after {:.1?}", begun.elapsed());
     }
@@ -147,16 +81,16 @@ pub async fn serve<T: Dial>(
 /// Reads the request; `None` if there is none to serve, and everything has been said about it.
 async fn handshake<T, R, W>(
     client: &mut Client<R, W>,
-    context: &Context<T>,
+    gateway: &Gateway<T>,
 ) -> io::Result<Option<Request>>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
     let mut handshake = Handshake::new(HandshakeOptions {
-        prefer_no_auth: context.rules.flags.prefer_socks_no_auth,
+        prefer_no_auth: gateway.rules.flags.prefer_socks_no_auth,
         safe_socks: false,
-        client: client.origin.family(),
+        client: client.origin.into(),
     });
     loop {
         match handshake.step(&client.unread) {
@@ -183,61 +117,41 @@ where
     }
 }
 
-/// Asks the network, and meanwhile takes in what the client goes on to say. `None` if the client's
-/// connection breaks before there is an answer.
-async fn dial<T: Dial, R: AsyncRead + Unpin, W>(
+/// Has the request served, and meanwhile takes in what the client goes on to say. `None` if the
+/// client's connection breaks before there is an answer.
+async fn reach<T: Dial, R: AsyncRead + Unpin, W>(
     client: &mut Client<R, W>,
-    tor: &T,
-    permit: &Permit,
-    isolation: &Isolation,
-    context: &Context<T>,
-    deadline: Instant,
+    gateway: &Gateway<T>,
+    request: &Request,
 ) -> Option<Result<Reached<T>, Failure>> {
-    let asked = ask(tor, permit, isolation, context, deadline);
-    let listening = async {
-        while !client.done && client.unread.len() < EARLY_LIMIT {
-            match client.read(EARLY_LIMIT).await {
-                // It may have finished its request and wait for the answer.
-                Ok(0) => client.done = true,
-                Ok(_) => {}
-                Err(_) => return,
+    let early = Early::new(std::mem::take(&mut client.unread));
+    let request = request::Request::from(request);
+    let outcome = {
+        let reached = gateway.reach(&request, client.origin, &early);
+        let listening = async {
+            while !client.done && early.len() < EARLY_LIMIT {
+                match client.read(EARLY_LIMIT - early.len()).await {
+                    // It may have finished its request and wait for the answer.
+                    Ok(0) => client.done = true,
+                    Ok(_) => early.add(&std::mem::take(&mut client.unread)),
+                    Err(_) => return,
+                }
             }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            // An answer that is there is not kept waiting for a client that goes on talking.
+            biased;
+            outcome = reached => outcome,
+            () = listening => return None,
         }
-        std::future::pending::<()>().await;
     };
-    tokio::select! {
-        outcome = asked => Some(outcome),
-        () = listening => None,
-    }
-}
-
-/// Asks the network for what was permitted.
-async fn ask<T: Dial>(
-    tor: &T,
-    permit: &Permit,
-    isolation: &Isolation,
-    context: &Context<T>,
-    deadline: Instant,
-) -> Result<Reached<T>, Failure> {
-    match permit {
-        Permit::Onion { .. } | Permit::Exit { .. } => {
-            let (reader, writer) = tor.connect(permit, isolation, deadline).await?;
-            Ok(Reached::Stream(reader, writer))
-        }
-        Permit::Literal(ip) => Ok(Reached::Answer(Answer::Ip(*ip))),
-        Permit::Resolve { host, family } => {
-            let addresses = tor.resolve(host, isolation, deadline).await?;
-            let chosen = policy::choose(&addresses, *family, context.rules.allow_local_answers);
-            chosen
-                .map(|ip| Reached::Answer(Answer::Ip(ip)))
-                .ok_or(Failure::NameNotResolved)
-        }
-        Permit::ResolvePtr(ip) => {
-            let names = tor.resolve_ptr(*ip, isolation, deadline).await?;
-            let name = names.into_iter().next().ok_or(Failure::NameNotResolved)?;
-            Ok(Reached::Answer(Answer::Name(name)))
-        }
-    }
+    let sent = match &outcome {
+        Ok(Reached::Stream(stream)) => stream.sent,
+        Ok(Reached::Answer(_)) | Err(_) => 0,
+    };
+    client.unread = early.rest(sent);
+    Some(outcome)
 }
 
 /// Writes the one reply that a request gets. What is left to do afterwards is given back.
@@ -251,7 +165,7 @@ async fn answer<T: Dial, R, W: AsyncWrite + Unpin>(
 where
     R: AsyncRead + Unpin,
 {
-    let family = client.origin.family();
+    let family = client.origin.into();
     let took = begun.elapsed();
     match outcome {
         Ok(Reached::Answer(answer)) => {
@@ -320,34 +234,5 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
         let mut nowhere = tokio::io::sink();
         let mut rest = (&mut self.reader).take(MAX_IGNORED);
         let _ = tokio::time::timeout(GRACE, tokio::io::copy(&mut rest, &mut nowhere)).await;
-    }
-}
-
-impl<T> Context<T> {
-    /// Which streams this request may share a circuit with.
-    fn isolation(&self, request: &Request, origin: Origin) -> Isolation {
-        let address = match &request.address {
-            Address::Ip(ip) => ip.to_string(),
-            Address::Name(name) => name.to_ascii_lowercase(),
-        };
-        let (user, password) = (request.credentials.user(), request.credentials.password());
-        let facts = Facts {
-            client: origin.ip(),
-            credentials: (!user.is_empty() || !password.is_empty())
-                .then(|| Arc::new((user.to_vec(), password.to_vec()))),
-            protocol: match request.version {
-                Version::V4 | Version::V4a => Protocol::Socks4,
-                Version::V5 => Protocol::Socks5,
-            },
-            port: match request.command {
-                Command::Connect => request.port,
-                Command::Resolve | Command::ResolvePtr => 0,
-            },
-            address: Arc::from(address),
-            group: self.group,
-            epoch: 0,
-        };
-        let flags = &self.rules.flags;
-        Isolation::new(facts, &flags.isolation, flags.keep_alive_isolate_socks_auth)
     }
 }

@@ -9,9 +9,10 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::config::Config;
-use crate::connection::Context;
+use crate::gateway::{Epoch, Gateway, Shared};
 use crate::isolation::SessionGroup;
 use crate::listener::Listener;
+use crate::names::Names;
 use crate::policy::Rules;
 use crate::port::Flags;
 use crate::tor::{Tor, keys};
@@ -35,9 +36,9 @@ pub async fn run(config: Config) -> Result<(), String> {
 
     // All or nothing: a port that cannot be opened is found before anything else happens.
     let mut listeners = Vec::new();
-    for (number, line) in config.socks_ports.iter().enumerate() {
-        if let Some(listener) = Listener::bind(line)? {
-            listeners.push((number, line, listener));
+    for (number, port) in config.ports.iter().enumerate() {
+        if let Some(listener) = Listener::bind(port)? {
+            listeners.push((number, port, listener));
         }
     }
     if let Some(folder) = &config.client_onion_auth_dir {
@@ -53,26 +54,40 @@ pub async fn run(config: Config) -> Result<(), String> {
     let tor = Arc::new(tor);
 
     let permits = Arc::new(Semaphore::new(connections));
+    let shared = Arc::new(Shared {
+        access: config.access.clone(),
+        names: Names::new(&config.names),
+        plaintext: config.plaintext.clone(),
+        safe_socks: config.safe_socks,
+        test_socks: config.test_socks,
+        epoch: Epoch::default(),
+    });
     let mut ports = JoinSet::new();
-    for (number, line, listener) in listeners {
-        let context = Context {
+    for (number, port, listener) in listeners {
+        let flags = port.line.flags;
+        let gateway = Gateway {
             tor: Arc::clone(&tor),
             rules: Rules {
                 flags: Flags {
-                    onion_traffic: line.flags.onion_traffic && config.allow_onion_addrs,
-                    ..line.flags
+                    onion_traffic: flags.onion_traffic && config.allow_onion_addrs,
+                    ..flags
                 },
                 allow_local: config.allow_local_addrs,
                 allow_local_answers: config.allow_resolving_local_addrs,
             },
-            group: match line.flags.session_group {
+            group: match flags.session_group {
                 Some(group) => SessionGroup::Named(group),
                 None => SessionGroup::Port(number),
             },
             timeout: config.socks_timeout,
+            shared: Arc::clone(&shared),
         };
-        say(&format!("listening socks {}", listener.place()));
-        ports.spawn(listener.run(Arc::new(context), Arc::clone(&permits)));
+        say(&format!(
+            "listening {} {}",
+            port.kind.word(),
+            listener.place()
+        ));
+        ports.spawn(listener.run(Arc::new(gateway), Arc::clone(&permits)));
     }
 
     let online = async {

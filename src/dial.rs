@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
+use crate::early::Early;
 use crate::failure::Failure;
 use crate::isolation::Isolation;
 use crate::policy::Permit;
@@ -18,13 +19,14 @@ pub trait Dial: Send + Sync + 'static {
     /// half-open ones.
     type Writer: AsyncWrite + Send + Unpin + 'static;
 
-    /// Opens a stream; answers at `deadline` at the latest.
+    /// Opens a stream, and may meanwhile send `early` on it; answers at `deadline` at the latest.
     fn connect(
         &self,
         permit: &Permit,
         isolation: &Isolation,
+        early: &Early,
         deadline: Instant,
-    ) -> impl Future<Output = Result<(Self::Reader, Self::Writer), Failure>> + Send;
+    ) -> impl Future<Output = Result<Stream<Self::Reader, Self::Writer>, Failure>> + Send;
 
     /// The IP addresses of a name; answers at `deadline` at the latest.
     fn resolve(
@@ -41,4 +43,15 @@ pub trait Dial: Send + Sync + 'static {
         isolation: &Isolation,
         deadline: Instant,
     ) -> impl Future<Output = Result<Vec<String>, Failure>> + Send;
+}
+
+/// A stream that is open at the far end.
+#[derive(Debug)]
+pub struct Stream<R, W> {
+    /// Where its bytes come from.
+    pub reader: R,
+    /// Where bytes for it go to.
+    pub writer: W,
+    /// How many of the early bytes are on their way already.
+    pub sent: usize,
 }

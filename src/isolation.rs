@@ -10,14 +10,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::port::IsolationFlags;
+use crate::request::Secret;
 
 /// Who a stream belongs to and where it goes: the facts that isolation looks at.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Facts {
     /// The client's address; `None` for a client on a unix socket.
     pub client: Option<IpAddr>,
-    /// User name and password of SOCKS4 or SOCKS5, if any was given.
-    pub credentials: Option<Arc<(Vec<u8>, Vec<u8>)>>,
+    /// User name and password, or what the protocol has in their place, if any was given.
+    pub credentials: Option<Secret>,
     /// The protocol the client spoke.
     pub protocol: Protocol,
     /// The port the client asked for.
@@ -44,6 +45,12 @@ pub enum Protocol {
     Socks4,
     /// SOCKS5.
     Socks5,
+    /// HTTP, to an HTTP port.
+    Http,
+    /// A connection that the system redirected to a transparent port.
+    Transparent,
+    /// DNS.
+    Dns,
 }
 
 /// Streams of different groups never share a circuit.
@@ -174,7 +181,7 @@ mod tests {
         )
             .prop_map(|(client, user, v4, port, address, group, epoch)| Facts {
                 client: (client > 0).then(|| IpAddr::from([127, 0, 0, client])),
-                credentials: (user > 0).then(|| Arc::new((vec![user], Vec::new()))),
+                credentials: Secret::new(&[user][..usize::from(user > 0)], &[]),
                 protocol: if v4 {
                     Protocol::Socks4
                 } else {

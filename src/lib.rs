@@ -4,9 +4,12 @@
 //!
 //! | step | module | gives |
 //! |---|---|---|
-//! | a port is opened, clients are accepted | [`listener`] | a client's socket and [`connection::Origin`] |
+//! | a port is opened, clients are accepted | [`listener`] | a client's socket and [`gateway::Origin`] |
+//! | who may connect | [`access`] | yes or no |
 //! | the story of one connection | [`connection`] | read this first |
 //! | bytes become a request | [`socks`] | [`socks::Request`] |
+//! | what every port does with a request | [`gateway`] | the steps below, in their order |
+//! | names that stand for others are put in | [`names`] | the [`request::Request`] to serve |
 //! | the destination is checked | [`target`] | [`target::Target`] |
 //! | the port's rules are asked | [`policy`] | [`policy::Permit`] |
 //! | who may share a circuit | [`isolation`] | [`isolation::Isolation`] |
@@ -19,18 +22,23 @@
 
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod cli;
 pub mod config;
 pub mod connection;
 pub mod daemon;
 pub mod dial;
+pub mod early;
 pub mod failure;
+pub mod gateway;
 pub mod isolation;
 pub mod listener;
 pub mod logging;
+pub mod names;
 pub mod policy;
 pub mod port;
 pub mod relay;
+pub mod request;
 pub mod socks;
 pub mod target;
 pub mod tor;

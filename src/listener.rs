@@ -13,11 +13,12 @@ use std::time::Duration;
 use socket2::{Domain, Socket as Socket2, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
-use tracing::{Instrument as _, debug, debug_span, warn};
+use tracing::{Instrument as _, debug, debug_span, info, warn};
 
-use crate::connection::{Context, Origin, serve};
+use crate::connection::serve;
 use crate::dial::Dial;
-use crate::port::{Bind, PortLine};
+use crate::gateway::{Gateway, Origin};
+use crate::port::{Bind, Port, PortKind, PortLine};
 
 mod unix;
 
@@ -26,6 +27,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// An open port.
 pub struct Listener {
+    kind: PortKind,
     socket: Socket,
     /// Where it listens, as it is told to the user.
     place: Place,
@@ -61,13 +63,20 @@ impl Listener {
     /// Opens the port of a line; `None` if the line is `0`.
     ///
     /// The error is one sentence that names the place and the remedy.
-    pub fn bind(line: &PortLine) -> Result<Option<Listener>, String> {
-        match &line.bind {
-            Bind::Disabled => Ok(None),
-            Bind::Tcp(address) => bind_tcp(*address).map(Some),
-            Bind::TcpAuto(ip) => bind_tcp(SocketAddr::new(*ip, 0)).map(Some),
-            Bind::Unix(path) => bind_unix(path, line).map(Some),
-        }
+    pub fn bind(port: &Port) -> Result<Option<Listener>, String> {
+        let Port { kind, line } = port;
+        let (socket, place) = match &line.bind {
+            Bind::Disabled => return Ok(None),
+            Bind::Tcp(address) => bind_tcp(*address)?,
+            Bind::TcpAuto(ip) => bind_tcp(SocketAddr::new(*ip, 0))?,
+            Bind::Unix(path) => bind_unix(path, line)?,
+        };
+        let kind = *kind;
+        Ok(Some(Listener {
+            kind,
+            socket,
+            place,
+        }))
     }
 
     /// Where it listens.
@@ -77,7 +86,7 @@ impl Listener {
 
     /// Accepts clients and serves each in a task of its own, at most as many at once as `permits`
     /// has. Never returns.
-    pub async fn run<T: Dial>(self, context: Arc<Context<T>>, permits: Arc<Semaphore>) {
+    pub async fn run<T: Dial>(self, gateway: Arc<Gateway<T>>, permits: Arc<Semaphore>) {
         loop {
             // The semaphore is never closed.
             let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
@@ -92,7 +101,11 @@ impl Listener {
                     continue;
                 }
             };
-            let context = Arc::clone(&context);
+            if !gateway.shared.access.permits(accepted.origin()) {
+                info!("refused a client that socks_policy does not admit");
+                continue;
+            }
+            let gateway = Arc::clone(&gateway);
             let serving = async move {
                 match accepted {
                     Accepted::Tcp(stream, client) => {
@@ -101,16 +114,19 @@ impl Listener {
                             debug!("cannot set TCP_NODELAY for a client: {error}");
                         }
                         let (reader, writer) = stream.into_split();
-                        serve(&context, reader, writer, Origin::Ip(client.ip())).await;
+                        serve(&gateway, reader, writer, Origin::Ip(client.ip())).await;
                     }
                     Accepted::Unix(stream) => {
                         let (reader, writer) = stream.into_split();
-                        serve(&context, reader, writer, Origin::Unix).await;
+                        serve(&gateway, reader, writer, Origin::Unix).await;
                     }
                 }
                 drop(permit);
             };
-            tokio::spawn(serving.instrument(debug_span!("client", port = %self.place)));
+            tokio::spawn(
+                serving
+                    .instrument(debug_span!("client", port = %self.place, kind = self.kind.word())),
+            );
         }
     }
 
@@ -133,6 +149,15 @@ enum Accepted {
     Unix(UnixStream),
 }
 
+impl Accepted {
+    fn origin(&self) -> Origin {
+        match self {
+            Accepted::Tcp(_, client) => Origin::Ip(client.ip()),
+            Accepted::Unix(_) => Origin::Unix,
+        }
+    }
+}
+
 /// Whether only the connection that was being accepted failed: accept(2).
 fn concerns_one_client(error: &io::Error) -> bool {
     matches!(
@@ -147,7 +172,7 @@ fn concerns_one_client(error: &io::Error) -> bool {
 /// How many clients may wait to be accepted.
 const BACKLOG: i32 = 1024;
 
-fn bind_tcp(address: SocketAddr) -> Result<Listener, String> {
+fn bind_tcp(address: SocketAddr) -> Result<(Socket, Place), String> {
     let listen = || {
         let socket = Socket2::new(Domain::for_address(address), Type::STREAM, None)?;
         if address.is_ipv6() {
@@ -173,17 +198,11 @@ fn bind_tcp(address: SocketAddr) -> Result<Listener, String> {
         };
         format!("cannot listen on {address}: {error}; {remedy}")
     })?;
-    Ok(Listener {
-        socket: Socket::Tcp(listener),
-        place: Place::Tcp(bound),
-    })
+    Ok((Socket::Tcp(listener), Place::Tcp(bound)))
 }
 
-fn bind_unix(path: &Path, line: &PortLine) -> Result<Listener, String> {
+fn bind_unix(path: &Path, line: &PortLine) -> Result<(Socket, Place), String> {
     let (listener, file) = unix::bind(path, &line.flags)
         .map_err(|problem| format!("cannot listen on unix:{}: {problem}", path.display()))?;
-    Ok(Listener {
-        socket: Socket::Unix(listener, file),
-        place: Place::Unix(path.to_owned()),
-    })
+    Ok((Socket::Unix(listener, file), Place::Unix(path.to_owned())))
 }

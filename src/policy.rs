@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::failure::Failure;
 use crate::port::Flags;
-use crate::socks::{Command, Request};
+use crate::request::{Command, Request};
 use crate::target::{OnionAddress, Target};
 
 /// The rules of one port.
@@ -70,8 +70,8 @@ impl Rules {
     pub fn admit(&self, request: &Request) -> Result<Permit, Failure> {
         let target = Target::parse(&request.address)?;
         match request.command {
-            Command::Connect => self.admit_connect(target, request.port),
-            Command::Resolve => self.admit_resolve(target),
+            Command::Connect => self.admit_connect(target, request.port, request.family),
+            Command::Resolve => self.admit_resolve(target, request.family),
             Command::ResolvePtr => match target {
                 Target::Ip(ip) if !self.allow_local_answers && is_private(ip) => {
                     Err(Failure::PrivateAddress)
@@ -83,7 +83,12 @@ impl Rules {
         }
     }
 
-    fn admit_connect(&self, target: Target, port: u16) -> Result<Permit, Failure> {
+    fn admit_connect(
+        &self,
+        target: Target,
+        port: u16,
+        wanted: Option<Family>,
+    ) -> Result<Permit, Failure> {
         if port == 0 {
             return Err(Failure::DestinationInvalid);
         }
@@ -110,35 +115,46 @@ impl Rules {
                 }
             }
             Target::Name(host) => {
-                let family = self.admit_name(&host)?;
+                let family = self.admit_name(&host, wanted)?;
                 Ok(Permit::Exit { host, port, family })
             }
         }
     }
 
-    fn admit_resolve(&self, target: Target) -> Result<Permit, Failure> {
+    fn admit_resolve(&self, target: Target, wanted: Option<Family>) -> Result<Permit, Failure> {
         match target {
             Target::Ip(ip) => Ok(Permit::Literal(ip)),
             Target::Onion(_) => Err(Failure::OnionNotResolvable),
             Target::Name(host) => {
-                let family = self.admit_name(&host)?;
+                let family = self.admit_name(&host, wanted)?;
                 Ok(Permit::Resolve { host, family })
             }
         }
     }
 
     /// Whether an exit may be given this name, and what it may make of it.
-    fn admit_name(&self, host: &str) -> Result<Family, Failure> {
+    ///
+    /// `wanted` is the client's own wish, which the port's flags may narrow.
+    fn admit_name(&self, host: &str, wanted: Option<Family>) -> Result<Family, Failure> {
         if !self.allow_local && is_local_name(host) {
             return Err(Failure::PrivateAddress);
         }
         if !self.flags.dns_request {
             return Err(Failure::TrafficForbidden);
         }
+        let (v4, v6) = match wanted {
+            None | Some(Family::V4Preferred | Family::V6Preferred) => (true, true),
+            Some(Family::V4Only) => (true, false),
+            Some(Family::V6Only) => (false, true),
+        };
+        let prefer_v6 = match wanted {
+            None => self.flags.prefer_ipv6,
+            Some(family) => family == Family::V6Preferred,
+        };
         match (
-            self.flags.ipv4_traffic,
-            self.flags.ipv6_traffic,
-            self.flags.prefer_ipv6,
+            v4 && self.flags.ipv4_traffic,
+            v6 && self.flags.ipv6_traffic,
+            prefer_v6,
         ) {
             (true, true, false) => Ok(Family::V4Preferred),
             (true, true, true) => Ok(Family::V6Preferred),
@@ -207,8 +223,9 @@ pub fn choose(addresses: &[IpAddr], family: Family, allow_local: bool) -> Option
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::isolation::Protocol;
     use crate::port::PortLine;
-    use crate::socks::{Address, Credentials, Version};
+    use crate::request::Address;
 
     fn rules(flags: &str) -> Rules {
         let line: PortLine = format!("9150 {flags}").parse().expect("a good line");
@@ -225,12 +242,12 @@ mod tests {
             Err(_) => Address::Name(host.into()),
         };
         Request {
-            version: Version::V5,
             command,
-            raw_ip: matches!(address, Address::Ip(_)),
             address,
             port,
-            credentials: Credentials::None,
+            protocol: Protocol::Socks5,
+            credentials: None,
+            family: None,
         }
     }
 
@@ -265,6 +282,30 @@ mod tests {
         assert_eq!(family("PreferIPv6"), Family::V6Preferred);
         assert_eq!(family("NoIPv6Traffic PreferIPv6"), Family::V4Only);
         assert_eq!(family("NoIPv4Traffic"), Family::V6Only);
+    }
+
+    #[test]
+    fn a_client_may_choose_among_the_families_that_the_port_carries() {
+        let family = |flags: &str, wanted| {
+            let asked = Request {
+                family: Some(wanted),
+                ..request(Command::Connect, "example.com", 80)
+            };
+            match rules(flags).admit(&asked) {
+                Ok(Permit::Exit { family, .. }) => Some(family),
+                Ok(other) => panic!("{other:?}"),
+                Err(failure) => {
+                    assert_eq!(failure, Failure::TrafficForbidden);
+                    None
+                }
+            }
+        };
+        use Family::*;
+        assert_eq!(family("PreferIPv6", V4Preferred), Some(V4Preferred));
+        assert_eq!(family("", V6Preferred), Some(V6Preferred));
+        assert_eq!(family("", V6Only), Some(V6Only));
+        assert_eq!(family("NoIPv6Traffic", V6Preferred), Some(V4Only));
+        assert_eq!(family("NoIPv6Traffic", V6Only), None);
     }
 
     #[test]

@@ -62,6 +62,40 @@ pub enum PortKind {
     Socks,
     /// HTTP CONNECT (tor(1) `HTTPTunnelPort`).
     Http,
+    /// Whatever the system redirects to it (tor(1) `TransPort`).
+    Transparent,
+    /// DNS over UDP (tor(1) `DNSPort`).
+    Dns,
+}
+
+impl PortKind {
+    /// All kinds, in the order in which their ports are opened.
+    pub const ALL: [PortKind; 4] = [
+        PortKind::Socks,
+        PortKind::Http,
+        PortKind::Transparent,
+        PortKind::Dns,
+    ];
+
+    /// One word: what `listening` lines and the names of handed-over sockets say.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            PortKind::Socks => "socks",
+            PortKind::Http => "http",
+            PortKind::Transparent => "trans",
+            PortKind::Dns => "dns",
+        }
+    }
+}
+
+/// A port to open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Port {
+    /// What it speaks.
+    pub kind: PortKind,
+    /// Where, and with which flags; never [`Bind::Disabled`].
+    pub line: PortLine,
 }
 
 impl PortLine {
@@ -84,10 +118,16 @@ impl PortLine {
     #[must_use]
     pub fn unserved(&self, kind: PortKind) -> Option<String> {
         match (kind, &self.bind) {
-            (PortKind::Socks, _) | (PortKind::Http, Bind::Disabled) => None,
+            (PortKind::Socks, _) | (_, Bind::Disabled) => None,
             (PortKind::Http, _) => Some(
                 "an HTTP CONNECT port is not served yet: remove this line or write 0".to_owned(),
             ),
+            (PortKind::Transparent, _) => {
+                Some("a transparent port is not served yet: remove this line or write 0".to_owned())
+            }
+            (PortKind::Dns, _) => {
+                Some("a DNS port is not served yet: remove this line or write 0".to_owned())
+            }
         }
     }
 }

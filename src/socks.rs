@@ -28,9 +28,13 @@ mod v4;
 mod v5;
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
 
 use reply::{GENERAL_FAILURE, connect_reply};
+
+use crate::gateway::Origin;
+use crate::isolation::Protocol;
+use crate::request::{self, Secret};
+pub use crate::request::{Address, Command};
 
 /// The longest message of the handshake: user name and password of 255 bytes each (RFC 1929).
 /// To this many bytes or more, [`Handshake::step`] never answers [`Step::NeedMore`], so a buffer of this size is enough.
@@ -68,13 +72,11 @@ pub enum ClientFamily {
     Other,
 }
 
-impl From<SocketAddr> for ClientFamily {
-    /// The family of a TCP client. A unix socket has no such address: it is [`ClientFamily::Other`].
-    fn from(peer: SocketAddr) -> Self {
-        if peer.is_ipv4() {
-            Self::V4
-        } else {
-            Self::Other
+impl From<Origin> for ClientFamily {
+    fn from(origin: Origin) -> Self {
+        match origin {
+            Origin::Ip(ip) if ip.is_ipv4() => Self::V4,
+            Origin::Ip(_) | Origin::Unix => Self::Other,
         }
     }
 }
@@ -218,6 +220,24 @@ impl Request {
     }
 }
 
+impl From<&Request> for request::Request {
+    /// What was asked, without how: C tor isolates by user name and password alone, so a SOCKS4 user
+    /// and the same SOCKS5 user without a password may share.
+    fn from(asked: &Request) -> Self {
+        request::Request {
+            command: asked.command,
+            address: asked.address.clone(),
+            port: asked.port,
+            protocol: match asked.version {
+                Version::V4 | Version::V4a => Protocol::Socks4,
+                Version::V5 => Protocol::Socks5,
+            },
+            credentials: Secret::new(asked.credentials.user(), asked.credentials.password()),
+            family: None,
+        }
+    }
+}
+
 /// The protocol of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Version {
@@ -227,27 +247,6 @@ pub enum Version {
     V4a,
     /// SOCKS5 (RFC 1928).
     V5,
-}
-
-/// The commands a Tor SOCKS port serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Command {
-    /// `01`: open a stream.
-    Connect,
-    /// `F0`: look up a name (socks-extensions).
-    Resolve,
-    /// `F1`: look up the name of an address (socks-extensions, SOCKS5 only). The address is always an IP.
-    ResolvePtr,
-}
-
-/// A destination.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Address {
-    /// An IP address: given in binary, or written out as a host name (IPv6 with or without brackets).
-    Ip(IpAddr),
-    /// A host name in the client's own spelling: letters, digits, `-`, `_` and dots, at most 255 bytes, perhaps with
-    /// one dot at the end. That it ends in `.onion` says nothing about its validity.
-    Name(Box<str>),
 }
 
 /// What the client sent along for isolation. An empty user name without a password counts as nothing sent, as in C tor.

@@ -11,7 +11,7 @@ use curve25519_dalek::traits::IsIdentity as _;
 use sha3::{Digest as _, Sha3_256};
 
 use crate::failure::Failure;
-use crate::socks::Address;
+use crate::request::Address;
 
 /// Length of a version 3 onion address without `.onion` (rend-spec-v3, "Encoding onion addresses").
 const ONION_LABEL_LEN: usize = 56;

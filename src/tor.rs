@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`onion`] | streams to onion services, and who shares an attempt |
 //! | [`attempt`] | one effort to get a circuit to an onion service |
+//! | [`begin`] | opening a stream, with early data behind it |
 //! | [`exit`] | streams and look-ups through exits |
 //! | [`evidence`] | what is known of an attempt while it runs |
 //! | [`verdict`] | the rules that turn clues into one failure |
@@ -12,6 +13,7 @@
 //! | [`runtime`] | the runtime the Tor crates run on |
 
 mod attempt;
+pub(crate) mod begin;
 pub(crate) mod border;
 pub(crate) mod evidence;
 pub(crate) mod exit;
@@ -34,11 +36,12 @@ use tor_dirmgr::DirProvider;
 use tor_error::ErrorReport as _;
 use tor_hsclient::HsClientConnector;
 use tor_netdir::{DirEvent, NetDir};
-use tor_proto::client::stream::{DataReader, DataWriter};
+use tor_proto::client::stream::DataWriter;
 use tracing::{info, warn};
 
 use crate::config::ExitTimeouts;
-use crate::dial::Dial;
+use crate::dial::{Dial, Stream};
+use crate::early::Early;
 use crate::failure::Failure;
 use crate::isolation::Isolation;
 use crate::policy::Permit;
@@ -196,34 +199,34 @@ impl Tor {
 }
 
 impl Dial for Tor {
-    type Reader = DataReader;
+    type Reader = begin::Reader;
     type Writer = DataWriter;
 
     async fn connect(
         &self,
         permit: &Permit,
         isolation: &Isolation,
+        early: &Early,
         deadline: Instant,
-    ) -> Result<(DataReader, DataWriter), Failure> {
+    ) -> Result<Stream<begin::Reader, DataWriter>, Failure> {
         let usable = self.usable(deadline).await?;
-        let stream = match permit {
+        match permit {
             Permit::Onion { service, port } => {
                 usable
                     .onions
-                    .connect(service, *port, isolation, deadline)
-                    .await?
+                    .connect(service, *port, isolation, early, deadline)
+                    .await
             }
             Permit::Exit { host, port, family } => {
                 usable
                     .exits
-                    .connect(host, *port, *family, isolation, deadline)
-                    .await?
+                    .connect(host, *port, *family, isolation, early, deadline)
+                    .await
             }
             Permit::Resolve { .. } | Permit::ResolvePtr(_) | Permit::Literal(_) => {
-                return Err(Failure::Internal);
+                Err(Failure::Internal)
             }
-        };
-        Ok(stream.split())
+        }
     }
 
     async fn resolve(

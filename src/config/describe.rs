@@ -3,7 +3,7 @@
 use std::fmt::{self, Write as _};
 
 use super::{Config, ExitTimeouts};
-use crate::port::{Bind, Flags, PortLine};
+use crate::port::{Bind, Flags, Port};
 
 /// Says what a run with this configuration would do, in lines for a person.
 #[must_use]
@@ -18,8 +18,14 @@ pub fn describe(config: &Config) -> String {
 fn write_config(out: &mut String, config: &Config) -> fmt::Result {
     let Config {
         tor: _,
-        socks_ports,
+        ports,
         socks_timeout,
+        access,
+        safe_socks,
+        test_socks,
+        plaintext,
+        names: _,
+        trans_proxy_type: _,
         exit_timeouts,
         client_onion_auth_dir,
         allow_local_addrs,
@@ -41,10 +47,18 @@ fn write_config(out: &mut String, config: &Config) -> fmt::Result {
     for file in files {
         writeln!(out, "configuration: {}", file.display())?;
     }
-    for port in socks_ports {
+    for port in ports {
         write_port(out, port)?;
     }
     writeln!(out, "deadline of a request: {socks_timeout:?}")?;
+    writeln!(out, "clients that may connect: {access}")?;
+    writeln!(out, "{plaintext}")?;
+    if *safe_socks {
+        writeln!(out, "requests that give an IP address: refused")?;
+    }
+    if *test_socks {
+        writeln!(out, "requests are logged as safe or unsafe")?;
+    }
     match client_onion_auth_dir {
         Some(folder) => writeln!(out, "client authorization keys: {}", folder.display())?,
         None => writeln!(out, "client authorization keys: none")?,
@@ -79,9 +93,10 @@ fn write_config(out: &mut String, config: &Config) -> fmt::Result {
 }
 
 /// Writes one port: its line, and below it what the line means.
-fn write_port(out: &mut String, port: &PortLine) -> fmt::Result {
-    writeln!(out, "socks port: {port}")?;
-    for meaning in meanings(&port.bind, &port.flags) {
+fn write_port(out: &mut String, port: &Port) -> fmt::Result {
+    let Port { kind, line } = port;
+    writeln!(out, "{} port: {line}", kind.word())?;
+    for meaning in meanings(&line.bind, &line.flags) {
         writeln!(out, "    {meaning}")?;
     }
     Ok(())

@@ -39,8 +39,34 @@ pub(super) struct Proxy {
     pub(super) socks_listen: Option<Lines>,
     /// HTTP CONNECT port lines.
     pub(super) http_port: Option<Lines>,
+    /// Transparent port lines.
+    pub(super) trans_port: Option<Lines>,
+    /// How connections get to the transparent ports.
+    pub(super) trans_proxy_type: Option<String>,
+    /// DNS port lines.
+    pub(super) dns_port: Option<Lines>,
     /// arti's DNS ports.
     pub(super) dns_listen: Option<Lines>,
+    /// Who may connect.
+    pub(super) socks_policy: Vec<String>,
+    /// Refuse requests that give an IP address.
+    pub(super) safe_socks: bool,
+    /// Tell of each request whether it gives a name or an IP address.
+    pub(super) test_socks: bool,
+    /// Destination ports to warn of.
+    pub(super) warn_plaintext_ports: Option<Vec<u16>>,
+    /// Destination ports to refuse.
+    pub(super) reject_plaintext_ports: Vec<u16>,
+    /// Names that stand for others, `FROM TO`.
+    pub(super) map_address: Vec<String>,
+    /// Give out addresses that stand for names.
+    pub(super) automap_hosts_on_resolve: bool,
+    /// For names that end in these.
+    pub(super) automap_hosts_suffixes: Option<Vec<String>>,
+    /// The IPv4 addresses to give out.
+    pub(super) virtual_addr_network_ipv4: Option<String>,
+    /// The IPv6 addresses to give out.
+    pub(super) virtual_addr_network_ipv6: Option<String>,
     /// The deadline for a whole request.
     pub(super) socks_timeout: Option<Span>,
     /// The folder of `*.auth_private` files.

@@ -5,7 +5,7 @@ use super::file::Lines;
 use super::setting::Setting;
 use super::sources::Sources;
 use crate::cli::ProxyArgs;
-use crate::port::{Bind, PortKind, PortLine, check_ports};
+use crate::port::{Bind, Port, PortKind, PortLine, check_ports};
 
 /// The port lines of one kind, and where they stand.
 pub(super) struct Ports {
@@ -50,13 +50,13 @@ impl Ports {
         Ok(())
     }
 
-    /// Refuses what arti would not take in `socks_listen`: flags and unix sockets.
-    fn must_be_plain(&self) -> Result<(), ConfigError> {
+    /// Refuses what arti would not take in its own keys: flags and unix sockets. Those belong in `ours`.
+    fn must_be_plain(&self, ours: &str) -> Result<(), ConfigError> {
         for (text, line) in &self.lines {
             let unix = matches!(line.bind, Bind::Unix(_));
             if unix || text.trim().contains(char::is_whitespace) {
                 return Err(self.setting.wrong(format!(
-                    "{text:?} has more than an address and a port: move it to proxy.socks_port"
+                    "{text:?} has more than an address and a port: move it to {ours}"
                 )));
             }
         }
@@ -72,77 +72,83 @@ impl Ports {
     }
 
     /// The ports to open.
-    pub(super) fn open(self) -> Vec<PortLine> {
+    pub(super) fn open(self, kind: PortKind) -> impl Iterator<Item = Port> {
         self.lines
             .into_iter()
             .map(|(_, line)| line)
             .filter(|line| line.bind != Bind::Disabled)
-            .collect()
+            .map(move |line| Port { kind, line })
     }
 }
 
-/// The SOCKS ports: those of the command line, or those of the files, or the default one.
-pub(super) fn socks(
-    args: &ProxyArgs,
-    socks_port: Option<&Lines>,
-    socks_listen: Option<&Lines>,
-    sources: &Sources,
-) -> Result<Ports, ConfigError> {
-    let port = || sources.setting("proxy.socks_port");
-    let listen = || sources.setting("proxy.socks_listen");
-    let ports = match (socks_port, socks_listen) {
-        _ if !args.socks_port.is_empty() => {
-            Ports::read(Setting::option("--socks-port"), args.socks_port.clone())?
-        }
-        (None, None) => Ports {
-            setting: port(),
-            lines: vec![("9150".to_owned(), PortLine::default())],
-        },
-        (Some(lines), None) => Ports::in_files(port(), lines)?,
-        (None, Some(lines)) => {
-            let ports = Ports::in_files(listen(), lines)?;
-            ports.must_be_plain()?;
-            ports
-        }
-        (Some(_), Some(_)) => {
-            return Err(listen().wrong(format!(
-                "{} is for the same purpose: remove one of the two",
-                port()
-            )));
-        }
-    };
-    ports.must_be_served(PortKind::Socks)?;
-    Ok(ports)
+/// What the files say of the ports.
+pub(super) struct Written {
+    pub(super) socks_port: Option<Lines>,
+    pub(super) socks_listen: Option<Lines>,
+    pub(super) http_port: Option<Lines>,
+    pub(super) trans_port: Option<Lines>,
+    pub(super) dns_port: Option<Lines>,
+    pub(super) dns_listen: Option<Lines>,
 }
 
-/// Checks the lines of HTTP CONNECT ports, of which only `0` is served.
-pub(super) fn http(
-    args: &ProxyArgs,
-    http_port: Option<&Lines>,
-    sources: &Sources,
-) -> Result<Ports, ConfigError> {
-    let ports = match http_port {
-        _ if !args.http_port.is_empty() => {
-            Ports::read(Setting::option("--http-port"), args.http_port.clone())?
-        }
-        Some(lines) => Ports::in_files(sources.setting("proxy.http_port"), lines)?,
-        None => Ports::read(sources.setting("proxy.http_port"), Vec::new())?,
-    };
-    ports.must_be_served(PortKind::Http)?;
-    Ok(ports)
-}
-
-/// Refuses every DNS port but none.
-pub(super) fn dns(dns_listen: Option<&Lines>, sources: &Sources) -> Result<(), ConfigError> {
-    let none = |lines: &Lines| {
-        lines
-            .texts()
-            .is_ok_and(|t| t.iter().all(|text| text == "0"))
-    };
-    match dns_listen {
-        Some(lines) if !none(lines) => Err(sources
-            .setting("proxy.dns_listen")
-            .not_served("remove it or set it to 0; there is no DNS port")),
-        _ => Ok(()),
+impl Written {
+    /// The ports of one kind: those of the command line, or those of the files, or the default one.
+    pub(super) fn ports(
+        &self,
+        kind: PortKind,
+        args: &ProxyArgs,
+        sources: &Sources,
+    ) -> Result<Ports, ConfigError> {
+        let none: &[String] = &[];
+        let (option, lines, key, written, arti) = match kind {
+            PortKind::Socks => (
+                "--socks-port",
+                &*args.socks_port,
+                "proxy.socks_port",
+                &self.socks_port,
+                Some(("proxy.socks_listen", &self.socks_listen)),
+            ),
+            PortKind::Http => (
+                "--http-port",
+                &*args.http_port,
+                "proxy.http_port",
+                &self.http_port,
+                None,
+            ),
+            PortKind::Transparent => ("", none, "proxy.trans_port", &self.trans_port, None),
+            PortKind::Dns => (
+                "",
+                none,
+                "proxy.dns_port",
+                &self.dns_port,
+                Some(("proxy.dns_listen", &self.dns_listen)),
+            ),
+        };
+        let setting = || sources.setting(key);
+        let arti = arti.and_then(|(key, lines)| Some((sources.setting(key), lines.as_ref()?)));
+        let ports = match (written, arti) {
+            _ if !lines.is_empty() => Ports::read(Setting::option(option), lines.to_vec())?,
+            (Some(_), Some((arti, _))) => {
+                return Err(arti.wrong(format!(
+                    "{} is for the same purpose: remove one of the two",
+                    setting()
+                )));
+            }
+            (Some(lines), None) => Ports::in_files(setting(), lines)?,
+            (None, Some((arti, lines))) => {
+                let ports = Ports::in_files(arti, lines)?;
+                ports.must_be_plain(key)?;
+                ports
+            }
+            (None, None) => Ports {
+                setting: setting(),
+                lines: match kind {
+                    PortKind::Socks => vec![("9150".to_owned(), PortLine::default())],
+                    PortKind::Http | PortKind::Transparent | PortKind::Dns => Vec::new(),
+                },
+            },
+        };
+        ports.must_be_served(kind)?;
+        Ok(ports)
     }
 }

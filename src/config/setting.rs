@@ -32,15 +32,6 @@ impl Setting {
         }
     }
 
-    /// The error for a value that arti would serve.
-    pub(super) fn not_served(&self, remedy: &'static str) -> ConfigError {
-        ConfigError::NotServed {
-            origin: self.origin.clone(),
-            key: self.key.to_owned(),
-            remedy,
-        }
-    }
-
     /// The error for a port line with a mistake.
     pub(super) fn bad_line(&self, line: String, source: PortError) -> ConfigError {
         ConfigError::Port {

@@ -70,7 +70,10 @@ fn settings(config: Config) -> Config {
 #[test]
 fn nothing_configured_is_one_port_on_loopback() {
     let config = defaults();
-    assert_eq!(config.socks_ports, ["127.0.0.1:9150".parse().unwrap()]);
+    assert_eq!(
+        config.ports_of(PortKind::Socks),
+        ["127.0.0.1:9150".parse().unwrap()]
+    );
     assert_eq!(config.socks_timeout, Duration::from_secs(120));
     assert_eq!(config.client_onion_auth_dir, None);
     assert_eq!(config.max_files, 16_384);
@@ -104,7 +107,7 @@ fn later_files_and_then_options_win() {
     let config = load(&args).unwrap();
     assert_eq!(config.files, [first, second]);
     assert_eq!(config.socks_timeout, Duration::from_secs(20));
-    assert_eq!(config.socks_ports.len(), 2);
+    assert_eq!(config.ports_of(PortKind::Socks).len(), 2);
     assert_eq!(config.max_files, 7);
     args.option = vec![
         "proxy.socks_timeout=30".into(),
@@ -113,7 +116,10 @@ fn later_files_and_then_options_win() {
     args.socks_port = vec!["auto ExtendedErrors".into()];
     let config = load(&args).unwrap();
     assert_eq!(config.socks_timeout, Duration::from_secs(40));
-    assert_eq!(config.socks_ports, ["auto ExtendedErrors".parse().unwrap()]);
+    assert_eq!(
+        config.ports_of(PortKind::Socks),
+        ["auto ExtendedErrors".parse().unwrap()]
+    );
 }
 
 #[test]

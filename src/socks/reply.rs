@@ -7,6 +7,7 @@
 use std::net::IpAddr;
 
 use super::{ClientFamily, Command, Version};
+pub use crate::request::Answer;
 
 /// SOCKS5 `00`: succeeded.
 pub const SUCCEEDED: u8 = 0x00;
@@ -25,15 +26,6 @@ pub const ADDRESS_TYPE_NOT_SUPPORTED: u8 = 0x08;
 const SOCKS4_GRANTED: u8 = 0x5A;
 /// SOCKS4 "request rejected or failed", for every failure.
 const SOCKS4_REJECTED: u8 = 0x5B;
-
-/// What a lookup found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// RESOLVE: an address.
-    Ip(IpAddr),
-    /// RESOLVE_PTR: a name.
-    Name(String),
-}
 
 /// The answer to a CONNECT. `code` is the SOCKS5 reply code, [`SUCCEEDED`] or any other (also proposal 304's `F0`
 /// and above); SOCKS4 says only granted or rejected.

@@ -1,7 +1,7 @@
 //! The wire vectors of `tests/data/socks_vectors.txt` put to the handshake, cut in every way, and properties that
 //! hold for any bytes at all.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use proptest::prelude::*;
 
@@ -391,13 +391,12 @@ fn credentials_do_not_show_in_debug_output() {
 #[test]
 fn the_family_of_a_client_is_that_of_its_address() {
     assert_eq!(
-        ClientFamily::from(SocketAddr::from((Ipv4Addr::LOCALHOST, 1))),
+        ClientFamily::from(Origin::Ip(Ipv4Addr::LOCALHOST.into())),
         ClientFamily::V4
     );
-    assert_eq!(
-        ClientFamily::from(SocketAddr::from(([0u16; 8], 1))),
-        ClientFamily::Other
-    );
+    for other in [Origin::Ip(Ipv6Addr::LOCALHOST.into()), Origin::Unix] {
+        assert_eq!(ClientFamily::from(other), ClientFamily::Other);
+    }
 }
 
 fn any_options() -> impl Strategy<Value = HandshakeOptions> {

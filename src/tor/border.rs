@@ -202,6 +202,18 @@ pub(crate) fn of_stream(error: &tor_circmgr::Error) -> StreamError {
     }
 }
 
+/// Reads the error that a stream's reading half gave instead of opening.
+pub(crate) fn of_stream_io(error: &std::io::Error) -> StreamError {
+    let cause = error.get_ref().and_then(|e| e.downcast_ref::<ProtoError>());
+    match cause {
+        Some(cause) => of_stream_protocol(cause),
+        None => {
+            tracing::debug!("stream failed: {error}");
+            StreamError::Failed(Failure::StreamFailed)
+        }
+    }
+}
+
 /// Reads the error of a stream.
 pub(crate) fn of_stream_protocol(error: &ProtoError) -> StreamError {
     match error {

@@ -13,13 +13,15 @@ use tokio::time::{Instant, timeout_at};
 use tor_cell::relaycell::msg::IpVersionPreference;
 use tor_circmgr::isolation::{IsolationHelper, StreamIsolation};
 use tor_circmgr::{CircMgr, ClientDataTunnel, TargetPort};
-use tor_proto::client::stream::{DataStream, StreamParameters};
+use tor_proto::client::stream::StreamParameters;
 use tracing::debug;
 
 use super::Directory;
+use super::begin::{self, Open};
 use super::border::{self, StreamError};
 use super::runtime::TorRuntime;
 use crate::config::ExitTimeouts;
+use crate::early::Early;
 use crate::failure::Failure;
 use crate::isolation::Isolation;
 use crate::policy::Family;
@@ -42,6 +44,7 @@ enum Question<'a> {
         host: &'a str,
         port: u16,
         family: Family,
+        early: &'a Early,
     },
     Resolve(&'a str),
     ResolvePtr(IpAddr),
@@ -49,7 +52,7 @@ enum Question<'a> {
 
 /// What it answered.
 enum Answer {
-    Stream(Box<DataStream>),
+    Stream(Box<Open>),
     Addresses(Vec<IpAddr>),
     Names(Vec<String>),
 }
@@ -68,19 +71,24 @@ impl Exits {
         }
     }
 
-    /// Opens a stream to `host`, a name or an IP address as text, and `port`.
+    /// Opens a stream to `host`, a name or an IP address as text, and `port`. Each exit that is tried
+    /// is sent `early`, as C tor does.
     pub(crate) async fn connect(
         &self,
         host: &str,
         port: u16,
         family: Family,
         isolation: &Isolation,
+        early: &Early,
         deadline: Instant,
-    ) -> Result<DataStream, Failure> {
-        match self
-            .ask(Question::Begin { host, port, family }, isolation, deadline)
-            .await?
-        {
+    ) -> Result<Open, Failure> {
+        let question = Question::Begin {
+            host,
+            port,
+            family,
+            early,
+        };
+        match self.ask(question, isolation, deadline).await? {
             Answer::Stream(stream) => Ok(*stream),
             Answer::Addresses(_) | Answer::Names(_) => Err(Failure::Internal),
         }
@@ -136,7 +144,6 @@ impl Exits {
             let failure = match timeout_at(until, question.put(&tunnel)).await {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(error)) => {
-                    let error = border::of_stream(&error);
                     if !another_exit_may_do_better(error) {
                         return Err(error.failure());
                     }
@@ -240,9 +247,16 @@ impl Question<'_> {
     }
 
     /// Puts the question to the exit at the end of a circuit.
-    async fn put(&self, tunnel: &ClientDataTunnel) -> tor_circmgr::Result<Answer> {
+    async fn put(&self, tunnel: &ClientDataTunnel) -> Result<Answer, StreamError> {
+        let failed = |error| border::of_stream(&error);
+        debug!("asking the exit of circuit {}", tunnel.unique_id());
         match self {
-            Question::Begin { host, port, family } => {
+            Question::Begin {
+                host,
+                port,
+                family,
+                early,
+            } => {
                 let mut parameters = StreamParameters::default();
                 parameters.ip_version(match family {
                     Family::V4Only => IpVersionPreference::Ipv4Only,
@@ -250,11 +264,20 @@ impl Question<'_> {
                     Family::V6Preferred => IpVersionPreference::Ipv6Preferred,
                     Family::V6Only => IpVersionPreference::Ipv6Only,
                 });
-                let stream = tunnel.begin_stream(host, *port, Some(parameters)).await?;
-                Ok(Answer::Stream(Box::new(stream)))
+                parameters.optimistic(true);
+                let begun = tunnel.begin_stream(host, *port, Some(parameters)).await;
+                // An exit that cannot connect always gives a reason; it closes what was open.
+                let open = begin::open_with_early_data(begun.map_err(failed)?, early, None).await?;
+                Ok(Answer::Stream(Box::new(open)))
             }
-            Question::Resolve(host) => tunnel.resolve(host).await.map(Answer::Addresses),
-            Question::ResolvePtr(address) => tunnel.resolve_ptr(*address).await.map(Answer::Names),
+            Question::Resolve(host) => {
+                let addresses = tunnel.resolve(host).await;
+                addresses.map(Answer::Addresses).map_err(failed)
+            }
+            Question::ResolvePtr(address) => {
+                let names = tunnel.resolve_ptr(*address).await;
+                names.map(Answer::Names).map_err(failed)
+            }
         }
     }
 }

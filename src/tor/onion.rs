@@ -13,14 +13,16 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
 use tor_circmgr::IsolationToken;
 use tor_hsclient::{HsClientConnector, HsClientSecretKeys};
-use tor_proto::client::stream::{DataStream, StreamParameters};
+use tor_proto::client::stream::StreamParameters;
 use tracing::debug;
 
 use super::Directory;
 use super::attempt::{Attempt, Circuit, Launcher, Outcome, Tokens};
+use super::begin::{self, Open};
 use super::border::{self, StreamError};
 use super::keys::KeyRing;
 use super::runtime::TorRuntime;
+use crate::early::Early;
 use crate::failure::Failure;
 use crate::isolation::Isolation;
 use crate::target::OnionAddress;
@@ -62,6 +64,7 @@ struct Wanted<'a> {
     port: u16,
     keys: &'a HsClientSecretKeys,
     isolation: &'a Isolation,
+    early: &'a Early,
     deadline: Instant,
 }
 
@@ -84,14 +87,16 @@ impl Onions {
         service: &OnionAddress,
         port: u16,
         isolation: &Isolation,
+        early: &Early,
         deadline: Instant,
-    ) -> Result<DataStream, Failure> {
+    ) -> Result<Open, Failure> {
         let keys = &self.keys.for_service(service).await?;
         let wanted = Wanted {
             service,
             port,
             keys,
             isolation,
+            early,
             deadline,
         };
         for _ in 0..MAX_DEAD_CIRCUITS {
@@ -119,7 +124,7 @@ impl Onions {
         &self,
         wanted: Wanted<'_>,
         circuit: &Circuit,
-    ) -> Result<DataStream, StreamError> {
+    ) -> Result<Open, StreamError> {
         let mut here = pin!(wanted.begin(circuit));
         if let Ok(opened) = timeout(PATIENCE, &mut here).await {
             return opened;
@@ -228,19 +233,25 @@ impl Record {
 
 impl Wanted<'_> {
     /// Opens a stream on a circuit.
-    async fn begin(&self, circuit: &Circuit) -> Result<DataStream, StreamError> {
+    async fn begin(&self, circuit: &Circuit) -> Result<Open, StreamError> {
         let tunnel = circuit.tunnel().ok_or(StreamError::CircuitGone)?;
+        debug!("asking the onion service of circuit {}", tunnel.unique_id());
         // Onion services are told the port alone (rend-spec-v3, "Handling a BEGIN message").
         let mut parameters = StreamParameters::default();
         parameters.suppress_hostname().suppress_begin_flags();
-        match timeout_at(
-            self.deadline,
-            tunnel.begin_stream("", self.port, Some(parameters)),
-        )
-        .await
-        {
-            Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(error)) => Err(border::of_stream(&error)),
+        let has_spoken = !self.early.is_empty();
+        parameters.optimistic(has_spoken);
+        let opening = async {
+            let begun = tunnel.begin_stream("", self.port, Some(parameters)).await;
+            let stream = begun.map_err(|error| border::of_stream(&error))?;
+            if !has_spoken {
+                return Ok(begin::opened(stream));
+            }
+            // A service that lacks the port closes the stream without opening it.
+            begin::open_with_early_data(stream, self.early, Some(Failure::StreamClosed)).await
+        };
+        match timeout_at(self.deadline, opening).await {
+            Ok(opened) => opened,
             Err(_) => Err(StreamError::Failed(Failure::ConnectionTimedOut)),
         }
     }

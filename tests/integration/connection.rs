@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use onionport::connection::Origin;
 use onionport::failure::Failure;
+use onionport::gateway::Origin;
 use onionport::isolation::Isolation;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;

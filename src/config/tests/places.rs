@@ -153,7 +153,7 @@ fn options_need_quotes_only_where_toml_is_not_clear() {
         "path_rules.long_lived_ports=[22]",
     ])
     .unwrap();
-    assert!(config.socks_ports[0].flags.extended_errors);
+    assert!(config.ports_of(PortKind::Socks)[0].flags.extended_errors);
     assert_eq!(config.cache_dir, Path::new("/a-b"));
     assert_eq!(config.max_files, 5);
     assert_eq!(config.log_filter, "debug");

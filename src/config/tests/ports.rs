@@ -14,8 +14,8 @@ fn port_lines_mean_the_same_in_the_file_as_on_the_command_line() {
         ..Default::default()
     };
     assert_eq!(
-        in_file.socks_ports,
-        with_args("", args).unwrap().socks_ports
+        in_file.ports_of(PortKind::Socks),
+        with_args("", args).unwrap().ports_of(PortKind::Socks)
     );
 }
 
@@ -23,7 +23,7 @@ fn port_lines_mean_the_same_in_the_file_as_on_the_command_line() {
 fn artis_socks_listen_is_served() {
     let bind = |text: &str| {
         good(&format!("[proxy]\nsocks_listen = {text}"))
-            .socks_ports
+            .ports_of(PortKind::Socks)
             .into_iter()
             .map(|line| line.bind)
             .collect::<Vec<_>>()
@@ -61,7 +61,13 @@ fn socks_listen_takes_no_flags_and_no_second_opinion() {
         socks_port: vec!["3".into()],
         ..Default::default()
     };
-    assert_eq!(with_args(both, args).unwrap().socks_ports.len(), 1);
+    assert_eq!(
+        with_args(both, args)
+            .unwrap()
+            .ports_of(PortKind::Socks)
+            .len(),
+        1
+    );
 }
 
 #[test]
@@ -95,7 +101,7 @@ fn a_bad_port_line_names_its_place() {
 #[test]
 fn no_port_at_all_is_a_warning() {
     let config = good("[proxy]\nsocks_port = 0");
-    assert_eq!(config.socks_ports, []);
+    assert_eq!(config.ports_of(PortKind::Socks), []);
     assert_eq!(config.warnings.len(), 1);
 }
 

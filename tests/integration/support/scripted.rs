@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use onionport::dial::Dial;
+use onionport::dial::{Dial, Stream};
+use onionport::early::Early;
 use onionport::failure::Failure;
 use onionport::isolation::Isolation;
 use onionport::policy::Permit;
@@ -176,15 +177,23 @@ impl Dial for Scripted {
         &self,
         permit: &Permit,
         isolation: &Isolation,
+        _early: &Early,
         deadline: Instant,
-    ) -> Result<(Self::Reader, Self::Writer), Failure> {
+    ) -> Result<Stream<Self::Reader, Self::Writer>, Failure> {
         let target = match permit {
             Permit::Onion { service, port } => format!("{service}:{port}"),
             Permit::Exit { host, port, .. } => format!("{host}:{port}"),
             other => panic!("asked for a stream with {other:?}"),
         };
         match self.answer(target, isolation, deadline).await {
-            Answer::Stream(stream) => Ok(split(stream)),
+            Answer::Stream(stream) => {
+                let (reader, writer) = split(stream);
+                Ok(Stream {
+                    reader,
+                    writer,
+                    sent: 0,
+                })
+            }
             Answer::Failed(failure) => Err(failure),
             Answer::Addresses(_) | Answer::Names(_) => panic!("the plan is for a look-up"),
         }

@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use onionport::connection::{Context, Origin, serve};
+use onionport::connection::serve;
+use onionport::gateway::{Gateway, Origin, Shared};
 use onionport::isolation::SessionGroup;
 use onionport::policy::Rules;
 use onionport::port::PortLine;
@@ -25,7 +26,7 @@ pub const V6: Origin = Origin::Ip(IpAddr::V6(Ipv6Addr::LOCALHOST));
 /// One port, with a network behind it.
 pub struct Port {
     pub tor: Arc<Scripted>,
-    context: Arc<Context<Scripted>>,
+    gateway: Arc<Gateway<Scripted>>,
 }
 
 /// A connection that is being served.
@@ -49,40 +50,41 @@ impl Port {
             allow_local: false,
             allow_local_answers: false,
         };
-        let context = Context {
+        let gateway = Gateway {
             tor: Arc::clone(&tor),
             rules,
             group,
             timeout: TIMEOUT,
+            shared: Arc::new(Shared::default()),
         };
         Port {
             tor,
-            context: Arc::new(context),
+            gateway: Arc::new(gateway),
         }
     }
 
     /// The same port with another `socks_timeout`.
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
-        let context = Arc::get_mut(&mut self.context).expect("nobody is served yet");
-        context.timeout = timeout;
+        let gateway = Arc::get_mut(&mut self.gateway).expect("nobody is served yet");
+        gateway.timeout = timeout;
         self
     }
 
     /// The same port, with private addresses allowed as destinations or as answers.
     pub fn with_private(mut self, destinations: bool, answers: bool) -> Self {
-        let context = Arc::get_mut(&mut self.context).expect("nobody is served yet");
-        context.rules.allow_local = destinations;
-        context.rules.allow_local_answers = answers;
+        let gateway = Arc::get_mut(&mut self.gateway).expect("nobody is served yet");
+        gateway.rules.allow_local = destinations;
+        gateway.rules.allow_local_answers = answers;
         self
     }
 
     /// A client from `origin`; each side buffers up to `capacity` bytes.
     pub fn client_with(&self, capacity: usize, origin: Origin) -> (Client, Served) {
         let (near, far) = duplex(capacity);
-        let context = Arc::clone(&self.context);
+        let gateway = Arc::clone(&self.gateway);
         let serving = tokio::spawn(async move {
             let (reader, writer) = split(near);
-            serve(&context, reader, writer, origin).await;
+            serve(&gateway, reader, writer, origin).await;
         });
         (Client::over(far), Served(serving))
     }
@@ -100,10 +102,10 @@ impl Port {
         let address = listener.local_addr().expect("bound");
         let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
         let (near, peer) = accepted.expect("accepted");
-        let context = Arc::clone(&self.context);
+        let gateway = Arc::clone(&self.gateway);
         let serving = tokio::spawn(async move {
             let (reader, writer) = near.into_split();
-            serve(&context, reader, writer, Origin::Ip(peer.ip())).await;
+            serve(&gateway, reader, writer, Origin::Ip(peer.ip())).await;
         });
         (client.expect("connected"), Served(serving))
     }

@@ -1,0 +1,154 @@
+//! What every port does with a request, whatever protocol brought it: names, rules, isolation, and
+//! then the network.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::access::{Access, Plaintext};
+use crate::dial::{Dial, Stream};
+use crate::early::Early;
+use crate::failure::Failure;
+use crate::isolation::{Facts, Isolation, SessionGroup};
+use crate::names::{Names, Rewritten};
+use crate::policy::{self, Permit, Rules};
+use crate::request::{Address, Answer, Command, Request};
+
+/// One port's way to the network.
+pub struct Gateway<T> {
+    /// The network.
+    pub tor: Arc<T>,
+    /// What the port may ask for.
+    pub rules: Rules,
+    /// The group of streams that the port belongs to.
+    pub group: SessionGroup,
+    /// How long a client may take for its handshake, and then a request until its answer
+    /// (`socks_timeout`).
+    pub timeout: Duration,
+    /// What all ports have in common.
+    pub shared: Arc<Shared>,
+}
+
+/// What all ports have in common, beside the network.
+#[derive(Default)]
+pub struct Shared {
+    /// Which clients may connect.
+    pub access: Access,
+    /// Names that stand for others.
+    pub names: Names,
+    /// Destination ports that are known for plain text.
+    pub plaintext: Plaintext,
+    /// Refuse SOCKS requests that give an IP address (tor(1) `SafeSocks`).
+    pub safe_socks: bool,
+    /// Log of each SOCKS request whether it gives one (tor(1) `TestSocks`).
+    pub test_socks: bool,
+    /// Counts how often the user asked for new circuits.
+    pub epoch: Epoch,
+}
+
+/// Counts how often the user asked for new circuits (C tor's NEWNYM): streams of different epochs
+/// never share one.
+#[derive(Debug, Default)]
+pub struct Epoch(AtomicU64);
+
+impl Epoch {
+    /// Begins the next one: streams that are open go on, later ones get circuits of their own.
+    pub fn begin(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn now(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Where a client came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Over TCP or UDP, from this address.
+    Ip(IpAddr),
+    /// Over a unix socket.
+    Unix,
+}
+
+impl Origin {
+    /// The address, if there is one.
+    pub fn ip(self) -> Option<IpAddr> {
+        match self {
+            Origin::Ip(ip) => Some(ip),
+            Origin::Unix => None,
+        }
+    }
+}
+
+/// What a request led to.
+pub enum Reached<T: Dial> {
+    /// A stream, open at the far end.
+    Stream(Stream<T::Reader, T::Writer>),
+    /// The answer to a look-up.
+    Answer(Answer),
+}
+
+impl<T: Dial> Gateway<T> {
+    /// Serves a request: refuses it, looks something up, or opens a stream.
+    ///
+    /// `early` is what the client says meanwhile. Answers after [`Gateway::timeout`] at the latest.
+    pub async fn reach(
+        &self,
+        request: &Request,
+        origin: Origin,
+        early: &Early,
+    ) -> Result<Reached<T>, Failure> {
+        let deadline = Instant::now() + self.timeout;
+        // Isolation goes by the address as the client wrote it.
+        let isolation = self.isolation(request, origin);
+        let permit = match self.shared.names.rewrite(request)? {
+            Rewritten::Answer(answer) => return Ok(Reached::Answer(answer)),
+            Rewritten::Request(request) => self.rules.admit(&request)?,
+        };
+        match &permit {
+            Permit::Onion { .. } | Permit::Exit { .. } => {
+                let connected = self.tor.connect(&permit, &isolation, early, deadline);
+                Ok(Reached::Stream(connected.await?))
+            }
+            Permit::Literal(ip) => Ok(Reached::Answer(Answer::Ip(*ip))),
+            Permit::Resolve { host, family } => {
+                let addresses = self.tor.resolve(host, &isolation, deadline).await?;
+                let allow_local = self.rules.allow_local_answers;
+                policy::choose(&addresses, *family, allow_local)
+                    .map(|ip| Reached::Answer(Answer::Ip(ip)))
+                    .ok_or(Failure::NameNotResolved)
+            }
+            Permit::ResolvePtr(ip) => {
+                let names = self.tor.resolve_ptr(*ip, &isolation, deadline).await?;
+                let name = names.into_iter().next().ok_or(Failure::NameNotResolved)?;
+                Ok(Reached::Answer(Answer::Name(name)))
+            }
+        }
+    }
+
+    /// Which streams this request may share a circuit with.
+    fn isolation(&self, request: &Request, origin: Origin) -> Isolation {
+        let address = match &request.address {
+            Address::Ip(ip) => ip.to_string(),
+            Address::Name(name) => name.to_ascii_lowercase(),
+        };
+        let facts = Facts {
+            client: origin.ip(),
+            credentials: request.credentials.clone(),
+            protocol: request.protocol,
+            port: match request.command {
+                Command::Connect => request.port,
+                Command::Resolve | Command::ResolvePtr => 0,
+            },
+            address: Arc::from(address),
+            group: self.group,
+            epoch: self.shared.epoch.now(),
+        };
+        let flags = &self.rules.flags;
+        Isolation::new(facts, &flags.isolation, flags.keep_alive_isolate_socks_auth)
+    }
+}

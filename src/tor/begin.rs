@@ -1,0 +1,103 @@
+//! Opening a stream on a circuit, with what the client has said already right behind the request.
+//!
+//! arti can wait for CONNECTED, or send early data, but not both at once; so this watches the
+//! reading half while it feeds the writing half.
+
+use std::future::poll_fn;
+use std::io::Cursor;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
+
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, Chain, ReadBuf};
+use tor_proto::client::stream::{ClientDataStreamCtrl, DataReader, DataStream, DataWriter};
+
+use super::border::{self, StreamError};
+use crate::dial::Stream;
+use crate::early::Early;
+use crate::failure::Failure;
+
+/// The reading half of a stream; first comes what arrived together with CONNECTED.
+pub(crate) type Reader = Chain<Cursor<Vec<u8>>, DataReader>;
+/// A stream that is open at the far end.
+pub(crate) type Open = Stream<Reader, DataWriter>;
+
+/// The most that is taken in together with CONNECTED: one relay message.
+const FIRST_READ: usize = 512;
+
+/// A stream on which nothing was sent early, once it is open.
+pub(crate) fn opened(stream: DataStream) -> Open {
+    let (reader, writer) = stream.split();
+    Stream {
+        reader: Cursor::new(Vec::new()).chain(reader),
+        writer,
+        sent: 0,
+    }
+}
+
+/// Waits until a stream is open that was begun optimistically, and sends early data on it.
+///
+/// `closed` is what it means if the far end closes the stream instead of opening it; `None` if it
+/// never does that: then the stream was opened and closed in one go.
+pub(crate) async fn open_with_early_data(
+    stream: DataStream,
+    early: &Early,
+    closed: Option<Failure>,
+) -> Result<Open, StreamError> {
+    let control = stream.client_stream_ctrl().map(Arc::clone);
+    let control = control.ok_or(StreamError::Failed(Failure::Internal))?;
+    let (mut reader, mut writer) = stream.split();
+    let sent = AtomicUsize::new(0);
+    let sending = async {
+        loop {
+            let bytes = early.beyond(sent.load(Ordering::Relaxed)).await;
+            match writer.write(&bytes).await {
+                Ok(written) => {
+                    sent.fetch_add(written, Ordering::Relaxed);
+                }
+                // The reading half tells why.
+                Err(_) => break,
+            }
+            if sent.load(Ordering::Relaxed) == early.len() && writer.flush().await.is_err() {
+                break;
+            }
+        }
+        std::future::pending::<()>().await;
+    };
+    let first = tokio::select! {
+        first = connected(&mut reader, &control) => first.map_err(|e| border::of_stream_io(&e))?,
+        () = sending => Vec::new(),
+    };
+    if first.is_empty()
+        && !control.is_connected()
+        && let Some(failure) = closed
+    {
+        return Err(StreamError::Ended(failure));
+    }
+    // A partly filled message may be left over; if the stream has ended, the reader says so.
+    let _ = writer.flush().await;
+    Ok(Stream {
+        reader: Cursor::new(first).chain(reader),
+        writer,
+        sent: sent.into_inner(),
+    })
+}
+
+/// Waits for CONNECTED, and gives what came with it.
+async fn connected(
+    reader: &mut DataReader,
+    control: &ClientDataStreamCtrl,
+) -> std::io::Result<Vec<u8>> {
+    poll_fn(|context| {
+        let mut bytes = [0; FIRST_READ];
+        let mut buffer = ReadBuf::new(&mut bytes);
+        match Pin::new(&mut *reader).poll_read(context, &mut buffer) {
+            Poll::Ready(Ok(())) => Poll::Ready(Ok(buffer.filled().to_vec())),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending if control.is_connected() => Poll::Ready(Ok(Vec::new())),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
