@@ -11,10 +11,11 @@ use arti_client::TorClientConfig;
 use arti_client::config::{CfgPath, CfgPathResolver};
 use tracing_subscriber::EnvFilter;
 
-use crate::access::{Access, Plaintext};
+use crate::access::Access;
 use crate::cli::ProxyArgs;
 use crate::names;
 use crate::port::{Port, PortKind, PortLine};
+use crate::safety::Plaintext;
 
 mod describe;
 mod error;

@@ -89,11 +89,17 @@ where
 {
     let mut handshake = Handshake::new(HandshakeOptions {
         prefer_no_auth: gateway.rules.flags.prefer_socks_no_auth,
-        safe_socks: false,
         client: client.origin.into(),
     });
+    let shared = &gateway.shared;
     loop {
-        match handshake.step(&client.unread) {
+        let step = match handshake.step(&client.unread) {
+            Step::Done { request, .. } if shared.safety.forbids(&request, &shared.names) => {
+                request.refuse_as_unsafe()
+            }
+            step => step,
+        };
+        match step {
             Step::NeedMore => {
                 if client.read(MAX_MESSAGE_LEN).await? == 0 {
                     return Ok(None);

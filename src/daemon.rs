@@ -15,6 +15,7 @@ use crate::listener::Listener;
 use crate::names::Names;
 use crate::policy::Rules;
 use crate::port::Flags;
+use crate::safety::Safety;
 use crate::tor::{Tor, keys};
 
 /// Open files that are not connections of clients: relays, directory files, the log.
@@ -57,9 +58,11 @@ pub async fn run(config: Config) -> Result<(), String> {
     let shared = Arc::new(Shared {
         access: config.access.clone(),
         names: Names::new(&config.names),
-        plaintext: config.plaintext.clone(),
-        safe_socks: config.safe_socks,
-        test_socks: config.test_socks,
+        safety: Safety::new(
+            config.safe_socks,
+            config.test_socks,
+            config.plaintext.clone(),
+        ),
         epoch: Epoch::default(),
     });
     let mut ports = JoinSet::new();

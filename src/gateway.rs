@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::access::{Access, Plaintext};
+use crate::access::Access;
 use crate::dial::{Dial, Stream};
 use crate::early::Early;
 use crate::failure::Failure;
@@ -16,6 +16,7 @@ use crate::isolation::{Facts, Isolation, SessionGroup};
 use crate::names::{Names, Rewritten};
 use crate::policy::{self, Permit, Rules};
 use crate::request::{Address, Answer, Command, Request};
+use crate::safety::Safety;
 
 /// One port's way to the network.
 pub struct Gateway<T> {
@@ -39,12 +40,8 @@ pub struct Shared {
     pub access: Access,
     /// Names that stand for others.
     pub names: Names,
-    /// Destination ports that are known for plain text.
-    pub plaintext: Plaintext,
-    /// Refuse SOCKS requests that give an IP address (tor(1) `SafeSocks`).
-    pub safe_socks: bool,
-    /// Log of each SOCKS request whether it gives one (tor(1) `TestSocks`).
-    pub test_socks: bool,
+    /// What may give a user away.
+    pub safety: Safety,
     /// Counts how often the user asked for new circuits.
     pub epoch: Epoch,
 }
@@ -109,6 +106,9 @@ impl<T: Dial> Gateway<T> {
             Rewritten::Answer(answer) => return Ok(Reached::Answer(answer)),
             Rewritten::Request(request) => self.rules.admit(&request)?,
         };
+        if let Permit::Exit { port, .. } = &permit {
+            self.shared.safety.admit_port(*port)?;
+        }
         match &permit {
             Permit::Onion { .. } | Permit::Exit { .. } => {
                 let connected = self.tor.connect(&permit, &isolation, early, deadline);

@@ -12,6 +12,7 @@
 //! | names that stand for others are put in | [`names`] | the [`request::Request`] to serve |
 //! | the destination is checked | [`target`] | [`target::Target`] |
 //! | the port's rules are asked | [`policy`] | [`policy::Permit`] |
+//! | what may give its user away is refused or told | [`safety`] | |
 //! | who may share a circuit | [`isolation`] | [`isolation::Isolation`] |
 //! | the network is asked | [`dial`], [`tor`] | a stream, or a [`failure::Failure`] |
 //! | the failure becomes a code | [`failure`] | the table |
@@ -37,8 +38,10 @@ pub mod logging;
 pub mod names;
 pub mod policy;
 pub mod port;
+pub mod rarely;
 pub mod relay;
 pub mod request;
+pub mod safety;
 pub mod socks;
 pub mod target;
 pub mod tor;

@@ -19,11 +19,15 @@ use crate::connection::serve;
 use crate::dial::Dial;
 use crate::gateway::{Gateway, Origin};
 use crate::port::{Bind, Port, PortKind, PortLine};
+use crate::rarely::Rarely;
 
 mod unix;
 
 /// How long to pause when the system has no room for another connection.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// How often that is told.
+static TROUBLE: Rarely = Rarely::new(Duration::from_secs(60));
 
 /// An open port.
 pub struct Listener {
@@ -96,7 +100,10 @@ impl Listener {
                 Ok(accepted) => accepted,
                 Err(error) if concerns_one_client(&error) => continue,
                 Err(error) => {
-                    warn!("cannot accept a connection on {}: {error}", self.place);
+                    if let Some(times) = TROUBLE.due() {
+                        let place = &self.place;
+                        warn!("cannot accept connections on {place}: {error} ({times} times)");
+                    }
                     tokio::time::sleep(PAUSE).await;
                     continue;
                 }

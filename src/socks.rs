@@ -29,7 +29,7 @@ mod v5;
 
 use std::fmt;
 
-use reply::{GENERAL_FAILURE, connect_reply};
+use reply::{GENERAL_FAILURE, NOT_ALLOWED, connect_reply};
 
 use crate::gateway::Origin;
 use crate::isolation::Protocol;
@@ -56,9 +56,6 @@ const RESOLVE_PTR: u8 = 0xF1;
 pub struct HandshakeOptions {
     /// `PreferSOCKSNoAuth`: choose "no authentication" when the client offers both methods.
     pub prefer_no_auth: bool,
-    /// `SafeSocks`: refuse requests that give an IP address instead of a name (SOCKS4, SOCKS5 ATYP 1 and 4;
-    /// RESOLVE_PTR is exempt). Where `MapAddress` lines may cover an IP, leave it off and ask [`Request::is_unsafe`].
-    pub safe_socks: bool,
     /// The family of the client's address: it decides the length of some SOCKS5 refusals.
     pub client: ClientFamily,
 }
@@ -217,6 +214,15 @@ impl Request {
     /// and C tor warns of. An IP written out as a host name is not unsafe, and neither is RESOLVE_PTR.
     pub fn is_unsafe(&self) -> bool {
         self.raw_ip && self.command != Command::ResolvePtr
+    }
+
+    /// What a port with `SafeSocks` does with an unsafe request. It is asked for after the handshake,
+    /// because addresses that a `MapAddress` line covers are exempt.
+    pub fn refuse_as_unsafe(&self) -> Step {
+        Step::Refuse {
+            reply: connect_reply(self.version, NOT_ALLOWED, ClientFamily::V4),
+            why: Malformed::UnsafeIp,
+        }
     }
 }
 

@@ -16,7 +16,7 @@ const AT_LEAST_VECTORS: usize = 200;
 /// A line of the file, as far as the handshake is concerned.
 struct Vector {
     name: &'static str,
-    options: HandshakeOptions,
+    options: Options,
     sent: Vec<Vec<u8>>,
     /// What the handshake answers to each part sent.
     answers: Vec<Vec<u8>>,
@@ -58,7 +58,14 @@ fn vector(line: &'static str) -> Vector {
     }
 }
 
-fn options(flag: &str) -> HandshakeOptions {
+/// A port's options: those of the handshake, and `SafeSocks`.
+#[derive(Clone, Copy, Debug)]
+struct Options {
+    handshake: HandshakeOptions,
+    safe_socks: bool,
+}
+
+fn options(flag: &str) -> Options {
     let known = [
         "plain",
         "ExtendedErrors",
@@ -68,14 +75,16 @@ fn options(flag: &str) -> HandshakeOptions {
         "UnixClient",
     ];
     assert!(known.contains(&flag), "unknown option {flag}");
-    HandshakeOptions {
-        prefer_no_auth: flag == "PreferSOCKSNoAuth",
-        safe_socks: flag == "SafeSocks",
-        client: if flag.ends_with("Client") {
-            ClientFamily::Other
-        } else {
-            ClientFamily::V4
+    Options {
+        handshake: HandshakeOptions {
+            prefer_no_auth: flag == "PreferSOCKSNoAuth",
+            client: if flag.ends_with("Client") {
+                ClientFamily::Other
+            } else {
+                ClientFamily::V4
+            },
         },
+        safe_socks: flag == "SafeSocks",
     }
 }
 
@@ -112,11 +121,8 @@ struct Conversation {
 }
 
 /// Plays a caller: gives the handshake what comes in, part by part, and does what its steps say.
-fn converse<'a>(
-    options: HandshakeOptions,
-    parts: impl IntoIterator<Item = &'a [u8]>,
-) -> Conversation {
-    let mut handshake = Handshake::new(options);
+fn converse<'a>(options: Options, parts: impl IntoIterator<Item = &'a [u8]>) -> Conversation {
+    let mut handshake = Handshake::new(options.handshake);
     let mut talk = Conversation {
         answers: Vec::new(),
         end: End::More,
@@ -128,7 +134,13 @@ fn converse<'a>(
         talk.answers.push(Vec::new());
         let answer = talk.answers.last_mut().unwrap();
         loop {
-            match handshake.step(&input) {
+            let step = match handshake.step(&input) {
+                Step::Done { request, .. } if options.safe_socks && request.is_unsafe() => {
+                    request.refuse_as_unsafe()
+                }
+                step => step,
+            };
+            match step {
                 Step::NeedMore => {
                     assert!(
                         input.len() < MAX_MESSAGE_LEN,
@@ -315,22 +327,25 @@ fn later_answers_are_the_bytes_of_the_reply_functions() {
         };
         let reply = match (request.command, request.address) {
             (Command::Resolve, Address::Ip(ip)) => resolve_reply(request.version, &Answer::Ip(ip)),
-            (command, _) => {
-                failure_reply(request.version, command, later[1], vector.options.client)
-            }
+            (command, _) => failure_reply(
+                request.version,
+                command,
+                later[1],
+                vector.options.handshake.client,
+            ),
         };
         assert_eq!(&reply, later, "{}", vector.name);
     }
 }
 
-fn plain() -> HandshakeOptions {
+fn plain() -> Options {
     options("plain")
 }
 
 #[test]
 fn a_step_after_the_end_is_refused() {
     for first in ["04 01 0050 01020304 00", "ff ff"] {
-        let mut handshake = Handshake::new(plain());
+        let mut handshake = Handshake::new(plain().handshake);
         handshake.step(&bytes(first));
         for input in ["", "05", "05 01 00", "474554"] {
             let over = Step::Refuse {
@@ -344,7 +359,7 @@ fn a_step_after_the_end_is_refused() {
 
 #[test]
 fn needing_more_consumes_nothing() {
-    let mut handshake = Handshake::new(plain());
+    let mut handshake = Handshake::new(plain().handshake);
     assert_eq!(handshake.step(&bytes("05 02 00")), Step::NeedMore);
     let agreed = Step::Send {
         consumed: 4,
@@ -399,16 +414,18 @@ fn the_family_of_a_client_is_that_of_its_address() {
     }
 }
 
-fn any_options() -> impl Strategy<Value = HandshakeOptions> {
+fn any_options() -> impl Strategy<Value = Options> {
     (any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(prefer_no_auth, safe_socks, v4)| {
-        HandshakeOptions {
-            prefer_no_auth,
-            safe_socks,
-            client: if v4 {
-                ClientFamily::V4
-            } else {
-                ClientFamily::Other
+        Options {
+            handshake: HandshakeOptions {
+                prefer_no_auth,
+                client: if v4 {
+                    ClientFamily::V4
+                } else {
+                    ClientFamily::Other
+                },
             },
+            safe_socks,
         }
     })
 }

@@ -26,7 +26,7 @@ const MAX_NAME_LEN: usize = 255;
 
 /// Reads a SOCKS4 or SOCKS4a request; `input` has at least one byte.
 pub(super) fn request(input: &[u8], options: &HandshakeOptions) -> Step {
-    match parse(input, options) {
+    match parse(input) {
         Ok(Some((consumed, request))) => Step::Done { consumed, request },
         Ok(None) => Step::NeedMore,
         Err(why) => Step::Refuse {
@@ -36,7 +36,7 @@ pub(super) fn request(input: &[u8], options: &HandshakeOptions) -> Step {
     }
 }
 
-fn parse(input: &[u8], options: &HandshakeOptions) -> Result<Option<(usize, Request)>, Malformed> {
+fn parse(input: &[u8]) -> Result<Option<(usize, Request)>, Malformed> {
     let Some((&[_, command, p0, p1, a, b, c, d], rest)) = input.split_first_chunk::<HEAD_LEN>()
     else {
         return Ok(None);
@@ -72,9 +72,6 @@ fn parse(input: &[u8], options: &HandshakeOptions) -> Result<Option<(usize, Requ
     }
     if hostname.is_some_and(|name| name.len() > MAX_NAME_LEN) {
         return Err(Malformed::TooLong);
-    }
-    if options.safe_socks && !is_4a {
-        return Err(Malformed::UnsafeIp);
     }
     let command = match command {
         CONNECT => Command::Connect,

@@ -6,7 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::reply::{
-    ADDRESS_TYPE_NOT_SUPPORTED, COMMAND_NOT_SUPPORTED, GENERAL_FAILURE, NOT_ALLOWED, connect_reply,
+    ADDRESS_TYPE_NOT_SUPPORTED, COMMAND_NOT_SUPPORTED, GENERAL_FAILURE, connect_reply,
     resolve_failure,
 };
 use super::{
@@ -175,9 +175,6 @@ impl Session {
             credentials: self.credentials.take().unwrap_or_default(),
             raw_ip,
         };
-        if options.safe_socks && request.is_unsafe() {
-            return refuse(NOT_ALLOWED, Malformed::UnsafeIp);
-        }
         Step::Done {
             consumed: message.len,
             request,

@@ -1,6 +1,7 @@
 //! Every way to break an onion service, and every code: onionport beside C tor.
 
 use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -126,13 +127,17 @@ impl std::fmt::Display for Said {
 }
 
 impl Line {
-    /// Everybody is asked at the same time; they share nothing.
+    /// Everybody is asked at the same time; they share nothing but the exits.
     fn of(
         case: &Case,
         onionport: &Onionport,
         judge: SocketAddr,
         judge_plain: SocketAddr,
     ) -> Result<Line> {
+        static EXITS: Mutex<()> = Mutex::new(());
+        let _alone = case
+            .needs_the_exit_alone()
+            .then(|| EXITS.lock().unwrap_or_else(PoisonError::into_inner));
         std::thread::scope(|scope| {
             let extended = scope.spawn(|| Asked::of(onionport.extended(), case));
             let plain = scope.spawn(|| Asked::of(onionport.plain(), case));
