@@ -86,6 +86,9 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// arti's folder for downloaded directories. It has not been looked at.
     pub cache_dir: PathBuf,
+    /// The file that is to name the open ports; `None` for [`crate::daemon::PORT_INFO`] if a port
+    /// is chosen by the system, else none.
+    pub port_info_file: Option<PathBuf>,
     /// The number of open files to ask the system for.
     pub max_files: u64,
     /// A filter that [`EnvFilter`] takes.
@@ -195,7 +198,10 @@ fn check(sources: &Sources, args: &ProxyArgs) -> Result<Config, ConfigError> {
     } = proxy;
     let file::Logging { console } = logging;
     let file::System { max_files } = system;
-    let file::Storage { state_dir } = storage;
+    let file::Storage {
+        state_dir,
+        port_info_file,
+    } = storage;
     let file::AddressFilter {
         allow_local_addrs,
         allow_onion_addrs,
@@ -234,6 +240,10 @@ fn check(sources: &Sources, args: &ProxyArgs) -> Result<Config, ConfigError> {
         .transpose()?;
     let state_dir = state_dir.unwrap_or_else(|| CfgPath::new("${ARTI_LOCAL_DATA}".to_owned()));
     let state_dir = expand(&state_dir, &tor, &at("storage.state_dir"))?;
+    let port_info_file = port_info_file
+        .filter(|path| path.as_unexpanded_str() != Some(""))
+        .map(|path| expand(&path, &tor, &at("storage.port_info_file")))
+        .transpose()?;
     let cache_dir = tor
         .dir_mgr_config()
         .map_err(|error| at("storage.cache_dir").wrong(chain(&error)))?
@@ -280,6 +290,7 @@ fn check(sources: &Sources, args: &ProxyArgs) -> Result<Config, ConfigError> {
         allow_resolving_local_addrs,
         state_dir,
         cache_dir,
+        port_info_file,
         max_files: max_files.unwrap_or(DEFAULT_MAX_FILES),
         log_filter: log_filter(args.log.as_deref(), console, at("logging.console"))?,
         warnings,

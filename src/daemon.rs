@@ -3,28 +3,33 @@
 use std::io::Write as _;
 use std::sync::Arc;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use sd_notify::NotifyState;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::config::Config;
 use crate::gateway::{Epoch, Gateway, Shared};
 use crate::isolation::SessionGroup;
-use crate::listener::Listener;
+use crate::listener::{Handed, Listener};
 use crate::names::Names;
 use crate::policy::Rules;
-use crate::port::Flags;
+use crate::port::{Flags, Port};
+use crate::port_info::PortInfo;
 use crate::safety::Safety;
+use crate::signals::{Asked, Signals};
 use crate::tor::{Tor, keys};
 
 /// Open files that are not connections of clients: relays, directory files, the log.
 const RESERVED_FILES: u64 = 128;
 
-/// Runs the daemon until it is told to stop.
+/// Where the ports are named, below the state folder, if the configuration names no place.
+pub const PORT_INFO: &str = "public/port_info.json";
+
+/// Runs the daemon until it is told to stop. `handed` are sockets that were opened for it.
 ///
 /// The error is one line that says what is wrong and what to do.
-pub async fn run(config: Config) -> Result<(), String> {
+pub async fn run(config: Config, mut handed: Handed) -> Result<(), String> {
     // First of all: a signal that comes before somebody listens for it kills the process at once.
     let mut signals = Signals::listen()?;
     for warning in &config.warnings {
@@ -36,12 +41,8 @@ pub async fn run(config: Config) -> Result<(), String> {
         .min(Semaphore::MAX_PERMITS);
 
     // All or nothing: a port that cannot be opened is found before anything else happens.
-    let mut listeners = Vec::new();
-    for (number, port) in config.ports.iter().enumerate() {
-        if let Some(listener) = Listener::bind(port)? {
-            listeners.push((number, port, listener));
-        }
-    }
+    let opened = open_ports(&config, &mut handed)?;
+    let _port_info = write_port_info(&config, &opened)?;
     if let Some(folder) = &config.client_onion_auth_dir {
         let found = keys::check_folder(folder, config.tor.fs_mistrust())?;
         info!("{found} client authorization keys in {}", folder.display());
@@ -66,7 +67,7 @@ pub async fn run(config: Config) -> Result<(), String> {
         epoch: Epoch::default(),
     });
     let mut ports = JoinSet::new();
-    for (number, port, listener) in listeners {
+    for (number, (port, listener)) in opened.into_iter().enumerate() {
         let flags = port.line.flags;
         let gateway = Gateway {
             tor: Arc::clone(&tor),
@@ -92,57 +93,105 @@ pub async fn run(config: Config) -> Result<(), String> {
         ));
         ports.spawn(listener.run(Arc::new(gateway), Arc::clone(&permits)));
     }
+    notify(&[NotifyState::Ready, NotifyState::Status("connecting to Tor")]);
 
     let online = async {
         tor.bootstrap().await?;
         say("bootstrapped");
+        notify(&[NotifyState::Status("connected to Tor")]);
         std::future::pending::<()>().await;
         Ok(())
     };
+    let until_stopped = async {
+        loop {
+            match signals.next().await {
+                Asked::Stop => break,
+                Asked::Reload => reload(&config),
+                Asked::NewCircuits => {
+                    shared.epoch.begin();
+                    info!("new streams get new circuits");
+                }
+            }
+        }
+        info!("stopping");
+    };
     let ended = tokio::select! {
         ended = online => ended,
-        () = signals.until_stopped(&config) => Ok(()),
+        () = until_stopped => Ok(()),
     };
+    notify(&[NotifyState::Stopping]);
     // Closes the ports, and removes the files of those in the file system.
     ports.shutdown().await;
     ended
 }
 
-/// The signals that the daemon heeds.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
+/// Opens every port of the configuration, and one for each handed-over socket that is left.
+fn open_ports(config: &Config, handed: &mut Handed) -> Result<Vec<(Port, Listener)>, String> {
+    let defaults_give_way = !handed.is_empty();
+    let mut opened = Vec::new();
+    for port in &config.ports {
+        if defaults_give_way && !port.chosen {
+            continue;
+        }
+        if let Some(listener) = Listener::bind(port, handed)? {
+            opened.push((port.clone(), listener));
+        }
+    }
+    for port in handed.ports() {
+        if let Some(problem) = port.line.unserved(port.kind) {
+            return Err(format!(
+                "socket {} of LISTEN_FDS: {problem}",
+                port.line.bind
+            ));
+        }
+        if let Some(listener) = Listener::bind(&port, handed)? {
+            opened.push((port, listener));
+        }
+    }
+    Ok(opened)
 }
 
-impl Signals {
-    fn listen() -> Result<Signals, String> {
-        let listen = |kind| signal(kind).map_err(|e| format!("cannot listen for signals: {e}"));
-        Ok(Signals {
-            interrupt: listen(SignalKind::interrupt())?,
-            terminate: listen(SignalKind::terminate())?,
-            hangup: listen(SignalKind::hangup())?,
-        })
-    }
-
-    /// Waits for SIGINT or SIGTERM; SIGHUP has the key folder checked again.
-    async fn until_stopped(&mut self, config: &Config) {
-        loop {
-            tokio::select! {
-                _ = self.interrupt.recv() => break,
-                _ = self.terminate.recv() => break,
-                _ = self.hangup.recv() => {
-                    // Keys are read anew for each request; this only names the bad files.
-                    if let Some(folder) = &config.client_onion_auth_dir {
-                        match keys::check_folder(folder, config.tor.fs_mistrust()) {
-                            Ok(found) => info!("{found} client authorization keys"),
-                            Err(problem) => warn!("{problem}"),
-                        }
-                    }
-                }
-            }
+/// Writes down which ports are open, if that was asked for or nobody can know it.
+fn write_port_info(
+    config: &Config,
+    opened: &[(Port, Listener)],
+) -> Result<Option<PortInfo>, String> {
+    let chosen_for_user = opened.iter().any(|(port, _)| port.line.bind.is_auto());
+    let path = match &config.port_info_file {
+        Some(path) => path.clone(),
+        None if chosen_for_user => config.state_dir.join(PORT_INFO),
+        None => return Ok(None),
+    };
+    let ports = opened
+        .iter()
+        .map(|(port, listener)| (port.kind, listener.place()));
+    match PortInfo::write(&path, ports) {
+        Ok(written) => Ok(Some(written)),
+        Err(error) if config.port_info_file.is_some() => Err(format!(
+            "storage.port_info_file: cannot write {}: {error}; choose another place",
+            path.display()
+        )),
+        Err(error) => {
+            warn!("cannot write {}: {error}", path.display());
+            Ok(None)
         }
-        info!("stopping");
+    }
+}
+
+/// Names the bad files of the key folder; the keys themselves are read anew for each request.
+fn reload(config: &Config) {
+    if let Some(folder) = &config.client_onion_auth_dir {
+        match keys::check_folder(folder, config.tor.fs_mistrust()) {
+            Ok(found) => info!("{found} client authorization keys"),
+            Err(problem) => warn!("{problem}"),
+        }
+    }
+}
+
+/// Tells the service manager, if there is one (sd_notify(3)).
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        debug!("cannot notify the service manager: {error}");
     }
 }
 

@@ -19,7 +19,8 @@
 //! | bytes go both ways | [`relay`] | [`relay::Relayed`] |
 //!
 //! Around it: [`cli`], [`config`] and [`port`] read what the user wants, [`daemon`] is the life of
-//! the process, [`logging`] its log.
+//! the process, [`signals`] what it is asked meanwhile, [`port_info`] where others find it,
+//! [`logging`] its log.
 
 #![forbid(unsafe_code)]
 
@@ -38,10 +39,12 @@ pub mod logging;
 pub mod names;
 pub mod policy;
 pub mod port;
+pub mod port_info;
 pub mod rarely;
 pub mod relay;
 pub mod request;
 pub mod safety;
+pub mod signals;
 pub mod socks;
 pub mod target;
 pub mod tor;

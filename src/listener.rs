@@ -21,7 +21,10 @@ use crate::gateway::{Gateway, Origin};
 use crate::port::{Bind, Port, PortKind, PortLine};
 use crate::rarely::Rarely;
 
+mod handed;
 mod unix;
+
+pub use handed::Handed;
 
 /// How long to pause when the system has no room for another connection.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -41,7 +44,7 @@ enum Socket {
     Tcp(TcpListener),
     Unix(
         UnixListener,
-        #[expect(dead_code, reason = "removes the file when dropped")] unix::File,
+        #[expect(dead_code, reason = "removes the file when dropped")] Option<unix::File>,
     ),
 }
 
@@ -64,16 +67,18 @@ impl fmt::Display for Place {
 }
 
 impl Listener {
-    /// Opens the port of a line; `None` if the line is `0`.
+    /// Opens the port of a line, or takes the socket that was handed over for it; `None` if the line
+    /// is `0`.
     ///
     /// The error is one sentence that names the place and the remedy.
-    pub fn bind(port: &Port) -> Result<Option<Listener>, String> {
-        let Port { kind, line } = port;
-        let (socket, place) = match &line.bind {
-            Bind::Disabled => return Ok(None),
-            Bind::Tcp(address) => bind_tcp(*address)?,
-            Bind::TcpAuto(ip) => bind_tcp(SocketAddr::new(*ip, 0))?,
-            Bind::Unix(path) => bind_unix(path, line)?,
+    pub fn bind(port: &Port, handed: &mut Handed) -> Result<Option<Listener>, String> {
+        let Port { kind, line, .. } = port;
+        let (socket, place) = match (handed.take_for(port), &line.bind) {
+            (_, Bind::Disabled) => return Ok(None),
+            (Some(socket), _) => adopt(socket)?,
+            (None, Bind::Tcp(address)) => bind_tcp(*address)?,
+            (None, Bind::TcpAuto(ip)) => bind_tcp(SocketAddr::new(*ip, 0))?,
+            (None, Bind::Unix(path)) => bind_unix(path, line)?,
         };
         let kind = *kind;
         Ok(Some(Listener {
@@ -208,8 +213,35 @@ fn bind_tcp(address: SocketAddr) -> Result<(Socket, Place), String> {
     Ok((Socket::Tcp(listener), Place::Tcp(bound)))
 }
 
+/// Makes a port of a socket that was handed over.
+fn adopt(socket: handed::Socket) -> Result<(Socket, Place), String> {
+    let adopt = |socket| {
+        Ok(match socket {
+            handed::Socket::Tcp(listener, address) => {
+                listener.set_nonblocking(true)?;
+                let listener = TcpListener::from_std(listener)?;
+                (Socket::Tcp(listener), Place::Tcp(address))
+            }
+            handed::Socket::Unix(listener, path) => {
+                listener.set_nonblocking(true)?;
+                // The file belongs to whoever made it.
+                let listener = UnixListener::from_std(listener)?;
+                (Socket::Unix(listener, None), Place::Unix(path))
+            }
+            handed::Socket::Udp(_, address) => {
+                let problem = format!("{address} is a UDP socket, which only a DNS port can use");
+                return Err(io::Error::other(problem));
+            }
+        })
+    };
+    adopt(socket).map_err(|error: io::Error| format!("cannot use a socket of LISTEN_FDS: {error}"))
+}
+
 fn bind_unix(path: &Path, line: &PortLine) -> Result<(Socket, Place), String> {
     let (listener, file) = unix::bind(path, &line.flags)
         .map_err(|problem| format!("cannot listen on unix:{}: {problem}", path.display()))?;
-    Ok((Socket::Unix(listener, file), Place::Unix(path.to_owned())))
+    Ok((
+        Socket::Unix(listener, Some(file)),
+        Place::Unix(path.to_owned()),
+    ))
 }

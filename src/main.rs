@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use onionport::cli::{self, Invocation};
+use onionport::listener::Handed;
 use onionport::tor::keys;
 use onionport::{config, daemon, logging};
 
@@ -38,11 +39,12 @@ fn run(arguments: &cli::ProxyArgs) -> Result<(), String> {
         return Ok(());
     }
     logging::start(&config.log_filter)?;
+    let handed = Handed::from_environment()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start the runtime: {error}"))?;
-    let ended = runtime.block_on(daemon::run(config));
+    let ended = runtime.block_on(daemon::run(config, handed));
     // Tasks of the Tor client never end by themselves.
     runtime.shutdown_background();
     ended

@@ -55,6 +55,14 @@ pub enum Bind {
     Unix(PathBuf),
 }
 
+impl Bind {
+    /// Whether the system chooses the port.
+    #[must_use]
+    pub fn is_auto(&self) -> bool {
+        matches!(self, Bind::TcpAuto(_))
+    }
+}
+
 /// The protocol that a port speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PortKind {
@@ -96,6 +104,8 @@ pub struct Port {
     pub kind: PortKind,
     /// Where, and with which flags; never [`Bind::Disabled`].
     pub line: PortLine,
+    /// Whether the user asked for it: a default port gives way to sockets that are handed over.
+    pub chosen: bool,
 }
 
 impl PortLine {

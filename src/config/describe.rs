@@ -3,6 +3,7 @@
 use std::fmt::{self, Write as _};
 
 use super::{Config, ExitTimeouts};
+use crate::daemon::PORT_INFO;
 use crate::port::{Bind, Flags, Port};
 
 /// Says what a run with this configuration would do, in lines for a person.
@@ -33,6 +34,7 @@ fn write_config(out: &mut String, config: &Config) -> fmt::Result {
         allow_resolving_local_addrs,
         state_dir,
         cache_dir,
+        port_info_file,
         max_files,
         log_filter,
         warnings,
@@ -84,6 +86,13 @@ fn write_config(out: &mut String, config: &Config) -> fmt::Result {
     }
     writeln!(out, "state: {}", state_dir.display())?;
     writeln!(out, "cache: {}", cache_dir.display())?;
+    match port_info_file {
+        Some(path) => writeln!(out, "ports are named in: {}", path.display())?,
+        None if ports.iter().any(|port| port.line.bind.is_auto()) => {
+            writeln!(out, "ports are named in: {PORT_INFO} of the state folder")?;
+        }
+        None => {}
+    }
     writeln!(out, "open files: {max_files}")?;
     writeln!(out, "log: {log_filter}")?;
     for warning in warnings {
@@ -94,7 +103,7 @@ fn write_config(out: &mut String, config: &Config) -> fmt::Result {
 
 /// Writes one port: its line, and below it what the line means.
 fn write_port(out: &mut String, port: &Port) -> fmt::Result {
-    let Port { kind, line } = port;
+    let Port { kind, line, .. } = port;
     writeln!(out, "{} port: {line}", kind.word())?;
     for meaning in meanings(&line.bind, &line.flags) {
         writeln!(out, "    {meaning}")?;

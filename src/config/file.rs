@@ -107,6 +107,8 @@ pub(super) struct Application {
 pub(super) struct Storage {
     /// The folder of arti's lasting state.
     pub(super) state_dir: Option<CfgPath>,
+    /// The file that names the open ports.
+    pub(super) port_info_file: Option<CfgPath>,
 }
 
 /// `[address_filter]`: what arti-client reads too and does not tell.

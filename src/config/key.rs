@@ -13,10 +13,6 @@ static KNOWN: LazyLock<Vec<Key>> = LazyLock::new(|| known(EXAMPLE));
 /// An entry stands for everything below it.
 const NOT_SERVED: &[(&str, &str)] = &[
     (
-        "proxy.socks_policy",
-        "remove it for now, and limit who reaches the port by its address or a unix socket",
-    ),
-    (
         "proxy.enable_http_connect",
         "remove it; a SOCKS port never speaks HTTP here, proxy.http_port is for that",
     ),
@@ -27,11 +23,6 @@ const NOT_SERVED: &[(&str, &str)] = &[
     (
         "proxy.socket_recv_buf_size",
         "remove it; the system chooses",
-    ),
-    ("proxy.dns_port", "remove it; there is no DNS port"),
-    (
-        "storage.port_info_file",
-        "remove it and read the lines \"listening …\" on standard output",
     ),
     ("logging.syslog", LOGGING),
     ("logging.journald", LOGGING),

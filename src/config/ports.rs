@@ -13,6 +13,8 @@ pub(super) struct Ports {
     setting: Setting,
     /// The lines as written and as read.
     lines: Vec<(String, PortLine)>,
+    /// Whether somebody wrote them.
+    chosen: bool,
 }
 
 impl Ports {
@@ -27,7 +29,11 @@ impl Ports {
         }
         let read: Vec<PortLine> = lines.iter().map(|(_, line)| line.clone()).collect();
         match check_ports(&read) {
-            Ok(()) => Ok(Ports { setting, lines }),
+            Ok(()) => Ok(Ports {
+                setting,
+                lines,
+                chosen: true,
+            }),
             Err(source) => Err(setting.bad_lines(source)),
         }
     }
@@ -73,11 +79,12 @@ impl Ports {
 
     /// The ports to open.
     pub(super) fn open(self, kind: PortKind) -> impl Iterator<Item = Port> {
+        let chosen = self.chosen;
         self.lines
             .into_iter()
             .map(|(_, line)| line)
             .filter(|line| line.bind != Bind::Disabled)
-            .map(move |line| Port { kind, line })
+            .map(move |line| Port { kind, line, chosen })
     }
 }
 
@@ -146,6 +153,7 @@ impl Written {
                     PortKind::Socks => vec![("9150".to_owned(), PortLine::default())],
                     PortKind::Http | PortKind::Transparent | PortKind::Dns => Vec::new(),
                 },
+                chosen: false,
             },
         };
         ports.must_be_served(kind)?;

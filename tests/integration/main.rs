@@ -6,6 +6,7 @@
 //! | `relay` | bytes both ways, and how a stream ends |
 //! | `wire` | the real program beside C tor: every vector of `tests/data/socks_vectors.txt` |
 //! | `daemon` | the real program: start, ports, errors, log, stop |
+//! | `service_manager` | the real program: sockets handed over, readiness, the file of its ports |
 //! | `hostile` | the real program among clients that mean no good |
 //!
 //! The real program runs offline: its only directory is a dead port on loopback.
@@ -14,5 +15,6 @@ mod connection;
 mod daemon;
 mod hostile;
 mod relay;
+mod service_manager;
 mod support;
 mod wire;

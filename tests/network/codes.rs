@@ -135,8 +135,7 @@ impl Line {
         judge_plain: SocketAddr,
     ) -> Result<Line> {
         static EXITS: Mutex<()> = Mutex::new(());
-        let _alone = case
-            .needs_the_exit_alone()
+        let _alone = needs_the_exits_alone(case)
             .then(|| EXITS.lock().unwrap_or_else(PoisonError::into_inner));
         std::thread::scope(|scope| {
             let extended = scope.spawn(|| Asked::of(onionport.extended(), case));
@@ -203,6 +202,13 @@ impl Line {
         }
         wrong
     }
+}
+
+/// Whether the exit's reason is only right as long as the exits do nothing else that fails. C tor
+/// takes the reason for a failed connection from `errno`, which by then may hold another stream's
+/// error.
+fn needs_the_exits_alone(case: &Case) -> bool {
+    ["exit: refused", "exit: no route"].contains(&case.broken)
 }
 
 fn ask(proxy: SocketAddr, case: &Case) -> Result<Said> {

@@ -31,15 +31,6 @@ pub struct Case {
     pub judge: Judged,
 }
 
-impl Case {
-    /// Whether the exit's reason is only right as long as the exit does nothing else that fails. C
-    /// tor takes the reason for a failed connection from `errno`, which by then may hold the error
-    /// of another stream's.
-    pub fn needs_the_exit_alone(&self) -> bool {
-        ["exit: refused", "exit: no route"].contains(&self.broken)
-    }
-}
-
 /// All the services, kept alive.
 pub struct Stage {
     pub cases: Vec<Case>,

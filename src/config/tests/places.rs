@@ -47,11 +47,6 @@ fn keys_that_only_arti_serves_are_refused_with_the_remedy() {
             "set it to 0",
         ),
         (
-            "[proxy]\nsocks_policy = []",
-            "test.toml:2: proxy.socks_policy ",
-            "for now",
-        ),
-        (
             "[rpc]\n\nenable = true",
             "test.toml:3: rpc.enable ",
             "remove it",
@@ -70,11 +65,6 @@ fn keys_that_only_arti_serves_are_refused_with_the_remedy() {
             "metrics.prometheus.listen = 1",
             "test.toml:1: metrics.prometheus.listen ",
             "remove it",
-        ),
-        (
-            "[storage]\nport_info_file = \"/p\"",
-            "test.toml:2: storage.port_info_file ",
-            "standard output",
         ),
     ] {
         let error = refusal(text);

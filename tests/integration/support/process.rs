@@ -93,10 +93,10 @@ pub struct Ended {
 }
 
 impl Process {
-    /// Starts a program. Its output is collected, unless the command says where it goes.
+    /// Starts a program. Its output is collected, unless the command says where it goes. Its input
+    /// is whatever the command says.
     pub fn start(name: &'static str, command: &mut Command) -> Self {
         let mut child = command
-            .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {name}: {error}"));

@@ -1,7 +1,9 @@
 //! The real program, started where it can reach nothing.
 
+use std::ffi::OsString;
 use std::fs;
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -34,6 +36,8 @@ pub struct Program {
     trusting: bool,
     output: Option<File>,
     open_files: Option<u32>,
+    handed: Option<(OwnedFd, String)>,
+    environment: Vec<(String, OsString)>,
 }
 
 /// The program, with all its ports open; killed when dropped.
@@ -68,6 +72,8 @@ impl Program {
             trusting: true,
             output: None,
             open_files: None,
+            handed: None,
+            environment: Vec::new(),
         }
     }
 
@@ -108,6 +114,18 @@ impl Program {
         self
     }
 
+    /// Hands it a socket, as systemd does, by this name.
+    pub fn handed(mut self, socket: impl Into<OwnedFd>, name: &str) -> Self {
+        self.handed = Some((socket.into(), name.to_owned()));
+        self
+    }
+
+    /// Sets a variable of its environment.
+    pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.environment.push((name.to_owned(), value.into()));
+        self
+    }
+
     /// Its folder.
     pub fn folder(&self) -> &Path {
         self.folder.path()
@@ -139,15 +157,21 @@ impl Program {
 
     fn spawn(&self) -> Process {
         fs::write(self.file(), self.configuration()).expect("written");
-        let mut command = match self.open_files {
-            None => bare(PROGRAM),
-            Some(limit) => {
-                let mut shell = bare("/bin/sh");
-                let script = format!("ulimit -n {limit} && exec \"$0\" \"$@\"");
-                shell.args(["-c", &script, PROGRAM]);
+        let mut command = match (self.open_files, &self.handed) {
+            (None, None) => bare(PROGRAM),
+            (Some(limit), _) => shell(&format!("ulimit -n {limit}")),
+            // The first socket that is handed over has number 3.
+            (None, Some((socket, name))) => {
+                let mut shell = shell("exec 3<&0 </dev/null && export LISTEN_PID=$$ LISTEN_FDS=1");
+                shell
+                    .stdin(socket.try_clone().expect("another handle"))
+                    .env("LISTEN_FDNAMES", name);
                 shell
             }
         };
+        for (name, value) in &self.environment {
+            command.env(name, value);
+        }
         command
             .env("HOME", self.folder())
             .arg("-c")
@@ -194,9 +218,9 @@ impl Program {
     }
 }
 
-/// The place in a line `listening socks PLACE`.
+/// The place in a line `listening KIND PLACE`.
 fn listening(line: &str) -> Option<Place> {
-    let place = line.strip_prefix("listening socks ")?;
+    let (_, place) = line.strip_prefix("listening ")?.split_once(' ')?;
     Some(match place.strip_prefix("unix:") {
         Some(path) => Place::Unix(path.into()),
         None => Place::Tcp(place.parse().expect("an address and a port")),
@@ -206,8 +230,22 @@ fn listening(line: &str) -> Option<Place> {
 /// A program without arguments or surroundings.
 fn bare(program: &str) -> Command {
     let mut command = Command::new(program);
-    command.env_clear().stdout(Stdio::piped());
     command
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+    command
+}
+
+/// The program under test, in a process that a shell has prepared.
+fn shell(preparation: &str) -> Command {
+    let mut shell = bare("/bin/sh");
+    shell.args([
+        "-c",
+        &format!("{preparation} && exec \"$0\" \"$@\""),
+        PROGRAM,
+    ]);
+    shell
 }
 
 /// Runs the program to its end with these arguments alone, as in an empty home.

@@ -1,0 +1,74 @@
+//! The signals that the daemon heeds.
+
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Instant, sleep_until};
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// SIGINT, SIGTERM: stop.
+    Stop,
+    /// SIGHUP: read again what can be read again.
+    Reload,
+    /// SIGUSR1: new circuits for new streams, as C tor's `NEWNYM` on its control port.
+    NewCircuits,
+}
+
+/// New circuits are given at most this often; who asks more often waits (C tor's
+/// `MAX_SIGNEWNYM_RATE`).
+const NEW_CIRCUITS_EVERY: Duration = Duration::from_secs(10);
+
+/// Listens for signals, from the moment it is made.
+pub struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+    user1: Signal,
+    /// When new circuits may be given again, and whether somebody waits for them.
+    next_circuits: Option<Instant>,
+    wanted: bool,
+}
+
+impl Signals {
+    /// Begins to listen. A signal that comes before would end the process.
+    pub fn listen() -> Result<Signals, String> {
+        let listen = |kind| signal(kind).map_err(|e| format!("cannot listen for signals: {e}"));
+        Ok(Signals {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            hangup: listen(SignalKind::hangup())?,
+            user1: listen(SignalKind::user_defined1())?,
+            next_circuits: None,
+            wanted: false,
+        })
+    }
+
+    /// Waits for the next signal that is due.
+    pub async fn next(&mut self) -> Asked {
+        loop {
+            let due = self.next_circuits.filter(|_| self.wanted);
+            tokio::select! {
+                _ = self.interrupt.recv() => return Asked::Stop,
+                _ = self.terminate.recv() => return Asked::Stop,
+                _ = self.hangup.recv() => return Asked::Reload,
+                _ = self.user1.recv() => {
+                    self.wanted = true;
+                    if self.next_circuits.is_none_or(|at| at <= Instant::now()) {
+                        return self.new_circuits();
+                    }
+                }
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    return self.new_circuits();
+                }
+            }
+        }
+    }
+
+    fn new_circuits(&mut self) -> Asked {
+        self.wanted = false;
+        self.next_circuits = Some(Instant::now() + NEW_CIRCUITS_EVERY);
+        Asked::NewCircuits
+    }
+}

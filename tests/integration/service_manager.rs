@@ -1,0 +1,133 @@
+//! What a service manager gives and is told: sockets, readiness, and a file that names the ports.
+
+use std::net::TcpListener;
+use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::time::Duration;
+
+use crate::support::LIMIT;
+use crate::support::client::{Client, Place};
+use crate::support::program::Program;
+
+/// A client that has been greeted.
+async fn greeted(place: &Place) -> Client {
+    let mut client = Client::connect(place).await;
+    client.send("05 01 00").await;
+    client.expect("05 00").await;
+    client
+}
+
+/// Asks for a bad onion address: the code tells whether the port has `ExtendedErrors`.
+async fn code_for_a_bad_address(place: &Place) -> u8 {
+    let mut client = greeted(place).await;
+    client.send("05 01 00 03 09 6261642e6f6e696f6e 0050").await;
+    client.rest().await.0[1]
+}
+
+#[tokio::test]
+async fn a_socket_that_is_handed_over_takes_the_place_of_the_default_port() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = listener.local_addr().unwrap();
+    let program = Program::offline().handed(listener, "onionport.socket");
+    let daemon = program.start_with(1);
+    assert_eq!(daemon.process.out.all(), [format!("listening socks {at}")]);
+    greeted(&Place::Tcp(at)).await;
+}
+
+#[tokio::test]
+async fn a_socket_that_is_handed_over_gets_the_flags_of_the_line_with_its_address() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = listener.local_addr().unwrap();
+    let daemon = Program::offline()
+        .port(format!("{at} ExtendedErrors"))
+        .port("auto")
+        .handed(listener, "socks")
+        .start();
+    assert_eq!(daemon.places[0], Place::Tcp(at));
+    assert_eq!(code_for_a_bad_address(&daemon.places[0]).await, 0xF6);
+    assert_eq!(code_for_a_bad_address(&daemon.places[1]).await, 0x01);
+}
+
+#[tokio::test]
+async fn a_unix_socket_that_is_handed_over_is_served_and_its_file_left_alone() {
+    let program = Program::offline();
+    let path = program.folder().join("handed");
+    let listener = UnixListener::bind(&path).unwrap();
+    let daemon = program.handed(listener, "unknown").start_with(1);
+    greeted(&Place::Unix(path.clone())).await;
+    daemon.process.signal("TERM");
+    assert!(daemon.process.wait().status.success());
+    assert!(path.exists());
+}
+
+#[test]
+fn a_socket_of_no_use_is_refused_by_name() {
+    let pair = UnixDatagram::unbound().unwrap();
+    let ended = Program::offline().handed(pair, "log").run();
+    assert_eq!(ended.status.code(), Some(1));
+    let error = ended.err.last().unwrap();
+    assert!(
+        error.contains("\"log\"") && error.contains("LISTEN_FDS"),
+        "{error}"
+    );
+}
+
+#[test]
+fn the_service_manager_is_told_when_the_ports_are_open() {
+    let program = Program::offline().port("auto");
+    let path = program.folder().join("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(LIMIT)).unwrap();
+    let daemon = program.env("NOTIFY_SOCKET", &path).start();
+    let heard = || {
+        let mut message = [0; 1024];
+        let length = manager.recv(&mut message).expect("a message");
+        String::from_utf8_lossy(&message[..length]).into_owned()
+    };
+    let ready = heard();
+    assert!(ready.lines().any(|line| line == "READY=1"), "{ready}");
+    daemon.process.signal("TERM");
+    let stopping = heard();
+    assert!(stopping.contains("STOPPING=1"), "{stopping}");
+    assert!(daemon.process.wait().status.success());
+}
+
+#[tokio::test]
+async fn a_port_that_the_system_chose_is_named_in_a_file_until_the_end() {
+    let program = Program::offline().port("auto ExtendedErrors");
+    let path = program.folder().join("state/public/port_info.json");
+    let daemon = program.start();
+    let Place::Tcp(at) = daemon.places[0] else {
+        panic!("no TCP port");
+    };
+    let text = std::fs::read_to_string(&path).expect("written");
+    let expected =
+        format!("{{\"ports\":[{{\"address\":\"inet:{at}\",\"protocol\":\"socks\"}}]}}\n");
+    assert_eq!(text, expected);
+    daemon.process.signal("TERM");
+    assert!(daemon.process.wait().status.success());
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_place_for_that_file_that_cannot_be_written_is_an_error_at_start() {
+    let ended = Program::offline()
+        .port("auto")
+        .arguments(&["-o", "storage.port_info_file=/proc/nowhere/ports"])
+        .run();
+    assert_eq!(ended.status.code(), Some(1));
+    let error = ended.err.last().unwrap();
+    assert!(
+        error.contains("storage.port_info_file") && error.contains("/proc/nowhere/ports"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn the_signal_for_new_circuits_is_heeded_and_does_not_end_the_program() {
+    let daemon = Program::offline().port("auto").start();
+    daemon.process.signal("USR1");
+    daemon.process.wait_err("new streams get new circuits");
+    tokio::time::timeout(Duration::from_secs(5), greeted(&daemon.places[0]))
+        .await
+        .expect("still served");
+}
