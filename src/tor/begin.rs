@@ -12,6 +12,7 @@ use std::task::Poll;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, Chain, ReadBuf};
 use tor_proto::client::stream::{ClientDataStreamCtrl, DataReader, DataStream, DataWriter};
+use tracing::debug;
 
 use super::border::{self, StreamError};
 use crate::dial::Stream;
@@ -77,10 +78,14 @@ pub(crate) async fn open_with_early_data(
     }
     // A partly filled message may be left over; if the stream has ended, the reader says so.
     let _ = writer.flush().await;
+    let sent = sent.into_inner();
+    if sent > 0 {
+        debug!("{sent} early bytes went out before the stream was open");
+    }
     Ok(Stream {
         reader: Cursor::new(first).chain(reader),
         writer,
-        sent: sent.into_inner(),
+        sent,
     })
 }
 

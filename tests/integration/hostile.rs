@@ -234,7 +234,7 @@ async fn a_program_out_of_open_files_goes_on_when_it_has_some_again() {
     for _ in 0..40 {
         idle.push(Client::connect(&place).await);
     }
-    daemon.process.wait_err("cannot accept a connection");
+    daemon.process.wait_err("cannot accept connections");
     drop(idle);
     assert_serves(&place).await;
     assert_unharmed(&mut daemon);

@@ -17,19 +17,32 @@ const READY_LIMIT: Duration = Duration::from_secs(60);
 /// How much of the log is shown when a test fails; all of it is kept.
 const LOG_LINES: usize = 60;
 
-/// A running `onionport`, with one port that has `ExtendedErrors` and one that has not. Stopped when
-/// dropped; its log is shown when the test fails.
+/// The ports of most tests: one with `ExtendedErrors` and one without.
+const PORTS: [&str; 2] = ["auto ExtendedErrors", "auto"];
+
+/// A running `onionport`. Stopped when dropped; its log is shown when the test fails.
 pub struct Onionport {
     child: Child,
-    extended: SocketAddr,
-    plain: SocketAddr,
+    /// The places of its ports, as it named them.
+    ports: Vec<String>,
     log: PathBuf,
     folder: tempfile::TempDir,
 }
 
 impl Onionport {
-    /// Starts `program` with more lines for its `[proxy]` section, and waits until it is usable.
+    /// Starts `program` with more lines for its `[proxy]` section, and waits until it is usable. It
+    /// has one port with `ExtendedErrors` and one without.
     pub fn start(program: &Path, network: &Network, proxy: &str) -> Result<Onionport> {
+        Self::with_ports(program, network, proxy, &PORTS)
+    }
+
+    /// The same with these SOCKS ports.
+    pub fn with_ports(
+        program: &Path,
+        network: &Network,
+        proxy: &str,
+        lines: &[&str],
+    ) -> Result<Onionport> {
         // Within the network's folder, which goes even when the tests are interrupted.
         let folder = tempfile::tempdir_in(network.dir())?;
         // The key folder has to be private.
@@ -44,12 +57,7 @@ impl Onionport {
             .arg(program)
             .arg("-c")
             .arg(&config)
-            .args([
-                "--socks-port",
-                "auto ExtendedErrors",
-                "--socks-port",
-                "auto",
-            ])
+            .args(lines.iter().flat_map(|line| ["--socks-port", line]))
             // tor_netdir complains every second that so small a network has too few guards.
             .args([
                 "-l",
@@ -61,30 +69,45 @@ impl Onionport {
             .spawn()
             .with_context(|| format!("cannot start {}", program.display()))?;
         let lines = lines_of(child.stdout.take().context("no standard output")?);
-        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
         let mut started = Onionport {
             child,
-            extended: nowhere,
-            plain: nowhere,
+            ports: Vec::new(),
             log,
             folder,
         };
-        started.extended = listening(&lines)?;
-        started.plain = listening(&lines)?;
-        match next(&lines)?.as_str() {
-            "bootstrapped" => Ok(started),
-            other => bail!("expected `bootstrapped`, got `{other}`"),
+        loop {
+            let line = next(&lines)?;
+            match line.split(' ').collect::<Vec<_>>()[..] {
+                ["listening", _kind, place] => started.ports.push(place.to_owned()),
+                ["bootstrapped"] => return Ok(started),
+                _ => bail!("expected `listening …` or `bootstrapped`, got `{line}`"),
+            }
         }
     }
 
     /// The port with `ExtendedErrors`.
     pub fn extended(&self) -> SocketAddr {
-        self.extended
+        self.port(0)
     }
 
     /// The port without.
     pub fn plain(&self) -> SocketAddr {
-        self.plain
+        self.port(1)
+    }
+
+    /// The TCP or UDP port that it named as the `number`th.
+    pub fn port(&self, number: usize) -> SocketAddr {
+        self.ports[number].parse().expect("an address and a port")
+    }
+
+    /// Sends it a signal by its name: USR1, HUP.
+    #[allow(dead_code, reason = "the demo does not need it")]
+    pub fn signal(&self, name: &str) -> Result<()> {
+        let sent = Command::new("sh")
+            .args(["-c", &format!("kill -{name} {}", self.child.id())])
+            .status()?;
+        anyhow::ensure!(sent.success(), "cannot send {name}");
+        Ok(())
     }
 
     /// A folder that goes with it.
@@ -134,12 +157,4 @@ fn next(lines: &mpsc::Receiver<String>) -> Result<String> {
     lines
         .recv_timeout(READY_LIMIT)
         .context("onionport did not say it was ready")
-}
-
-fn listening(lines: &mpsc::Receiver<String>) -> Result<SocketAddr> {
-    let line = next(lines)?;
-    let address = line
-        .strip_prefix("listening socks ")
-        .and_then(|a| a.parse().ok());
-    address.with_context(|| format!("expected `listening socks ADDRESS`, got `{line}`"))
 }

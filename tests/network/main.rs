@@ -6,11 +6,13 @@
 //! | `codes` | every way to break a service, and every code |
 //! | `deadline` | what is said when the time is up, on a network with default timeouts |
 //! | `recovery` | services that go and come back |
+//! | `isolation` | which streams share a circuit |
 //! | `streams` | what goes through an open stream; look-ups |
 
 mod codes;
 mod daemon;
 mod deadline;
+mod isolation;
 mod recovery;
 mod stage;
 mod streams;

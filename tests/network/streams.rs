@@ -35,12 +35,13 @@ fn streams_carry_what_was_sent_and_lookups_answer_as_c_tor_does() -> Result<()> 
     })?;
     let onionport = Onionport::start(program(), &network, "")?;
     let proxy = onionport.extended();
+    let mut early_streams = 0;
 
     for (host, echo_port, bulk_port) in [
         (service.address(), 80, 81),
         ("good.test", echo.address().port(), bulk.address().port()),
     ] {
-        early_data_arrives_first(proxy, host, echo_port)?;
+        early_data_arrives_first(&onionport, host, echo_port, &mut early_streams)?;
         the_answer_comes_after_the_client_has_finished(proxy, host, echo_port)?;
         nothing_is_lost_on_the_way(proxy, host, bulk_port)?;
     }
@@ -48,8 +49,13 @@ fn streams_carry_what_was_sent_and_lookups_answer_as_c_tor_does() -> Result<()> 
 }
 
 /// Sends a whole conversation at once: greeting, request, and data behind it.
-fn early_data_arrives_first(proxy: SocketAddr, host: &str, port: u16) -> Result<()> {
-    let mut stream = TcpStream::connect(proxy)?;
+fn early_data_arrives_first(
+    onionport: &Onionport,
+    host: &str,
+    port: u16,
+    early_streams: &mut usize,
+) -> Result<()> {
+    let mut stream = TcpStream::connect(onionport.extended())?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut bytes = vec![5, 1, 0, 5, 1, 0, 3, u8::try_from(host.len())?];
     bytes.extend_from_slice(host.as_bytes());
@@ -63,6 +69,10 @@ fn early_data_arrives_first(proxy: SocketAddr, host: &str, port: u16) -> Result<
     let mut echoed = [0; 14];
     stream.read_exact(&mut echoed)?;
     assert_eq!(&echoed, b"early and late", "{host}");
+    let early = onionport.log();
+    let early = early.matches("6 early bytes went out before the stream was open");
+    *early_streams += 1;
+    assert_eq!(early.count(), *early_streams, "{host}");
     Ok(())
 }
 
