@@ -4,11 +4,13 @@
 //! | module | shows |
 //! |---|---|
 //! | `codes` | every way to break a service, and every code |
+//! | `clients` | curl, torsocks, ssh, git, a browser and others do the same as through C tor |
 //! | `deadline` | what is said when the time is up, on a network with default timeouts |
 //! | `recovery` | services that go and come back |
 //! | `isolation` | which streams share a circuit |
 //! | `streams` | what goes through an open stream; look-ups |
 
+mod clients;
 mod codes;
 mod daemon;
 mod deadline;

@@ -18,7 +18,8 @@ const POLL: Duration = Duration::from_millis(100);
 /// Seconds an answer may be kept.
 const TTL: u32 = 60;
 
-/// A UDP name server on loopback. It knows `good.test` (127.0.0.1), `six.test` (::1 only) and `both.test` (both); the
+/// A UDP name server on loopback. It knows `good.test` (127.0.0.1), `six.test` (::1 only), `both.test` (both) and
+/// `public.test` (203.0.113.7, where nobody is); the
 /// address 192.0.2.7 is `good.test` and 2001:db8::7 is `six.test` (no loopback addresses, because exits refuse to look up the
 /// names of internal ones); `slow.test` is never answered, `broken.test` gets SERVFAIL, anything else NXDOMAIN.
 #[derive(Debug)]
@@ -91,8 +92,10 @@ enum Known {
 fn look_up(name: &str) -> Known {
     const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
     const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
+    const PUBLIC: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 7));
     match name {
         "good.test" => Known::Addresses(&[V4]),
+        "public.test" => Known::Addresses(&[PUBLIC]),
         "six.test" => Known::Addresses(&[V6]),
         "both.test" => Known::Addresses(&[V4, V6]),
         "slow.test" => Known::NeverAnswered,
