@@ -18,9 +18,9 @@
 //! | the failure becomes a code | [`failure`] | the table |
 //! | bytes go both ways | [`relay`] | [`relay::Relayed`] |
 //!
-//! Around it: [`cli`], [`config`] and [`port`] read what the user wants, [`daemon`] is the life of
-//! the process, [`signals`] what it is asked meanwhile, [`port_info`] where others find it,
-//! [`logging`] its log.
+//! Around it: [`cli`], [`config`], [`torrc`] and [`port`] read what the user wants, [`daemon`] is
+//! the life of the process, [`signals`] what it is asked meanwhile, [`port_info`] where others find
+//! it, [`logging`] its log.
 
 #![forbid(unsafe_code)]
 
@@ -48,3 +48,4 @@ pub mod signals;
 pub mod socks;
 pub mod target;
 pub mod tor;
+pub mod torrc;

@@ -18,7 +18,7 @@ use std::str::FromStr;
 
 mod error;
 mod flags;
-mod quote;
+pub(crate) mod quote;
 #[cfg(test)]
 mod tests;
 

@@ -8,7 +8,7 @@ use std::path::Path;
 ///
 /// Gives its bytes and what follows the closing quote; `None` if the quote is not closed on this
 /// line or an escape is not one of C tor's.
-pub(super) fn unquote(text: &str) -> Option<(Vec<u8>, &str)> {
+pub(crate) fn unquote(text: &str) -> Option<(Vec<u8>, &str)> {
     let bytes = text.as_bytes();
     let mut out = Vec::new();
     let mut at = 0;

@@ -1,0 +1,103 @@
+//! What can be wrong with a torrc, and where.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use super::options::Reason;
+
+/// A line of a file.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The file.
+    pub path: PathBuf,
+    /// The line on which the option begins, counted from 1.
+    pub line: usize,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.path.display(), self.line)
+    }
+}
+
+/// Why a torrc cannot be used.
+///
+/// Every message is one line: where, which option, what is wrong, what to do.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum TorrcError {
+    /// A file named on the command line is not there.
+    #[error("{}: there is no such file: correct --torrc or create it", path.display())]
+    NoFile {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file cannot be read.
+    #[error("{}: cannot be read: {problem}", path.display())]
+    Unreadable {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said, or what is wrong with it.
+        problem: String,
+    },
+    /// An `%include` that leads nowhere.
+    #[error("{place}: %include {pattern:?}: {problem}")]
+    Include {
+        /// The line.
+        place: Place,
+        /// What is to be included, as written.
+        pattern: String,
+        /// What is wrong, and the remedy.
+        problem: String,
+    },
+    /// A line that is none.
+    #[error("{place}: {problem}")]
+    Syntax {
+        /// The line.
+        place: Place,
+        /// What is wrong, and the remedy.
+        problem: String,
+    },
+    /// A value that does not fit its option, or options that do not fit together.
+    #[error("{place}: {option}: {problem}")]
+    Value {
+        /// The line.
+        place: Place,
+        /// The option.
+        option: &'static str,
+        /// What is wrong with it, and the remedy.
+        problem: String,
+    },
+    /// Options that onionport cannot obey and must not pass over: all that there are.
+    #[error("{}", refusal(.0))]
+    Refused(Vec<Refusal>),
+}
+
+/// An option that is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Where it stands.
+    pub place: Place,
+    /// Its name.
+    pub option: &'static str,
+    /// Why.
+    pub(super) reason: Reason,
+}
+
+/// One message for all of them: by their reason, in the order of the lines.
+fn refusal(refusals: &[Refusal]) -> String {
+    let mut reasons: Vec<Reason> = refusals.iter().map(|refusal| refusal.reason).collect();
+    reasons.sort_unstable();
+    reasons.dedup();
+    let groups = reasons.iter().map(|reason| {
+        let names: Vec<String> = refusals
+            .iter()
+            .filter(|refusal| refusal.reason == *reason)
+            .map(|refusal| format!("{} {}", refusal.place, refusal.option))
+            .collect();
+        format!("{}: {}", names.join(", "), reason.text())
+    });
+    groups.collect::<Vec<_>>().join("; ")
+}

@@ -1,0 +1,370 @@
+//! The options of clients: those that become settings, and those that have no meaning here.
+
+use super::{Group, Kind::*, Role::*};
+
+/// All of them; an option without effect stands under what there is to say about it.
+pub(super) const GROUPS: &[Group] = &[
+    Group {
+        role: Served,
+        options: &[
+            ("__DNSPort", Lines, ""),
+            ("__HTTPTunnelPort", Lines, ""),
+            ("__SocksPort", Lines, ""),
+            ("__TransPort", Lines, ""),
+            ("AutomapHostsOnResolve", Bool, "0"),
+            ("AutomapHostsSuffixes", Csv, ".onion,.exit"),
+            ("Bridge", Lines, ""),
+            ("CacheDirectory", Text, ""),
+            ("CircuitStreamTimeout", Interval, "0"),
+            ("ClientDNSRejectInternalAddresses", Bool, "1"),
+            ("ClientOnionAuthDir", Text, ""),
+            ("ClientRejectInternalAddresses", Bool, "1"),
+            ("ClientTransportPlugin", Lines, ""),
+            ("ClientUseIPv4", Bool, "1"),
+            ("ClientUseIPv6", Bool, "1"),
+            ("ConnectionPadding", AutoBool, "auto"),
+            ("ConnLimit", Uint, "1000"),
+            ("DataDirectory", Text, ""),
+            ("DNSPort", Lines, ""),
+            ("EnforceDistinctSubnets", Bool, "1"),
+            ("FascistFirewall", Bool, "0"),
+            ("FirewallPorts", Csv, ""),
+            ("HTTPSProxy", Text, ""),
+            ("HTTPSProxyAuthenticator", Text, ""),
+            ("HTTPTunnelPort", Lines, ""),
+            ("Log", Lines, ""),
+            (
+                "LongLivedPorts",
+                Csv,
+                "21,22,706,1863,5050,5190,5222,5223,6523,6667,6697,8300",
+            ),
+            ("MapAddress", Lines, ""),
+            ("MaxCircuitDirtiness", Interval, "600"),
+            ("MaxMemInQueues", Size, "0"),
+            ("NoExec", Bool, "0"),
+            ("ReachableAddresses", Lines, ""),
+            ("ReachableORAddresses", Lines, ""),
+            ("ReducedConnectionPadding", Bool, "0"),
+            ("RejectPlaintextPorts", Csv, ""),
+            ("SafeSocks", Bool, "0"),
+            ("Socks4Proxy", Text, ""),
+            ("Socks5Proxy", Text, ""),
+            ("Socks5ProxyPassword", Text, ""),
+            ("Socks5ProxyUsername", Text, ""),
+            ("SocksPolicy", Lines, ""),
+            ("SocksPort", Lines, ""),
+            ("SocksTimeout", Interval, "120"),
+            ("TestSocks", Bool, "0"),
+            ("TransPort", Lines, ""),
+            ("TransProxyType", Text, "default"),
+            ("UnixSocksGroupWritable", Bool, "0"),
+            ("UseBridges", Bool, "0"),
+            ("UseDefaultFallbackDirs", Bool, "1"),
+            ("VanguardsLiteEnabled", AutoBool, "auto"),
+            ("VirtualAddrNetworkIPv4", Text, "127.192.0.0/10"),
+            ("VirtualAddrNetworkIPv6", Text, "[FE80::]/10"),
+            ("WarnPlaintextPorts", Csv, "23,109,110,143"),
+        ],
+    },
+    Group {
+        role: Nothing,
+        options: &[("ClientOnly", Bool, "0")],
+    },
+    Group {
+        role: Warned(
+            "there is no control port, so programs such as nyx and Tor Browser's own launcher cannot steer onionport: change its files and send it the signal HUP, or USR1 for new circuits",
+        ),
+        options: &[
+            ("__ControlPort", Lines, ""),
+            ("__HashedControlSessionPassword", Lines, ""),
+            ("__LeaveStreamsUnattached", Bool, ""),
+            ("ControlPort", Lines, ""),
+            ("ControlPortFileGroupReadable", Bool, "0"),
+            ("ControlPortWriteToFile", Text, ""),
+            ("ControlSocket", Lines, ""),
+            ("ControlSocketsGroupWritable", Bool, "0"),
+            ("CookieAuthentication", Bool, "0"),
+            ("CookieAuthFile", Text, ""),
+            ("CookieAuthFileGroupReadable", Bool, "0"),
+            ("HashedControlPassword", Lines, ""),
+            ("TestingEnableCellStatsEvent", Bool, "0"),
+            ("TestingEnableConnBwEvent", Bool, "0"),
+        ],
+    },
+    Group {
+        role: Warned(
+            "onionport does not watch another process: let a service manager start and stop it",
+        ),
+        options: &[
+            ("__DisableSignalHandlers", Bool, ""),
+            ("__OwningControllerFD", Text, ""),
+            ("__OwningControllerProcess", Text, ""),
+        ],
+    },
+    Group {
+        role: Warned(
+            "onionport stays in the foreground and writes no PID file: let a service manager such as systemd start it",
+        ),
+        options: &[("PidFile", Text, ""), ("RunAsDaemon", Bool, "0")],
+    },
+    Group {
+        role: Warned(
+            "onionport does not change its user: start it as the right one (systemd: User=)",
+        ),
+        options: &[
+            ("KeepBindCapabilities", AutoBool, "auto"),
+            ("User", Text, ""),
+        ],
+    },
+    Group {
+        role: Warned(
+            "onionport does not lock itself in: let the service manager do it (systemd: SystemCallFilter=, ProtectSystem=)",
+        ),
+        options: &[
+            ("DisableAllSwap", Bool, "0"),
+            ("DisableDebuggerAttachment", Bool, "1"),
+            ("Sandbox", Bool, "0"),
+        ],
+    },
+    Group {
+        role: Warned(
+            "the log goes to standard error in one form: let the service manager store and label it",
+        ),
+        options: &[
+            ("LogMessageDomains", Bool, "0"),
+            ("LogTimeGranularity", Msec, "1000"),
+            ("MaxUnparseableDescSizeToLog", Size, "10485760"),
+            ("ProtocolWarnings", Bool, "0"),
+            ("SyslogIdentityTag", Text, ""),
+            ("TruncateLogFile", Bool, "0"),
+        ],
+    },
+    Group {
+        role: Warned(
+            "no destination and no client address is logged at info or above, whatever it says",
+        ),
+        options: &[("SafeLogging", Text, "1")],
+    },
+    Group {
+        role: Warned("the log tells what happens, and holds no regular report"),
+        options: &[
+            ("HeartbeatPeriod", Interval, "21600"),
+            ("MainloopStats", Bool, "0"),
+        ],
+    },
+    Group {
+        role: Warned("there are no metrics"),
+        options: &[
+            ("__MetricsPort", Lines, ""),
+            ("MetricsPort", Lines, ""),
+            ("MetricsPortPolicy", Lines, ""),
+        ],
+    },
+    Group {
+        role: Warned("the cache is always kept on disk, in storage.cache_dir"),
+        options: &[("AvoidDiskWrites", Bool, "0")],
+    },
+    Group {
+        role: Warned("the permissions of onionport's folders are its own"),
+        options: &[
+            ("CacheDirectoryGroupReadable", AutoBool, "auto"),
+            ("DataDirectoryGroupReadable", Bool, "0"),
+        ],
+    },
+    Group {
+        role: Warned("relays are not chosen by country, so the file is not read"),
+        options: &[
+            ("GeoIPExcludeUnknown", AutoBool, "auto"),
+            ("GeoIPFile", Text, "/usr/share/tor/geoip"),
+            ("GeoIPv6File", Text, "/usr/share/tor/geoip6"),
+        ],
+    },
+    Group {
+        role: Warned("it only has a meaning beside lists of nodes, which onionport refuses"),
+        options: &[("StrictNodes", Bool, "0")],
+    },
+    Group {
+        role: Warned("bandwidth is not limited: use the system's traffic control"),
+        options: &[
+            ("BandwidthBurst", Size, "1073741824"),
+            ("BandwidthRate", Size, "1073741824"),
+            ("TokenBucketRefillInterval", Msec, "100"),
+        ],
+    },
+    Group {
+        role: Warned("the sizes of socket buffers are the system's choice"),
+        options: &[
+            ("CircuitPriorityHalflife", Float, "-1"),
+            ("ConstrainedSockets", Bool, "0"),
+            ("ConstrainedSockSize", Size, "8192"),
+            ("KISTSchedRunInterval", Msec, "0"),
+            ("KISTSockBufSizeFactor", Float, "1"),
+            ("Schedulers", Csv, "KIST,KISTLite,Vanilla"),
+        ],
+    },
+    Group {
+        role: Warned("processors and their instructions are used as they are found"),
+        options: &[
+            ("AccelDir", Text, ""),
+            ("AccelName", Text, ""),
+            ("HardwareAccel", Bool, "0"),
+            ("NumCPUs", Uint, "0"),
+        ],
+    },
+    Group {
+        role: Warned("arti chooses guards by the network's parameters, and always uses them"),
+        options: &[
+            ("GuardLifetime", Interval, "0"),
+            ("NumDirectoryGuards", Uint, "0"),
+            ("NumEntryGuards", Uint, "0"),
+            ("NumPrimaryGuards", Uint, "0"),
+            ("UseEntryGuards", Bool, "1"),
+            ("UseGuardFraction", AutoBool, "auto"),
+        ],
+    },
+    Group {
+        role: Warned("arti watches over its guards in its own way"),
+        options: &[
+            ("PathBiasCircThreshold", Int, "-1"),
+            ("PathBiasDropGuards", AutoBool, "0"),
+            ("PathBiasExtremeRate", Float, "-1"),
+            ("PathBiasExtremeUseRate", Float, "-1"),
+            ("PathBiasNoticeRate", Float, "-1"),
+            ("PathBiasNoticeUseRate", Float, "-1"),
+            ("PathBiasScaleThreshold", Int, "-1"),
+            ("PathBiasScaleUseThreshold", Int, "-1"),
+            ("PathBiasUseThreshold", Int, "-1"),
+            ("PathBiasWarnRate", Float, "-1"),
+        ],
+    },
+    Group {
+        role: Warned("arti times its circuits itself: see circuit_timing in arti.toml.example"),
+        options: &[
+            ("CircuitBuildTimeout", Interval, "0"),
+            ("CircuitsAvailableTimeout", Interval, "0"),
+            ("KeepalivePeriod", Interval, "300"),
+            ("LearnCircuitBuildTimeout", Bool, "1"),
+            ("MaxClientCircuitsPending", Uint, "32"),
+            ("NewCircuitPeriod", Interval, "30"),
+        ],
+    },
+    Group {
+        role: Warned("arti builds circuits ahead as [preemptive_circuits] says"),
+        options: &[("__DisablePredictedCircuits", Bool, "")],
+    },
+    Group {
+        role: Warned(
+            "a destination is not bound to the exit that served it last: give a program its own SOCKS user to keep its circuits together",
+        ),
+        options: &[
+            ("TrackHostExits", Csv, ""),
+            ("TrackHostExitsExpire", Interval, "1800"),
+        ],
+    },
+    Group {
+        role: Warned("names are checked as C tor does without it"),
+        options: &[("AllowNonRFC953Hostnames", Bool, "0")],
+    },
+    Group {
+        role: Warned("arti has none of the circuit padding it is about"),
+        options: &[
+            ("CircuitPadding", Bool, "1"),
+            ("ReducedCircuitPadding", Bool, "0"),
+        ],
+    },
+    Group {
+        role: Warned("arti has no such feature, or leaves it to the network's parameters"),
+        options: &[
+            ("__AlwaysCongestionControl", Bool, ""),
+            ("CompiledProofOfWorkHash", AutoBool, "auto"),
+            ("ConfluxClientUX", Text, "throughput"),
+            ("ConfluxEnabled", AutoBool, "auto"),
+            ("DisableOOSCheck", Bool, "1"),
+            ("ExtendByEd25519ID", AutoBool, "auto"),
+        ],
+    },
+    Group {
+        role: Warned("arti tries IPv4 and IPv6 addresses in its own order"),
+        options: &[
+            ("ClientPreferIPv6DirPort", AutoBool, "auto"),
+            ("ClientPreferIPv6ORPort", AutoBool, "auto"),
+        ],
+    },
+    Group {
+        role: Warned(
+            "C tor has not used it for clients for years either: for a proxy write HTTPSProxy or Socks5Proxy, for a firewall ReachableAddresses",
+        ),
+        options: &[
+            ("HTTPProxy", Text, ""),
+            ("HTTPProxyAuthenticator", Text, ""),
+            ("ReachableDirAddresses", Lines, ""),
+        ],
+    },
+    Group {
+        role: Warned(
+            "arti downloads the directory by its own rules: see download_schedule in arti.toml.example",
+        ),
+        options: &[
+            ("__AllDirActionsPrivate", Bool, ""),
+            (
+                "ClientBootstrapConsensusAuthorityDownloadInitialDelay",
+                Interval,
+                "6",
+            ),
+            (
+                "ClientBootstrapConsensusAuthorityOnlyDownloadInitialDelay",
+                Interval,
+                "0",
+            ),
+            (
+                "ClientBootstrapConsensusFallbackDownloadInitialDelay",
+                Interval,
+                "0",
+            ),
+            ("ClientBootstrapConsensusMaxInProgressTries", Uint, "3"),
+            ("DirAllowPrivateAddresses", Bool, "0"),
+            ("DirAuthorityFallbackRate", Float, "0.1"),
+            ("DownloadExtraInfo", Bool, "0"),
+            ("FetchDirInfoEarly", Bool, "0"),
+            ("FetchDirInfoExtraEarly", Bool, "0"),
+            ("FetchHidServDescriptors", Bool, "1"),
+            ("FetchServerDescriptors", Bool, "1"),
+            ("FetchUselessDescriptors", Bool, "0"),
+            ("PathsNeededToBuildCircuits", Float, "-1"),
+            ("ReconfigDropsBridgeDescs", Bool, "0"),
+            ("UpdateBridgesFromAuthority", Bool, "0"),
+            ("UseMicrodescriptors", AutoBool, "auto"),
+        ],
+    },
+    Group {
+        role: Warned("onionport does not go to sleep"),
+        options: &[
+            ("DormantCanceledByStartup", Bool, "0"),
+            ("DormantClientTimeout", Interval, "86400"),
+            ("DormantOnFirstStartup", Bool, "0"),
+            ("DormantTimeoutDisabledByIdleStreams", Bool, "1"),
+            ("DormantTimeoutEnabled", Bool, "1"),
+        ],
+    },
+    Group {
+        role: Warned("onionport stops as soon as its connections are over"),
+        options: &[("ShutdownWaitLength", Interval, "30")],
+    },
+    Group {
+        role: Warned("the signal HUP is always heeded"),
+        options: &[("__ReloadTorrcOnSIGHUP", Bool, "")],
+    },
+    Group {
+        role: Warned("it is for test networks"),
+        options: &[
+            ("TestingBridgeBootstrapDownloadInitialDelay", Interval, "0"),
+            ("TestingBridgeDownloadInitialDelay", Interval, "10800"),
+            ("TestingClientConsensusDownloadInitialDelay", Interval, "0"),
+            ("TestingClientDownloadInitialDelay", Interval, "0"),
+            ("TestingClientMaxIntervalWithoutRequest", Interval, "600"),
+            ("TestingDirConnectionMaxStall", Interval, "300"),
+            ("TestingServerConsensusDownloadInitialDelay", Interval, "0"),
+            ("TestingServerDownloadInitialDelay", Interval, "0"),
+        ],
+    },
+];

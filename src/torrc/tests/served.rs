@@ -1,0 +1,400 @@
+use super::*;
+
+/// Compares the settings of a text with TOML.
+fn gives(text: &str, expected: &str) {
+    let expected: toml::Table = toml::from_str(expected).unwrap();
+    let mut table = good(text).table;
+    // Most tests are not about the port that opens anyway.
+    let default = toml::Value::from(vec!["9050"]);
+    if let Some(proxy) = table.get_mut("proxy").and_then(toml::Value::as_table_mut)
+        && proxy.get("socks_port") == Some(&default)
+        && expected
+            .get("proxy")
+            .is_none_or(|p| p.get("socks_port").is_none())
+    {
+        proxy.remove("socks_port");
+        if proxy.is_empty() {
+            table.remove("proxy");
+        }
+    }
+    assert_eq!(table, expected, "{text}");
+}
+
+#[test]
+fn without_a_socks_port_c_tors_default_is_opened() {
+    assert_eq!(toml(""), "[proxy]\nsocks_port = [\"9050\"]\n");
+    gives("SocksPort 0", "proxy.socks_port = ['0']");
+    assert_eq!(good("").origin("proxy.socks_port"), None);
+}
+
+#[test]
+fn ports_are_taken_as_they_are_written() {
+    gives(
+        "SocksPort 9050 IsolateDestPort\n__SocksPort \"unix:/a ExtendedErrors\"\n\
+         HTTPTunnelPort 8118\nTransPort 9040\nTransProxyType tproxy\nDNSPort 127.0.0.1:53 NoIPv6Traffic",
+        "[proxy]\n\
+         socks_port = ['9050 IsolateDestPort', 'unix:/a ExtendedErrors']\n\
+         http_port = ['8118']\ntrans_port = ['9040']\ntrans_proxy_type = 'TPROXY'\n\
+         dns_port = ['127.0.0.1:53 NoIPv6Traffic']",
+    );
+}
+
+#[test]
+fn unix_socks_ports_become_group_writable_together() {
+    gives(
+        "UnixSocksGroupWritable 1\nSocksPort unix:/a\nSocksPort unix:\"/b c\" RelaxDirModeCheck\n\
+         SocksPort unix:/d nogroupwritable\nSocksPort 9050",
+        "proxy.socks_port = ['unix:/a GroupWritable', \
+         'unix:\"/b c\" RelaxDirModeCheck GroupWritable', 'unix:/d nogroupwritable', '9050']",
+    );
+}
+
+#[test]
+fn what_clients_may_ask_for_becomes_proxy_keys() {
+    gives(
+        "SocksTimeout 2 minutes\nSocksPolicy accept 192.168.0.0/16, accept6 [::1]\nSocksPolicy reject *\n\
+         SafeSocks 1\nTestSocks 0\nWarnPlaintextPorts 23, 80\nRejectPlaintextPorts 25\n\
+         MapAddress  a.example   b.example\nAutomapHostsOnResolve 1\nAutomapHostsSuffixes .exit,.onion\n\
+         VirtualAddrNetworkIPv4 10.192.0.0/10\nVirtualAddrNetworkIPv6 [FC00::]/7",
+        "[proxy]\nsocks_timeout = '120 s'\n\
+         socks_policy = ['accept 192.168.0.0/16', 'accept6 [::1]', 'reject *']\n\
+         safe_socks = true\ntest_socks = false\nwarn_plaintext_ports = [23, 80]\n\
+         reject_plaintext_ports = [25]\nmap_address = ['a.example b.example']\n\
+         automap_hosts_on_resolve = true\nautomap_hosts_suffixes = ['.exit', '.onion']\n\
+         virtual_addr_network_ipv4 = '10.192.0.0/10'\nvirtual_addr_network_ipv6 = '[FC00::]/7'",
+    );
+    gives("WarnPlaintextPorts\n", "proxy.warn_plaintext_ports = []");
+    let policy = good("SocksPolicy accept 10.0.0.1,reject *\nSocksPolicy reject *");
+    assert_eq!(policy.origin("proxy.socks_policy[1]").unwrap().line, 1);
+    assert_eq!(policy.origin("proxy.socks_policy[2]").unwrap().line, 2);
+}
+
+#[test]
+fn times_are_checked_and_cut_to_their_limits() {
+    gives("SocksTimeout 2 days", "proxy.socks_timeout = '3600 s'");
+    gives(
+        "MaxCircuitDirtiness 3\nCircuitStreamTimeout 30",
+        "stream_timeouts.connect_timeout = '30 s'\ncircuit_timing.max_dirtiness = '10 s'",
+    );
+    gives("CircuitStreamTimeout 0", "");
+    assert_eq!(
+        refusal("SocksTimeout 0"),
+        "torrc:1: SocksTimeout: no request succeeds in no time: write at least 1 second"
+    );
+}
+
+#[test]
+fn a_relative_key_folder_counts_from_where_the_program_starts() {
+    let here = std::env::current_dir().unwrap();
+    let torrc = good("ClientOnionAuthDir a$b/keys");
+    let folder = torrc.table["proxy"]["client_onion_auth_dir"]
+        .as_str()
+        .unwrap();
+    assert_eq!(folder, format!("{}/a$$b/keys", here.display()));
+}
+
+#[test]
+fn addresses_and_paths_through_the_network_become_artis_keys() {
+    gives(
+        "ClientRejectInternalAddresses 0\nClientDNSRejectInternalAddresses 1\nEnforceDistinctSubnets 0\n\
+         LongLivedPorts 22,6667\nVanguardsLiteEnabled 0\nConnectionPadding 0\nConnLimit 20000\n\
+         MaxMemInQueues 1 GB",
+        "[address_filter]\nallow_local_addrs = true\nallow_resolving_local_addrs = false\n\
+         [path_rules]\nipv4_subnet_family_prefix = 33\nipv6_subnet_family_prefix = 129\n\
+         long_lived_ports = [22, 6667]\n[vanguards]\nmode = 'disabled'\n[channel]\npadding = 'none'\n\
+         [system]\nmax_files = 20000\nmemory.max = 1073741824",
+    );
+    gives(
+        "ConnLimit 1000\nReducedConnectionPadding 1",
+        "channel.padding = 'reduced'",
+    );
+}
+
+#[test]
+fn a_firewall_becomes_what_can_be_reached() {
+    gives(
+        "ReachableAddresses 198.51.100.0/255.255.255.0:443, accept *:80\nReachableAddresses reject *:*",
+        "path_rules.reachable_addrs = ['198.51.100.0/24:443', '*:80']",
+    );
+    gives(
+        "ReachableAddresses *:80\nReachableORAddresses [2001:db8::]/32,203.0.113.7",
+        "path_rules.reachable_addrs = ['[2001:db8::]/32:*', '203.0.113.7:*']",
+    );
+    gives(
+        "FascistFirewall 1",
+        "path_rules.reachable_addrs = ['*:80', '*:443']",
+    );
+    gives(
+        "FascistFirewall 1\nFirewallPorts 8080",
+        "path_rules.reachable_addrs = ['*:8080']",
+    );
+    gives(
+        "ClientUseIPv6 0",
+        "path_rules.reachable_addrs = ['0.0.0.0/0:*']",
+    );
+    gives(
+        "ClientUseIPv4 0\nReachableAddresses *:443,203.0.113.7",
+        "path_rules.reachable_addrs = ['[::]/0:443']",
+    );
+    for bad in [
+        "ReachableAddresses reject 10.0.0.0/8, accept *:*",
+        "ReachableAddresses private:*",
+        "ClientUseIPv4 0\nReachableAddresses 203.0.113.7",
+    ] {
+        assert!(refusal(bad).contains(": ReachableAddresses: "), "{bad}");
+    }
+}
+
+#[test]
+fn a_proxy_becomes_a_url() {
+    gives(
+        "HTTPSProxy 192.0.2.1",
+        "channel.outbound_proxy = 'http://192.0.2.1:443'",
+    );
+    gives(
+        "HTTPSProxy 192.0.2.1:3128\nHTTPSProxyAuthenticator me:p@ss:word",
+        "channel.outbound_proxy = 'http://me:p%40ss%3Aword@192.0.2.1:3128'",
+    );
+    gives(
+        "Socks4Proxy [2001:db8::1]:99",
+        "channel.outbound_proxy = 'socks4://[2001:db8::1]:99'",
+    );
+    gives(
+        "Socks5Proxy 2001:db8::1\nSocks5ProxyUsername a\nSocks5ProxyPassword b",
+        "channel.outbound_proxy = 'socks5://a:b@[2001:db8::1]:1080'",
+    );
+    assert_eq!(
+        refusal("Socks5Proxy proxy.example:1080"),
+        "torrc:1: Socks5Proxy: \"proxy.example:1080\" is no address for arti, which looks up no names \
+         here: write IP:PORT"
+    );
+}
+
+/// The fingerprint of a bridge.
+const BRIDGE: &str = "0bac39417268b96b9f514ef763fa6fba1a788956";
+
+#[test]
+fn bridges_are_used_only_with_their_switch() {
+    gives(
+        &format!(
+            "UseBridges 1\nBridge 192.0.2.83:80 {BRIDGE}\nBridge obfs4 192.0.2.83:81 {BRIDGE} cert=x\n\
+             ClientTransportPlugin obfs4,meek_lite exec /usr/bin/lyrebird -a b\n\
+             ClientTransportPlugin snowflake socks5 127.0.0.1:99"
+        ),
+        &format!(
+            "[bridges]\nenabled = true\n\
+             bridges = ['192.0.2.83:80 {BRIDGE}', 'obfs4 192.0.2.83:81 {BRIDGE} cert=x']\n\
+             [[bridges.transports]]\nprotocols = ['obfs4', 'meek_lite']\npath = '/usr/bin/lyrebird'\n\
+             arguments = ['-a', 'b']\n\
+             [[bridges.transports]]\nprotocols = ['snowflake']\nproxy_addr = '127.0.0.1:99'"
+        ),
+    );
+    let unused = format!("Bridge 192.0.2.83:80 {BRIDGE}\nBridge 192.0.2.84:80");
+    gives(
+        &unused,
+        &format!("[bridges]\nenabled = false\nbridges = ['192.0.2.83:80 {BRIDGE}']"),
+    );
+    assert_eq!(warnings(&unused).len(), 2);
+    let no_fingerprint = refusal("UseBridges 1\nBridge 192.0.2.84:80");
+    assert!(
+        no_fingerprint.starts_with("torrc:2: Bridge: \"192.0.2.84:80\""),
+        "{no_fingerprint}"
+    );
+    assert!(no_fingerprint.contains("fingerprint"), "{no_fingerprint}");
+}
+
+#[test]
+fn no_exec_forbids_to_run_transports_that_would_be_run() {
+    let text = format!(
+        "NoExec 1\nBridge 192.0.2.83:80 {BRIDGE}\nClientTransportPlugin obfs4 exec /usr/bin/lyrebird"
+    );
+    good(&text);
+    assert_eq!(
+        refusal(&format!("{text}\nUseBridges 1")),
+        "torrc:3: ClientTransportPlugin: NoExec 1 forbids to run it: remove one of the two"
+    );
+}
+
+#[test]
+fn the_log_shows_no_more_than_c_tor_would() {
+    for (text, level) in [
+        ("Log notice stdout", Some("info")),
+        ("Log info stderr", Some("info")),
+        ("Log debug", Some("debug")),
+        ("Log warn-err syslog", Some("warn")),
+        ("Log NOTICE file /tmp/a b", Some("info")),
+        ("Log debug file /tmp/a\nLog err stderr", Some("error")),
+        ("Log [net]debug [*,~net]warn stdout", Some("warn")),
+        ("Log err stdout\nLog notice stdout", Some("info")),
+        ("", None),
+    ] {
+        let torrc = good(text);
+        let console = torrc
+            .table
+            .get("logging")
+            .map(|l| l["console"].as_str().unwrap());
+        assert_eq!(console, level, "{text}");
+        let elsewhere = text.contains("file") || text.contains("syslog");
+        assert_eq!(
+            !torrc.warnings.is_empty(),
+            elsewhere,
+            "{text}: {:?}",
+            torrc.warnings
+        );
+    }
+}
+
+#[test]
+fn a_data_folder_gets_a_folder_of_our_own() {
+    gives(
+        "DataDirectory /var/lib/tor",
+        "[storage]\ncache_dir = '/var/lib/tor/onionport/cache'\n\
+         state_dir = '/var/lib/tor/onionport/state'",
+    );
+    gives(
+        "CacheDirectory /var/cache/tor",
+        "[storage]\ncache_dir = '/var/cache/tor/onionport/cache'",
+    );
+}
+
+#[test]
+fn relay_and_service_options_are_refused_in_one_message_that_lists_them() {
+    let text = "SocksPort 9050\nORPort 9001\nNickname example\nHiddenServiceDir /a\n\
+                HiddenServicePort 80\nExitPolicy accept *:80\nAuthoritativeDirectory 1\n\
+                ExitNodes {us}\nNATDPort 5000";
+    assert_eq!(
+        refusal(text),
+        "torrc:2 ORPort, torrc:3 Nickname, torrc:6 ExitPolicy: these are options of relays and bridges, \
+         and onionport is a client: remove them; \
+         torrc:7 AuthoritativeDirectory: these are options of directory authorities, and onionport is a \
+         client: remove them; \
+         torrc:4 HiddenServiceDir, torrc:5 HiddenServicePort: these are options of onion services, and \
+         onionport is a client: leave them to C tor or arti; \
+         torrc:8 ExitNodes: arti cannot choose or avoid single relays: remove them if any relay will do, \
+         or stay with C tor; \
+         torrc:9 NATDPort: there is no port for natd: use TransPort"
+    );
+}
+
+#[test]
+fn what_is_switched_off_is_no_reason_to_refuse() {
+    let text = "ORPort 0\nDirPort 0\nExtORPort 0\nExitRelay 0\nBridgeRelay 0\nNATDPort 0\nControlPort 0\n\
+                ExitPolicy reject *:*\nExitPolicy reject6 *:*, reject *:25\nPublishServerDescriptor 0\n\
+                AccountingMax 0 bytes\nClientOnly 1\nDisableNetwork 0\nExitNodes\nDirCache 0\n\
+                RelayBandwidthRate 0\nHiddenServiceStatistics 0\nDirReqStatistics 1\nSafeLogging 1";
+    gives(text, "");
+    assert_eq!(warnings(text), Vec::<String>::new());
+}
+
+#[test]
+fn what_would_be_disobeyed_is_refused_and_not_passed_over() {
+    for option in [
+        "ExcludeNodes {de}",
+        "ExitNodes {us}",
+        "EntryNodes 0123456789ABCDEF0123456789ABCDEF01234567",
+        "MiddleNodes {us}",
+        "ExcludeExitNodes {us}",
+        "HSLayer2Nodes {us}",
+        "NodeFamily a,b",
+        "OutboundBindAddress 192.0.2.1",
+        "TCPProxy haproxy 192.0.2.1:1",
+        "DisableNetwork 1",
+        "TestingTorNetwork 1",
+        "DirAuthority a orport=1 192.0.2.1:1 89ABCDEF0123456789ABCDEF0123456789ABCDEF",
+        "FallbackDir 192.0.2.1:80 orport=1 id=89ABCDEF0123456789ABCDEF0123456789ABCDEF",
+        "UseDefaultFallbackDirs 0",
+    ] {
+        let name = option.split(' ').next().unwrap();
+        let message = refusal(option);
+        assert!(
+            message.contains("torrc:1") && message.contains(name),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn options_without_effect_are_named_with_what_to_do() {
+    assert_eq!(
+        warnings("ControlPort 9051\nCookieAuthentication 1\nUser tor\nNumEntryGuards 2"),
+        [
+            "torrc:1 ControlPort, torrc:2 CookieAuthentication: there is no control port, so programs \
+             such as nyx and Tor Browser's own launcher cannot steer onionport: change its files and \
+             send it the signal HUP, or USR1 for new circuits",
+            "torrc:3 User: onionport does not change its user: start it as the right one (systemd: \
+             User=)",
+            "torrc:4 NumEntryGuards: arti chooses guards by the network's parameters, and always uses \
+             them",
+        ]
+    );
+}
+
+#[test]
+fn bytes_that_are_no_utf8_matter_only_where_they_are_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("torrc");
+    fs::write(&path, b"# caf\xe9\nSocksPort 9055\n").unwrap();
+    assert_eq!(
+        read(std::slice::from_ref(&path)).unwrap().warnings,
+        Vec::<String>::new()
+    );
+    fs::write(&path, b"SocksPort unix:/caf\xe9\n").unwrap();
+    let error = read(&[path]).unwrap_err();
+    assert!(
+        message(&error, folder.path()).starts_with("torrc:1: SocksPort: "),
+        "{error}"
+    );
+}
+
+#[test]
+fn the_text_reads_back_as_the_same_table() {
+    let torrc = good(&format!(
+        "SocksPort 9050\nSocksPort unix:\"/a b\" WorldWritable\nSafeSocks 1\nUseBridges 1\nUser tor\n\
+         Bridge obfs4 192.0.2.83:80 {BRIDGE} cert=x\nClientTransportPlugin obfs4 exec /usr/bin/lyrebird\n\
+         Socks5Proxy 192.0.2.1\nLongLivedPorts 22\nMaxMemInQueues 1 GB\nDataDirectory /d\nLog notice"
+    ));
+    let text = to_toml(&torrc);
+    let back: toml::Table = toml::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    assert_eq!(back, torrc.table, "{text}");
+    let line = format!("    \"9050\", # {}:1\n", torrc.files[0].display());
+    assert!(text.contains(&line), "{text}");
+    assert!(
+        text.contains("User: onionport does not change its user"),
+        "{text}"
+    );
+}
+
+#[test]
+fn the_program_takes_the_text_as_its_configuration() {
+    let torrc = good(&format!(
+        "SocksPort 9050 IsolateDestPort\nSocksTimeout 90\nSafeSocks 1\nSocksPolicy reject *\n\
+         WarnPlaintextPorts 23\nRejectPlaintextPorts 25\nUseBridges 1\n\
+         Bridge obfs4 192.0.2.83:80 {BRIDGE} cert=x\nClientTransportPlugin obfs4 exec /a/b$c -d\n\
+         Socks5Proxy 192.0.2.1\nSocks5ProxyUsername a/b\nSocks5ProxyPassword c@d\n\
+         ReducedConnectionPadding 1\nLongLivedPorts 22\nMaxMemInQueues 1 GB\nConnLimit 20000\n\
+         DataDirectory /d$e\nLog notice\nClientOnionAuthDir /keys\nClientRejectInternalAddresses 0\n\
+         ClientDNSRejectInternalAddresses 0\nCircuitStreamTimeout 20\nMaxCircuitDirtiness 5 minutes\n\
+         EnforceDistinctSubnets 0\nReachableAddresses *:80,[2001:db8::]/32,203.0.113.7:1-443\n\
+         VanguardsLiteEnabled 1"
+    ));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("onionport.toml");
+    fs::write(&file, to_toml(&torrc)).unwrap();
+    let args = crate::cli::ProxyArgs {
+        config: vec![file],
+        ..Default::default()
+    };
+    let config = crate::config::load(&args).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(config.ports.len(), 1);
+    assert_eq!(config.socks_timeout.as_secs(), 90);
+    assert_eq!(config.max_files, 20_000);
+    assert_eq!(config.log_filter, "info");
+    assert_eq!(config.state_dir, Path::new("/d$e/onionport/state"));
+    assert_eq!(config.cache_dir, Path::new("/d$e/onionport/cache"));
+    assert_eq!(
+        config.client_onion_auth_dir.as_deref(),
+        Some(Path::new("/keys"))
+    );
+    assert!(config.allow_local_addrs && config.allow_resolving_local_addrs);
+    assert_eq!(config.exit_timeouts.connect.as_secs(), 20);
+}
