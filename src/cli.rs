@@ -27,6 +27,8 @@ Examples:
       a unix socket, and a free port that is named on standard output
   onionport -c onionport.toml -o proxy.socks_timeout=60 --check-config
       say what this configuration would do, and stop
+  onionport --torrc /etc/tor/torrc --check-config > arti.toml
+      make a configuration of our own out of C tor's
 
 Exit status: 0 success, 1 failure or unusable configuration, 2 unusable command line.";
 
@@ -63,6 +65,10 @@ pub struct ProxyArgs {
     #[arg(short, long, value_name = "FILE")]
     pub config: Vec<PathBuf>,
 
+    /// Read this configuration file of C tor; the first is its defaults, later ones win
+    #[arg(long, value_name = "FILE")]
+    pub torrc: Vec<PathBuf>,
+
     /// Open this SOCKS port, and none of the files' [default: 127.0.0.1:9150]
     #[arg(long, value_name = "LINE")]
     pub socks_port: Vec<String>,
@@ -79,7 +85,7 @@ pub struct ProxyArgs {
     #[arg(short, long, value_name = "FILTER")]
     pub log: Option<String>,
 
-    /// Say what the configuration would do, and stop
+    /// Say what the configuration would do, and stop; of --torrc files: print them as TOML
     #[arg(long)]
     pub check_config: bool,
 }
@@ -133,6 +139,7 @@ impl ProxyArgs {
     fn followed_by(mut self, after: ProxyArgs) -> Self {
         let ProxyArgs {
             config,
+            torrc,
             socks_port,
             http_port,
             option,
@@ -140,6 +147,7 @@ impl ProxyArgs {
             check_config,
         } = after;
         self.config.extend(config);
+        self.torrc.extend(torrc);
         self.socks_port.extend(socks_port);
         self.http_port.extend(http_port);
         self.option.extend(option);
@@ -197,6 +205,8 @@ mod tests {
         let args = proxy(&[
             "-c",
             "a.toml",
+            "--torrc",
+            "a",
             "--socks-port",
             "9150",
             "-o",
@@ -206,6 +216,8 @@ mod tests {
             "proxy",
             "-c",
             "b.toml",
+            "--torrc",
+            "b",
             "--socks-port",
             "auto",
             "--http-port",
@@ -220,6 +232,7 @@ mod tests {
             args,
             ProxyArgs {
                 config: vec!["a.toml".into(), "b.toml".into()],
+                torrc: vec!["a".into(), "b".into()],
                 socks_port: vec!["9150".into(), "auto".into()],
                 http_port: vec!["0".into()],
                 option: vec!["a=1".into(), "b=2".into()],

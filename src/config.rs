@@ -16,6 +16,7 @@ use crate::cli::ProxyArgs;
 use crate::names;
 use crate::port::{Port, PortKind, PortLine};
 use crate::safety::Plaintext;
+use crate::torrc;
 
 mod describe;
 mod error;
@@ -97,6 +98,8 @@ pub struct Config {
     pub warnings: Vec<String>,
     /// The files that were read, in order.
     pub files: Vec<PathBuf>,
+    /// What C tor's files came to, as a file that the user could keep; `None` without such files.
+    pub torrc: Option<String>,
 }
 
 /// How connections get to a transparent port (tor(1) `TransProxyType`).
@@ -143,14 +146,15 @@ pub struct ExitTimeouts {
 
 /// Reads the configuration that a command line asks for.
 ///
-/// Without `-c` the files are `arti.toml` and `arti.d/*.toml` in arti's configuration folder, as
-/// far as they are there. Later files win over earlier ones, `-o` over all files, and the options
-/// of their own (`--socks-port`, `--log`) over everything.
+/// Without `-c` and `--torrc` the files are `arti.toml` and `arti.d/*.toml` in arti's configuration
+/// folder, as far as they are there. Later files win over earlier ones, ours over C tor's, `-o` over
+/// all files, and the options of their own (`--socks-port`, `--log`) over everything.
 ///
 /// # Errors
 /// [`ConfigError`] for the first thing that is wrong.
 pub fn load(args: &ProxyArgs) -> Result<Config, ConfigError> {
-    check(&Sources::read(&args.config, &args.option)?, args)
+    let sources = Sources::read(&args.torrc, &args.config, &args.option)?;
+    check(&sources, args)
 }
 
 /// Checks what was read, and puts the command line on top of it.
@@ -213,7 +217,9 @@ fn check(sources: &Sources, args: &ProxyArgs) -> Result<Config, ConfigError> {
         resolve_ptr_timeout,
     } = stream_timeouts;
 
-    let mut warnings: Vec<String> = deprecated.collect();
+    let torrc = sources.torrc();
+    let mut warnings: Vec<String> = torrc.map(|t| t.warnings.clone()).unwrap_or_default();
+    warnings.extend(deprecated);
     warnings.extend(without_effect(&application, sources));
     let written = ports::Written {
         socks_port,
@@ -295,6 +301,7 @@ fn check(sources: &Sources, args: &ProxyArgs) -> Result<Config, ConfigError> {
         log_filter: log_filter(args.log.as_deref(), console, at("logging.console"))?,
         warnings,
         files: sources.files(),
+        torrc: torrc.map(torrc::to_toml),
         tor,
     })
 }

@@ -31,7 +31,10 @@ fn main() -> ExitCode {
 fn run(arguments: &cli::ProxyArgs) -> Result<(), String> {
     let config = config::load(arguments).map_err(|error| error.to_string())?;
     if arguments.check_config {
-        print!("{}", config::describe(&config));
+        match &config.torrc {
+            Some(toml) => print!("{toml}"),
+            None => print!("{}", config::describe(&config)),
+        }
         // The start would refuse it; looking changes nothing.
         if let Some(folder) = &config.client_onion_auth_dir {
             keys::check_folder(folder, config.tor.fs_mistrust())?;

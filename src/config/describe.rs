@@ -39,6 +39,7 @@ fn write_config(out: &mut String, config: &Config) -> fmt::Result {
         log_filter,
         warnings,
         files,
+        torrc: _,
     } = config;
     if files.is_empty() {
         writeln!(

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use crate::port::PortError;
+use crate::torrc::TorrcError;
 
 /// Where a setting stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +46,9 @@ impl fmt::Display for Origin {
 /// Every message is one line: where, which key, what is wrong, what to do.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ConfigError {
+    /// C tor's files cannot be used.
+    #[error("{0}")]
+    Torrc(#[from] TorrcError),
     /// A file named on the command line is not there.
     #[error("{}: there is no such file: correct -c or create it", path.display())]
     NoFile {

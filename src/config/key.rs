@@ -109,6 +109,13 @@ impl Key {
         key
     }
 
+    /// The element of this key, which is a list.
+    pub(super) fn element(&self, index: usize) -> Self {
+        let mut key = self.clone();
+        key.0.push(Step::Index(index));
+        key
+    }
+
     /// What to do about this key if it is one of the arti program's that is not served.
     pub(super) fn not_served(&self) -> Option<&'static str> {
         let names = self.names();

@@ -11,23 +11,38 @@ use crate::port::{Bind, Port, PortKind, PortLine, check_ports};
 pub(super) struct Ports {
     /// The setting that gives the lines.
     setting: Setting,
-    /// The lines as written and as read.
-    lines: Vec<(String, PortLine)>,
+    lines: Vec<Line>,
     /// Whether somebody wrote them.
     chosen: bool,
 }
 
+/// One line.
+struct Line {
+    text: String,
+    line: PortLine,
+    setting: Setting,
+}
+
 impl Ports {
-    /// Reads lines and checks them together.
-    fn read(setting: Setting, texts: Vec<String>) -> Result<Self, ConfigError> {
+    /// Reads lines, each of which stands at `place(number)`, and checks them together.
+    fn read(
+        setting: Setting,
+        texts: Vec<String>,
+        place: impl Fn(usize) -> Setting,
+    ) -> Result<Self, ConfigError> {
         let mut lines = Vec::new();
-        for text in texts {
+        for (number, text) in texts.into_iter().enumerate() {
+            let setting = place(number);
             match text.parse::<PortLine>() {
-                Ok(line) => lines.push((text, line)),
+                Ok(line) => lines.push(Line {
+                    text,
+                    line,
+                    setting,
+                }),
                 Err(source) => return Err(setting.bad_line(text, source)),
             }
         }
-        let read: Vec<PortLine> = lines.iter().map(|(_, line)| line.clone()).collect();
+        let read: Vec<PortLine> = lines.iter().map(|line| line.line.clone()).collect();
         match check_ports(&read) {
             Ok(()) => Ok(Ports {
                 setting,
@@ -38,19 +53,37 @@ impl Ports {
         }
     }
 
+    /// Reads the lines of an option of the command line.
+    fn on_command_line(option: &'static str, lines: &[String]) -> Result<Self, ConfigError> {
+        let setting = || Setting::option(option);
+        Self::read(setting(), lines.to_vec(), |_| setting())
+    }
+
     /// Reads the lines of a file's key.
-    fn in_files(setting: Setting, lines: &Lines) -> Result<Self, ConfigError> {
+    fn in_files(key: &'static str, lines: &Lines, sources: &Sources) -> Result<Self, ConfigError> {
+        let setting = sources.setting(key);
         match lines.texts() {
-            Ok(texts) => Self::read(setting, texts),
+            Ok(texts) => {
+                let list = texts.len() > 1;
+                Self::read(setting, texts, |number| match list {
+                    true => sources.element(key, number),
+                    false => sources.setting(key),
+                })
+            }
             Err(problem) => Err(setting.wrong(problem)),
         }
     }
 
     /// Refuses lines that are understood and cannot be served.
     fn must_be_served(&self, kind: PortKind) -> Result<(), ConfigError> {
-        for (text, line) in &self.lines {
+        for Line {
+            text,
+            line,
+            setting,
+        } in &self.lines
+        {
             if let Some(problem) = line.unserved(kind) {
-                return Err(self.setting.wrong(format!("{text:?}: {problem}")));
+                return Err(setting.wrong(format!("{text:?}: {problem}")));
             }
         }
         Ok(())
@@ -58,7 +91,7 @@ impl Ports {
 
     /// Refuses what arti would not take in its own keys: flags and unix sockets. Those belong in `ours`.
     fn must_be_plain(&self, ours: &str) -> Result<(), ConfigError> {
-        for (text, line) in &self.lines {
+        for Line { text, line, .. } in &self.lines {
             let unix = matches!(line.bind, Bind::Unix(_));
             if unix || text.trim().contains(char::is_whitespace) {
                 return Err(self.setting.wrong(format!(
@@ -71,10 +104,10 @@ impl Ports {
 
     /// The warnings of all lines, each with its place.
     pub(super) fn warnings(&self) -> impl Iterator<Item = String> {
-        self.lines
-            .iter()
-            .flat_map(|(_, line)| &line.warnings)
-            .map(|warning| format!("{}: {warning}", self.setting))
+        self.lines.iter().flat_map(|Line { line, setting, .. }| {
+            let warnings = line.warnings.iter();
+            warnings.map(move |warning| format!("{setting}: {warning}"))
+        })
     }
 
     /// The ports to open.
@@ -82,7 +115,7 @@ impl Ports {
         let chosen = self.chosen;
         self.lines
             .into_iter()
-            .map(|(_, line)| line)
+            .map(|line| line.line)
             .filter(|line| line.bind != Bind::Disabled)
             .map(move |line| Port { kind, line, chosen })
     }
@@ -131,26 +164,29 @@ impl Written {
                 Some(("proxy.dns_listen", &self.dns_listen)),
             ),
         };
-        let setting = || sources.setting(key);
-        let arti = arti.and_then(|(key, lines)| Some((sources.setting(key), lines.as_ref()?)));
+        let arti = arti.and_then(|(key, lines)| Some((key, lines.as_ref()?)));
         let ports = match (written, arti) {
-            _ if !lines.is_empty() => Ports::read(Setting::option(option), lines.to_vec())?,
+            _ if !lines.is_empty() => Ports::on_command_line(option, lines)?,
             (Some(_), Some((arti, _))) => {
-                return Err(arti.wrong(format!(
+                return Err(sources.setting(arti).wrong(format!(
                     "{} is for the same purpose: remove one of the two",
-                    setting()
+                    sources.setting(key)
                 )));
             }
-            (Some(lines), None) => Ports::in_files(setting(), lines)?,
+            (Some(lines), None) => Ports::in_files(key, lines, sources)?,
             (None, Some((arti, lines))) => {
-                let ports = Ports::in_files(arti, lines)?;
+                let ports = Ports::in_files(arti, lines, sources)?;
                 ports.must_be_plain(key)?;
                 ports
             }
             (None, None) => Ports {
-                setting: setting(),
+                setting: sources.setting(key),
                 lines: match kind {
-                    PortKind::Socks => vec![("9150".to_owned(), PortLine::default())],
+                    PortKind::Socks => vec![Line {
+                        text: "9150".to_owned(),
+                        line: PortLine::default(),
+                        setting: sources.setting(key),
+                    }],
                     PortKind::Http | PortKind::Transparent | PortKind::Dns => Vec::new(),
                 },
                 chosen: false,

@@ -16,28 +16,48 @@ use super::error::{ConfigError, Origin};
 use super::file::Sections;
 use super::key::{Key, Step};
 use super::setting::Setting;
+use crate::torrc::{self, Torrc};
 
 /// Everything that sets keys, in the order in which it applies.
 #[derive(Debug, Default)]
 pub(super) struct Sources(Vec<Source>);
 
-/// One file or one `-o` option.
+/// One file, one `-o` option, or all torrc files together.
 #[derive(Debug)]
 struct Source {
-    /// The file; `None` for an option.
-    file: Option<PathBuf>,
-    /// The text of the file; of an option, the line of TOML that it stands for.
+    kind: SourceKind,
+    /// The settings as TOML: the text of the file, or what the option or the torrc files stand for.
     text: String,
-    /// The option as it was written; empty for a file.
-    option: String,
+}
+
+#[derive(Debug)]
+enum SourceKind {
+    File(PathBuf),
+    /// The option as it was written.
+    Option(String),
+    Torrc(Box<Torrc>),
 }
 
 impl Sources {
-    /// Reads `files`, or the default ones if there are none, and then `options`.
-    pub(super) fn read(files: &[PathBuf], options: &[String]) -> Result<Self, ConfigError> {
+    /// Reads C tor's files, then ours, and then `options`. If no file is named at all, ours are the
+    /// default ones.
+    pub(super) fn read(
+        torrc: &[PathBuf],
+        files: &[PathBuf],
+        options: &[String],
+    ) -> Result<Self, ConfigError> {
         let mut sources = Vec::new();
-        for (path, must_read) in find(files)? {
-            sources.extend(read_file(path, must_read)?);
+        if !torrc.is_empty() {
+            let torrc = torrc::read(torrc)?;
+            sources.push(Source {
+                text: torrc.table.to_string(),
+                kind: SourceKind::Torrc(Box::new(torrc)),
+            });
+        }
+        if torrc.is_empty() || !files.is_empty() {
+            for (path, must_read) in find(files)? {
+                sources.extend(read_file(path, must_read)?);
+            }
         }
         let mut settings: Vec<Source> = Vec::new();
         for option in options {
@@ -52,7 +72,20 @@ impl Sources {
 
     /// The files that were read.
     pub(super) fn files(&self) -> Vec<PathBuf> {
-        self.0.iter().filter_map(|s| s.file.clone()).collect()
+        let files = self.0.iter().flat_map(|source| match &source.kind {
+            SourceKind::File(path) => vec![path.clone()],
+            SourceKind::Option(_) => Vec::new(),
+            SourceKind::Torrc(torrc) => torrc.files.clone(),
+        });
+        files.collect()
+    }
+
+    /// What the torrc files came to, if there are any.
+    pub(super) fn torrc(&self) -> Option<&Torrc> {
+        self.0.iter().find_map(|source| match &source.kind {
+            SourceKind::Torrc(torrc) => Some(&**torrc),
+            SourceKind::File(_) | SourceKind::Option(_) => None,
+        })
     }
 
     /// Turns the keys into arti's configuration and ours, as written.
@@ -68,7 +101,7 @@ impl Sources {
     fn tree(&self) -> Result<ConfigurationTree, ConfigError> {
         let mut merged = ConfigurationSources::new_empty();
         for source in &self.0 {
-            if source.file.is_some() {
+            if !matches!(source.kind, SourceKind::Option(_)) {
                 // Written anew, so that arti's reader sees nothing which ours read differently.
                 let text = toml::from_str::<toml::Table>(&source.text)
                     .map_err(|error| source.syntax(&error))?
@@ -99,6 +132,14 @@ impl Sources {
         Setting {
             key,
             origin: self.origin(&Key::parse(key)),
+        }
+    }
+
+    /// One element of a key of ours that is a list, with its place.
+    pub(super) fn element(&self, key: &'static str, index: usize) -> Setting {
+        Setting {
+            key,
+            origin: self.origin(&Key::parse(key).element(index)),
         }
     }
 
@@ -156,12 +197,19 @@ impl Source {
     /// The place of `key` in this source, if it is set here.
     fn origin(&self, key: &Key) -> Option<Origin> {
         let at = self.with_table(|table| find_key(table, key).map(|(at, _)| at))??;
-        Some(match &self.file {
-            Some(path) => Origin::File {
+        Some(match &self.kind {
+            SourceKind::File(path) => Origin::File {
                 path: path.clone(),
                 line: Some(line_at(&self.text, at)),
             },
-            None => Origin::Option(self.option.clone()),
+            SourceKind::Option(option) => Origin::Option(option.clone()),
+            SourceKind::Torrc(torrc) => match torrc.origin(&key.to_string()) {
+                Some(place) => Origin::File {
+                    path: place.path.clone(),
+                    line: Some(place.line),
+                },
+                None => Origin::Unknown,
+            },
         })
     }
 
@@ -176,7 +224,10 @@ impl Source {
     fn syntax(&self, error: &toml::de::Error) -> ConfigError {
         ConfigError::Syntax {
             origin: Origin::File {
-                path: self.file.clone().unwrap_or_default(),
+                path: match &self.kind {
+                    SourceKind::File(path) => path.clone(),
+                    SourceKind::Option(_) | SourceKind::Torrc(_) => PathBuf::new(),
+                },
                 line: error.span().map(|span| line_at(&self.text, span.start)),
             },
             problem: one_line(error.message()),
@@ -252,9 +303,8 @@ fn read_file(path: PathBuf, must_read: MustRead) -> Result<Option<Source>, Confi
         }
     })?;
     let source = Source {
-        file: Some(path),
+        kind: SourceKind::File(path),
         text,
-        option: String::new(),
     };
     match DeTable::parse(&source.text) {
         Ok(_) => Ok(Some(source)),
@@ -304,9 +354,8 @@ fn read_option(option: &str) -> Result<(String, Source), ConfigError> {
         }
     };
     let source = Source {
-        file: None,
+        kind: SourceKind::Option(option.to_owned()),
         text,
-        option: option.to_owned(),
     };
     Ok((key.trim().to_owned(), source))
 }
