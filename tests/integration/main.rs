@@ -7,6 +7,7 @@
 //! | `wire` | the real program beside C tor: every vector of `tests/data/socks_vectors.txt` |
 //! | `daemon` | the real program: start, ports, errors, log, stop |
 //! | `service_manager` | the real program: sockets handed over, readiness, the file of its ports |
+//! | `torrc` | the real program with C tor's configuration files |
 //! | `hostile` | the real program among clients that mean no good |
 //!
 //! The real program runs offline: its only directory is a dead port on loopback.
@@ -17,4 +18,5 @@ mod hostile;
 mod relay;
 mod service_manager;
 mod support;
+mod torrc;
 mod wire;
