@@ -76,6 +76,7 @@ impl Rules {
                 Target::Ip(ip) if !self.allow_local_answers && is_private(ip) => {
                     Err(Failure::PrivateAddress)
                 }
+                Target::Ip(ip) if !self.carries(ip) => Err(Failure::TrafficForbidden),
                 Target::Ip(ip) => Ok(Permit::ResolvePtr(ip)),
                 Target::Onion(_) => Err(Failure::OnionNotResolvable),
                 Target::Name(_) => Err(Failure::DestinationInvalid),
@@ -98,13 +99,13 @@ impl Rules {
             }
             Target::Onion(_) => Err(Failure::TrafficForbidden),
             Target::Ip(ip) => {
-                let (allowed, family) = match ip {
-                    IpAddr::V4(_) => (self.flags.ipv4_traffic, Family::V4Only),
-                    IpAddr::V6(_) => (self.flags.ipv6_traffic, Family::V6Only),
+                let family = match ip {
+                    IpAddr::V4(_) => Family::V4Only,
+                    IpAddr::V6(_) => Family::V6Only,
                 };
                 if !self.allow_local && is_private(ip) {
                     Err(Failure::PrivateAddress)
-                } else if !allowed {
+                } else if !self.carries(ip) {
                     Err(Failure::TrafficForbidden)
                 } else {
                     Ok(Permit::Exit {
@@ -123,12 +124,21 @@ impl Rules {
 
     fn admit_resolve(&self, target: Target, wanted: Option<Family>) -> Result<Permit, Failure> {
         match target {
+            Target::Ip(ip) if !self.carries(ip) => Err(Failure::TrafficForbidden),
             Target::Ip(ip) => Ok(Permit::Literal(ip)),
             Target::Onion(_) => Err(Failure::OnionNotResolvable),
             Target::Name(host) => {
                 let family = self.admit_name(&host, wanted)?;
                 Ok(Permit::Resolve { host, family })
             }
+        }
+    }
+
+    /// Whether the port carries traffic of this address's kind.
+    fn carries(&self, ip: IpAddr) -> bool {
+        match ip {
+            IpAddr::V4(_) => self.flags.ipv4_traffic,
+            IpAddr::V6(_) => self.flags.ipv6_traffic,
         }
     }
 

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use proptest::prelude::*;
 
-use super::reply::{Answer, failure_reply, resolve_reply};
+use super::reply::{Answer, HOST_UNREACHABLE, failure_reply, resolve_reply};
 use super::*;
 
 const VECTORS: &str = include_str!("../../tests/data/socks_vectors.txt");
@@ -73,6 +73,11 @@ fn options(flag: &str) -> Options {
         "SafeSocks",
         "IPv6Client",
         "UnixClient",
+        "NoIPv4Traffic",
+        "NoIPv6Traffic",
+        "NoDNSRequest",
+        "NoOnionTraffic",
+        "OnionTrafficOnly",
     ];
     assert!(known.contains(&flag), "unknown option {flag}");
     Options {
@@ -326,7 +331,9 @@ fn later_answers_are_the_bytes_of_the_reply_functions() {
             panic!("{}: no request", vector.name)
         };
         let reply = match (request.command, request.address) {
-            (Command::Resolve, Address::Ip(ip)) => resolve_reply(request.version, &Answer::Ip(ip)),
+            (Command::Resolve, Address::Ip(ip)) if later[1] != HOST_UNREACHABLE => {
+                resolve_reply(request.version, &Answer::Ip(ip))
+            }
             (command, _) => failure_reply(
                 request.version,
                 command,

@@ -16,6 +16,14 @@ use crate::support::program::Program;
 const VECTORS: &str = include_str!("../data/socks_vectors.txt");
 /// Fewer would mean that the file was cut off.
 const AT_LEAST_VECTORS: usize = 200;
+/// Flags that each get a port of their own.
+const TRAFFIC: [&str; 5] = [
+    "NoIPv4Traffic",
+    "NoIPv6Traffic",
+    "NoDNSRequest",
+    "NoOnionTraffic",
+    "OnionTrafficOnly",
+];
 /// How long a connection that should stay open is listened to, after all others have ended.
 const WINDOW: Duration = Duration::from_millis(300);
 
@@ -167,10 +175,8 @@ async fn ask(
     // that the program is not merely slow.
     for place in places.values() {
         let mut client = Client::connect(place).await;
-        client
-            .send("04 f0 0000 00000001 00 392e382e372e36 00")
-            .await;
-        client.expect("00 5a 0000 09080706").await;
+        client.send("04 99 0050 c0000201 00").await;
+        client.expect("00 5b 0000 00000000").await;
     }
     let mut listening = JoinSet::new();
     for (name, mut client) in open {
@@ -206,6 +212,9 @@ async fn every_vector_is_answered_as_written_by_the_program_and_by_c_tor() {
         .port("auto")
         .port("auto PreferSOCKSNoAuth")
         .port("auto ExtendedErrors");
+    let program = TRAFFIC.iter().fold(program, |program, flag| {
+        program.port(format!("auto {flag}"))
+    });
     let socket = program.folder().join("socks");
     let program = program.port(format!("unix:{}", socket.display()));
     let program = if ipv6 {
@@ -214,18 +223,20 @@ async fn every_vector_is_answered_as_written_by_the_program_and_by_c_tor() {
         program
     };
     let daemon = program.start();
-    let options = [
-        "plain",
-        "PreferSOCKSNoAuth",
-        "ExtendedErrors",
-        "UnixClient",
-        "IPv6Client",
-    ];
-    let mut ours: HashMap<_, _> = options
+    let options: Vec<&str> = ["plain", "PreferSOCKSNoAuth", "ExtendedErrors"]
         .into_iter()
+        .chain(TRAFFIC)
+        .chain(["UnixClient", "IPv6Client"])
+        .collect();
+    let mut ours: HashMap<_, _> = options
+        .iter()
+        .copied()
         .zip(daemon.places.iter().cloned())
         .collect();
-    let safe = Program::offline().port("auto").proxy("safe_socks = true");
+    let safe = Program::offline()
+        .port("auto")
+        .proxy("safe_socks = true")
+        .proxy("reject_plaintext_ports = [6667]");
     let safe_daemon = safe.start();
     ours.insert("SafeSocks", safe_daemon.places[0].clone());
     for vector in vectors {
@@ -251,11 +262,19 @@ async fn every_vector_is_answered_as_written_by_the_program_and_by_c_tor() {
             "SocksPort 127.0.0.3:auto ExtendedErrors".to_owned(),
             "SocksPort unix:FOLDER/socks".to_owned(),
         ];
+        let traffic_place = |number: usize| format!("127.0.1.{}:", number + 1);
+        lines.extend(
+            TRAFFIC
+                .iter()
+                .enumerate()
+                .map(|(number, flag)| format!("SocksPort {}auto {flag}", traffic_place(number))),
+        );
         lines.extend(ipv6.then(|| "SocksPort [::1]:auto".to_owned()));
         let judge = CTor::start(tor, &lines);
         let lines = [
             "SocksPort 127.0.0.4:auto".to_owned(),
             "SafeSocks 1".to_owned(),
+            "RejectPlaintextPorts 6667".to_owned(),
         ];
         let safe_judge = CTor::start(tor, &lines);
         let mut places = HashMap::from([
@@ -265,6 +284,12 @@ async fn every_vector_is_answered_as_written_by_the_program_and_by_c_tor() {
             ("UnixClient", judge.place("/")),
             ("SafeSocks", safe_judge.place("127.0.0.4:")),
         ]);
+        places.extend(
+            TRAFFIC
+                .iter()
+                .enumerate()
+                .map(|(number, flag)| (*flag, judge.place(&traffic_place(number)))),
+        );
         if ipv6 {
             places.insert("IPv6Client", judge.place("[::1]:"));
         }
