@@ -8,7 +8,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use crate::gateway::Origin;
 
 /// Which clients may connect (tor(1) `SocksPolicy`): the first rule that fits decides, and whoever
-/// fits none may. Clients on unix sockets have no address that could fit.
+/// fits none may. Clients on unix sockets have no address: rules for a whole family fit them, `*`,
+/// `*4` and `*6`, as in C tor.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Access(Vec<Rule>);
 
@@ -58,11 +59,12 @@ impl Access {
 
     /// Whether a client from there may connect.
     pub fn permits(&self, origin: Origin) -> bool {
-        let Some(ip) = origin.ip() else {
-            return true;
+        let fits = |rule: &&Rule| {
+            rule.networks.iter().any(|network| match origin.ip() {
+                Some(ip) => network.contains(&ip.to_canonical()),
+                None => network.prefix_len() == 0,
+            })
         };
-        let ip = ip.to_canonical();
-        let fits = |rule: &&Rule| rule.networks.iter().any(|network| network.contains(&ip));
         self.0.iter().find(fits).is_none_or(|rule| rule.accept)
     }
 }
@@ -207,8 +209,10 @@ mod tests {
         for policy in ["reject *", "reject *:*"] {
             assert!(!permits(policy, "192.0.2.1"));
             assert!(!permits(policy, "::1"));
-            assert!(access(policy).permits(Origin::Unix));
+            assert!(!access(policy).permits(Origin::Unix));
         }
+        assert!(access("reject 10.0.0.0/8, accept 11.0.0.0/8").permits(Origin::Unix));
+        assert!(!access("accept 10.0.0.0/8, reject *6").permits(Origin::Unix));
         assert!(permits("reject *4", "::1") && !permits("reject *4", "192.0.2.1"));
         assert!(!permits("reject6 *", "::1") && permits("reject6 *", "192.0.2.1"));
         assert!(!permits("reject private:*", "10.1.1.1") && !permits("reject private", "fe80::1"));

@@ -5,6 +5,7 @@
 //! | `connection` | the story of one connection, with a network that answers as it is told |
 //! | `relay` | bytes both ways, and how a stream ends |
 //! | `wire` | the real program beside C tor: every vector of `tests/data/socks_vectors.txt` |
+//! | `policy` | the real program beside C tor: who may connect |
 //! | `daemon` | the real program: start, ports, errors, log, stop |
 //! | `service_manager` | the real program: sockets handed over, readiness, the file of its ports |
 //! | `torrc` | the real program with C tor's configuration files |
@@ -15,6 +16,7 @@
 mod connection;
 mod daemon;
 mod hostile;
+mod policy;
 mod relay;
 mod service_manager;
 mod support;
