@@ -4,19 +4,23 @@
 //! may still be waiting for the answer, so its end of file does not end the stream at once, as it
 //! does in C tor: the answer goes on for as long as bytes keep coming.
 
-use std::pin::pin;
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use futures::FutureExt as _;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::time::timeout;
 
 /// How long the other side may be silent after the client has sent its last byte. Then the stream is
 /// ended, so that a service that waits for the end of a request sees it.
 const LAST_WORDS: Duration = Duration::from_secs(5);
-/// How much is read at once.
+/// How much is carried at once.
 const BUFFER: usize = 16 * 1024;
+/// How often that is done before other streams have their turn.
+const TURNS: usize = 8;
 
 /// How many bytes went which way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,6 +32,7 @@ pub struct Relayed {
 }
 
 /// Why one direction came to its end.
+#[derive(Clone, Copy)]
 enum Ended {
     /// The source has nothing more to say.
     Finished,
@@ -121,37 +126,128 @@ async fn pump(
     sink: &mut (impl AsyncWrite + Unpin),
     count: &Count,
 ) -> Ended {
-    let mut buffer = vec![0; BUFFER];
-    let mut unflushed = false;
-    loop {
-        let read = match source.read(&mut buffer).now_or_never() {
-            Some(read) => read,
-            None => {
-                if unflushed && sink.flush().await.is_err() {
-                    return Ended::SinkLost;
-                }
-                source.read(&mut buffer).await
-            }
-        };
-        match read {
-            Ok(0) => {
-                let flushed = sink.flush().await;
-                return if flushed.is_ok() {
-                    Ended::Finished
-                } else {
-                    Ended::SinkLost
+    let mut pump = Pump {
+        held: Vec::new(),
+        unflushed: false,
+        ended: None,
+    };
+    poll_fn(|cx| SCRATCH.with_borrow_mut(|scratch| pump.poll(cx, source, sink, count, scratch)))
+        .await
+}
+
+thread_local! {
+    /// Where bytes are on their way from a source to a sink. All streams of a thread use it in turn,
+    /// so that a stream that is idle holds no buffer.
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; BUFFER]);
+}
+
+/// One direction.
+struct Pump {
+    /// What was read and the sink has not taken yet.
+    held: Vec<u8>,
+    unflushed: bool,
+    /// How it ends, once everything read is written.
+    ended: Option<Ended>,
+}
+
+impl Pump {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut (impl AsyncRead + Unpin),
+        sink: &mut (impl AsyncWrite + Unpin),
+        count: &Count,
+        scratch: &mut [u8],
+    ) -> Poll<Ended> {
+        for _ in 0..TURNS {
+            if !self.held.is_empty() {
+                let mut held = std::mem::take(&mut self.held);
+                let Ok(written) = write(cx, sink, &held) else {
+                    return Poll::Ready(Ended::SinkLost);
                 };
-            }
-            Ok(n) => {
-                count.stuck.store(true, Ordering::Relaxed);
-                if sink.write_all(&buffer[..n]).await.is_err() {
-                    return Ended::SinkLost;
+                count.add(written);
+                held.drain(..written);
+                if !held.is_empty() {
+                    self.held = held;
+                    return Poll::Pending;
                 }
                 count.stuck.store(false, Ordering::Relaxed);
-                count.add(n);
-                unflushed = true;
             }
-            Err(_) => return Ended::SourceLost,
+            if let Some(ended) = self.ended {
+                return match ready!(Pin::new(&mut *sink).poll_flush(cx)) {
+                    Ok(()) => Poll::Ready(ended),
+                    Err(_) => Poll::Ready(Ended::SinkLost),
+                };
+            }
+            let (read, paused) = self.fill(cx, source, scratch);
+            let Ok(written) = write(cx, sink, &scratch[..read]) else {
+                return Poll::Ready(Ended::SinkLost);
+            };
+            count.add(written);
+            self.unflushed |= read > 0;
+            if written < read {
+                count.stuck.store(true, Ordering::Relaxed);
+                self.held = scratch[written..read].to_vec();
+                return Poll::Pending;
+            }
+            if paused {
+                if self.unflushed {
+                    match Pin::new(&mut *sink).poll_flush(cx) {
+                        Poll::Ready(Ok(())) => self.unflushed = false,
+                        Poll::Ready(Err(_)) => return Poll::Ready(Ended::SinkLost),
+                        Poll::Pending => {}
+                    }
+                }
+                return Poll::Pending;
+            }
+        }
+        // Others have their turn.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Reads until the source pauses or ends or there is no more room: a Tor stream gives a cell at a
+    /// time, and a client is better served with many at once. Gives the number of bytes, and whether
+    /// the source has paused.
+    fn fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut (impl AsyncRead + Unpin),
+        scratch: &mut [u8],
+    ) -> (usize, bool) {
+        let mut room = ReadBuf::new(scratch);
+        while room.remaining() > 0 {
+            let before = room.filled().len();
+            match Pin::new(&mut *source).poll_read(cx, &mut room) {
+                Poll::Pending => return (room.filled().len(), true),
+                Poll::Ready(Ok(())) if room.filled().len() > before => {}
+                Poll::Ready(Ok(())) => {
+                    self.ended = Some(Ended::Finished);
+                    break;
+                }
+                Poll::Ready(Err(_)) => {
+                    self.ended = Some(Ended::SourceLost);
+                    break;
+                }
+            }
+        }
+        (room.filled().len(), false)
+    }
+}
+
+/// Writes what the sink takes at once; the error is a sink that takes nothing any more.
+fn write(
+    cx: &mut Context<'_>,
+    sink: &mut (impl AsyncWrite + Unpin),
+    bytes: &[u8],
+) -> Result<usize, ()> {
+    let mut written = 0;
+    while written < bytes.len() {
+        match Pin::new(&mut *sink).poll_write(cx, &bytes[written..]) {
+            Poll::Ready(Ok(0) | Err(_)) => return Err(()),
+            Poll::Ready(Ok(n)) => written += n,
+            Poll::Pending => break,
         }
     }
+    Ok(written)
 }
