@@ -4,13 +4,14 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 # Outside of the checkout, so that a second checkout need not compile the Tor crates again.
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/onionport/target}"
 
-# Installs Debian packages that are missing: need PACKAGE PROGRAM
+# Installs Debian packages that are missing: need PACKAGES PROGRAM [TEST THAT THEY ARE THERE]
 need() {
-    command -v "$2" >/dev/null 2>&1 && return
+    local there="${3:-command -v $2}"
+    sh -c "$there" >/dev/null 2>&1 && return
     local root=()
     if [ "$(id -u)" != 0 ]; then
         if ! command -v sudo >/dev/null 2>&1; then
-            echo "$2 is missing: install it with  apt-get install $1  as root" >&2
+            echo "${2:-a package} is missing: install it with  apt-get install $1  as root" >&2
             exit 1
         fi
         root=(sudo)
@@ -19,7 +20,7 @@ need() {
     # Tests start programs of their own; a service that Debian would start is not wanted.
     "${root[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 sh -c \
         "apt-get update -qq && apt-get install -y -qq --no-install-recommends $1" >/dev/null
-    command -v "$2" >/dev/null 2>&1 || { echo "cannot install $1" >&2; exit 1; }
+    sh -c "$there" >/dev/null 2>&1 || { echo "cannot install $1" >&2; exit 1; }
 }
 
 need_rust() {
