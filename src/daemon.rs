@@ -58,7 +58,7 @@ pub async fn run(config: Config, mut handed: Handed) -> Result<(), String> {
     let permits = Arc::new(Semaphore::new(connections));
     let shared = Arc::new(Shared {
         access: config.access.clone(),
-        names: Names::new(&config.names),
+        names: Names::new(&config.names).map_err(|(key, problem)| format!("{key}: {problem}"))?,
         safety: Safety::new(
             config.safe_socks,
             config.test_socks,

@@ -25,7 +25,7 @@ fn write_config(out: &mut String, config: &Config) -> fmt::Result {
         safe_socks,
         test_socks,
         plaintext,
-        names: _,
+        names,
         trans_proxy_type: _,
         exit_timeouts,
         client_onion_auth_dir,
@@ -56,6 +56,7 @@ fn write_config(out: &mut String, config: &Config) -> fmt::Result {
     writeln!(out, "deadline of a request: {socks_timeout:?}")?;
     writeln!(out, "clients that may connect: {access}")?;
     writeln!(out, "{plaintext}")?;
+    write!(out, "{names}")?;
     if *safe_socks {
         writeln!(out, "requests that give an IP address: refused")?;
     }
@@ -128,8 +129,9 @@ fn meanings(bind: &Bind, flags: &Flags) -> Vec<String> {
         group_writable,
         world_writable,
         relax_dir_mode_check,
-        // Without effect; the line itself and its warnings show them.
+        // The line itself shows it.
         prefer_ipv6_automap: _,
+        // Without effect; the line's warnings show them.
         dns_cache: _,
     } = *flags;
     let mut out = Vec::new();
