@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info};
 
-use crate::dial::Dial;
+use crate::dial::{Dial, Stream};
 use crate::early::Early;
 use crate::failure::Failure;
 use crate::gateway::{Gateway, Origin, Reached};
@@ -27,7 +27,7 @@ use crate::socks::{Handshake, HandshakeOptions, MAX_MESSAGE_LEN, Request, Step};
 const EARLY_LIMIT: usize = 16 * 1024;
 
 /// A client, and what it has said that nobody has dealt with yet.
-struct Client<R, W> {
+pub(crate) struct Client<R, W> {
     reader: R,
     writer: W,
     origin: Origin,
@@ -43,13 +43,7 @@ pub async fn serve<T: Dial>(
     writer: impl AsyncWrite + Unpin + Send,
     origin: Origin,
 ) {
-    let mut client = Client {
-        reader,
-        writer,
-        origin,
-        unread: Vec::new(),
-        done: false,
-    };
+    let mut client = Client::new(reader, writer, origin);
     let deadline = Instant::now() + gateway.timeout;
     let request = match timeout_at(deadline, handshake(&mut client, gateway)).await {
         Ok(Ok(Some(request))) => request,
@@ -57,24 +51,15 @@ pub async fn serve<T: Dial>(
         Ok(Ok(None) | Err(_)) | Err(_) => return,
     };
     let begun = Instant::now();
-    let Some(outcome) = reach(&mut client, gateway, &request).await else {
+    let Some(outcome) = reach(&mut client, gateway, &(&request).into()).await else {
         debug!("the client left after {:.1?}", begun.elapsed());
         return;
     };
     let extended = gateway.rules.flags.extended_errors;
     let reached = answer(&mut client, &request, outcome, extended, begun).await;
     if let Ok(Some(Reached::Stream(stream))) = reached {
-        let Client {
-            reader: from,
-            writer: to,
-            unread,
-            done,
-            ..
-        } = &mut client;
-        let stream = (stream.reader, stream.writer);
-        let Relayed { sent, received } = relay((from, to), stream, unread, *done).await;
-        client.part().await;
-        debug!(sent, received, "closed after {:.1?}", begun.elapsed());
+        client.relay(stream).await;
+        debug!("closed after {:.1?}", begun.elapsed());
     }
 }
 
@@ -125,15 +110,14 @@ where
 
 /// Has the request served, and meanwhile takes in what the client goes on to say. `None` if the
 /// client's connection breaks before there is an answer.
-async fn reach<T: Dial, R: AsyncRead + Unpin, W>(
+pub(crate) async fn reach<T: Dial, R: AsyncRead + Unpin, W>(
     client: &mut Client<R, W>,
     gateway: &Gateway<T>,
-    request: &Request,
+    request: &request::Request,
 ) -> Option<Result<Reached<T>, Failure>> {
     let early = Early::new(std::mem::take(&mut client.unread));
-    let request = request::Request::from(request);
     let outcome = {
-        let reached = gateway.reach(&request, client.origin, &early);
+        let reached = gateway.reach(request, client.origin, &early);
         let listening = async {
             while !client.done && early.len() < EARLY_LIMIT {
                 match client.read(EARLY_LIMIT - early.len()).await {
@@ -209,6 +193,19 @@ where
     }
 }
 
+impl<R, W> Client<R, W> {
+    /// A client that has said nothing yet.
+    pub(crate) fn new(reader: R, writer: W, origin: Origin) -> Self {
+        Client {
+            reader,
+            writer,
+            origin,
+            unread: Vec::new(),
+            done: false,
+        }
+    }
+}
+
 impl<R: AsyncRead + Unpin, W> Client<R, W> {
     /// Reads what there is, up to `limit` unread bytes in all; 0 at the end.
     async fn read(&mut self, limit: usize) -> io::Result<usize> {
@@ -221,6 +218,18 @@ impl<R: AsyncRead + Unpin, W> Client<R, W> {
 }
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
+    /// Carries bytes both ways until the stream is over, and ends the connection.
+    pub(crate) async fn relay(
+        &mut self,
+        stream: Stream<impl AsyncRead + Unpin, impl AsyncWrite + Unpin>,
+    ) {
+        let client = (&mut self.reader, &mut self.writer);
+        let stream = (stream.reader, stream.writer);
+        let Relayed { sent, received } = relay(client, stream, &self.unread, self.done).await;
+        debug!(sent, received, "the stream is over");
+        self.part().await;
+    }
+
     /// Sends bytes at once.
     async fn say(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.writer.write_all(bytes).await?;
@@ -229,7 +238,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
 
     /// Ends the connection so that the last reply arrives: closing a socket in which unread bytes
     /// wait would reset it, and take the reply away from the client.
-    async fn part(&mut self) {
+    pub(crate) async fn part(&mut self) {
         /// How long to wait for the client to close its side.
         const GRACE: Duration = Duration::from_secs(2);
         /// How much of what it still says is thrown away.

@@ -58,7 +58,7 @@ pub async fn run(config: Config, mut handed: Handed) -> Result<(), String> {
     let permits = Arc::new(Semaphore::new(connections));
     let shared = Arc::new(Shared {
         access: config.access.clone(),
-        names: Names::new(&config.names),
+        names: Names::new(&config.names).map_err(|(key, problem)| format!("{key}: {problem}"))?,
         safety: Safety::new(
             config.safe_socks,
             config.test_socks,
@@ -133,7 +133,7 @@ fn open_ports(config: &Config, handed: &mut Handed) -> Result<Vec<(Port, Listene
         if defaults_give_way && !port.chosen {
             continue;
         }
-        if let Some(listener) = Listener::bind(port, handed)? {
+        if let Some(listener) = Listener::bind(port, handed, config.trans_proxy_type)? {
             opened.push((port.clone(), listener));
         }
     }
@@ -144,7 +144,7 @@ fn open_ports(config: &Config, handed: &mut Handed) -> Result<Vec<(Port, Listene
                 port.line.bind
             ));
         }
-        if let Some(listener) = Listener::bind(&port, handed)? {
+        if let Some(listener) = Listener::bind(&port, handed, config.trans_proxy_type)? {
             opened.push((port, listener));
         }
     }

@@ -39,6 +39,8 @@ pub enum Failure {
     StreamFailed,
     /// END RESOLVEFAILED: the exit found no address for the name.
     NameNotResolved,
+    /// The exit found addresses for the name, and none of the family that was asked for.
+    NoSuchFamily,
     /// END CONNECTREFUSED: the destination refused the connection.
     ConnectionRefused,
     /// END EXITPOLICY, or no exit allows the port.
@@ -145,6 +147,7 @@ impl Failure {
         Failure::ClientAuthUnreadable,
         Failure::StreamFailed,
         Failure::NameNotResolved,
+        Failure::NoSuchFamily,
         Failure::ConnectionRefused,
         Failure::ExitPolicyRefused,
         Failure::CircuitDestroyed,
@@ -278,6 +281,14 @@ impl Failure {
                 "end/RESOLVEFAILED",
                 "name not resolved",
                 "No exit relay found an address for this host name.",
+            ),
+            F::NoSuchFamily => row(
+                0x04,
+                0x04,
+                503,
+                "onionport/NO-SUCH-FAMILY",
+                "no address of this family",
+                "The host has addresses, but none of the family that was asked for.",
             ),
             F::ConnectionRefused => row(
                 0x05,

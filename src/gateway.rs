@@ -102,7 +102,7 @@ impl<T: Dial> Gateway<T> {
         let deadline = Instant::now() + self.timeout;
         // Isolation goes by the address as the client wrote it.
         let isolation = self.isolation(request, origin);
-        let permit = match self.shared.names.rewrite(request)? {
+        let permit = match self.shared.names.rewrite(request, &self.rules.flags)? {
             Rewritten::Answer(answer) => return Ok(Reached::Answer(answer)),
             Rewritten::Request(request) => self.rules.admit(&request)?,
         };
@@ -118,9 +118,8 @@ impl<T: Dial> Gateway<T> {
             Permit::Resolve { host, family } => {
                 let addresses = self.tor.resolve(host, &isolation, deadline).await?;
                 let allow_local = self.rules.allow_local_answers;
-                policy::choose(&addresses, *family, allow_local)
-                    .map(|ip| Reached::Answer(Answer::Ip(ip)))
-                    .ok_or(Failure::NameNotResolved)
+                let ip = policy::choose(&addresses, *family, allow_local)?;
+                Ok(Reached::Answer(Answer::Ip(ip)))
             }
             Permit::ResolvePtr(ip) => {
                 let names = self.tor.resolve_ptr(*ip, &isolation, deadline).await?;

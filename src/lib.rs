@@ -8,6 +8,8 @@
 //! | who may connect | [`access`] | yes or no |
 //! | the story of one connection | [`connection`] | read this first |
 //! | bytes become a request | [`socks`] | [`socks::Request`] |
+//! | a redirected connection becomes a request | [`transparent`] | a [`request::Request`] |
+//! | questions become requests, and get answers | [`dns`] | a [`request::Request`] |
 //! | what every port does with a request | [`gateway`] | the steps below, in their order |
 //! | names that stand for others are put in | [`names`] | the [`request::Request`] to serve |
 //! | the destination is checked | [`target`] | [`target::Target`] |
@@ -30,6 +32,7 @@ pub mod config;
 pub mod connection;
 pub mod daemon;
 pub mod dial;
+pub mod dns;
 pub mod early;
 pub mod failure;
 pub mod gateway;
@@ -49,3 +52,4 @@ pub mod socks;
 pub mod target;
 pub mod tor;
 pub mod torrc;
+pub mod transparent;

@@ -11,15 +11,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, Socket as Socket2, Type};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tracing::{Instrument as _, debug, debug_span, info, warn};
 
+use crate::config::TransProxyType;
 use crate::connection::serve;
 use crate::dial::Dial;
+use crate::dns;
 use crate::gateway::{Gateway, Origin};
 use crate::port::{Bind, Port, PortKind, PortLine};
 use crate::rarely::Rarely;
+use crate::transparent::{self, Redirection};
 
 mod handed;
 mod unix;
@@ -38,6 +41,8 @@ pub struct Listener {
     socket: Socket,
     /// Where it listens, as it is told to the user.
     place: Place,
+    /// How connections get to it, if it is a transparent port.
+    transparent: Option<Redirection>,
 }
 
 enum Socket {
@@ -46,12 +51,13 @@ enum Socket {
         UnixListener,
         #[expect(dead_code, reason = "removes the file when dropped")] Option<unix::File>,
     ),
+    Udp(UdpSocket),
 }
 
 /// Where a port listens, written as in a port line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// An address and the port that is open there.
+    /// An address and the port that is open there; a UDP port, if the port is for DNS.
     Tcp(SocketAddr),
     /// A socket in the file system.
     Unix(PathBuf),
@@ -71,20 +77,33 @@ impl Listener {
     /// is `0`.
     ///
     /// The error is one sentence that names the place and the remedy.
-    pub fn bind(port: &Port, handed: &mut Handed) -> Result<Option<Listener>, String> {
+    pub fn bind(
+        port: &Port,
+        handed: &mut Handed,
+        trans_proxy_type: TransProxyType,
+    ) -> Result<Option<Listener>, String> {
         let Port { kind, line, .. } = port;
+        let tproxy = *kind == PortKind::Transparent && trans_proxy_type == TransProxyType::Tproxy;
         let (socket, place) = match (handed.take_for(port), &line.bind) {
             (_, Bind::Disabled) => return Ok(None),
-            (Some(socket), _) => adopt(socket)?,
-            (None, Bind::Tcp(address)) => bind_tcp(*address)?,
-            (None, Bind::TcpAuto(ip)) => bind_tcp(SocketAddr::new(*ip, 0))?,
+            (Some(socket), _) => adopt(socket, *kind)?,
+            (None, Bind::Tcp(address)) => bind_ip(*address, *kind, tproxy)?,
+            (None, Bind::TcpAuto(ip)) => bind_ip(SocketAddr::new(*ip, 0), *kind, tproxy)?,
             (None, Bind::Unix(path)) => bind_unix(path, line)?,
         };
         let kind = *kind;
+        let transparent = match (kind, &place) {
+            (PortKind::Transparent, Place::Tcp(port)) => Some(Redirection {
+                kind: trans_proxy_type,
+                port: *port,
+            }),
+            _ => None,
+        };
         Ok(Some(Listener {
             kind,
             socket,
             place,
+            transparent,
         }))
     }
 
@@ -95,7 +114,18 @@ impl Listener {
 
     /// Accepts clients and serves each in a task of its own, at most as many at once as `permits`
     /// has. Never returns.
+    /// A DNS port has no connections, and a limit of its own ([`dns::MAX_QUESTIONS`]).
     pub async fn run<T: Dial>(self, gateway: Arc<Gateway<T>>, permits: Arc<Semaphore>) {
+        match self {
+            Listener {
+                socket: Socket::Udp(socket),
+                ..
+            } => dns::run(socket, gateway).await,
+            streams => streams.run_streams(gateway, permits).await,
+        }
+    }
+
+    async fn run_streams<T: Dial>(self, gateway: Arc<Gateway<T>>, permits: Arc<Semaphore>) {
         loop {
             // The semaphore is never closed.
             let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
@@ -118,12 +148,19 @@ impl Listener {
                 continue;
             }
             let gateway = Arc::clone(&gateway);
+            let transparent = self.transparent;
             let serving = async move {
+                // Given back when the client is served.
+                let _permit = permit;
                 match accepted {
                     Accepted::Tcp(stream, client) => {
                         // Small messages each way: waiting to fill a segment only costs time.
                         if let Err(error) = stream.set_nodelay(true) {
                             debug!("cannot set TCP_NODELAY for a client: {error}");
+                        }
+                        if let Some(how) = transparent {
+                            transparent::serve(&gateway, stream, client.ip(), how).await;
+                            return;
                         }
                         let (reader, writer) = stream.into_split();
                         serve(&gateway, reader, writer, Origin::Ip(client.ip())).await;
@@ -133,7 +170,6 @@ impl Listener {
                         serve(&gateway, reader, writer, Origin::Unix).await;
                     }
                 }
-                drop(permit);
             };
             tokio::spawn(
                 serving
@@ -152,6 +188,8 @@ impl Listener {
                 let (stream, _) = listener.accept().await?;
                 Ok(Accepted::Unix(stream))
             }
+            // Has no connections.
+            Socket::Udp(_) => std::future::pending().await,
         }
     }
 }
@@ -184,7 +222,15 @@ fn concerns_one_client(error: &io::Error) -> bool {
 /// How many clients may wait to be accepted.
 const BACKLOG: i32 = 1024;
 
-fn bind_tcp(address: SocketAddr) -> Result<(Socket, Place), String> {
+fn bind_ip(address: SocketAddr, kind: PortKind, tproxy: bool) -> Result<(Socket, Place), String> {
+    match kind {
+        PortKind::Dns => bind_udp(address),
+        PortKind::Socks | PortKind::Http | PortKind::Transparent => bind_tcp(address, tproxy),
+    }
+}
+
+/// `tproxy`: for connections that keep their destination as local address.
+fn bind_tcp(address: SocketAddr, tproxy: bool) -> Result<(Socket, Place), String> {
     let listen = || {
         let socket = Socket2::new(Domain::for_address(address), Type::STREAM, None)?;
         if address.is_ipv6() {
@@ -193,30 +239,67 @@ fn bind_tcp(address: SocketAddr) -> Result<(Socket, Place), String> {
         }
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
+        if tproxy {
+            transparent::permit(&socket, address)?;
+        }
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         let listener = TcpListener::from_std(socket.into())?;
         Ok((listener.local_addr()?, listener))
     };
     let listening: io::Result<_> = listen();
-    let (bound, listener) = listening.map_err(|error| {
-        let remedy = match error.kind() {
-            io::ErrorKind::AddrInUse => {
-                "stop the program that listens there, or choose another port or `auto`"
-            }
-            io::ErrorKind::PermissionDenied => "choose a port above 1023",
-            io::ErrorKind::AddrNotAvailable => "choose an address of this computer",
-            _ => "choose another address or port",
-        };
-        format!("cannot listen on {address}: {error}; {remedy}")
-    })?;
+    let (bound, listener) = listening.map_err(|error| cannot_listen(address, &error))?;
     Ok((Socket::Tcp(listener), Place::Tcp(bound)))
 }
 
+fn bind_udp(address: SocketAddr) -> Result<(Socket, Place), String> {
+    let listen = || {
+        let socket = Socket2::new(Domain::for_address(address), Type::DGRAM, None)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        let socket = UdpSocket::from_std(socket.into())?;
+        Ok((socket.local_addr()?, socket))
+    };
+    let listening: io::Result<_> = listen();
+    let (bound, socket) = listening.map_err(|error| cannot_listen(address, &error))?;
+    Ok((Socket::Udp(socket), Place::Tcp(bound)))
+}
+
+/// Why a port cannot be opened, and what to do.
+fn cannot_listen(address: SocketAddr, error: &io::Error) -> String {
+    if error.raw_os_error().is_none() {
+        // Ours: it says what to do.
+        return format!("cannot listen on {address}: {error}");
+    }
+    let remedy = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "stop the program that listens there, or choose another port or `auto`"
+        }
+        io::ErrorKind::PermissionDenied => "choose a port above 1023",
+        io::ErrorKind::AddrNotAvailable => "choose an address of this computer",
+        _ => "choose another address or port",
+    };
+    format!("cannot listen on {address}: {error}; {remedy}")
+}
+
 /// Makes a port of a socket that was handed over.
-fn adopt(socket: handed::Socket) -> Result<(Socket, Place), String> {
+fn adopt(socket: handed::Socket, kind: PortKind) -> Result<(Socket, Place), String> {
     let adopt = |socket| {
         Ok(match socket {
+            handed::Socket::Tcp(_, address) if kind == PortKind::Dns => {
+                let problem = format!("{address} is a TCP socket, and a DNS port needs a UDP one");
+                return Err(io::Error::other(problem));
+            }
+            handed::Socket::Udp(socket, address) if kind == PortKind::Dns => {
+                socket.set_nonblocking(true)?;
+                (
+                    Socket::Udp(UdpSocket::from_std(socket)?),
+                    Place::Tcp(address),
+                )
+            }
             handed::Socket::Tcp(listener, address) => {
                 listener.set_nonblocking(true)?;
                 let listener = TcpListener::from_std(listener)?;

@@ -124,8 +124,17 @@ impl Rules {
 
     fn admit_resolve(&self, target: Target, wanted: Option<Family>) -> Result<Permit, Failure> {
         match target {
-            Target::Ip(ip) if !self.carries(ip) => Err(Failure::TrafficForbidden),
-            Target::Ip(ip) => Ok(Permit::Literal(ip)),
+            Target::Ip(ip) => {
+                let unwanted = match wanted {
+                    Some(Family::V4Only) => ip.is_ipv6(),
+                    Some(Family::V6Only) => ip.is_ipv4(),
+                    Some(Family::V4Preferred | Family::V6Preferred) | None => false,
+                };
+                match unwanted || !self.carries(ip) {
+                    true => Err(Failure::TrafficForbidden),
+                    false => Ok(Permit::Literal(ip)),
+                }
+            }
             Target::Onion(_) => Err(Failure::OnionNotResolvable),
             Target::Name(host) => {
                 let family = self.admit_name(&host, wanted)?;
@@ -176,7 +185,7 @@ impl Rules {
 }
 
 /// Names that mean this computer or its own network (RFC 6761, RFC 6762).
-fn is_local_name(host: &str) -> bool {
+pub fn is_local_name(host: &str) -> bool {
     let last = host.rsplit('.').next().unwrap_or(host);
     last.eq_ignore_ascii_case("localhost") || last.eq_ignore_ascii_case("local")
 }
@@ -213,7 +222,10 @@ fn is_private_v6(ip: Ipv6Addr) -> bool {
 
 /// The answer to give of those an exit gave: the preferred family first, and none that the port
 /// does not carry.
-pub fn choose(addresses: &[IpAddr], family: Family, allow_local: bool) -> Option<IpAddr> {
+///
+/// Gives [`Failure::NameNotResolved`] if there is none at all, [`Failure::PrivateAddress`] if there
+/// are none but private ones, and [`Failure::NoSuchFamily`] if only the family is wrong.
+pub fn choose(addresses: &[IpAddr], family: Family, allow_local: bool) -> Result<IpAddr, Failure> {
     let usable = |ip: &&IpAddr| allow_local || !is_private(**ip);
     let first = |v4: bool| {
         addresses
@@ -222,12 +234,17 @@ pub fn choose(addresses: &[IpAddr], family: Family, allow_local: bool) -> Option
             .find(|ip| ip.is_ipv4() == v4)
             .copied()
     };
-    match family {
+    let chosen = match family {
         Family::V4Only => first(true),
         Family::V6Only => first(false),
         Family::V4Preferred => first(true).or_else(|| first(false)),
         Family::V6Preferred => first(false).or_else(|| first(true)),
-    }
+    };
+    chosen.ok_or_else(|| match addresses.iter().find(usable) {
+        Some(_) => Failure::NoSuchFamily,
+        None if addresses.is_empty() => Failure::NameNotResolved,
+        None => Failure::PrivateAddress,
+    })
 }
 
 #[cfg(test)]
@@ -380,6 +397,16 @@ mod tests {
         let literal = request(Command::Resolve, "192.0.2.1", 0);
         let ip = "192.0.2.1".parse().expect("literal");
         assert_eq!(rules("").admit(&literal), Ok(Permit::Literal(ip)));
+        // As in C tor, an address is an answer only if it may be used here.
+        let forbidden = Err(Failure::TrafficForbidden);
+        for flags in ["NoIPv4Traffic", "OnionTrafficOnly"] {
+            assert_eq!(rules(flags).admit(&literal), forbidden, "{flags}");
+        }
+        let of_the_other_family = Request {
+            family: Some(Family::V6Only),
+            ..literal
+        };
+        assert_eq!(rules("").admit(&of_the_other_family), forbidden);
     }
 
     #[test]
@@ -389,15 +416,18 @@ mod tests {
             .map(|ip| ip.parse().expect("literal"))
             .collect();
         let pick = |family, local| choose(&answers, family, local).map(|ip| ip.to_string());
-        assert_eq!(
-            pick(Family::V4Preferred, false).as_deref(),
-            Some("192.0.2.1")
-        );
-        assert_eq!(pick(Family::V4Preferred, true).as_deref(), Some("10.0.0.1"));
+        assert_eq!(pick(Family::V4Preferred, false).as_deref(), Ok("192.0.2.1"));
+        assert_eq!(pick(Family::V4Preferred, true).as_deref(), Ok("10.0.0.1"));
         assert_eq!(
             pick(Family::V6Preferred, false).as_deref(),
-            Some("2001:db8::1")
+            Ok("2001:db8::1")
         );
-        assert_eq!(choose(&answers[..1], Family::V4Only, false), None);
+        for (some, failure) in [
+            (&answers[..0], Failure::NameNotResolved),
+            (&answers[..1], Failure::PrivateAddress),
+            (&answers[..2], Failure::NoSuchFamily),
+        ] {
+            assert_eq!(choose(some, Family::V4Only, false), Err(failure));
+        }
     }
 }

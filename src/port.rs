@@ -132,12 +132,17 @@ impl PortLine {
             (PortKind::Http, _) => Some(
                 "an HTTP CONNECT port is not served yet: remove this line or write 0".to_owned(),
             ),
-            (PortKind::Transparent, _) => {
-                Some("a transparent port is not served yet: remove this line or write 0".to_owned())
+            (PortKind::Transparent, _) if !cfg!(target_os = "linux") => {
+                Some("a transparent port needs Linux: remove this line or write 0".to_owned())
             }
-            (PortKind::Dns, _) => {
-                Some("a DNS port is not served yet: remove this line or write 0".to_owned())
+            (PortKind::Transparent, Bind::Unix(_)) => Some(
+                "nothing can be redirected to a unix socket: write an address and a port"
+                    .to_owned(),
+            ),
+            (PortKind::Dns, Bind::Unix(_)) => {
+                Some("DNS is not spoken over unix sockets: write an address and a port".to_owned())
             }
+            (PortKind::Transparent | PortKind::Dns, Bind::Tcp(_) | Bind::TcpAuto(_)) => None,
         }
     }
 }

@@ -2,9 +2,9 @@
 
 use std::fmt::{self, Write as _};
 
-use super::{Config, ExitTimeouts};
+use super::{Config, ExitTimeouts, TransProxyType};
 use crate::daemon::PORT_INFO;
-use crate::port::{Bind, Flags, Port};
+use crate::port::{Bind, Flags, Port, PortKind};
 
 /// Says what a run with this configuration would do, in lines for a person.
 #[must_use]
@@ -25,8 +25,8 @@ fn write_config(out: &mut String, config: &Config) -> fmt::Result {
         safe_socks,
         test_socks,
         plaintext,
-        names: _,
-        trans_proxy_type: _,
+        names,
+        trans_proxy_type,
         exit_timeouts,
         client_onion_auth_dir,
         allow_local_addrs,
@@ -51,11 +51,12 @@ fn write_config(out: &mut String, config: &Config) -> fmt::Result {
         writeln!(out, "configuration: {}", file.display())?;
     }
     for port in ports {
-        write_port(out, port)?;
+        write_port(out, port, *trans_proxy_type)?;
     }
     writeln!(out, "deadline of a request: {socks_timeout:?}")?;
     writeln!(out, "clients that may connect: {access}")?;
     writeln!(out, "{plaintext}")?;
+    write!(out, "{names}")?;
     if *safe_socks {
         writeln!(out, "requests that give an IP address: refused")?;
     }
@@ -103,17 +104,24 @@ fn write_config(out: &mut String, config: &Config) -> fmt::Result {
 }
 
 /// Writes one port: its line, and below it what the line means.
-fn write_port(out: &mut String, port: &Port) -> fmt::Result {
+fn write_port(out: &mut String, port: &Port, how: TransProxyType) -> fmt::Result {
     let Port { kind, line, .. } = port;
     writeln!(out, "{} port: {line}", kind.word())?;
-    for meaning in meanings(&line.bind, &line.flags) {
+    if *kind == PortKind::Transparent {
+        let how = match how {
+            TransProxyType::Default => "redirected to it (REDIRECT)",
+            TransProxyType::Tproxy => "diverted to it (TPROXY)",
+        };
+        writeln!(out, "    takes connections that are {how}")?;
+    }
+    for meaning in meanings(*kind, &line.bind, &line.flags) {
         writeln!(out, "    {meaning}")?;
     }
     Ok(())
 }
 
 /// What a port does, one statement an entry.
-fn meanings(bind: &Bind, flags: &Flags) -> Vec<String> {
+fn meanings(kind: PortKind, bind: &Bind, flags: &Flags) -> Vec<String> {
     let Flags {
         isolation,
         session_group,
@@ -128,15 +136,20 @@ fn meanings(bind: &Bind, flags: &Flags) -> Vec<String> {
         group_writable,
         world_writable,
         relax_dir_mode_check,
-        // Without effect; the line itself and its warnings show them.
+        // The line itself shows it.
         prefer_ipv6_automap: _,
+        // Without effect; the line's warnings show them.
         dns_cache: _,
     } = *flags;
     let mut out = Vec::new();
-    out.push(match extended_errors {
-        true => "says why an onion service failed (codes F0 to F7)".to_owned(),
-        false => "says only the codes of RFC 1928 (add ExtendedErrors for F0 to F7)".to_owned(),
-    });
+    match (kind, extended_errors) {
+        // They have no codes.
+        (PortKind::Transparent | PortKind::Dns, _) => {}
+        (_, true) => out.push("says why an onion service failed (codes F0 to F7)".to_owned()),
+        (_, false) => {
+            out.push("says only the codes of RFC 1928 (add ExtendedErrors for F0 to F7)".to_owned())
+        }
+    }
     out.push(format!(
         "carries {}{}",
         list(&[

@@ -217,6 +217,39 @@ fn the_log_filter_is_checked_and_the_command_line_wins() {
 }
 
 #[test]
+fn wrong_names_are_refused_with_their_place() {
+    for (text, start, part) in [
+        (
+            "map_address = [\"a b\", \"a b.exit\"]",
+            "map_address: ",
+            "exit relays",
+        ),
+        (
+            "automap_hosts_suffixes = [\"\"]",
+            "automap_hosts_suffixes: ",
+            "all names",
+        ),
+        (
+            "virtual_addr_network_ipv4 = \"127.0.0.0/24\"",
+            "virtual_addr_network_ipv4: ",
+            "/16",
+        ),
+        (
+            "virtual_addr_network_ipv6 = \"127.0.0.0/8\"",
+            "virtual_addr_network_ipv6: ",
+            "IPv6",
+        ),
+    ] {
+        let error = refusal(&format!("[proxy]\n{text}"));
+        assert!(
+            error.starts_with(&format!("test.toml:2: proxy.{start}")),
+            "{error}"
+        );
+        assert!(error.contains(part), "{error}");
+    }
+}
+
+#[test]
 fn application_switches_have_no_effect_and_say_so() {
     let config = good("[application]\nwatch_configuration = true\nallow_running_as_root = false");
     let [warning] = &config.warnings[..] else {
@@ -268,7 +301,9 @@ fn a_value_of_the_wrong_kind_names_key_and_line() {
 fn the_description_says_what_would_be_done() {
     let config = good(
         "[proxy]\nsocks_port = [\"9150 ExtendedErrors PreferIPv6 Wombat\", \"unix:/s OnionTrafficOnly\"]\n\
-         client_onion_auth_dir = \"/auth\"\nsocks_timeout = 60",
+         client_onion_auth_dir = \"/auth\"\nsocks_timeout = 60\n\
+         map_address = [\"*.a.test  *.b.test\"]\nautomap_hosts_on_resolve = true\n\
+         virtual_addr_network_ipv4 = \"10.192.0.0/10\"",
     );
     let text = describe(&config);
     for part in [
@@ -280,6 +315,8 @@ fn the_description_says_what_would_be_done() {
         "prefers IPv6",
         "deadline of a request: 60s",
         "client authorization keys: /auth",
+        "requests for *.a.test go to *.b.test\n",
+        "names that end in .onion, .exit get an address of 10.192.0.0/10 or [FE80::]/10",
         "state: /",
         "cache: /",
         "warning: ",

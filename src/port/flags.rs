@@ -35,7 +35,7 @@ pub struct Flags {
     pub world_writable: bool,
     /// The folder of the unix socket need not be private.
     pub relax_dir_mode_check: bool,
-    /// Automapped names get IPv6 addresses first (on by default; nothing is automapped so far).
+    /// Automapped names get IPv6 addresses where either family would do (on by default).
     pub prefer_ipv6_automap: bool,
     /// Flags of C tor's client DNS cache, which this program does not have.
     pub dns_cache: DnsCacheFlags,
@@ -276,8 +276,6 @@ pub(super) fn parse(bind: &Bind, words: &str) -> Result<(Flags, Vec<String>), Po
         match switches.first() {
             None => warnings.push(unknown(word, name, on)),
             Some(switch) if switch.kind == Kind::Cache => cache_words.push(word),
-            Some(switch) if switch.name == "PreferIPv6Automap" && !on => warnings
-                .push("NoPreferIPv6Automap has no effect: no names are automapped".to_owned()),
             Some(_) => {}
         }
     }

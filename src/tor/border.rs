@@ -222,7 +222,11 @@ pub(crate) fn of_stream_protocol(error: &ProtoError) -> StreamError {
             StreamError::CircuitGone
         }
         // The exit's answer to RESOLVE. Like C tor, nobody else is asked.
-        ProtoError::ResolveError(_) => StreamError::Failed(Failure::NameNotResolved),
+        ProtoError::ResolveError(_) => StreamError::Failed(match error.kind() {
+            ErrorKind::RemoteHostNotFound => Failure::NameNotResolved,
+            // The exit could not find out: it says nothing about the name.
+            _ => Failure::StreamFailed,
+        }),
         ProtoError::BadStreamAddress | ProtoError::CellEncodeErr { .. } => {
             StreamError::Failed(Failure::DestinationInvalid)
         }

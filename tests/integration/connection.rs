@@ -54,9 +54,11 @@ fn codes(failure: Failure) -> (u8, u8) {
         F::ClientAuthWrong => (0xf5, 0x01),
         F::AddressInvalid => (0xf6, 0x01),
         F::IntroductionTimedOut => (0xf7, 0x04),
-        F::DirectoriesUnreachable | F::NameNotResolved | F::NoRoute | F::OnionNotResolvable => {
-            (0x04, 0x04)
-        }
+        F::DirectoriesUnreachable
+        | F::NameNotResolved
+        | F::NoSuchFamily
+        | F::NoRoute
+        | F::OnionNotResolvable => (0x04, 0x04),
         F::DirectoriesTimedOut | F::ConnectionTimedOut | F::NotBootstrapped | F::DeadlinePassed => {
             (0x06, 0x06)
         }

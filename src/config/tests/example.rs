@@ -68,7 +68,7 @@ fn filled(table: &str) -> String {
     text.push_str(&format!("{heading}\n"));
     for (key, value) in settings {
         // Two ways to say the same thing, of which a file may use one.
-        let other_way = ["socks_listen", "proxy_addr"].contains(&key.as_str());
+        let other_way = ["socks_listen", "dns_listen", "proxy_addr"].contains(&key.as_str());
         if !other_way {
             text.push_str(&format!("{key} = {value}\n"));
         }
@@ -81,7 +81,7 @@ fn every_table_of_the_example_can_be_used() {
     for table in example_tables().keys() {
         good(&filled(table));
     }
-    good("[proxy]\nsocks_listen = [9150, \"[::1]:9150\"]");
+    good("[proxy]\nsocks_listen = [9150, \"[::1]:9150\"]\ndns_listen = 5353");
 }
 
 #[test]

@@ -42,11 +42,6 @@ fn an_unknown_key_names_place_and_nearest_key() {
 fn keys_that_only_arti_serves_are_refused_with_the_remedy() {
     for (text, start, remedy) in [
         (
-            "[proxy]\ndns_listen = 53",
-            "test.toml:2: proxy.dns_listen ",
-            "set it to 0",
-        ),
-        (
             "[rpc]\n\nenable = true",
             "test.toml:3: rpc.enable ",
             "remove it",

@@ -122,6 +122,41 @@ fn http_ports_are_refused_but_zero_is_fine() {
 }
 
 #[test]
+fn dns_and_transparent_ports_need_an_address() {
+    let config = good(
+        "[proxy]\ndns_port = [5353, \"[::1]:auto IsolateDestAddr\"]\ntrans_port = \"9040\"\n\
+         trans_proxy_type = \"tproxy\"",
+    );
+    assert_eq!(config.ports_of(PortKind::Dns).len(), 2);
+    assert_eq!(config.ports_of(PortKind::Transparent).len(), 1);
+    assert_eq!(config.trans_proxy_type, TransProxyType::Tproxy);
+    let text = describe(&config);
+    for part in [
+        "dns port: 127.0.0.1:5353\n",
+        "trans port: 127.0.0.1:9040\n",
+        "(TPROXY)",
+    ] {
+        assert!(text.contains(part), "{part:?} is missing in\n{text}");
+    }
+    for key in ["dns_port", "trans_port"] {
+        let error = refusal(&format!("[proxy]\n{key} = \"unix:/run/a\""));
+        let start = format!("test.toml:2: proxy.{key}: \"unix:/run/a\": ");
+        assert!(error.starts_with(&start), "{error}");
+        assert!(error.contains("write an address and a port"), "{error}");
+        assert!(config.ports.len() > good(&format!("[proxy]\n{key} = 0")).ports.len());
+    }
+    let error = refusal("[proxy]\ntrans_proxy_type = \"ipfw\"");
+    assert!(
+        error.starts_with("test.toml:2: proxy.trans_proxy_type: "),
+        "{error}"
+    );
+    let listen = good("[proxy]\ndns_listen = [5353, \"[::1]:53\"]");
+    assert_eq!(listen.ports_of(PortKind::Dns).len(), 2);
+    let error = refusal("[proxy]\ndns_listen = \"5353 IsolateDestAddr\"");
+    assert!(error.contains("proxy.dns_port"), "{error}");
+}
+
+#[test]
 fn warnings_of_a_line_come_with_their_place() {
     let config = good("[proxy]\nsocks_port = \"9150 ExtendedError\"");
     let [warning] = &config.warnings[..] else {

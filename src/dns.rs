@@ -1,0 +1,147 @@
+//! The DNS port (tor(1) `DNSPort`): look-ups over UDP, answered through Tor or from the names that
+//! stand for others. What is asked here goes nowhere else.
+//!
+//! As in C tor the first question for an address (A, AAAA) or for a name (PTR) is answered, what asks
+//! for neither gets NOTIMP, and there is no TCP.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hickory_proto::op::ResponseCode;
+use tokio::net::UdpSocket;
+use tokio::sync::Semaphore;
+use tracing::{Instrument as _, debug, debug_span, info, warn};
+
+use crate::dial::Dial;
+use crate::early::Early;
+use crate::failure::Failure;
+use crate::gateway::{Gateway, Origin, Reached};
+use crate::isolation::Protocol;
+use crate::policy;
+use crate::rarely::Rarely;
+use crate::request::{Address, Command, Request};
+
+mod message;
+
+use message::{Question, Questions};
+
+/// How many questions a port has under way at once. One more gets SERVFAIL at once.
+pub const MAX_QUESTIONS: usize = 1024;
+/// How much of a datagram is read (libevent's number). Questions are shorter.
+const MAX_DATAGRAM_LEN: usize = 1500;
+/// How long to pause when nothing can be received.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// How often the same trouble is told.
+static TROUBLE: Rarely = Rarely::new(Duration::from_secs(60));
+static CROWD: Rarely = Rarely::new(Duration::from_secs(60));
+
+/// Answers what comes in on a socket, each question in a task of its own. Never returns.
+pub async fn run<T: Dial>(socket: UdpSocket, gateway: Arc<Gateway<T>>) {
+    let socket = Arc::new(socket);
+    let places = Arc::new(Semaphore::new(MAX_QUESTIONS));
+    let mut datagram = [0; MAX_DATAGRAM_LEN];
+    loop {
+        let (length, client) = match socket.recv_from(&mut datagram).await {
+            Ok(received) => received,
+            Err(error) => {
+                if let Some(times) = TROUBLE.due() {
+                    warn!("cannot receive questions: {error} ({times} times)");
+                }
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        let Some(questions) = Questions::read(&datagram[..length]) else {
+            debug!("dropped a datagram that asks nothing");
+            continue;
+        };
+        if !gateway.shared.access.permits(Origin::Ip(client.ip())) {
+            info!("refused a client that socks_policy does not admit");
+            send(&socket, &questions.refuse(ResponseCode::Refused), client).await;
+            continue;
+        }
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            if let Some(times) = CROWD.due() {
+                warn!("more than {MAX_QUESTIONS} questions at once: {times} got no answer");
+            }
+            send(&socket, &questions.refuse(ResponseCode::ServFail), client).await;
+            continue;
+        };
+        let (socket, gateway) = (Arc::clone(&socket), Arc::clone(&gateway));
+        let answering = async move {
+            let reply = answer(&gateway, &questions, client).await;
+            send(&socket, &reply, client).await;
+            drop(place);
+        };
+        tokio::spawn(answering.instrument(debug_span!("client", kind = "dns")));
+    }
+}
+
+/// Sends a reply. Whoever does not get it asks again.
+async fn send(socket: &UdpSocket, reply: &[u8], client: SocketAddr) {
+    if let Err(error) = socket.send_to(reply, client).await {
+        debug!("cannot send an answer: {error}");
+    }
+}
+
+/// Finds the answer to a client's questions.
+async fn answer<T: Dial>(
+    gateway: &Gateway<T>,
+    questions: &Questions,
+    client: SocketAddr,
+) -> Vec<u8> {
+    let Question {
+        command,
+        address,
+        family,
+    } = match questions.question() {
+        Ok(question) => question,
+        Err(code) => {
+            debug!("a question that is not answered: {code}");
+            return questions.refuse(code);
+        }
+    };
+    let request = Request {
+        command,
+        address,
+        port: 0,
+        protocol: Protocol::Dns,
+        credentials: None,
+        family,
+    };
+    let nothing = Early::new(Vec::new());
+    match gateway
+        .reach(&request, Origin::Ip(client.ip()), &nothing)
+        .await
+    {
+        Ok(Reached::Answer(answer)) => {
+            debug!("looked up");
+            questions.answer(&answer)
+        }
+        Ok(Reached::Stream(_)) => questions.refuse(ResponseCode::ServFail),
+        Err(failure) => {
+            let code = code(failure, &request);
+            info!("answered {code}: {}", failure.name());
+            questions.refuse(code)
+        }
+    }
+}
+
+/// What a failed look-up is answered with: NXDOMAIN means that there is no such name, SERVFAIL that
+/// this is not known. As C tor says them.
+fn code(failure: Failure, request: &Request) -> ResponseCode {
+    match failure {
+        Failure::NameNotResolved => ResponseCode::NXDomain,
+        // The name is good.
+        Failure::NoSuchFamily => ResponseCode::NoError,
+        Failure::PrivateAddress => match (request.command, &request.address) {
+            (Command::ResolvePtr, _) => ResponseCode::NXDomain,
+            // C tor asks an exit for these, which says so.
+            (_, Address::Name(name)) if policy::is_local_name(name) => ResponseCode::NXDomain,
+            _ => ResponseCode::ServFail,
+        },
+        _ => ResponseCode::ServFail,
+    }
+}

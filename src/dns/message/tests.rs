@@ -1,0 +1,344 @@
+use super::*;
+use proptest::prelude::*;
+
+fn bytes(hex: &str) -> Vec<u8> {
+    let hex: String = hex.split_whitespace().collect();
+    data_encoding::HEXLOWER
+        .decode(hex.as_bytes())
+        .unwrap_or_else(|error| panic!("{hex}: {error}"))
+}
+
+fn show(bytes: &[u8]) -> String {
+    data_encoding::HEXLOWER.encode(bytes)
+}
+
+/// Header of a datagram with so many questions.
+fn header(flags: u16, questions: u16) -> Vec<u8> {
+    let mut bytes = vec![0x43, 0x21];
+    for number in [flags, questions, 0, 0, 0] {
+        bytes.extend(number.to_be_bytes());
+    }
+    bytes
+}
+
+/// A question for a name, with its type and class.
+fn question(name: &str, kind: u16, class: u16) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for label in name.split('.').filter(|label| !label.is_empty()) {
+        bytes.push(u8::try_from(label.len()).expect("a label"));
+        bytes.extend(label.as_bytes());
+    }
+    bytes.push(0);
+    bytes.extend(kind.to_be_bytes());
+    bytes.extend(class.to_be_bytes());
+    bytes
+}
+
+const A: u16 = 1;
+const PTR: u16 = 12;
+const TXT: u16 = 16;
+const AAAA: u16 = 28;
+const IN: u16 = 1;
+
+fn read(parts: &[Vec<u8>]) -> Option<Questions> {
+    Questions::read(&parts.concat())
+}
+
+fn asked(name: &str, kind: u16) -> Result<Question, ResponseCode> {
+    let questions = read(&[header(0x0100, 1), question(name, kind, IN)]);
+    questions.expect("a good datagram").question()
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().expect("literal")
+}
+
+/// The answers of a C tor to the same datagrams, byte for byte.
+#[test]
+fn answers_are_c_tors() {
+    let good = Answer::Ip(ip("127.0.0.1"));
+    let name = Answer::Name("good.test".to_owned());
+    let cases = [
+        (
+            vec![header(0x0100, 1), question("GoOd.TesT", A, IN)],
+            Ok(&good),
+            "43218180000100010000000004476f4f6404546573540000010001
+             c00c000100010000003c00047f000001",
+        ),
+        (
+            vec![
+                header(0x0100, 1),
+                question("7.2.0.192.in-addr.arpa", PTR, IN),
+            ],
+            Ok(&name),
+            "4321818000010001000000000137013201300331393207696e2d6164
+             64720461727061 00000c0001c00c000c00010000003c000b04676f6f64047465737400",
+        ),
+        (
+            vec![header(0x0100, 1), question("none.test", A, IN)],
+            Err(ResponseCode::NXDomain),
+            "432181830001000000000000046e6f6e6504746573740000010001",
+        ),
+        (
+            vec![header(0x0100, 1), question("good.test", TXT, IN)],
+            Err(ResponseCode::NotImp),
+            "43218184000100000000000004676f6f6404746573740000100001",
+        ),
+        // Another class.
+        (
+            vec![header(0x0100, 1), question("good.test", A, 3)],
+            Err(ResponseCode::NotImp),
+            "43218184000100000000000004676f6f6404746573740000010003",
+        ),
+        // Nothing is there for this family.
+        (
+            vec![header(0x0100, 1), question("good.test", AAAA, IN)],
+            Err(ResponseCode::NoError),
+            "43218180000100000000000004676f6f64047465737400001c0001",
+        ),
+        // The root.
+        (
+            vec![header(0x0100, 1), question("", A, IN)],
+            Err(ResponseCode::NXDomain),
+            "4321818300010000000000000000010001",
+        ),
+        // Several questions: the first that can be answered counts.
+        (
+            vec![
+                header(0x0100, 2),
+                question("good.test", A, IN),
+                question("six.test", AAAA, IN),
+            ],
+            Ok(&good),
+            "43218180000200010000000004676f6f640474657374000001000103736978c011001c0001
+             c00c000100010000003c00047f000001",
+        ),
+        // Opcode, AA and TC of a question mean nothing; RD and CD come back.
+        (
+            vec![header(0x2f00, 1), question("good.test", A, IN)],
+            Ok(&good),
+            "43218180000100010000000004676f6f6404746573740000010001
+             c00c000100010000003c00047f000001",
+        ),
+        (
+            vec![header(0x0030, 1), question("good.test", A, IN)],
+            Ok(&good),
+            "43218090000100010000000004676f6f6404746573740000010001
+             c00c000100010000003c00047f000001",
+        ),
+        // What stands behind the questions does not matter.
+        (
+            vec![
+                header(0x0100, 1),
+                question("good.test", A, IN),
+                vec![0x41; 1600],
+            ],
+            Ok(&good),
+            "43218180000100010000000004676f6f6404746573740000010001
+             c00c000100010000003c00047f000001",
+        ),
+    ];
+    for (parts, answer, expected) in cases {
+        let datagram = parts.concat();
+        let questions = read(&parts).unwrap_or_else(|| panic!("{}", show(&datagram)));
+        let reply = match answer {
+            Ok(answer) => questions.answer(answer),
+            Err(code) => questions.refuse(code),
+        };
+        assert_eq!(show(&reply), show(&bytes(expected)), "{}", show(&datagram));
+    }
+}
+
+/// C tor keeps silent to all of these (and does not outlive the first two).
+#[test]
+fn what_cannot_be_understood_gets_no_answer() {
+    let good = question("good.test", A, IN);
+    let name = |bytes: &[u8]| [bytes, b"\0\0\x01\0\x01"].concat();
+    for (what, parts) in [
+        ("nothing", vec![]),
+        ("a cut header", vec![header(0x0100, 1)[..11].to_vec()]),
+        ("no question", vec![header(0x0100, 0)]),
+        (
+            "no question, and yet one",
+            vec![header(0x0100, 0), good.clone()],
+        ),
+        ("an answer", vec![header(0x8100, 1), good.clone()]),
+        (
+            "a cut question",
+            vec![header(0x0100, 1), good[..14].to_vec()],
+        ),
+        ("a question too few", vec![header(0x0100, 2), good.clone()]),
+        ("far too few", vec![header(0x0100, u16::MAX), good.clone()]),
+        (
+            "a name within itself",
+            vec![header(0x0100, 1), vec![0xc0, 12, 0, 1, 0, 1]],
+        ),
+        (
+            "a label of 64",
+            vec![header(0x0100, 1), name(&[&[64][..], &[b'x'; 64]].concat())],
+        ),
+        (
+            "a reserved label",
+            vec![header(0x0100, 1), name(&[0x80, b'x'])],
+        ),
+        (
+            "a name of 257",
+            vec![
+                header(0x0100, 1),
+                name(&[&[63][..], &[b'x'; 63]].concat().repeat(4)),
+            ],
+        ),
+    ] {
+        assert!(read(&parts).is_none(), "{what}");
+    }
+}
+
+#[test]
+fn questions_say_what_to_look_up() {
+    let question = asked("Good.Test", A).expect("a question");
+    let name = Address::Name("Good.Test".into());
+    assert_eq!(
+        (question.command, &question.address),
+        (Command::Resolve, &name)
+    );
+    assert_eq!(question.family, Some(Family::V4Only));
+    let question = asked("a_b.-c.test", AAAA).expect("a question");
+    assert_eq!(question.family, Some(Family::V6Only));
+    let question = asked("192.0.2.1", A).expect("a question");
+    assert_eq!(question.address, Address::Ip(ip("192.0.2.1")));
+    assert_eq!(asked("good.test", TXT), Err(ResponseCode::NotImp));
+    for name in ["bad!name.test", "a b.test"] {
+        assert_eq!(asked(name, A), Err(ResponseCode::ServFail), "{name}");
+    }
+    for label in [&b"\x04go\xffd"[..], b"\x04go\0d", b"\x04go.d"] {
+        let parts = [header(0x0100, 1), [label, b"\0\0\x01\0\x01"].concat()];
+        let questions = read(&parts).expect("a good datagram");
+        assert_eq!(
+            questions.question(),
+            Err(ResponseCode::ServFail),
+            "{label:?}"
+        );
+    }
+}
+
+#[test]
+fn addresses_are_read_backwards() {
+    let six = "7.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.B.d.0.1.0.0.2.ip6.arpa";
+    for (name, address) in [
+        ("7.2.0.192.in-addr.arpa", "192.0.2.7"),
+        ("7.2.0.192.IN-ADDR.Arpa", "192.0.2.7"),
+        ("192.0.2.7", "192.0.2.7"),
+        (six, "2001:db8::7"),
+    ] {
+        let question = asked(name, PTR).expect(name);
+        assert_eq!(question.command, Command::ResolvePtr);
+        assert_eq!(question.address, Address::Ip(ip(address)), "{name}");
+    }
+    for name in [
+        "good.test",
+        "2.0.192.in-addr.arpa",
+        "1.7.2.0.192.in-addr.arpa",
+        "256.2.0.192.in-addr.arpa",
+        "7.2..192.in-addr.arpa",
+        "in-addr.arpa",
+        "",
+        &six[2..],
+        &format!("0.{six}"),
+        &six.replace("8.B", "8.g"),
+        &six.replace("8.B", "8B"),
+    ] {
+        assert_eq!(asked(name, PTR), Err(ResponseCode::ServFail), "{name}");
+    }
+}
+
+#[test]
+fn a_name_that_no_message_can_hold_is_no_answer() {
+    let parts = [
+        header(0x0100, 1),
+        question("7.2.0.192.in-addr.arpa", PTR, IN),
+    ];
+    let questions = read(&parts).expect("a good datagram");
+    for name in [
+        String::new(),
+        "x".repeat(64),
+        "x.".repeat(200),
+        "a..b".to_owned(),
+    ] {
+        let reply = questions.answer(&Answer::Name(name.clone()));
+        assert_eq!(reply[3] & 0x0f, 2, "{name:?}: {}", show(&reply));
+    }
+    let odd = questions.answer(&Answer::Name("a b!.\u{e9}.test".to_owned()));
+    assert_eq!(odd[3] & 0x0f, 0, "{}", show(&odd));
+}
+
+#[test]
+fn no_answer_is_longer_than_512_bytes() {
+    let long = question(
+        &["x".repeat(60), "y".repeat(60), "z".repeat(60)].join("."),
+        A,
+        IN,
+    );
+    let other = question(&"w".repeat(63), TXT, IN);
+    for count in 1..12u16 {
+        let mut parts = vec![header(0x0100, count), long.clone()];
+        parts.extend((1..count).map(|number| {
+            let mut one = other.clone();
+            one[1] = b'a' + u8::try_from(number).expect("few");
+            one
+        }));
+        let questions = read(&parts).expect("a good datagram");
+        let reply = questions.answer(&Answer::Ip(ip("192.0.2.1")));
+        assert!(reply.len() <= MAX_ANSWER_LEN);
+        let message = Message::from_vec(&reply).expect("a good reply");
+        let all = usize::from(count);
+        assert_eq!(message.metadata.truncation, message.answers.is_empty());
+        match message.metadata.truncation {
+            false => assert_eq!(message.queries.len(), all),
+            true => assert!((1..=all).contains(&message.queries.len())),
+        }
+        assert_eq!(
+            message.metadata.truncation,
+            count > 5,
+            "{count}: {}",
+            reply.len()
+        );
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_datagram_does_harm(mut datagram in proptest::collection::vec(any::<u8>(), 0..600), few in any::<bool>()) {
+        if few && datagram.len() > 5 {
+            // Random counts are nearly always too large.
+            datagram[2] &= 0x7f;
+            datagram[4] = 0;
+            datagram[5] %= 4;
+        }
+        if let Some(questions) = Questions::read(&datagram) {
+            let _ = questions.question();
+            for reply in [
+                questions.refuse(ResponseCode::ServFail),
+                questions.answer(&Answer::Ip(ip("192.0.2.1"))),
+                questions.answer(&Answer::Name("good.test".to_owned())),
+            ] {
+                prop_assert!((12..=MAX_ANSWER_LEN).contains(&reply.len()));
+                prop_assert_eq!(&reply[..2], &datagram[..2]);
+                prop_assert_eq!(reply[2] & 0x80, 0x80);
+            }
+        }
+    }
+
+    #[test]
+    fn every_address_is_found_from_its_name(bits in any::<u128>(), v6 in any::<bool>()) {
+        let (name, address) = if v6 {
+            let nibbles: Vec<String> =
+                (0..32).map(|n| format!("{:x}", bits >> (4 * n) & 0xf)).collect();
+            (format!("{}.ip6.arpa", nibbles.join(".")), IpAddr::from(Ipv6Addr::from(bits)))
+        } else {
+            let ip = Ipv4Addr::from((bits & 0xffff_ffff) as u32);
+            let [a, b, c, d] = ip.octets();
+            (format!("{d}.{c}.{b}.{a}.in-addr.arpa"), IpAddr::from(ip))
+        };
+        prop_assert_eq!(reversed(&name), Some(address));
+    }
+}
