@@ -394,7 +394,7 @@ fn without_effect(application: &file::Application, sources: &Sources) -> Vec<Str
         (
             *watch_configuration,
             "application.watch_configuration",
-            "restart the program after a change",
+            "send the program SIGHUP after a change",
         ),
         (
             *permit_debugging,

@@ -76,10 +76,10 @@ where
         prefer_no_auth: gateway.rules.flags.prefer_socks_no_auth,
         client: client.origin.into(),
     });
-    let shared = &gateway.shared;
+    let (safety, names) = (gateway.shared.safety.get(), gateway.shared.names.get());
     loop {
         let step = match handshake.step(&client.unread) {
-            Step::Done { request, .. } if shared.safety.forbids(&request, &shared.names) => {
+            Step::Done { request, .. } if safety.forbids(&request, &names) => {
                 request.refuse_as_unsafe()
             }
             step => step,

@@ -5,19 +5,18 @@ use std::sync::Arc;
 
 use sd_notify::NotifyState;
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
-use crate::config::Config;
-use crate::gateway::{Epoch, Gateway, Shared};
-use crate::isolation::SessionGroup;
-use crate::listener::{Handed, Listener};
+use crate::cli::ProxyArgs;
+use crate::config::{self, Config};
+use crate::gateway::{Epoch, Shared};
+use crate::listener::Handed;
 use crate::names::Names;
-use crate::policy::Rules;
-use crate::port::{Flags, Port};
+use crate::open_ports::{Bound, Changes, OpenPorts};
 use crate::port_info::PortInfo;
 use crate::safety::Safety;
 use crate::signals::{Asked, Signals};
+use crate::swap::Swap;
 use crate::tor::{Tor, keys};
 
 /// Open files that are not connections of clients: relays, directory files, the log.
@@ -26,10 +25,11 @@ const RESERVED_FILES: u64 = 128;
 /// Where the ports are named, below the state folder, if the configuration names no place.
 pub const PORT_INFO: &str = "public/port_info.json";
 
-/// Runs the daemon until it is told to stop. `handed` are sockets that were opened for it.
+/// Runs the daemon until it is told to stop. `arguments` say where the configuration is read again
+/// on SIGHUP; `handed` are sockets that were opened for it.
 ///
 /// The error is one line that says what is wrong and what to do.
-pub async fn run(config: Config, mut handed: Handed) -> Result<(), String> {
+pub async fn run(config: Config, arguments: &ProxyArgs, mut handed: Handed) -> Result<(), String> {
     // First of all: a signal that comes before somebody listens for it kills the process at once.
     let mut signals = Signals::listen()?;
     for warning in &config.warnings {
@@ -41,58 +41,29 @@ pub async fn run(config: Config, mut handed: Handed) -> Result<(), String> {
         .min(Semaphore::MAX_PERMITS);
 
     // All or nothing: a port that cannot be opened is found before anything else happens.
-    let opened = open_ports(&config, &mut handed)?;
-    let _port_info = write_port_info(&config, &opened)?;
+    let bound = Bound::open(&config, &mut handed)?;
     if let Some(folder) = &config.client_onion_auth_dir {
         let found = keys::check_folder(folder, config.tor.fs_mistrust())?;
         info!("{found} client authorization keys in {}", folder.display());
     }
-
     let tor = Tor::new(
         config.tor.clone(),
         config.client_onion_auth_dir.clone(),
         config.exit_timeouts,
     )?;
     let tor = Arc::new(tor);
-
-    let permits = Arc::new(Semaphore::new(connections));
     let shared = Arc::new(Shared {
-        access: config.access.clone(),
-        names: Names::new(&config.names).map_err(|(key, problem)| format!("{key}: {problem}"))?,
-        safety: Safety::new(
-            config.safe_socks,
-            config.test_socks,
-            config.plaintext.clone(),
-        ),
+        access: Swap::new(config.access.clone()),
+        names: Swap::new(names(&config)?),
+        safety: Swap::new(safety(&config)),
         epoch: Epoch::default(),
     });
-    let mut ports = JoinSet::new();
-    for (number, (port, listener)) in opened.into_iter().enumerate() {
-        let flags = port.line.flags;
-        let gateway = Gateway {
-            tor: Arc::clone(&tor),
-            rules: Rules {
-                flags: Flags {
-                    onion_traffic: flags.onion_traffic && config.allow_onion_addrs,
-                    ..flags
-                },
-                allow_local: config.allow_local_addrs,
-                allow_local_answers: config.allow_resolving_local_addrs,
-            },
-            group: match flags.session_group {
-                Some(group) => SessionGroup::Named(group),
-                None => SessionGroup::Port(number),
-            },
-            timeout: config.socks_timeout,
-            shared: Arc::clone(&shared),
-        };
-        say(&format!(
-            "listening {} {}",
-            port.kind.word(),
-            listener.place()
-        ));
-        ports.spawn(listener.run(Arc::new(gateway), Arc::clone(&permits)));
-    }
+
+    let permits = Arc::new(Semaphore::new(connections));
+    let mut ports = OpenPorts::new(Arc::clone(&tor), Arc::clone(&shared), permits);
+    let changes = ports.serve(&config, bound);
+    let port_info = write_port_info(&config, &ports)?;
+    tell(&changes);
     notify(&[NotifyState::Ready, NotifyState::Status("connecting to Tor")]);
 
     let online = async {
@@ -103,12 +74,22 @@ pub async fn run(config: Config, mut handed: Handed) -> Result<(), String> {
         Ok(())
     };
     let until_stopped = async {
+        let (mut config, mut port_info) = (config, port_info);
         loop {
             match signals.next().await {
                 Asked::Stop => break,
-                Asked::Reload => reload(&config),
+                Asked::Reload => match reload(&config, arguments, &tor, &shared, &mut ports) {
+                    Ok((again, newer)) => {
+                        if let Some(older) = port_info.take() {
+                            older.give_way(newer.as_ref());
+                        }
+                        (config, port_info) = (again, newer);
+                    }
+                    Err(problem) => warn!("the configuration stays as it was: {problem}"),
+                },
                 Asked::NewCircuits => {
                     shared.epoch.begin();
+                    shared.names.get().forget_virtual();
                     info!("new streams get new circuits");
                 }
             }
@@ -120,51 +101,109 @@ pub async fn run(config: Config, mut handed: Handed) -> Result<(), String> {
         () = until_stopped => Ok(()),
     };
     notify(&[NotifyState::Stopping]);
-    // Closes the ports, and removes the files of those in the file system.
-    ports.shutdown().await;
+    ports.close().await;
     ended
 }
 
-/// Opens every port of the configuration, and one for each handed-over socket that is left.
-fn open_ports(config: &Config, handed: &mut Handed) -> Result<Vec<(Port, Listener)>, String> {
-    let defaults_give_way = !handed.is_empty();
-    let mut opened = Vec::new();
-    for port in &config.ports {
-        if defaults_give_way && !port.chosen {
-            continue;
-        }
-        if let Some(listener) = Listener::bind(port, handed, config.trans_proxy_type)? {
-            opened.push((port.clone(), listener));
-        }
+/// Reads the configuration again and does what it says, as far as that is possible without a new
+/// start. On an error nothing has changed.
+fn reload(
+    before: &Config,
+    arguments: &ProxyArgs,
+    tor: &Tor,
+    shared: &Shared,
+    ports: &mut OpenPorts<Tor>,
+) -> Result<(Config, Option<PortInfo>), String> {
+    let config = config::load(arguments).map_err(|error| error.to_string())?;
+    if let Some(folder) = &config.client_onion_auth_dir {
+        let found = keys::check_folder(folder, config.tor.fs_mistrust())?;
+        info!("{found} client authorization keys in {}", folder.display());
     }
-    for port in handed.ports() {
-        if let Some(problem) = port.line.unserved(port.kind) {
-            return Err(format!(
-                "socket {} of LISTEN_FDS: {problem}",
-                port.line.bind
-            ));
-        }
-        if let Some(listener) = Listener::bind(&port, handed, config.trans_proxy_type)? {
-            opened.push((port, listener));
-        }
+    let new_names = match config.names == before.names {
+        // The addresses that stand for names are kept.
+        true => None,
+        false => Some(names(&config)?),
+    };
+    tor.could_change_to(&config.tor)?;
+    let changes = ports.change(&config)?;
+    tor.change_to(&config.tor)?;
+    shared.access.set(config.access.clone());
+    shared.safety.set(safety(&config));
+    if let Some(names) = new_names {
+        shared.names.set(names);
     }
-    Ok(opened)
+    for warning in &config.warnings {
+        warn!("{warning}");
+    }
+    for setting in needs_a_new_start(before, &config) {
+        warn!("{setting} has changed: start the program anew for it");
+    }
+    let port_info = write_port_info(&config, ports).unwrap_or_else(|problem| {
+        warn!("{problem}");
+        None
+    });
+    tell(&changes);
+    info!("the configuration was read again");
+    Ok((config, port_info))
+}
+
+/// What differs and counts only from the next start on.
+fn needs_a_new_start(before: &Config, after: &Config) -> Vec<&'static str> {
+    [
+        (
+            "proxy.client_onion_auth_dir",
+            before.client_onion_auth_dir != after.client_onion_auth_dir,
+        ),
+        (
+            "proxy.trans_proxy_type",
+            before.trans_proxy_type != after.trans_proxy_type,
+        ),
+        (
+            "stream_timeouts",
+            before.exit_timeouts != after.exit_timeouts,
+        ),
+        ("system.max_files", before.max_files != after.max_files),
+        ("logging.console", before.log_filter != after.log_filter),
+    ]
+    .into_iter()
+    .filter(|(_, differs)| *differs)
+    .map(|(setting, _)| setting)
+    .collect()
+}
+
+/// Names that stand for others, as configured.
+fn names(config: &Config) -> Result<Names, String> {
+    Names::new(&config.names).map_err(|(key, problem)| format!("{key}: {problem}"))
+}
+
+/// What may give a user away, as configured.
+fn safety(config: &Config) -> Safety {
+    Safety::new(
+        config.safe_socks,
+        config.test_socks,
+        config.plaintext.clone(),
+    )
+}
+
+/// Tells which ports are open now.
+fn tell(changes: &Changes) {
+    for (kind, place) in &changes.closed {
+        say(&format!("closed {} {place}", kind.word()));
+    }
+    for (kind, place) in &changes.opened {
+        say(&format!("listening {} {place}", kind.word()));
+    }
 }
 
 /// Writes down which ports are open, if that was asked for or nobody can know it.
-fn write_port_info(
-    config: &Config,
-    opened: &[(Port, Listener)],
-) -> Result<Option<PortInfo>, String> {
-    let chosen_for_user = opened.iter().any(|(port, _)| port.line.bind.is_auto());
+fn write_port_info(config: &Config, ports: &OpenPorts<Tor>) -> Result<Option<PortInfo>, String> {
+    let chosen_for_user = ports.places().any(|(port, _)| port.line.bind.is_auto());
     let path = match &config.port_info_file {
         Some(path) => path.clone(),
         None if chosen_for_user => config.state_dir.join(PORT_INFO),
         None => return Ok(None),
     };
-    let ports = opened
-        .iter()
-        .map(|(port, listener)| (port.kind, listener.place()));
+    let ports = ports.places().map(|(port, place)| (port.kind, place));
     match PortInfo::write(&path, ports) {
         Ok(written) => Ok(Some(written)),
         Err(error) if config.port_info_file.is_some() => Err(format!(
@@ -174,16 +213,6 @@ fn write_port_info(
         Err(error) => {
             warn!("cannot write {}: {error}", path.display());
             Ok(None)
-        }
-    }
-}
-
-/// Names the bad files of the key folder; the keys themselves are read anew for each request.
-fn reload(config: &Config) {
-    if let Some(folder) = &config.client_onion_auth_dir {
-        match keys::check_folder(folder, config.tor.fs_mistrust()) {
-            Ok(found) => info!("{found} client authorization keys"),
-            Err(problem) => warn!("{problem}"),
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use hickory_proto::op::ResponseCode;
 use tokio::net::UdpSocket;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tracing::{Instrument as _, debug, debug_span, info, warn};
 
 use crate::dial::Dial;
@@ -37,8 +37,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 static TROUBLE: Rarely = Rarely::new(Duration::from_secs(60));
 static CROWD: Rarely = Rarely::new(Duration::from_secs(60));
 
-/// Answers what comes in on a socket, each question in a task of its own. Never returns.
-pub async fn run<T: Dial>(socket: UdpSocket, gateway: Arc<Gateway<T>>) {
+/// Answers what comes in on a socket, each question in a task of its own and by what `current` is
+/// then. Never returns.
+pub async fn run<T: Dial>(socket: UdpSocket, current: watch::Receiver<Arc<Gateway<T>>>) {
     let socket = Arc::new(socket);
     let places = Arc::new(Semaphore::new(MAX_QUESTIONS));
     let mut datagram = [0; MAX_DATAGRAM_LEN];
@@ -53,11 +54,12 @@ pub async fn run<T: Dial>(socket: UdpSocket, gateway: Arc<Gateway<T>>) {
                 continue;
             }
         };
+        let gateway = Arc::clone(&current.borrow());
         let Some(questions) = Questions::read(&datagram[..length]) else {
             debug!("dropped a datagram that asks nothing");
             continue;
         };
-        if !gateway.shared.access.permits(Origin::Ip(client.ip())) {
+        if !gateway.shared.access.get().permits(Origin::Ip(client.ip())) {
             info!("refused a client that socks_policy does not admit");
             send(&socket, &questions.refuse(ResponseCode::Refused), client).await;
             continue;
@@ -69,7 +71,7 @@ pub async fn run<T: Dial>(socket: UdpSocket, gateway: Arc<Gateway<T>>) {
             send(&socket, &questions.refuse(ResponseCode::ServFail), client).await;
             continue;
         };
-        let (socket, gateway) = (Arc::clone(&socket), Arc::clone(&gateway));
+        let socket = Arc::clone(&socket);
         let answering = async move {
             let reply = answer(&gateway, &questions, client).await;
             send(&socket, &reply, client).await;

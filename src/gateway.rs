@@ -17,6 +17,7 @@ use crate::names::{Names, Rewritten};
 use crate::policy::{self, Permit, Rules};
 use crate::request::{Address, Answer, Command, Request};
 use crate::safety::Safety;
+use crate::swap::Swap;
 
 /// One port's way to the network.
 pub struct Gateway<T> {
@@ -37,11 +38,11 @@ pub struct Gateway<T> {
 #[derive(Default)]
 pub struct Shared {
     /// Which clients may connect.
-    pub access: Access,
+    pub access: Swap<Access>,
     /// Names that stand for others.
-    pub names: Names,
+    pub names: Swap<Names>,
     /// What may give a user away.
-    pub safety: Safety,
+    pub safety: Swap<Safety>,
     /// Counts how often the user asked for new circuits.
     pub epoch: Epoch,
 }
@@ -102,12 +103,17 @@ impl<T: Dial> Gateway<T> {
         let deadline = Instant::now() + self.timeout;
         // Isolation goes by the address as the client wrote it.
         let isolation = self.isolation(request, origin);
-        let permit = match self.shared.names.rewrite(request, &self.rules.flags)? {
+        let permit = match self
+            .shared
+            .names
+            .get()
+            .rewrite(request, &self.rules.flags)?
+        {
             Rewritten::Answer(answer) => return Ok(Reached::Answer(answer)),
             Rewritten::Request(request) => self.rules.admit(&request)?,
         };
         if let Permit::Exit { port, .. } = &permit {
-            self.shared.safety.admit_port(*port)?;
+            self.shared.safety.get().admit_port(*port)?;
         }
         match &permit {
             Permit::Onion { .. } | Permit::Exit { .. } => {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Socket as Socket2, Type};
 use tokio::net::{TcpListener, TcpStream, UdpSocket, UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tracing::{Instrument as _, debug, debug_span, info, warn};
 
 use crate::config::TransProxyType;
@@ -112,20 +112,29 @@ impl Listener {
         &self.place
     }
 
-    /// Accepts clients and serves each in a task of its own, at most as many at once as `permits`
-    /// has. Never returns.
+    /// Accepts clients and serves each in a task of its own, by what `current` is when it comes, and
+    /// at most as many at once as `permits` has. Never returns.
+    ///
     /// A DNS port has no connections, and a limit of its own ([`dns::MAX_QUESTIONS`]).
-    pub async fn run<T: Dial>(self, gateway: Arc<Gateway<T>>, permits: Arc<Semaphore>) {
+    pub async fn run<T: Dial>(
+        self,
+        current: watch::Receiver<Arc<Gateway<T>>>,
+        permits: Arc<Semaphore>,
+    ) {
         match self {
             Listener {
                 socket: Socket::Udp(socket),
                 ..
-            } => dns::run(socket, gateway).await,
-            streams => streams.run_streams(gateway, permits).await,
+            } => dns::run(socket, current).await,
+            streams => streams.run_streams(current, permits).await,
         }
     }
 
-    async fn run_streams<T: Dial>(self, gateway: Arc<Gateway<T>>, permits: Arc<Semaphore>) {
+    async fn run_streams<T: Dial>(
+        self,
+        current: watch::Receiver<Arc<Gateway<T>>>,
+        permits: Arc<Semaphore>,
+    ) {
         loop {
             // The semaphore is never closed.
             let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
@@ -143,11 +152,11 @@ impl Listener {
                     continue;
                 }
             };
-            if !gateway.shared.access.permits(accepted.origin()) {
+            let gateway = Arc::clone(&current.borrow());
+            if !gateway.shared.access.get().permits(accepted.origin()) {
                 info!("refused a client that socks_policy does not admit");
                 continue;
             }
-            let gateway = Arc::clone(&gateway);
             let transparent = self.transparent;
             let serving = async move {
                 // Given back when the client is served.

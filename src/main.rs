@@ -47,7 +47,7 @@ fn run(arguments: &cli::ProxyArgs) -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start the runtime: {error}"))?;
-    let ended = runtime.block_on(daemon::run(config, handed));
+    let ended = runtime.block_on(daemon::run(config, arguments, handed));
     // Tasks of the Tor client never end by themselves.
     runtime.shutdown_background();
     ended

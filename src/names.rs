@@ -129,6 +129,11 @@ impl Names {
         })
     }
 
+    /// Forgets which addresses stand for names, as C tor does when the user asks for new circuits.
+    pub fn forget_virtual(&self) {
+        self.virtuals.clear();
+    }
+
     /// Whether something else is known to be meant by this address, so that whoever asks for it has
     /// not looked up a name elsewhere: what tor(1) `SafeSocks` makes an exception for.
     pub fn covers(&self, ip: IpAddr) -> bool {

@@ -45,9 +45,18 @@ impl PortInfo {
     }
 }
 
+impl PortInfo {
+    /// Leaves the file to a newer one that has been written in its place.
+    pub fn give_way(mut self, newer: Option<&PortInfo>) {
+        if newer.is_some_and(|newer| newer.path == self.path) {
+            self.text.clear();
+        }
+    }
+}
+
 impl Drop for PortInfo {
     fn drop(&mut self) {
-        if fs::read_to_string(&self.path).is_ok_and(|text| text == self.text) {
+        if fs::read_to_string(&self.path).is_ok_and(|text| !text.is_empty() && text == self.text) {
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -95,6 +104,20 @@ mod tests {
         assert_eq!(read, expected);
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
         drop(info);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_newer_file_stays_when_the_older_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ports");
+        let place = Place::Tcp("127.0.0.1:1".parse().unwrap());
+        let write = || PortInfo::write(&path, std::iter::once((PortKind::Socks, &place))).unwrap();
+        let older = write();
+        let newer = write();
+        older.give_way(Some(&newer));
+        assert!(path.exists());
+        newer.give_way(None);
         assert!(!path.exists());
     }
 

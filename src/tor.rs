@@ -27,7 +27,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arti_client::config::TorClientConfig;
+use arti_client::config::{Reconfigure, TorClientConfig};
 use arti_client::{BootstrapBehavior, TorClient};
 use futures::StreamExt as _;
 use tokio::sync::watch;
@@ -123,6 +123,22 @@ impl Tor {
             exits,
             usable: watch::Sender::new(None),
         })
+    }
+
+    /// Whether the client can use another configuration while it runs. The error is one sentence.
+    pub fn could_change_to(&self, config: &TorClientConfig) -> Result<(), String> {
+        self.reconfigure(config, Reconfigure::CheckAllOrNothing)
+    }
+
+    /// Has the client use another configuration.
+    pub fn change_to(&self, config: &TorClientConfig) -> Result<(), String> {
+        self.reconfigure(config, Reconfigure::AllOrNothing)
+    }
+
+    fn reconfigure(&self, config: &TorClientConfig, how: Reconfigure) -> Result<(), String> {
+        self.client
+            .reconfigure(config, how)
+            .map_err(|e| e.report().to_string())
     }
 
     /// Connects to the Tor network, telling how far it has got; returns once the client is usable.

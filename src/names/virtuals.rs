@@ -79,6 +79,11 @@ impl Virtuals {
         Some(name.to_string())
     }
 
+    /// Forgets them all.
+    pub(super) fn clear(&self) {
+        *self.table() = Table::default();
+    }
+
     /// Whether an address stands for a name.
     pub(super) fn knows(&self, ip: IpAddr) -> bool {
         self.table().names.contains_key(&ip)

@@ -7,6 +7,7 @@
 //! | `wire` | the real program beside C tor: every vector of `tests/data/socks_vectors.txt` |
 //! | `policy` | the real program beside C tor: who may connect |
 //! | `daemon` | the real program: start, ports, errors, log, stop |
+//! | `reload` | the real program told to read its configuration again |
 //! | `service_manager` | the real program: sockets handed over, readiness, the file of its ports |
 //! | `torrc` | the real program with C tor's configuration files |
 //! | `hostile` | the real program among clients that mean no good |
@@ -18,6 +19,7 @@ mod daemon;
 mod hostile;
 mod policy;
 mod relay;
+mod reload;
 mod service_manager;
 mod support;
 mod torrc;

@@ -1,0 +1,116 @@
+//! SIGHUP: the configuration is read again while the program runs.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+
+use crate::support::client::{Client, Place};
+use crate::support::program::Program;
+
+/// A port that nobody listens on.
+fn free() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("bound").port()
+}
+
+/// The answer to a request for a bad onion address: F6 where the port has `ExtendedErrors`.
+async fn code(place: &Place) -> u8 {
+    let mut client = Client::connect(place).await;
+    client.send("05 01 00").await;
+    client.expect("05 00").await;
+    client.send("05 01 00 03 09 6261642e6f6e696f6e 0050").await;
+    client.rest().await.0[1]
+}
+
+fn rewrite(file: &Path, from: &str, to: &str) {
+    let text = fs::read_to_string(file).expect("readable");
+    assert!(text.contains(from), "{from} is missing in {text}");
+    fs::write(file, text.replace(from, to)).expect("written");
+}
+
+#[tokio::test]
+async fn ports_and_flags_change_while_clients_are_served() {
+    let (staying, leaving, coming) = (free(), free(), free());
+    let daemon = Program::offline()
+        .port(format!("{staying}"))
+        .port(format!("{leaving}"))
+        .start();
+    let file = daemon.folder.path().join("onionport.toml");
+    assert_eq!(code(&daemon.places[0]).await, 0x01);
+    // A client that is still greeting when its port is closed.
+    let mut early = Client::connect(&daemon.places[1]).await;
+    early.send("05 01 00").await;
+    early.expect("05 00").await;
+
+    rewrite(
+        &file,
+        &format!("\"{staying}\""),
+        &format!("\"{staying} ExtendedErrors\""),
+    );
+    rewrite(&file, &format!("\"{leaving}\""), &format!("\"{coming}\""));
+    daemon.process.signal("HUP");
+    daemon.process.wait_err("the configuration was read again");
+    assert_eq!(code(&daemon.places[0]).await, 0xF6);
+    assert_eq!(
+        code(&Place::Tcp(([127, 0, 0, 1], coming).into())).await,
+        0x01
+    );
+    let said = daemon.process.out.all();
+    assert!(
+        said.contains(&format!("closed socks 127.0.0.1:{leaving}")),
+        "{said:?}"
+    );
+    assert!(
+        said.contains(&format!("listening socks 127.0.0.1:{coming}")),
+        "{said:?}"
+    );
+    assert!(TcpListener::bind(("127.0.0.1", leaving)).is_ok());
+    early.send("05 01 00 03 09 6261642e6f6e696f6e 0050").await;
+    early.expect("05 01 00 01 00000000 0000").await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_used_changes_nothing() {
+    let port = free();
+    let somebody = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken = somebody.local_addr().expect("bound").port();
+    let daemon = Program::offline().port(format!("{port}")).start();
+    let file = daemon.folder.path().join("onionport.toml");
+    let good = fs::read_to_string(&file).expect("readable");
+    for (bad, words) in [
+        (format!("\"{port} ExtendedErrors\", \"70000\""), "70000"),
+        (
+            format!("\"{port} ExtendedErrors\", \"{taken}\""),
+            "cannot listen on",
+        ),
+    ] {
+        rewrite(&file, &format!("\"{port}\""), &bad);
+        daemon.process.signal("HUP");
+        daemon.process.wait_err(words);
+        assert_eq!(code(&daemon.places[0]).await, 0x01, "{bad}");
+        fs::write(&file, &good).expect("written");
+    }
+}
+
+#[tokio::test]
+async fn neighbours_of_the_ports_change_too() {
+    let daemon = Program::offline()
+        .port("auto")
+        .proxy("safe_socks = false")
+        .start();
+    let info = daemon.folder.path().join("state/public/port_info.json");
+    let before = fs::read_to_string(&info).expect("written");
+    rewrite(
+        &daemon.folder.path().join("onionport.toml"),
+        "safe_socks = false",
+        "safe_socks = true",
+    );
+    daemon.process.signal("HUP");
+    daemon.process.wait_err("the configuration was read again");
+    let mut client = Client::connect(&daemon.places[0]).await;
+    client.send("05 01 00").await;
+    client.expect("05 00").await;
+    client.send("05 01 00 01 c0000201 0050").await;
+    client.expect("05 02 00 01 00000000 0000").await;
+    assert_eq!(fs::read_to_string(&info).expect("still there"), before);
+}
