@@ -7,17 +7,21 @@
 //! | `clients` | curl, torsocks, ssh, git, a browser and others do the same as through C tor |
 //! | `deadline` | what is said when the time is up, on a network with default timeouts |
 //! | `recovery` | services that go and come back |
+//! | `names` | names that stand for others, virtual addresses, DNS |
 //! | `isolation` | which streams share a circuit |
 //! | `streams` | what goes through an open stream; look-ups |
+//! | `transparent` | redirected connections, in a network namespace |
 
 mod clients;
 mod codes;
 mod daemon;
 mod deadline;
 mod isolation;
+mod names;
 mod recovery;
 mod stage;
 mod streams;
+mod transparent;
 
 use std::path::Path;
 
