@@ -10,6 +10,7 @@ use tracing::{debug, info, warn};
 
 use crate::config::Config;
 use crate::gateway::{Epoch, Gateway, Shared};
+use crate::http::Desk;
 use crate::isolation::SessionGroup;
 use crate::listener::{Handed, Listener};
 use crate::names::Names;
@@ -18,6 +19,8 @@ use crate::port::{Flags, Port};
 use crate::port_info::PortInfo;
 use crate::safety::Safety;
 use crate::signals::{Asked, Signals};
+use crate::status::Status;
+use crate::tor::keys::KeyFolder;
 use crate::tor::{Tor, keys};
 
 /// Open files that are not connections of clients: relays, directory files, the log.
@@ -65,6 +68,13 @@ pub async fn run(config: Config, mut handed: Handed) -> Result<(), String> {
             config.plaintext.clone(),
         ),
         epoch: Epoch::default(),
+        status: Status::default(),
+        desk: Desk::new(
+            config
+                .client_onion_auth_dir
+                .clone()
+                .map(|folder| KeyFolder::new(folder, config.tor.fs_mistrust().clone())),
+        ),
     });
     let mut ports = JoinSet::new();
     for (number, (port, listener)) in opened.into_iter().enumerate() {
@@ -86,17 +96,16 @@ pub async fn run(config: Config, mut handed: Handed) -> Result<(), String> {
             timeout: config.socks_timeout,
             shared: Arc::clone(&shared),
         };
-        say(&format!(
-            "listening {} {}",
-            port.kind.word(),
-            listener.place()
-        ));
+        let open = format!("{} {}", port.kind.word(), listener.place());
+        say(&format!("listening {open}"));
+        shared.status.listening(open);
         ports.spawn(listener.run(Arc::new(gateway), Arc::clone(&permits)));
     }
     notify(&[NotifyState::Ready, NotifyState::Status("connecting to Tor")]);
 
     let online = async {
-        tor.bootstrap().await?;
+        tor.bootstrap(&shared.status).await?;
+        shared.status.bootstrapped();
         say("bootstrapped");
         notify(&[NotifyState::Status("connected to Tor")]);
         std::future::pending::<()>().await;

@@ -9,6 +9,7 @@
 //! | `daemon` | the real program: start, ports, errors, log, stop |
 //! | `service_manager` | the real program: sockets handed over, readiness, the file of its ports |
 //! | `torrc` | the real program with C tor's configuration files |
+//! | `http` | the same for HTTP ports, their pages, and clients and sites that mean no good |
 //! | `hostile` | the real program among clients that mean no good |
 //!
 //! The real program runs offline: its only directory is a dead port on loopback.
@@ -16,6 +17,7 @@
 mod connection;
 mod daemon;
 mod hostile;
+mod http;
 mod policy;
 mod relay;
 mod service_manager;
