@@ -19,7 +19,11 @@ pub(super) const REQUEST_FAILED: HeaderName = HeaderName::from_static("tor-reque
 const CAPABILITIES: HeaderName = HeaderName::from_static("tor-capabilities");
 
 /// In the forms of C tor's.
-const OUR_VIA: &str = concat!("tor/1.0 tor-network (onionport ", env!("CARGO_PKG_VERSION"), ")");
+const OUR_VIA: &str = concat!(
+    "tor/1.0 tor-network (onionport ",
+    env!("CARGO_PKG_VERSION"),
+    ")"
+);
 const OUR_SERVER: &str = concat!("tor/1.0 (onionport ", env!("CARGO_PKG_VERSION"), ")");
 /// The methods that the port itself knows.
 pub(super) const OUR_METHODS: &str = "OPTIONS, CONNECT, GET, HEAD";

@@ -319,7 +319,11 @@ mod tests {
             ("-a.onion:80", Failure::AddressInvalid),
             ("-a.example:80", Failure::DestinationInvalid),
         ] {
-            assert_eq!(tunnel_to(target), Err(Refusal::Failure(failure)), "{target}");
+            assert_eq!(
+                tunnel_to(target),
+                Err(Refusal::Failure(failure)),
+                "{target}"
+            );
         }
     }
 
@@ -369,13 +373,20 @@ mod tests {
             of(&[("x-tor-stream-isolation", "a")]),
             of(&[("tor-stream-isolation", "aa")]),
             of(&[("tor-stream-isolation", "a"), ("tor-stream-isolation", "a")]),
-            of(&[("tor-stream-isolation", "a"), ("x-tor-stream-isolation", "a")]),
+            of(&[
+                ("tor-stream-isolation", "a"),
+                ("x-tor-stream-isolation", "a"),
+            ]),
             of(&[("proxy-authorization", "a"), ("tor-stream-isolation", "a")]),
         ];
         for (number, one) in all.iter().enumerate() {
             assert!(one.is_some(), "{number}");
             for (other_number, other) in all.iter().enumerate() {
-                assert_eq!(one == other, number == other_number, "{number} {other_number}");
+                assert_eq!(
+                    one == other,
+                    number == other_number,
+                    "{number} {other_number}"
+                );
             }
         }
     }
@@ -410,6 +421,13 @@ mod tests {
             };
             assert_eq!(got, status);
         }
-        assert!(ask(&request("CONNECT", "a.example:80", &[("content-length", "0")])).is_ok());
+        assert!(
+            ask(&request(
+                "CONNECT",
+                "a.example:80",
+                &[("content-length", "0")]
+            ))
+            .is_ok()
+        );
     }
 }

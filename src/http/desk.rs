@@ -26,7 +26,9 @@ use std::time::{Duration, Instant};
 use askama::Template;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, ORIGIN, REFERER};
+use hyper::header::{
+    CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, ORIGIN, REFERER,
+};
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::time::timeout;
 use tracing::{info, warn};
@@ -114,8 +116,7 @@ impl Desk {
     fn redeem(&self, name: &str, kind: Kind, whose: &Whose) -> Option<Slip> {
         let mut slips = self.slips();
         let slip = slips.get(name)?;
-        let good =
-            slip.kind == kind && slip.whose == *whose && slip.made.elapsed() < LIFETIME;
+        let good = slip.kind == kind && slip.whose == *whose && slip.made.elapsed() < LIFETIME;
         match (good, kind) {
             (false, _) => None,
             (true, Kind::Ticket) => Some(slip.clone()),
@@ -304,7 +305,10 @@ fn decoded(value: &[u8]) -> Option<String> {
             b'%' => {
                 let (hex, behind) = behind.split_at_checked(2)?;
                 rest = behind;
-                *data_encoding::HEXLOWER_PERMISSIVE.decode(hex).ok()?.first()?
+                *data_encoding::HEXLOWER_PERMISSIVE
+                    .decode(hex)
+                    .ok()?
+                    .first()?
             }
             byte => *byte,
         });
@@ -389,8 +393,13 @@ mod tests {
     #[test]
     fn slips_grow_old_and_their_number_has_an_end() {
         let desk = Desk::default();
-        let old = Instant::now().checked_sub(LIFETIME).expect("a machine that is up");
-        let stale = desk.issue(Slip { made: old, ..slip(Kind::Token) });
+        let old = Instant::now()
+            .checked_sub(LIFETIME)
+            .expect("a machine that is up");
+        let stale = desk.issue(Slip {
+            made: old,
+            ..slip(Kind::Token)
+        });
         assert!(desk.redeem(&stale, Kind::Token, &whose(b"a")).is_none());
         let first = desk.issue(slip(Kind::Token));
         for _ in 0..MAX_SLIPS {
@@ -410,13 +419,52 @@ mod tests {
             (&[kind], false),
             (&[kind, origin("null")], false),
             (&[kind, origin("https://onionport.invalid")], false),
-            (&[kind, origin("http://onionport.invalid.evil.example")], false),
-            (&[kind, origin("http://evil.example"), ("referer", "http://onionport.invalid/")], false),
-            (&[kind, ("referer", "http://onionport.invalid.evil.example/")], false),
-            (&[kind, ("referer", "http://evil.example/http://onionport.invalid/")], false),
-            (&[kind, origin("http://onionport.invalid"), ("sec-fetch-site", "cross-site")], false),
-            (&[origin("http://onionport.invalid"), ("content-type", "text/plain")], false),
-            (&[kind, origin("http://onionport.invalid"), origin("http://evil.example")], false),
+            (
+                &[kind, origin("http://onionport.invalid.evil.example")],
+                false,
+            ),
+            (
+                &[
+                    kind,
+                    origin("http://evil.example"),
+                    ("referer", "http://onionport.invalid/"),
+                ],
+                false,
+            ),
+            (
+                &[kind, ("referer", "http://onionport.invalid.evil.example/")],
+                false,
+            ),
+            (
+                &[
+                    kind,
+                    ("referer", "http://evil.example/http://onionport.invalid/"),
+                ],
+                false,
+            ),
+            (
+                &[
+                    kind,
+                    origin("http://onionport.invalid"),
+                    ("sec-fetch-site", "cross-site"),
+                ],
+                false,
+            ),
+            (
+                &[
+                    origin("http://onionport.invalid"),
+                    ("content-type", "text/plain"),
+                ],
+                false,
+            ),
+            (
+                &[
+                    kind,
+                    origin("http://onionport.invalid"),
+                    origin("http://evil.example"),
+                ],
+                false,
+            ),
         ];
         for (all, expected) in cases {
             let mut headers = HeaderMap::new();

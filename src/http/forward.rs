@@ -180,23 +180,9 @@ fn for_site(
 ) -> Option<Request<Incoming>> {
     let host = HeaderValue::from_str(wanted.authority.as_str()).ok()?;
     hops::to_site(request.headers_mut(), host, websocket);
-    let all = request.uri().path_and_query().cloned();
-    let path = match all {
-        // RFC 9112 section 3.2.4: of the whole server, not of its first page.
-        Some(all) if request.method() == Method::OPTIONS && wanted_whole_server(&wanted.url) => {
-            let _ = all;
-            PathAndQuery::from_static("*")
-        }
-        Some(all) => all,
-        None => PathAndQuery::from_static("/"),
-    };
+    let root = || PathAndQuery::from_static("/");
+    let path = request.uri().path_and_query().cloned().unwrap_or_else(root);
     *request.uri_mut() = Uri::from(path);
     *request.version_mut() = Version::HTTP_11;
     Some(request)
-}
-
-/// Whether an address has neither path nor query.
-fn wanted_whole_server(url: &str) -> bool {
-    url.strip_prefix("http://")
-        .is_some_and(|rest| !rest.contains(['/', '?']))
 }

@@ -1,11 +1,10 @@
 //! Headers that are for the next hop alone, and what may not pass through a proxy at all
 //! (RFC 9110 section 7.6.1).
 
-use hyper::header::{
-    CONNECTION, HOST, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
-    TRANSFER_ENCODING, UPGRADE,
-};
 use hyper::HeaderMap;
+use hyper::header::{
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
+};
 
 use super::ask::{FAMILY, ISOLATION, OLD_ISOLATION, RPC_TARGET};
 
@@ -63,7 +62,8 @@ pub(super) fn wants_websocket(headers: &HeaderMap) -> bool {
 pub(super) fn to_site(headers: &mut HeaderMap, host: HeaderValue, websocket: bool) {
     let trailers = names(headers, &TE).any(|name| name.eq_ignore_ascii_case("trailers"));
     let chunked = coding(headers) == Coding::Chunked;
-    strip(headers);
+    keep_the_rest(headers);
+    // In the place where it was.
     headers.insert(HOST, host);
     if chunked {
         // Said openly, or hyper takes a GET for one without a body.
@@ -80,25 +80,29 @@ pub(super) fn to_site(headers: &mut HeaderMap, host: HeaderValue, websocket: boo
 
 /// Turns the headers of a site's answer into those of the answer to the client.
 pub(super) fn to_client(headers: &mut HeaderMap, websocket: bool) {
-    strip(headers);
+    keep_the_rest(headers);
     if websocket {
         headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     }
 }
 
-fn strip(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = names(headers, &CONNECTION)
-        .filter_map(|name| name.parse().ok())
-        .collect();
-    for name in named {
-        headers.remove(name);
+/// Leaves what is for both ends, in the order in which it came: sites may tell browsers apart by
+/// the order, too. A length beside chunks counts for nothing, and goes (RFC 9112 section 6.3).
+fn keep_the_rest(headers: &mut HeaderMap) {
+    let chunked = coding(headers) == Coding::Chunked;
+    let goes = |name: &HeaderName| {
+        FOR_ONE_HOP.contains(&name.as_str())
+            || (chunked && *name == CONTENT_LENGTH)
+            || (*name != HOST
+                && names(headers, &CONNECTION)
+                    .any(|named| named.eq_ignore_ascii_case(name.as_str())))
+    };
+    let mut kept = HeaderMap::with_capacity(headers.len());
+    for (name, value) in headers.iter().filter(|(name, _)| !goes(name)) {
+        kept.append(name.clone(), value.clone());
     }
-    for name in FOR_ONE_HOP {
-        headers.remove(*name);
-    }
-    debug_assert!(!headers.contains_key(PROXY_AUTHORIZATION));
-    debug_assert!(!headers.contains_key(PROXY_AUTHENTICATE));
+    *headers = kept;
 }
 
 /// The names in a header that is a list.
@@ -156,7 +160,10 @@ mod tests {
 
     #[test]
     fn trailers_and_chunks_are_announced_again() {
-        let mut map = headers(&[("te", "trailers, deflate;q=0.5"), ("transfer-encoding", "chunked")]);
+        let mut map = headers(&[
+            ("te", "trailers, deflate;q=0.5"),
+            ("transfer-encoding", "chunked"),
+        ]);
         to_site(&mut map, HeaderValue::from_static("good.example"), false);
         let mut all = listed(&map);
         all.sort_unstable();

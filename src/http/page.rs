@@ -62,7 +62,9 @@ impl Trouble {
     fn sentence(self) -> &'static str {
         match self {
             Trouble::Failure(failure) => failure.row().sentence,
-            Trouble::Lost => "The site took the request and ended the connection without an answer.",
+            Trouble::Lost => {
+                "The site took the request and ended the connection without an answer."
+            }
             Trouble::Nonsense => "The site answered with something that is not proper HTTP.",
         }
     }

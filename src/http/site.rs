@@ -84,7 +84,10 @@ impl Site {
     }
 
     /// Asks the site.
-    pub(super) async fn ask(&mut self, request: Request<Body>) -> Result<Response<Incoming>, Fault> {
+    pub(super) async fn ask(
+        &mut self,
+        request: Request<Body>,
+    ) -> Result<Response<Incoming>, Fault> {
         self.used = true;
         let mut failed = match self.sender.try_send_request(request).await {
             Ok(answer) => return Ok(answer),

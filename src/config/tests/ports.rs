@@ -120,7 +120,10 @@ fn http_ports_are_opened_only_where_they_are_asked_for() {
         ..Default::default()
     };
     let config = with_args("[proxy]\nhttp_port = 9080", args("auto")).expect("good");
-    assert_eq!(config.ports_of(PortKind::Http), ["auto".parse().expect("a line")]);
+    assert_eq!(
+        config.ports_of(PortKind::Http),
+        ["auto".parse().expect("a line")]
+    );
     let error = message(with_args("", args("nowhere")).unwrap_err());
     assert!(error.starts_with("command line: --http-port: "), "{error}");
 }

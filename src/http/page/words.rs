@@ -81,29 +81,28 @@ pub(super) fn told(trouble: Trouble, onion: bool) -> Told {
     use Failure as F;
     let site = if onion { Side::Service } else { Side::Site };
     let (title, side, advice): (_, _, &'static [&'static str]) = match trouble {
-        Trouble::Lost => (
-            "The site did not answer",
-            site,
-            &[LATER, OPERATOR],
-        ),
+        Trouble::Lost => ("The site did not answer", site, &[LATER, OPERATOR]),
         Trouble::Nonsense => (
             "The site's answer makes no sense",
             site,
-            &["It may be no website at all, or only answer to https.", OPERATOR],
+            &[
+                "It may be no website at all, or only answer to https.",
+                OPERATOR,
+            ],
         ),
         Trouble::Failure(failure) => match failure {
             F::DescriptorNotFound => (
                 "This onion service cannot be found",
                 Side::Service,
-                &[
-                    "It is offline or gone: try again later.",
-                    CHECK,
-                ],
+                &["It is offline or gone: try again later.", CHECK],
             ),
             F::DescriptorInvalid => (
                 "This onion service's entry is damaged",
                 Side::Service,
-                &["It renews its entry every hour or two: try again later.", OPERATOR],
+                &[
+                    "It renews its entry every hour or two: try again later.",
+                    OPERATOR,
+                ],
             ),
             F::IntroductionFailed => (
                 "This onion service went offline",
@@ -116,7 +115,10 @@ pub(super) fn told(trouble: Trouble, onion: bool) -> Told {
             F::RendezvousFailed => (
                 "This onion service does not come to the meeting",
                 Side::Service,
-                &["It is overloaded or hangs: try again in a few minutes.", OPERATOR],
+                &[
+                    "It is overloaded or hangs: try again in a few minutes.",
+                    OPERATOR,
+                ],
             ),
             F::ClientAuthMissing => (
                 "This onion service asks for a key",
@@ -142,12 +144,18 @@ pub(super) fn told(trouble: Trouble, onion: bool) -> Told {
             F::IntroductionTimedOut => (
                 "This onion service cannot be asked to meet",
                 Side::Service,
-                &["The relays where it waits for visitors are silent: try again in a few minutes.", OPERATOR],
+                &[
+                    "The relays where it waits for visitors are silent: try again in a few minutes.",
+                    OPERATOR,
+                ],
             ),
             F::DirectoriesUnreachable | F::DirectoriesTimedOut => (
                 "The directories of onion services cannot be reached",
                 Side::Network,
-                &[LATER, "If other sites fail as well, look at this computer's connection."],
+                &[
+                    LATER,
+                    "If other sites fail as well, look at this computer's connection.",
+                ],
             ),
             F::ClientAuthUnreadable => (
                 "Your keys cannot be read",
@@ -167,7 +175,10 @@ pub(super) fn told(trouble: Trouble, onion: bool) -> Told {
             F::StreamClosed => (
                 "The onion service offers nothing here",
                 Side::Service,
-                &["The service itself is there: check the port behind the address, or try https.", OPERATOR],
+                &[
+                    "The service itself is there: check the port behind the address, or try https.",
+                    OPERATOR,
+                ],
             ),
             F::ExitPolicyRefused => (
                 "No relay carries connections to this place",
@@ -179,21 +190,9 @@ pub(super) fn told(trouble: Trouble, onion: bool) -> Told {
                 site,
                 &["It may be overloaded or switched off.", LATER],
             ),
-            F::NoRoute => (
-                "There is no way to the site",
-                site,
-                &[LATER],
-            ),
-            F::ConnectionReset => (
-                "The site broke off the connection",
-                site,
-                &[LATER],
-            ),
-            F::StreamFailed => (
-                "The site could not be reached",
-                site,
-                &[LATER],
-            ),
+            F::NoRoute => ("There is no way to the site", site, &[LATER]),
+            F::ConnectionReset => ("The site broke off the connection", site, &[LATER]),
+            F::StreamFailed => ("The site could not be reached", site, &[LATER]),
             F::CircuitDestroyed
             | F::RelayHibernating
             | F::RelayInternal
@@ -212,12 +211,16 @@ pub(super) fn told(trouble: Trouble, onion: bool) -> Told {
             F::TrafficForbidden => (
                 "This port does not carry that",
                 Side::Settings,
-                &["Its flags in onionport's configuration say what it carries: use another port or change them."],
+                &[
+                    "Its flags in onionport's configuration say what it carries: use another port or change them.",
+                ],
             ),
             F::PrivateAddress => (
                 "This address is on your own network",
                 Side::Address,
-                &["Such addresses mean another computer to every relay: open it without the proxy."],
+                &[
+                    "Such addresses mean another computer to every relay: open it without the proxy.",
+                ],
             ),
             F::OnionNotResolvable => (
                 "An onion service has no IP address",
@@ -237,11 +240,7 @@ pub(super) fn told(trouble: Trouble, onion: bool) -> Told {
                 Side::Connection,
                 &["Check that this computer is online.", LATER],
             ),
-            F::DeadlinePassed => (
-                "This took too long",
-                Side::Network,
-                &[LATER],
-            ),
+            F::DeadlinePassed => ("This took too long", Side::Network, &[LATER]),
             F::ClockSkewed => (
                 "This computer's clock is wrong",
                 Side::Connection,
@@ -281,7 +280,11 @@ const EXIT: [&str; 3] = [
 /// How far the request got; nothing if it never set out.
 pub(super) fn steps(trouble: Trouble, onion: bool) -> Vec<Step> {
     use Failure as F;
-    let last = if onion { ONION.len() - 1 } else { EXIT.len() - 1 };
+    let last = if onion {
+        ONION.len() - 1
+    } else {
+        EXIT.len() - 1
+    };
     let failed = match trouble {
         Trouble::Lost | Trouble::Nonsense => last,
         Trouble::Failure(failure) => match failure {

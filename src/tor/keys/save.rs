@@ -46,14 +46,15 @@ impl NewKey {
             }
             _ => return Err(FORM.to_owned()),
         };
-        let (service, secret) = parse(&format!("{label}:descriptor:x25519:{key}"))
-            .map_err(|_| FORM.to_owned())?;
+        let (service, secret) =
+            parse(&format!("{label}:descriptor:x25519:{key}")).map_err(|_| FORM.to_owned())?;
         Ok(NewKey { service, secret })
     }
 }
 
 /// What a key looks like, for the user.
-const FORM: &str = "This is no key: a key has 52 characters, the letters A to Z and the digits 2 to 7.";
+const FORM: &str =
+    "This is no key: a key has 52 characters, the letters A to Z and the digits 2 to 7.";
 
 /// An onion address without `.onion`.
 fn label(service: &OnionAddress) -> String {
@@ -222,7 +223,10 @@ mod tests {
         save(&keys, ONE, KEY);
         let name = format!("{ONE}.auth_private");
         assert_eq!(files(folder.path()), [(name.clone(), line(ONE, KEY))]);
-        let mode = fs::metadata(folder.path().join(name)).expect("file").permissions().mode();
+        let mode = fs::metadata(folder.path().join(name))
+            .expect("file")
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600);
     }
 

@@ -57,7 +57,10 @@ impl Stage {
     async fn link(&self) -> String {
         let page = self.get(&format!("http://{ONION}/page?a=b")).await;
         assert_self_contained(&page);
-        assert!(!page.text().contains("<form"), "a form on a page of the site");
+        assert!(
+            !page.text().contains("<form"),
+            "a form on a page of the site"
+        );
         between(page.text(), "href=\"", "\">Enter ").to_owned()
     }
 
@@ -76,12 +79,19 @@ impl Stage {
 }
 
 fn between<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
-    let (head, _) = text.split_once(end).unwrap_or_else(|| panic!("no {end} in {text}"));
-    head.rsplit_once(start).unwrap_or_else(|| panic!("no {start} in {text}")).1
+    let (head, _) = text
+        .split_once(end)
+        .unwrap_or_else(|| panic!("no {end} in {text}"));
+    head.rsplit_once(start)
+        .unwrap_or_else(|| panic!("no {start} in {text}"))
+        .1
 }
 
 fn token_in(form: &Answer) -> String {
-    let (_, rest) = form.text().split_once("name=\"token\" value=\"").expect("a token");
+    let (_, rest) = form
+        .text()
+        .split_once("name=\"token\" value=\"")
+        .expect("a token");
     rest.split('"').next().expect("its end").to_owned()
 }
 
@@ -95,11 +105,19 @@ async fn a_key_is_kept_and_the_client_sent_back() {
         assert_self_contained(&form);
         assert!(form.text().contains(ONION));
         let policy = form.header("content-security-policy").expect("a policy");
-        assert!(policy.ends_with(&format!("form-action 'self' http://{ONION}")), "{policy}");
+        assert!(
+            policy.ends_with(&format!("form-action 'self' http://{ONION}")),
+            "{policy}"
+        );
         // With a stricter one browsers would not say where the form was sent from.
         assert_eq!(form.header("referrer-policy"), Some("same-origin"));
         let token = token_in(&form);
-        let done = stage.post(&format!("{OURS}{FORM}"), &format!("token={token}&key={KEY}")).await;
+        let done = stage
+            .post(
+                &format!("{OURS}{FORM}"),
+                &format!("token={token}&key={KEY}"),
+            )
+            .await;
         assert_eq!(done.status, 303, "{done:?}");
         let back = format!("http://{ONION}/page?a=b");
         assert_eq!(done.header("location"), Some(back.as_str()));
@@ -117,7 +135,11 @@ async fn a_key_is_kept_and_the_client_sent_back() {
 async fn what_is_no_key_is_told_and_may_be_corrected() {
     let stage = Stage::new(Failure::ClientAuthMissing);
     let mut token = stage.token().await;
-    for (key, problem) in [("", "Nothing"), ("short", "52 characters"), ("%3Cb%3E", "52 characters")] {
+    for (key, problem) in [
+        ("", "Nothing"),
+        ("short", "52 characters"),
+        ("%3Cb%3E", "52 characters"),
+    ] {
         let body = format!("token={token}&key={key}");
         let again = stage.post(&format!("{OURS}{FORM}"), &body).await;
         assert_eq!(again.status, 422, "{key}");
@@ -128,7 +150,12 @@ async fn what_is_no_key_is_told_and_may_be_corrected() {
     assert!(stage.files().is_empty());
     // As people paste it: the whole line, encoded as browsers do.
     let line = format!("{}%3Adescriptor%3Ax25519%3A{KEY}+", &ONION[..56]);
-    let done = stage.post(&format!("{OURS}{FORM}"), &format!("key={line}&token={token}")).await;
+    let done = stage
+        .post(
+            &format!("{OURS}{FORM}"),
+            &format!("key={line}&token={token}"),
+        )
+        .await;
     assert_eq!(done.status, 303);
     assert_eq!(stage.files().len(), 1);
 }
@@ -156,7 +183,10 @@ async fn a_form_that_is_not_ours_adds_no_key() {
     }
     assert!(stage.files().is_empty());
     // None of them has used the token up.
-    assert_eq!(stage.post(&format!("{OURS}{FORM}"), &good).await.status, 303);
+    assert_eq!(
+        stage.post(&format!("{OURS}{FORM}"), &good).await.status,
+        303
+    );
     // It is good for once.
     let again = stage.post(&format!("{OURS}{FORM}"), &good).await;
     assert_eq!(again.status, 404);
@@ -172,13 +202,22 @@ async fn a_ticket_is_no_token_and_a_guess_is_neither() {
         let refused = stage.post(&format!("{OURS}{FORM}"), &body).await;
         assert_eq!(refused.status, 404, "{token}");
     }
-    for target in ["key", "key/", "key/0", "key/0000000000000000000000000000000000000000"] {
-        let page = stage.get(&format!("http://onionport.invalid/{target}")).await;
+    for target in [
+        "key",
+        "key/",
+        "key/0",
+        "key/0000000000000000000000000000000000000000",
+    ] {
+        let page = stage
+            .get(&format!("http://onionport.invalid/{target}"))
+            .await;
         assert_eq!(page.status, 404, "{target}");
         assert!(!page.text().contains("<form"));
     }
     let token = stage.token().await;
-    let page = stage.get(&format!("http://onionport.invalid/key/{token}")).await;
+    let page = stage
+        .get(&format!("http://onionport.invalid/key/{token}"))
+        .await;
     assert_eq!(page.status, 404);
     assert!(stage.files().is_empty());
 }
@@ -190,19 +229,36 @@ async fn what_was_made_for_one_client_is_of_no_use_to_another() {
     let token = stage.token().await;
     let body = format!("token={token}&key={KEY}");
     let length = body.len();
-    for (origin, isolation) in [(V6, ""), (Origin::Unix, ""), (V4, "Tor-Stream-Isolation: other\n")] {
+    for (origin, isolation) in [
+        (V6, ""),
+        (Origin::Unix, ""),
+        (V4, "Tor-Stream-Isolation: other\n"),
+    ] {
         let ask = format!("GET {link} HTTP/1.1\nHost: a\n{BROWSER}{isolation}\n");
-        assert_eq!(stage.ask_from(origin, &ask).await.status, 404, "{origin:?} {isolation}");
+        assert_eq!(
+            stage.ask_from(origin, &ask).await.status,
+            404,
+            "{origin:?} {isolation}"
+        );
         let ask = format!(
             "POST http://onionport.invalid/key HTTP/1.1\nHost: a\n{OURS}{FORM}{isolation}\
              Content-Length: {length}\n\n{body}"
         );
-        assert_eq!(stage.ask_from(origin, &ask).await.status, 404, "{origin:?} {isolation}");
+        assert_eq!(
+            stage.ask_from(origin, &ask).await.status,
+            404,
+            "{origin:?} {isolation}"
+        );
     }
     // Straight to the port there is no desk at all.
     for ask in [
-        format!("GET {} HTTP/1.1\nHost: localhost\n\n", &link["http://onionport.invalid".len()..]),
-        format!("POST /key HTTP/1.1\nHost: localhost\n{OURS}{FORM}Content-Length: {length}\n\n{body}"),
+        format!(
+            "GET {} HTTP/1.1\nHost: localhost\n\n",
+            &link["http://onionport.invalid".len()..]
+        ),
+        format!(
+            "POST /key HTTP/1.1\nHost: localhost\n{OURS}{FORM}Content-Length: {length}\n\n{body}"
+        ),
     ] {
         let refused = stage.ask_from(V4, &ask).await;
         assert!([404, 405].contains(&refused.status), "{refused:?}");
@@ -217,14 +273,18 @@ async fn a_form_without_end_is_not_read_to_it() {
     let long = format!("token={token}&key={}", "A".repeat(10_000));
     let refused = stage.post(&format!("{OURS}{FORM}"), &long).await;
     assert_eq!(refused.status, 404);
-    let (mut client, _served) = stage.port.http_client();
+    let (mut client, _served) = stage.port.http_client_with(16 * 1024, V4);
     let ask = format!(
         "POST http://onionport.invalid/key HTTP/1.1\nHost: a\n{OURS}{FORM}\
          Transfer-Encoding: chunked\n\n"
     );
     say(&mut client, &ask).await;
     for _ in 0..1000 {
-        if client.try_send(&[b"64\r\n".as_slice(), &[b'A'; 100], b"\r\n"].concat()).await.is_err() {
+        if client
+            .try_send(&[b"64\r\n".as_slice(), &[b'A'; 100], b"\r\n"].concat())
+            .await
+            .is_err()
+        {
             break;
         }
     }
@@ -238,7 +298,11 @@ async fn other_failures_ask_for_no_key() {
         let stage = Stage::new(failure);
         let page = stage.get(&format!("http://{ONION}/")).await;
         let asks = [Failure::ClientAuthMissing, Failure::ClientAuthWrong].contains(&failure);
-        assert_eq!(page.text().contains("onionport.invalid/key/"), asks, "{failure:?}");
+        assert_eq!(
+            page.text().contains("onionport.invalid/key/"),
+            asks,
+            "{failure:?}"
+        );
     }
 }
 
@@ -249,8 +313,20 @@ async fn a_folder_that_cannot_be_written_is_told() {
     let folder = stage.keys.path().to_owned();
     drop(stage.keys);
     let port = stage.port;
-    let stage = Stage { port, keys: private_folder() };
-    let told = stage.post(&format!("{OURS}{FORM}"), &format!("token={token}&key={KEY}")).await;
+    let stage = Stage {
+        port,
+        keys: private_folder(),
+    };
+    let told = stage
+        .post(
+            &format!("{OURS}{FORM}"),
+            &format!("token={token}&key={KEY}"),
+        )
+        .await;
     assert_eq!(told.status, 500);
-    assert!(told.text().contains(&folder.display().to_string()), "{}", told.text());
+    assert!(
+        told.text().contains(&folder.display().to_string()),
+        "{}",
+        told.text()
+    );
 }

@@ -48,7 +48,10 @@ const CASES: &[(&str, Verdict)] = &[
         "GET / HTTP/1.1\nHost: localhost\n\n",
         Differs("200", "405", "there is a status page"),
     ),
-    ("POST / HTTP/1.1\nHost: localhost\nContent-Length: 0\n\n", Same("405")),
+    (
+        "POST / HTTP/1.1\nHost: localhost\nContent-Length: 0\n\n",
+        Same("405"),
+    ),
     ("GET / HTTP/1.1\nHost: evil.example\n\n", Same("closed")),
     (
         "GET http://nonsense.onion/ HTTP/1.1\nHost: nonsense.onion\n\n",
@@ -72,17 +75,35 @@ const CASES: &[(&str, Verdict)] = &[
     ),
     (
         "CONNECT nonsense.onion:80 HTTP/1.1\nTor-Family-Preference: nonsense\n\n",
-        Differs("400 end/TORPROTOCOL", "502 end/TORPROTOCOL", "as above: the header is no error"),
+        Differs(
+            "400 end/TORPROTOCOL",
+            "502 end/TORPROTOCOL",
+            "as above: the header is no error",
+        ),
     ),
-    ("CONNECT nonsense.onion:0 HTTP/1.1\nHost: a\n\n", Same("400")),
-    ("CONNECT nonsense.onion:99999 HTTP/1.1\nHost: a\n\n", Same("400")),
+    (
+        "CONNECT nonsense.onion:0 HTTP/1.1\nHost: a\n\n",
+        Same("400"),
+    ),
+    (
+        "CONNECT nonsense.onion:99999 HTTP/1.1\nHost: a\n\n",
+        Same("400"),
+    ),
     (
         "CONNECT nonsense.onion HTTP/1.1\nHost: a\n\n",
-        Differs("400", "502 end/TORPROTOCOL", "RFC 9110 section 9.3.6 wants a port"),
+        Differs(
+            "400",
+            "502 end/TORPROTOCOL",
+            "RFC 9110 section 9.3.6 wants a port",
+        ),
     ),
     (
         "CONNECT 127.0.0.1:80 HTTP/1.1\nHost: a\n\n",
-        Differs("403", "500 c-tor/PRIVATE_ADDR", "it is a rule, and no error of the server"),
+        Differs(
+            "403",
+            "500 c-tor/PRIVATE_ADDR",
+            "it is a rule, and no error of the server",
+        ),
     ),
     (
         "CONNECT [::1]:80 HTTP/1.1\nHost: a\n\n",
@@ -93,14 +114,25 @@ const CASES: &[(&str, Verdict)] = &[
         Differs("403", "500 c-tor/PRIVATE_ADDR", "as above"),
     ),
     ("CONNECT LONG:80 HTTP/1.1\nHost: a\n\n", Same("414")),
-    ("CONNECT a.example:80 HTTP/1.1\nTor-RPC-Target: x\n\n", Same("501")),
+    (
+        "CONNECT a.example:80 HTTP/1.1\nTor-RPC-Target: x\n\n",
+        Same("501"),
+    ),
     (
         "connect nonsense.onion:80 HTTP/1.1\nHost: a\n\n",
-        Differs("closed", "502 end/TORPROTOCOL", "methods have a case (RFC 9110 section 9.1)"),
+        Differs(
+            "closed",
+            "502 end/TORPROTOCOL",
+            "methods have a case (RFC 9110 section 9.1)",
+        ),
     ),
     (
         "CONNECT nonsense.onion:80 HTTP/1.1\nHost: a\nContent-Length: 5\n\nhello",
-        Differs("400", "502 end/TORPROTOCOL", "CONNECT has no body: it would be lost in C tor"),
+        Differs(
+            "400",
+            "502 end/TORPROTOCOL",
+            "CONNECT has no body: it would be lost in C tor",
+        ),
     ),
     (
         "CONNECT nonsense.onion:80 HTTP/2.0\nHost: a\n\n",
@@ -110,10 +142,17 @@ const CASES: &[(&str, Verdict)] = &[
         "CONNECT nonsense.onion:80\n\n",
         Differs("400", "closed", "an answer is more help"),
     ),
-    ("nonsense\n\n", Differs("400", "closed", "an answer is more help")),
+    (
+        "nonsense\n\n",
+        Differs("400", "closed", "an answer is more help"),
+    ),
     (
         "CONNECT nonsense.onion:80 HTTP/1.1\nHost: a\nX: BIG\n\n",
-        Differs("431", "closed", "an answer is more help; and the limit is 32 KiB here"),
+        Differs(
+            "431",
+            "closed",
+            "an answer is more help; and the limit is 32 KiB here",
+        ),
     ),
 ];
 
@@ -139,15 +178,22 @@ async fn ask(place: &Place, sent: &str) -> Seen {
         patience = WINDOW;
     }
     let text = String::from_utf8_lossy(&got).into_owned();
-    let status = text.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let status = text
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok());
     let tokens = text
         .lines()
         .find_map(|line| {
             let (name, value) = line.split_once(": ")?;
-            name.eq_ignore_ascii_case("tor-request-failed").then_some(value)
+            name.eq_ignore_ascii_case("tor-request-failed")
+                .then_some(value)
         })
         .unwrap_or_default();
-    let known: Vec<&str> = tokens.split(' ').filter(|t| !t.starts_with("onionport/")).collect();
+    let known: Vec<&str> = tokens
+        .split(' ')
+        .filter(|t| !t.starts_with("onionport/"))
+        .collect();
     Seen::Answer {
         status: status.unwrap_or_else(|| panic!("no status: {text}")),
         tokens: known.join(" "),
@@ -176,7 +222,10 @@ async fn every_case_is_answered_as_c_tor_does_or_for_a_reason() {
     let ours = daemon.places[1].clone();
     let judge = c_tor::find().map(|tor| {
         println!("judge: {}", c_tor::version(&tor));
-        CTor::start(&tor, &["SocksPort 0".into(), "HTTPTunnelPort 127.0.0.1:auto".into()])
+        CTor::start(
+            &tor,
+            &["SocksPort 0".into(), "HTTPTunnelPort 127.0.0.1:auto".into()],
+        )
     });
     if judge.is_none() {
         println!("no C tor here: only our own answers are looked at");
@@ -203,10 +252,17 @@ async fn every_case_is_answered_as_c_tor_does_or_for_a_reason() {
             Differs(ours, theirs, _) => (seen(ours), seen(theirs)),
         };
         if our_answer != our_due {
-            wrong.push(format!("{sent:?}: expected {our_due:?}, got {our_answer:?}"));
+            wrong.push(format!(
+                "{sent:?}: expected {our_due:?}, got {our_answer:?}"
+            ));
         }
-        if their_answer.as_ref().is_some_and(|theirs| *theirs != their_due) {
-            wrong.push(format!("{sent:?}: C tor was to say {their_due:?}: {their_answer:?}"));
+        if their_answer
+            .as_ref()
+            .is_some_and(|theirs| *theirs != their_due)
+        {
+            wrong.push(format!(
+                "{sent:?}: C tor was to say {their_due:?}: {their_answer:?}"
+            ));
         }
     }
     let differing = CASES.iter().filter_map(|(sent, verdict)| match verdict {
@@ -214,7 +270,10 @@ async fn every_case_is_answered_as_c_tor_does_or_for_a_reason() {
         Differs(ours, theirs, why) => Some((sent, ours, theirs, why)),
     });
     for (sent, ours, theirs, why) in differing {
-        println!("{:60} here {ours:24} C tor {theirs:24} {why}", format!("{sent:.50?}"));
+        println!(
+            "{:60} here {ours:24} C tor {theirs:24} {why}",
+            format!("{sent:.50?}")
+        );
     }
     println!("{} cases", CASES.len());
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

@@ -16,30 +16,54 @@ fn failing(failure: Failure) -> Port {
 
 async fn ask(port: &Port, target: &str, headers: &str) -> Answer {
     let (mut client, _served) = port.http_client_with(64 * 1024, V4);
-    say(&mut client, &format!("GET {target} HTTP/1.1\nHost: a\n{headers}\n")).await;
+    say(
+        &mut client,
+        &format!("GET {target} HTTP/1.1\nHost: a\n{headers}\n"),
+    )
+    .await;
     answer(&mut client).await
 }
 
 /// What holds for every page of ours.
 pub fn assert_self_contained(page: &Answer) {
     let text = page.text();
-    assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
+    assert_eq!(
+        page.header("content-type"),
+        Some("text/html; charset=utf-8")
+    );
     assert_eq!(page.header("cache-control"), Some("no-store"));
     assert_eq!(page.header("x-content-type-options"), Some("nosniff"));
     assert_eq!(page.header("x-frame-options"), Some("DENY"));
-    assert_eq!(page.header("cross-origin-resource-policy"), Some("same-origin"));
+    assert_eq!(
+        page.header("cross-origin-resource-policy"),
+        Some("same-origin")
+    );
     let policy = page.header("content-security-policy").expect("a policy");
-    assert!(policy.starts_with("default-src 'none'; style-src 'nonce-"), "{policy}");
+    assert!(
+        policy.starts_with("default-src 'none'; style-src 'nonce-"),
+        "{policy}"
+    );
     assert!(policy.contains("frame-ancestors 'none'") && policy.contains("base-uri 'none'"));
-    assert!(!policy.contains("unsafe") && !policy.contains("script-src"), "{policy}");
-    let nonce = policy.split("nonce-").nth(1).and_then(|n| n.split('\'').next());
+    assert!(
+        !policy.contains("unsafe") && !policy.contains("script-src"),
+        "{policy}"
+    );
+    let nonce = policy
+        .split("nonce-")
+        .nth(1)
+        .and_then(|n| n.split('\'').next());
     let nonce = nonce.expect("a nonce");
     assert!(nonce.len() >= 32 && text.contains(&format!("<style nonce=\"{nonce}\">")));
-    for foreign in ["<script", "<img", "<link", "<iframe", "src=", "url(", "@import", " style=", " on"]
-    {
+    for foreign in [
+        "<script", "<img", "<link", "<iframe", "src=", "url(", "@import", " style=", " on",
+    ] {
         let found = text.match_indices(foreign).any(|(at, _)| {
             // Words of the text may begin so.
-            foreign != " on" || text[at..].split('=').next().is_some_and(|w| w.len() < 16 && !w[1..].contains(' '))
+            foreign != " on"
+                || text[at..]
+                    .split('=')
+                    .next()
+                    .is_some_and(|w| w.len() < 16 && !w[1..].contains(' '))
         });
         assert!(!found, "{foreign:?} in {text}");
     }
@@ -58,7 +82,10 @@ async fn every_failure_has_a_page_that_fits() {
         // As it stands in HTML.
         let sentence = row.sentence.replace('\'', "&#39;");
         assert!(text.contains(&sentence), "{sentence} in {text}");
-        assert!(text.contains(&format!("href=\"http://{ONION}/x?y=z\"")), "{text}");
+        assert!(
+            text.contains(&format!("href=\"http://{ONION}/x?y=z\"")),
+            "{text}"
+        );
         assert!(text.contains("<details>") && text.contains(row.token));
         let tokens = page.header("tor-request-failed").expect("tokens");
         assert!(tokens.starts_with(row.token));
@@ -67,12 +94,23 @@ async fn every_failure_has_a_page_that_fits() {
 
 #[tokio::test]
 async fn those_who_do_not_ask_for_a_page_get_a_line() {
-    for accept in ["", "Accept: */*\n", "Accept: image/webp,*/*\n", "Accept: text/html;q=0\n"] {
+    for accept in [
+        "",
+        "Accept: */*\n",
+        "Accept: image/webp,*/*\n",
+        "Accept: text/html;q=0\n",
+    ] {
         let port = failing(Failure::IntroductionFailed);
         let said = ask(&port, &format!("http://{ONION}/"), accept).await;
         assert_eq!(said.status, 503);
-        assert_eq!(said.header("content-type"), Some("text/plain; charset=utf-8"));
-        assert!(said.text().starts_with("F2 introduction failed: "), "{said:?}");
+        assert_eq!(
+            said.header("content-type"),
+            Some("text/plain; charset=utf-8")
+        );
+        assert!(
+            said.text().starts_with("F2 introduction failed: "),
+            "{said:?}"
+        );
     }
 }
 
@@ -98,13 +136,15 @@ async fn what_comes_from_the_request_is_escaped() {
 async fn only_what_can_be_opened_again_has_a_link_for_it() {
     let port = failing(Failure::DescriptorNotFound);
     let (mut client, _served) = port.http_client_with(64 * 1024, V4);
-    let ask = format!(
-        "POST http://{ONION}/ HTTP/1.1\nHost: a\n{BROWSER}Content-Length: 3\n\na=b"
-    );
+    let ask = format!("POST http://{ONION}/ HTTP/1.1\nHost: a\n{BROWSER}Content-Length: 3\n\na=b");
     say(&mut client, &ask).await;
     let page = answer(&mut client).await;
     assert_eq!(page.status, 503);
-    assert!(!page.text().contains("<a class=\"button\""), "{}", page.text());
+    assert!(
+        !page.text().contains("<a class=\"button\""),
+        "{}",
+        page.text()
+    );
     assert!(page.text().contains("send it again"));
 }
 
@@ -122,7 +162,9 @@ async fn without_a_folder_for_keys_the_page_says_how_to_set_one() {
 async fn the_status_page_says_how_it_goes_and_names_nobody() {
     let port = failing(Failure::RendezvousFailed);
     ask(&port, &format!("http://{ONION}/"), "").await;
-    port.shared().status.listening("http 127.0.0.1:9080".to_owned());
+    port.shared()
+        .status
+        .listening("http 127.0.0.1:9080".to_owned());
     port.shared().status.progress("5%: <connecting>");
     for (target, headers) in [
         ("http://onionport.invalid/", "Accept: text/html\n"),
@@ -131,7 +173,12 @@ async fn the_status_page_says_how_it_goes_and_names_nobody() {
         let page = ask(&port, target, headers).await;
         assert_eq!(page.status, 200);
         let text = page.text();
-        for part in ["F3", "rendezvous failed", "http 127.0.0.1:9080", env!("CARGO_PKG_VERSION")] {
+        for part in [
+            "F3",
+            "rendezvous failed",
+            "http 127.0.0.1:9080",
+            env!("CARGO_PKG_VERSION"),
+        ] {
             assert!(text.contains(part), "{part} in {text}");
         }
         assert!(!text.contains(&ONION[..20]), "{text}");
@@ -144,16 +191,25 @@ async fn the_status_page_says_how_it_goes_and_names_nobody() {
     let (mut client, _served) = port.http_client();
     say(&mut client, "GET / HTTP/1.1\nHost: localhost:9080\n\n").await;
     let said = answer(&mut client).await;
-    assert!(said.text().contains("\nconnected to the Tor network\n"), "{said:?}");
+    assert!(
+        said.text().contains("\nconnected to the Tor network\n"),
+        "{said:?}"
+    );
 }
 
 #[tokio::test]
 async fn a_browser_can_be_set_by_a_file() {
     let port = failing(Failure::Internal);
     for (ask, proxy) in [
-        ("GET /proxy.pac HTTP/1.1\nHost: localhost:8000\n\n", "localhost:8000"),
+        (
+            "GET /proxy.pac HTTP/1.1\nHost: localhost:8000\n\n",
+            "localhost:8000",
+        ),
         ("GET /proxy.pac HTTP/1.1\nHost: [::1]\n\n", "[::1]:9080"),
-        ("GET http://onionport.invalid/proxy.pac HTTP/1.1\nHost: a\n\n", "127.0.0.1:9080"),
+        (
+            "GET http://onionport.invalid/proxy.pac HTTP/1.1\nHost: a\n\n",
+            "127.0.0.1:9080",
+        ),
     ] {
         for all in [false, true] {
             let (mut client, _served) = port.http_client();
@@ -163,7 +219,10 @@ async fn a_browser_can_be_set_by_a_file() {
             let kind = file.header("content-type");
             assert_eq!(kind, Some("application/x-ns-proxy-autoconfig"));
             let text = file.text();
-            assert!(text.contains(&format!("return \"PROXY {proxy}\";")), "{text}");
+            assert!(
+                text.contains(&format!("return \"PROXY {proxy}\";")),
+                "{text}"
+            );
             assert_eq!(text.contains("DIRECT"), !all, "{text}");
             assert_eq!(text.contains("*.onion"), !all, "{text}");
             // Nothing that is for the proxy may fall back to the open internet.

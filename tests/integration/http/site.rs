@@ -79,7 +79,10 @@ async fn an_answer_that_is_shorter_than_it_says_ends_the_clients_connection() {
         let (got, end) = client.rest().await;
         // Neither ten bytes nor a last chunk: whoever reads it knows that something is missing.
         let got = String::from_utf8_lossy(&got).into_owned();
-        assert!(got.contains("short") && !got.contains("0\r\n\r\n"), "{said:?}: {got:?}");
+        assert!(
+            got.contains("short") && !got.contains("0\r\n\r\n"),
+            "{said:?}: {got:?}"
+        );
         assert_ne!(end, End::Open, "{said:?}");
         drop(client);
         served.end().await;
@@ -126,7 +129,11 @@ async fn a_site_that_answers_before_it_has_heard_all_is_heard() {
     let mut site = port.tor.far_end().await;
     head(&mut site).await;
     hear(&mut site, "begin").await;
-    say(&mut site, "HTTP/1.1 413 Content Too Large\nContent-Length: 2\n\nno").await;
+    say(
+        &mut site,
+        "HTTP/1.1 413 Content Too Large\nContent-Length: 2\n\nno",
+    )
+    .await;
     let got = answer(&mut client).await;
     assert_eq!((got.status, got.text()), (413, "no"));
 }

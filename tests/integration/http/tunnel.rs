@@ -14,7 +14,11 @@ use crate::support::serve::{Port, V4};
 async fn open(client: &mut Client) {
     let opened = answer_to("CONNECT", client).await;
     assert_eq!(opened.status, 200, "{opened:?}");
-    let via = concat!("tor/1.0 tor-network (onionport ", env!("CARGO_PKG_VERSION"), ")");
+    let via = concat!(
+        "tor/1.0 tor-network (onionport ",
+        env!("CARGO_PKG_VERSION"),
+        ")"
+    );
     assert_eq!(opened.header("via"), Some(via));
     assert_eq!(opened.header("tor-capabilities"), Some(""));
     assert_eq!(opened.header("content-length"), None);
@@ -25,7 +29,11 @@ async fn open(client: &mut Client) {
 async fn a_tunnel_loses_nothing_that_was_said_before_it_was_open() {
     let port = Port::new("", [(SITE, Plan::Held)]);
     let (mut client, served) = port.http_client_with(64 * 1024, V4);
-    say(&mut client, "CONNECT good.example:80 HTTP/1.1\n\nbehind the head, ").await;
+    say(
+        &mut client,
+        "CONNECT good.example:80 HTTP/1.1\n\nbehind the head, ",
+    )
+    .await;
     port.tor.wait_for_running(1).await;
     let late = "later. ".repeat(1000);
     say(&mut client, &late).await;
@@ -62,7 +70,11 @@ async fn every_failure_is_told_in_status_and_headers() {
     for &failure in Failure::ALL {
         let port = Port::new("", [("fails.example:80", Plan::Fail(failure))]);
         let (mut client, _served) = port.http_client();
-        say(&mut client, "CONNECT fails.example:80 HTTP/1.1\nHost: fails.example\n\n").await;
+        say(
+            &mut client,
+            "CONNECT fails.example:80 HTTP/1.1\nHost: fails.example\n\n",
+        )
+        .await;
         let told = answer(&mut client).await;
         let row = failure.row();
         assert_eq!(told.status, row.http, "{failure:?}");
@@ -73,7 +85,11 @@ async fn every_failure_is_told_in_status_and_headers() {
         assert!(told.text().contains(row.sentence), "{told:?}");
         assert_eq!(port.shared().status.report().failures[0].0, failure);
         // The client may go on and ask for something else.
-        say(&mut client, "CONNECT fails.example:80 HTTP/1.1\nHost: fails.example\n\n").await;
+        say(
+            &mut client,
+            "CONNECT fails.example:80 HTTP/1.1\nHost: fails.example\n\n",
+        )
+        .await;
         assert_eq!(answer(&mut client).await.status, row.http);
     }
 }
@@ -81,23 +97,43 @@ async fn every_failure_is_told_in_status_and_headers() {
 #[tokio::test]
 async fn an_onion_failure_has_our_token_and_c_tors() {
     for (failure, tokens) in [
-        (Failure::DescriptorNotFound, "onionport/HS-DESC-NOT-FOUND end/RESOLVEFAILED"),
-        (Failure::RendezvousFailed, "onionport/HS-REND-FAILED end/TIMEOUT"),
-        (Failure::ClientAuthWrong, "onionport/HS-CLIENT-AUTH-WRONG end/MISC"),
+        (
+            Failure::DescriptorNotFound,
+            "onionport/HS-DESC-NOT-FOUND end/RESOLVEFAILED",
+        ),
+        (
+            Failure::RendezvousFailed,
+            "onionport/HS-REND-FAILED end/TIMEOUT",
+        ),
+        (
+            Failure::ClientAuthWrong,
+            "onionport/HS-CLIENT-AUTH-WRONG end/MISC",
+        ),
         (Failure::StreamClosed, "end/DONE"),
     ] {
         let port = Port::new("", [(format!("{ONION}:80"), Plan::Fail(failure))]);
         let (mut client, _served) = port.http_client();
-        say(&mut client, &format!("CONNECT {ONION}:80 HTTP/1.1\nHost: a\n\n")).await;
+        say(
+            &mut client,
+            &format!("CONNECT {ONION}:80 HTTP/1.1\nHost: a\n\n"),
+        )
+        .await;
         let told = answer(&mut client).await;
         assert_eq!(told.header("tor-request-failed"), Some(tokens));
     }
     let port = Port::new("", Vec::<(String, Plan)>::new());
     let (mut client, _served) = port.http_client();
-    say(&mut client, "CONNECT nonsense.onion:80 HTTP/1.1\nHost: a\n\n").await;
+    say(
+        &mut client,
+        "CONNECT nonsense.onion:80 HTTP/1.1\nHost: a\n\n",
+    )
+    .await;
     let told = answer(&mut client).await;
     let tokens = "onionport/HS-BAD-ADDRESS end/TORPROTOCOL";
-    assert_eq!((told.status, told.header("tor-request-failed")), (400, Some(tokens)));
+    assert_eq!(
+        (told.status, told.header("tor-request-failed")),
+        (400, Some(tokens))
+    );
     assert!(port.tor.calls().is_empty());
 }
 
@@ -133,11 +169,23 @@ async fn headers_isolate_and_the_port_may_say_that_they_do_not() {
 #[tokio::test]
 async fn the_family_that_a_client_prefers_must_be_one_that_the_port_carries() {
     let port = Port::new("NoIPv6Traffic", [(SITE, Plan::Open)]);
-    for (family, status) in [("ipv6-only", 403), ("ipv6-preferred", 200), ("nonsense", 200)] {
+    for (family, status) in [
+        ("ipv6-only", 403),
+        ("ipv6-preferred", 200),
+        ("nonsense", 200),
+    ] {
         let (mut client, _served) = port.http_client();
         let header = format!("Tor-Family-Preference: {family}");
-        say(&mut client, &format!("CONNECT good.example:80 HTTP/1.1\n{header}\n\n")).await;
-        assert_eq!(answer_to("CONNECT", &mut client).await.status, status, "{family}");
+        say(
+            &mut client,
+            &format!("CONNECT good.example:80 HTTP/1.1\n{header}\n\n"),
+        )
+        .await;
+        assert_eq!(
+            answer_to("CONNECT", &mut client).await.status,
+            status,
+            "{family}"
+        );
     }
 }
 

@@ -20,7 +20,10 @@ impl Answer {
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut found = self.headers.iter().filter(|(n, _)| n == name);
         let value = found.next().map(|(_, value)| value.as_str());
-        assert!(found.next().is_none(), "{name} stands there twice: {self:?}");
+        assert!(
+            found.next().is_none(),
+            "{name} stands there twice: {self:?}"
+        );
         value
     }
 
@@ -105,7 +108,9 @@ async fn chunks(client: &mut Client) -> Vec<u8> {
 
 /// Says what HTTP says: lines end with one feed in tests, and with two characters on the wire.
 pub async fn say(client: &mut Client, text: &str) {
-    client.send_bytes(text.replace('\n', "\r\n").as_bytes()).await;
+    client
+        .send_bytes(text.replace('\n', "\r\n").as_bytes())
+        .await;
 }
 
 /// The next bytes have to be these.
