@@ -4,6 +4,7 @@ use hyper::body::Incoming;
 use hyper::ext::ReasonPhrase;
 use hyper::header::{
     ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, SERVER, VIA,
+    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use hyper::{Method, Request, Response, StatusCode};
 
@@ -17,6 +18,9 @@ use crate::target::{OnionAddress, Target};
 pub(super) const REQUEST_FAILED: HeaderName = HeaderName::from_static("tor-request-failed");
 /// What a proxy can do beyond the specification: nothing.
 const CAPABILITIES: HeaderName = HeaderName::from_static("tor-capabilities");
+
+/// The Fetch standard's `Cross-Origin-Resource-Policy`.
+const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
 /// In the forms of C tor's.
 const OUR_VIA: &str = concat!(
@@ -35,6 +39,7 @@ pub(super) struct Asked {
     /// The whole address, and the host of it.
     pub(super) url: String,
     pub(super) host: String,
+    /// The service, if the host is a good onion address.
     pub(super) onion: Option<OnionAddress>,
     /// Whether the client shows HTML to somebody.
     pub(super) html: bool,
@@ -43,6 +48,13 @@ pub(super) struct Asked {
 }
 
 impl Asked {
+    /// Whether the host was meant for an onion service.
+    pub(super) fn is_onion(&self) -> bool {
+        let name = self.host.trim_end_matches('.');
+        let last = name.rsplit('.').next().unwrap_or_default();
+        last.eq_ignore_ascii_case("onion")
+    }
+
     /// `wanted` if the request is to be passed on.
     pub(super) fn of<B>(request: &Request<B>, wanted: Option<&Wanted>) -> Asked {
         let target = wanted.and_then(|wanted| Target::parse(&wanted.request.address).ok());
@@ -147,6 +159,7 @@ pub(super) fn options() -> Response<Body> {
     headers.insert(ALLOW, HeaderValue::from_static(OUR_METHODS));
     headers.insert(CAPABILITIES, HeaderValue::from_static(""));
     headers.insert(SERVER, HeaderValue::from_static(OUR_SERVER));
+    protect(headers);
     answer
 }
 
@@ -159,8 +172,20 @@ pub(super) fn short(status: StatusCode, text: &str) -> Response<Body> {
         CONTENT_TYPE,
         HeaderValue::from_static("text/plain; charset=utf-8"),
     );
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    protect(headers);
     answer
+}
+
+/// Keeps what is ours from other sites: a browser neither shows nor runs it there, nor tells them
+/// whether it came; and keeps it nowhere.
+pub(super) fn protect(headers: &mut HeaderMap) {
+    let mut set = |name: HeaderName, value: &'static str| {
+        headers.insert(name, HeaderValue::from_static(value));
+    };
+    set(RESOURCE_POLICY, "same-origin");
+    set(X_FRAME_OPTIONS, "DENY");
+    set(X_CONTENT_TYPE_OPTIONS, "nosniff");
+    set(CACHE_CONTROL, "no-store");
 }
 
 /// The answer to a request that makes no sense.
@@ -212,7 +237,7 @@ mod tests {
                 assert!(["onionport", "end"].contains(&space), "{tokens}");
                 assert!(name.bytes().all(|b| b.is_ascii_uppercase() || b == b'-'));
             }
-            assert_eq!(tokens.matches("end/").count() > 1, false, "{tokens}");
+            assert!(tokens.matches("end/").count() <= 1, "{tokens}");
         }
     }
 }

@@ -13,6 +13,7 @@ use super::ask::OUR_HOST;
 use super::page::{self, Links};
 use super::{Body, Session};
 use crate::dial::Dial;
+use crate::failure::Failure;
 use crate::status::Report;
 
 /// Where browsers look for it.
@@ -29,11 +30,31 @@ struct StatusPage<'a> {
     proxy: Option<&'a str>,
 }
 
-/// One failure.
+/// One kind of failure.
 struct Line {
     code: String,
     name: &'static str,
+    times: usize,
+    /// When it was seen last.
     ago: String,
+}
+
+/// The kinds of failures, the latest first.
+fn lines(report: &Report) -> Vec<Line> {
+    let mut seen: Vec<(Failure, usize, Duration)> = Vec::new();
+    for (failure, ago) in &report.failures {
+        match seen.iter_mut().find(|(kind, ..)| kind == failure) {
+            Some((_, times, _)) => *times += 1,
+            None => seen.push((*failure, 1, *ago)),
+        }
+    }
+    let line = |(failure, times, ago): (Failure, usize, Duration)| Line {
+        code: page::code(failure),
+        name: failure.name(),
+        times,
+        ago: in_words(ago),
+    };
+    seen.into_iter().map(line).collect()
 }
 
 impl<T: Dial> Session<T> {
@@ -113,16 +134,11 @@ fn here(local: SocketAddr) -> SocketAddr {
 
 fn status_page(report: &Report, proxy: Option<&str>) -> Response<Body> {
     let nonce = page::nonce();
-    let failures = report.failures.iter().map(|(failure, ago)| Line {
-        code: page::code(*failure),
-        name: failure.name(),
-        ago: in_words(*ago),
-    });
     let page = StatusPage {
         nonce: &nonce,
         version: env!("CARGO_PKG_VERSION"),
         report,
-        failures: failures.collect(),
+        failures: lines(report),
         proxy,
     };
     page::html(StatusCode::OK, &page, &nonce, Links::No)
@@ -135,10 +151,17 @@ fn status_text(report: &Report) -> String {
         false => format!("not connected to the Tor network yet: {}", report.progress),
     });
     lines.extend(report.ports.iter().map(|port| format!("listening {port}")));
-    lines.extend(report.failures.iter().map(|(failure, ago)| {
-        let (code, name) = (page::code(*failure), failure.name());
-        format!("failed with {code} {}: {name}", in_words(*ago))
-    }));
+    for line in self::lines(report) {
+        let Line {
+            code,
+            name,
+            times,
+            ago,
+        } = line;
+        lines.push(format!(
+            "failed with {code}: {name}, {times} times, last {ago}"
+        ));
+    }
     lines.join("\n")
 }
 
@@ -192,6 +215,30 @@ mod tests {
             let local = local.parse().expect("an address");
             assert_eq!(here(local).to_string(), expected);
         }
+    }
+
+    #[test]
+    fn failures_of_one_kind_are_one_line() {
+        let seconds = Duration::from_secs;
+        let report = Report {
+            bootstrapped: true,
+            progress: String::new(),
+            ports: Vec::new(),
+            failures: vec![
+                (Failure::NoRoute, seconds(1)),
+                (Failure::RendezvousFailed, seconds(100)),
+                (Failure::NoRoute, seconds(200)),
+            ],
+        };
+        let text = status_text(&report);
+        let failed: Vec<&str> = text.lines().skip(2).collect();
+        assert_eq!(
+            failed,
+            [
+                "failed with 04: no route, 2 times, last just now",
+                "failed with F3: rendezvous failed, 1 times, last 1 min ago",
+            ]
+        );
     }
 
     #[test]

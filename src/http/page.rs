@@ -5,10 +5,7 @@
 //! site, so scripts of that site can read it: nothing stands in it that the site may not know.
 
 use askama::Template;
-use hyper::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, REFERRER_POLICY,
-    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
-};
+use hyper::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, REFERRER_POLICY};
 use hyper::{Method, Request, Response, StatusCode};
 use tracing::error;
 
@@ -19,9 +16,6 @@ use crate::failure::Failure;
 use words::{Told, told};
 
 mod words;
-
-/// Keeps other sites from showing or running anything of ours, whatever they call it.
-const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
 /// Why there is no answer of a site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,7 +141,7 @@ impl<T: Dial> Session<T> {
 
     fn html_page(&self, trouble: Trouble, asked: &Asked) -> Response<Body> {
         let nonce = nonce();
-        let told = told(trouble, asked.onion.is_some());
+        let told = told(trouble, asked.is_onion());
         let replaces = trouble == Trouble::Failure(Failure::ClientAuthWrong);
         let wants_key = replaces || trouble == Trouble::Failure(Failure::ClientAuthMissing);
         let key = match (wants_key, asked.onion) {
@@ -162,12 +156,12 @@ impl<T: Dial> Session<T> {
             sentence: trouble.sentence(),
             host: &asked.host,
             url: &asked.url,
-            places: told.side.places(asked.onion.is_some()),
+            places: told.side.places(asked.is_onion()),
             unconfigured: wants_key && key.is_none(),
             key,
             replaces,
             retry: asked.method == Method::GET,
-            steps: words::steps(trouble, asked.onion.is_some()),
+            steps: words::steps(trouble, asked.is_onion()),
             status: trouble.status().as_u16(),
             token: match trouble {
                 Trouble::Failure(failure) => Some(failure.row().token),
@@ -229,15 +223,10 @@ pub(super) fn html(
     let mut answer = Response::new(full(text));
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
-    let mut set = |name: HeaderName, value: &'static str| {
-        headers.insert(name, HeaderValue::from_static(value));
-    };
-    set(CONTENT_TYPE, "text/html; charset=utf-8");
-    set(CACHE_CONTROL, "no-store");
-    set(X_CONTENT_TYPE_OPTIONS, "nosniff");
-    set(X_FRAME_OPTIONS, "DENY");
-    set(REFERRER_POLICY, referrer);
-    set(RESOURCE_POLICY, "same-origin");
+    answer::protect(headers);
+    let kind = HeaderValue::from_static("text/html; charset=utf-8");
+    headers.insert(CONTENT_TYPE, kind);
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static(referrer));
     let policy = HeaderValue::try_from(policy)
         .unwrap_or_else(|_| HeaderValue::from_static("default-src 'none'"));
     headers.insert(CONTENT_SECURITY_POLICY, policy);

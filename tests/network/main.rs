@@ -3,17 +3,21 @@
 //!
 //! | module | shows |
 //! |---|---|
+//! | `browser` | what a person sees in Chromium |
 //! | `codes` | every way to break a service, and every code |
 //! | `clients` | curl, torsocks, ssh, git, a browser and others do the same as through C tor |
 //! | `deadline` | what is said when the time is up, on a network with default timeouts |
+//! | `http` | the HTTP port, asked by curl |
 //! | `recovery` | services that go and come back |
 //! | `isolation` | which streams share a circuit |
 //! | `streams` | what goes through an open stream; look-ups |
 
+mod browser;
 mod clients;
 mod codes;
 mod daemon;
 mod deadline;
+mod http;
 mod isolation;
 mod recovery;
 mod stage;

@@ -28,14 +28,18 @@ impl Side {
     /// For the reader.
     pub(super) fn words(self) -> &'static str {
         match self {
-            Side::Address => "It is the address: nothing else was tried.",
-            Side::Key => "It is your key. The way to the service is fine.",
-            Side::Service => "It is the onion service. Your side and the network are fine.",
-            Side::Site => "It is the site. Your side and the network are fine.",
-            Side::Network => "It is the way through the network, most likely for a moment only.",
-            Side::Connection => "It is this computer's connection.",
-            Side::Settings => "It is what this port is set to allow.",
-            Side::Program => "It is this program.",
+            Side::Address => "The fault is in the address: nothing else was tried.",
+            Side::Key => "It is about your key. The way to the service is fine.",
+            Side::Service => {
+                "The fault is with the onion service. Your side and the network are fine."
+            }
+            Side::Site => "The fault is with the site. Your side and the network are fine.",
+            Side::Network => {
+                "The fault is on the way through the network, most likely for a moment only."
+            }
+            Side::Connection => "The fault is with this computer or its connection.",
+            Side::Settings => "The settings of this port do not allow it.",
+            Side::Program => "The fault is with this program.",
         }
     }
 
@@ -113,7 +117,7 @@ pub(super) fn told(trouble: Trouble, onion: bool) -> Told {
                 ],
             ),
             F::RendezvousFailed => (
-                "This onion service does not come to the meeting",
+                "This onion service does not respond",
                 Side::Service,
                 &[
                     "It is overloaded or hangs: try again in a few minutes.",
@@ -142,7 +146,7 @@ pub(super) fn told(trouble: Trouble, onion: bool) -> Told {
                 ],
             ),
             F::IntroductionTimedOut => (
-                "This onion service cannot be asked to meet",
+                "This onion service cannot be reached now",
                 Side::Service,
                 &[
                     "The relays where it waits for visitors are silent: try again in a few minutes.",
