@@ -134,7 +134,8 @@ fn end_reason(failure: Failure) -> Option<&'static str> {
         | F::DescriptorInvalid
         | F::IntroductionFailed
         | F::IntroductionTimedOut
-        | F::DirectoriesUnreachable => Some("end/RESOLVEFAILED"),
+        | F::DirectoriesUnreachable
+        | F::NoSuchFamily => Some("end/RESOLVEFAILED"),
         F::RendezvousFailed | F::DirectoriesTimedOut | F::NotBootstrapped | F::DeadlinePassed => {
             Some("end/TIMEOUT")
         }

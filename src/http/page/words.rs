@@ -226,6 +226,11 @@ pub(super) fn told(trouble: Trouble, onion: bool) -> Told {
                     "Such addresses mean another computer to every relay: open it without the proxy.",
                 ],
             ),
+            F::NoSuchFamily => (
+                "The site has no address of this kind",
+                Side::Site,
+                &["It can be reached over IPv4 or IPv6 alone, and only the other was asked for."],
+            ),
             F::OnionNotResolvable => (
                 "An onion service has no IP address",
                 Side::Address,
@@ -284,32 +289,30 @@ const EXIT: [&str; 3] = [
 /// How far the request got; nothing if it never set out.
 pub(super) fn steps(trouble: Trouble, onion: bool) -> Vec<Step> {
     use Failure as F;
-    let last = if onion {
-        ONION.len() - 1
-    } else {
-        EXIT.len() - 1
+    let way: &[&str] = if onion { &ONION } else { &EXIT };
+    let at_the_end = way.len() - 1;
+    let Trouble::Failure(failure) = trouble else {
+        return mark(way, at_the_end);
     };
-    let failed = match trouble {
-        Trouble::Lost | Trouble::Nonsense => last,
-        Trouble::Failure(failure) => match failure {
-            F::AddressInvalid => return mark(&ONION, 0),
-            F::DescriptorNotFound | F::DirectoriesUnreachable | F::DirectoriesTimedOut => 1,
-            F::DescriptorInvalid => 2,
-            F::ClientAuthMissing | F::ClientAuthWrong => 3,
-            F::IntroductionFailed | F::IntroductionTimedOut => 4,
-            F::RendezvousFailed => 5,
-            F::NameNotResolved => 1,
-            F::StreamFailed
-            | F::ConnectionRefused
-            | F::StreamClosed
-            | F::ConnectionTimedOut
-            | F::NoRoute
-            | F::ConnectionReset => last,
-            F::CircuitDestroyed | F::NoCircuit | F::ExitPolicyRefused if !onion => 0,
-            _ => return Vec::new(),
-        },
-    };
-    mark(if onion { &ONION } else { &EXIT }, failed)
+    match failure {
+        F::AddressInvalid => mark(&ONION, 0),
+        F::DescriptorNotFound | F::DirectoriesUnreachable | F::DirectoriesTimedOut => {
+            mark(&ONION, 1)
+        }
+        F::DescriptorInvalid => mark(&ONION, 2),
+        F::ClientAuthMissing | F::ClientAuthWrong => mark(&ONION, 3),
+        F::IntroductionFailed | F::IntroductionTimedOut => mark(&ONION, 4),
+        F::RendezvousFailed => mark(&ONION, 5),
+        F::ExitPolicyRefused => mark(&EXIT, 0),
+        F::NameNotResolved | F::NoSuchFamily => mark(&EXIT, 1),
+        F::StreamFailed
+        | F::ConnectionRefused
+        | F::StreamClosed
+        | F::ConnectionTimedOut
+        | F::NoRoute
+        | F::ConnectionReset => mark(way, at_the_end),
+        _ => Vec::new(),
+    }
 }
 
 fn mark(steps: &[&'static str], failed: usize) -> Vec<Step> {
