@@ -23,6 +23,8 @@ Examples:
       listen on 127.0.0.1:9150
   onionport --socks-port '9150 ExtendedErrors'
       tell SOCKS5 clients why an onion service could not be reached
+  onionport --http-port 9080
+      also an HTTP proxy: set a browser to 127.0.0.1:9080, or to http://127.0.0.1:9080/proxy.pac
   onionport --socks-port 'unix:/run/onionport/socks GroupWritable' --socks-port auto
       a unix socket, and a free port that is named on standard output
   onionport -c onionport.toml -o proxy.socks_timeout=60 --check-config
@@ -73,7 +75,7 @@ pub struct ProxyArgs {
     #[arg(long, value_name = "LINE")]
     pub socks_port: Vec<String>,
 
-    /// Open this HTTP CONNECT port, and none of the files' (not served yet: only 0)
+    /// Open this HTTP proxy port, for browsers, and none of the files' [default: none]
     #[arg(long, value_name = "LINE")]
     pub http_port: Vec<String>,
 

@@ -10,13 +10,16 @@ use tracing::{debug, info, warn};
 use crate::cli::ProxyArgs;
 use crate::config::{self, Config};
 use crate::gateway::{Epoch, Shared};
+use crate::http::Desk;
 use crate::listener::Handed;
 use crate::names::Names;
 use crate::open_ports::{Bound, Changes, OpenPorts};
 use crate::port_info::PortInfo;
 use crate::safety::Safety;
 use crate::signals::{Asked, Signals};
+use crate::status::Status;
 use crate::swap::Swap;
+use crate::tor::keys::KeyFolder;
 use crate::tor::{Tor, keys};
 
 /// Open files that are not connections of clients: relays, directory files, the log.
@@ -57,17 +60,25 @@ pub async fn run(config: Config, arguments: &ProxyArgs, mut handed: Handed) -> R
         names: Swap::new(names(&config)?),
         safety: Swap::new(safety(&config)),
         epoch: Epoch::default(),
+        status: Status::default(),
+        desk: Desk::new(
+            config
+                .client_onion_auth_dir
+                .clone()
+                .map(|folder| KeyFolder::new(folder, config.tor.fs_mistrust().clone())),
+        ),
     });
 
     let permits = Arc::new(Semaphore::new(connections));
     let mut ports = OpenPorts::new(Arc::clone(&tor), Arc::clone(&shared), permits);
     let changes = ports.serve(&config, bound);
     let port_info = write_port_info(&config, &ports)?;
-    tell(&changes);
+    tell(&changes, &ports, &shared.status);
     notify(&[NotifyState::Ready, NotifyState::Status("connecting to Tor")]);
 
     let online = async {
-        tor.bootstrap().await?;
+        tor.bootstrap(&shared.status).await?;
+        shared.status.bootstrapped();
         say("bootstrapped");
         notify(&[NotifyState::Status("connected to Tor")]);
         std::future::pending::<()>().await;
@@ -142,7 +153,7 @@ fn reload(
         warn!("{problem}");
         None
     });
-    tell(&changes);
+    tell(&changes, ports, &shared.status);
     info!("the configuration was read again");
     Ok((config, port_info))
 }
@@ -186,7 +197,12 @@ fn safety(config: &Config) -> Safety {
 }
 
 /// Tells which ports are open now.
-fn tell(changes: &Changes) {
+fn tell(changes: &Changes, ports: &OpenPorts<Tor>, status: &Status) {
+    let open = ports.places();
+    status.listening(
+        open.map(|(port, place)| format!("{} {place}", port.kind.word()))
+            .collect(),
+    );
     for (kind, place) in &changes.closed {
         say(&format!("closed {} {place}", kind.word()));
     }

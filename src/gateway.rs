@@ -12,11 +12,13 @@ use crate::access::Access;
 use crate::dial::{Dial, Stream};
 use crate::early::Early;
 use crate::failure::Failure;
+use crate::http::Desk;
 use crate::isolation::{Facts, Isolation, SessionGroup};
 use crate::names::{Names, Rewritten};
 use crate::policy::{self, Permit, Rules};
 use crate::request::{Address, Answer, Command, Request};
 use crate::safety::Safety;
+use crate::status::Status;
 use crate::swap::Swap;
 
 /// One port's way to the network.
@@ -45,6 +47,10 @@ pub struct Shared {
     pub safety: Swap<Safety>,
     /// Counts how often the user asked for new circuits.
     pub epoch: Epoch,
+    /// How the program is doing.
+    pub status: Status,
+    /// What lets a page of an HTTP port take a key for an onion service.
+    pub desk: Desk,
 }
 
 /// Counts how often the user asked for new circuits (C tor's NEWNYM): streams of different epochs
@@ -58,7 +64,8 @@ impl Epoch {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn now(&self) -> u64 {
+    /// The number of the present one.
+    pub fn now(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -95,6 +102,19 @@ impl<T: Dial> Gateway<T> {
     ///
     /// `early` is what the client says meanwhile. Answers after [`Gateway::timeout`] at the latest.
     pub async fn reach(
+        &self,
+        request: &Request,
+        origin: Origin,
+        early: &Early,
+    ) -> Result<Reached<T>, Failure> {
+        let reached = self.try_reach(request, origin, early).await;
+        if let Err(failure) = &reached {
+            self.shared.status.failed(*failure);
+        }
+        reached
+    }
+
+    async fn try_reach(
         &self,
         request: &Request,
         origin: Origin,

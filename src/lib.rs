@@ -10,6 +10,7 @@
 //! | bytes become a request | [`socks`] | [`socks::Request`] |
 //! | a redirected connection becomes a request | [`transparent`] | a [`request::Request`] |
 //! | questions become requests, and get answers | [`dns`] | a [`request::Request`] |
+//! | the same on an HTTP port, and its pages | [`http`] | [`request::Request`] |
 //! | what every port does with a request | [`gateway`] | the steps below, in their order |
 //! | names that stand for others are put in | [`names`] | the [`request::Request`] to serve |
 //! | the destination is checked | [`target`] | [`target::Target`] |
@@ -22,7 +23,7 @@
 //!
 //! Around it: [`cli`], [`config`], [`torrc`] and [`port`] read what the user wants, [`daemon`] is
 //! the life of the process, [`signals`] what it is asked meanwhile, [`port_info`] where others find
-//! it, [`logging`] its log.
+//! it, [`logging`] its log, [`status`] how it is doing.
 
 #![forbid(unsafe_code)]
 
@@ -36,6 +37,7 @@ pub mod dns;
 pub mod early;
 pub mod failure;
 pub mod gateway;
+pub mod http;
 pub mod isolation;
 pub mod listener;
 pub mod logging;
@@ -50,6 +52,7 @@ pub mod request;
 pub mod safety;
 pub mod signals;
 pub mod socks;
+pub mod status;
 pub mod swap;
 pub mod target;
 pub mod tor;

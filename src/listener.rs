@@ -20,6 +20,7 @@ use crate::connection::serve;
 use crate::dial::Dial;
 use crate::dns;
 use crate::gateway::{Gateway, Origin};
+use crate::http;
 use crate::port::{Bind, Port, PortKind, PortLine};
 use crate::rarely::Rarely;
 use crate::transparent::{self, Redirection};
@@ -158,6 +159,7 @@ impl Listener {
                 continue;
             }
             let transparent = self.transparent;
+            let kind = self.kind;
             let serving = async move {
                 // Given back when the client is served.
                 let _permit = permit;
@@ -171,12 +173,24 @@ impl Listener {
                             transparent::serve(&gateway, stream, client.ip(), how).await;
                             return;
                         }
+                        let local = stream.local_addr().ok();
+                        let origin = Origin::Ip(client.ip());
                         let (reader, writer) = stream.into_split();
-                        serve(&gateway, reader, writer, Origin::Ip(client.ip())).await;
+                        match kind {
+                            PortKind::Http => {
+                                http::serve(gateway, reader, writer, origin, local).await;
+                            }
+                            _ => serve(&gateway, reader, writer, origin).await,
+                        }
                     }
                     Accepted::Unix(stream) => {
                         let (reader, writer) = stream.into_split();
-                        serve(&gateway, reader, writer, Origin::Unix).await;
+                        match kind {
+                            PortKind::Http => {
+                                http::serve(gateway, reader, writer, Origin::Unix, None).await;
+                            }
+                            _ => serve(&gateway, reader, writer, Origin::Unix).await,
+                        }
                     }
                 }
             };

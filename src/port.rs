@@ -68,7 +68,7 @@ impl Bind {
 pub enum PortKind {
     /// SOCKS 4, 4a and 5 (tor(1) `SocksPort`).
     Socks,
-    /// HTTP CONNECT (tor(1) `HTTPTunnelPort`).
+    /// An HTTP proxy: CONNECT (tor(1) `HTTPTunnelPort`) and plain requests.
     Http,
     /// Whatever the system redirects to it (tor(1) `TransPort`).
     Transparent,
@@ -128,10 +128,7 @@ impl PortLine {
     #[must_use]
     pub fn unserved(&self, kind: PortKind) -> Option<String> {
         match (kind, &self.bind) {
-            (PortKind::Socks, _) | (_, Bind::Disabled) => None,
-            (PortKind::Http, _) => Some(
-                "an HTTP CONNECT port is not served yet: remove this line or write 0".to_owned(),
-            ),
+            (PortKind::Socks | PortKind::Http, _) | (_, Bind::Disabled) => None,
             (PortKind::Transparent, _) if !cfg!(target_os = "linux") => {
                 Some("a transparent port needs Linux: remove this line or write 0".to_owned())
             }

@@ -20,7 +20,7 @@
 //! - **private addresses**, `localhost`, `*.local`.
 //! - RESOLVE and RESOLVE_PTR are answered by [`reply::resolve_failure`] whatever went wrong.
 
-mod name;
+pub(crate) mod name;
 pub mod reply;
 #[cfg(test)]
 mod tests;

@@ -45,6 +45,7 @@ use crate::early::Early;
 use crate::failure::Failure;
 use crate::isolation::Isolation;
 use crate::policy::Permit;
+use crate::status::Status;
 use exit::Exits;
 use keys::KeyRing;
 use onion::Onions;
@@ -141,17 +142,19 @@ impl Tor {
             .map_err(|e| e.report().to_string())
     }
 
-    /// Connects to the Tor network, telling how far it has got; returns once the client is usable.
+    /// Connects to the Tor network, telling `status` how far it has got; returns once the client is
+    /// usable.
     ///
     /// Goes on trying for as long as it takes: a computer may be offline for hours.
-    pub async fn bootstrap(&self) -> Result<(), String> {
+    pub async fn bootstrap(&self, status: &Status) -> Result<(), String> {
         let mut events = self.client.bootstrap_events();
         let progress = async {
             let mut told = String::new();
-            while let Some(status) = events.next().await {
-                let text = status.to_string();
+            while let Some(event) = events.next().await {
+                let text = event.to_string();
                 if text != told {
                     info!("connecting to Tor: {text}");
+                    status.progress(&text);
                     told = text;
                 }
             }

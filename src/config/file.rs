@@ -37,7 +37,7 @@ pub(super) struct Proxy {
     pub(super) socks_port: Option<Lines>,
     /// arti's name for SOCKS ports without flags.
     pub(super) socks_listen: Option<Lines>,
-    /// HTTP CONNECT port lines.
+    /// HTTP proxy port lines.
     pub(super) http_port: Option<Lines>,
     /// Transparent port lines.
     pub(super) trans_port: Option<Lines>,

@@ -9,7 +9,7 @@ use super::Address;
 
 /// Why a name was refused. The two differ in who refuses them in C tor, and so in the shape of the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Invalid {
+pub(crate) enum Invalid {
     /// Neither an IP address nor a host name.
     Form,
     /// Brackets around something that would be valid without them, but is no IPv6 address.
@@ -23,7 +23,7 @@ pub(super) enum Invalid {
 ///
 /// Zero bytes at the end are dropped: some clients count the terminator of their string. One inside is refused;
 /// C tor would read the name up to there, so that the client and Tor could mean different hosts.
-pub(super) fn parse(written: &[u8]) -> Result<Address, Invalid> {
+pub(crate) fn parse(written: &[u8]) -> Result<Address, Invalid> {
     let end = written
         .iter()
         .rposition(|&byte| byte != 0)

@@ -28,6 +28,10 @@ use super::runtime::TorRuntime;
 use crate::failure::Failure;
 use crate::target::OnionAddress;
 
+mod save;
+
+pub use save::{KeyFolder, NewKey};
+
 /// How the names of key files end.
 const SUFFIX: &str = "auth_private";
 /// No key file is longer: 56 + 1 + 10 + 1 + 6 + 1 + 52 characters and an end of line.

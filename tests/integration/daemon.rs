@@ -466,30 +466,6 @@ fn a_bad_port_line_is_told_with_its_place_wherever_it_stands() {
 }
 
 #[test]
-fn an_http_port_is_refused_for_as_long_as_it_is_not_served() {
-    let program = Program::offline().port("auto").proxy("http_port = 9080");
-    let ended = program.run();
-    let file = program.file().display().to_string();
-    assert_mentions(
-        error_line(&ended, 1),
-        &[&file, "proxy.http_port", "not served"],
-    );
-    let program = Program::offline()
-        .port("auto")
-        .arguments(&["--http-port", "9080"]);
-    assert_mentions(
-        error_line(&program.run(), 1),
-        &["--http-port", "not served"],
-    );
-    // None at all is what it can do.
-    let daemon = Program::offline()
-        .port("auto")
-        .proxy("http_port = 0")
-        .start();
-    assert_eq!(daemon.places.len(), 1);
-}
-
-#[test]
 fn a_command_line_that_cannot_be_read_is_status_2_and_one_line() {
     let cases: [(&[&str], &[&str]); 4] = [
         (

@@ -10,6 +10,7 @@
 //! | `reload` | the real program told to read its configuration again |
 //! | `service_manager` | the real program: sockets handed over, readiness, the file of its ports |
 //! | `torrc` | the real program with C tor's configuration files |
+//! | `http` | the same for HTTP ports, their pages, and clients and sites that mean no good |
 //! | `hostile` | the real program among clients that mean no good |
 //!
 //! The real program runs offline: its only directory is a dead port on loopback.
@@ -17,6 +18,7 @@
 mod connection;
 mod daemon;
 mod hostile;
+mod http;
 mod policy;
 mod relay;
 mod reload;

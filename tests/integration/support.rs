@@ -3,6 +3,7 @@
 pub mod c_tor;
 pub mod client;
 pub mod hex;
+pub mod http;
 pub mod process;
 pub mod program;
 pub mod random;

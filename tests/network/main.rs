@@ -3,19 +3,23 @@
 //!
 //! | module | shows |
 //! |---|---|
+//! | `browser` | what a person sees in Chromium |
 //! | `codes` | every way to break a service, and every code |
 //! | `clients` | curl, torsocks, ssh, git, a browser and others do the same as through C tor |
 //! | `deadline` | what is said when the time is up, on a network with default timeouts |
+//! | `http` | the HTTP port, asked by curl |
 //! | `recovery` | services that go and come back |
 //! | `names` | names that stand for others, virtual addresses, DNS |
 //! | `isolation` | which streams share a circuit |
 //! | `streams` | what goes through an open stream; look-ups |
 //! | `transparent` | redirected connections, in a network namespace |
 
+mod browser;
 mod clients;
 mod codes;
 mod daemon;
 mod deadline;
+mod http;
 mod isolation;
 mod names;
 mod recovery;

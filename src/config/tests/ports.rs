@@ -106,18 +106,25 @@ fn no_port_at_all_is_a_warning() {
 }
 
 #[test]
-fn http_ports_are_refused_but_zero_is_fine() {
-    let error = refusal("[proxy]\nhttp_port = 9080");
-    assert!(error.contains("not served yet"), "{error}");
+fn http_ports_are_opened_only_where_they_are_asked_for() {
+    assert_eq!(good("").ports_of(PortKind::Http), []);
     for none in ["0", "\"0\"", "\"\"", "[]"] {
-        good(&format!("[proxy]\nhttp_port = {none}"));
+        let config = good(&format!("[proxy]\nhttp_port = {none}"));
+        assert_eq!(config.ports_of(PortKind::Http), []);
     }
+    let config = good("[proxy]\nhttp_port = [9080, \"auto IsolateDestAddr\"]");
+    assert_eq!(config.ports_of(PortKind::Http).len(), 2);
+    assert_eq!(config.ports_of(PortKind::Socks).len(), 1);
     let args = |line: &str| ProxyArgs {
         http_port: vec![line.into()],
         ..Default::default()
     };
-    assert!(with_args("", args("0")).is_ok());
-    let error = message(with_args("", args("auto")).unwrap_err());
+    let config = with_args("[proxy]\nhttp_port = 9080", args("auto")).expect("good");
+    assert_eq!(
+        config.ports_of(PortKind::Http),
+        ["auto".parse().expect("a line")]
+    );
+    let error = message(with_args("", args("nowhere")).unwrap_err());
     assert!(error.starts_with("command line: --http-port: "), "{error}");
 }
 

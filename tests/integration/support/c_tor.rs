@@ -11,7 +11,7 @@ use super::process::Process;
 use super::program::private_folder;
 
 /// Says where a listener that tor has opened is.
-const OPENED: &str = "Opened Socks listener connection (ready) on ";
+const OPENED: &str = " listener connection (ready) on ";
 
 /// A running C tor; killed when dropped.
 pub struct CTor {

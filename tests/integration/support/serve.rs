@@ -1,14 +1,17 @@
 //! Connections served without a listener and without a network.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use onionport::connection::serve;
 use onionport::gateway::{Gateway, Origin, Shared};
+use onionport::http::{self, Desk};
 use onionport::isolation::SessionGroup;
 use onionport::policy::Rules;
 use onionport::port::PortLine;
+use onionport::tor::keys::KeyFolder;
 use tokio::io::{duplex, split};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -76,6 +79,39 @@ impl Port {
         gateway.rules.allow_local = destinations;
         gateway.rules.allow_local_answers = answers;
         self
+    }
+
+    /// The same port, with a folder for client authorization keys.
+    pub fn with_keys(mut self, folder: &Path) -> Self {
+        let mistrust = fs_mistrust::Mistrust::new_dangerously_trust_everyone();
+        let gateway = Arc::get_mut(&mut self.gateway).expect("nobody is served yet");
+        gateway.shared = Arc::new(Shared {
+            desk: Desk::new(Some(KeyFolder::new(folder.to_owned(), mistrust))),
+            ..Shared::default()
+        });
+        self
+    }
+
+    /// What it has in common with other ports.
+    pub fn shared(&self) -> &Shared {
+        &self.gateway.shared
+    }
+
+    /// A client of an HTTP port, from `origin`; each side buffers up to `capacity` bytes.
+    pub fn http_client_with(&self, capacity: usize, origin: Origin) -> (Client, Served) {
+        let (near, far) = duplex(capacity);
+        let gateway = Arc::clone(&self.gateway);
+        let serving = tokio::spawn(async move {
+            let (reader, writer) = split(near);
+            let local = Some((Ipv4Addr::LOCALHOST, 9080).into());
+            http::serve(gateway, reader, writer, origin, local).await;
+        });
+        (Client::over(far), Served(serving))
+    }
+
+    /// A client of an HTTP port.
+    pub fn http_client(&self) -> (Client, Served) {
+        self.http_client_with(1024, V4)
     }
 
     /// A client from `origin`; each side buffers up to `capacity` bytes.

@@ -1,0 +1,209 @@
+//! The life of one connection to an HTTP port.
+//!
+//! head -> what is asked for -> stream, or a failure -> answer -> relay, or the next request
+//!
+//! A client may ask for three things:
+//!
+//! | request | gets | told in |
+//! |---|---|---|
+//! | `CONNECT host:port` | a tunnel | [`tunnel`] |
+//! | `GET http://host/path` | the site's answer, or a page that says why there is none | [`forward`], [`page`] |
+//! | `GET http://onionport.invalid/`, or `GET /` at a loopback `Host` | a page of our own | [`home`], [`desk`] |
+//!
+//! [`ask`] finds out which; hyper reads and writes HTTP itself. What a request to the network leads
+//! to is [`crate::gateway`]'s business, here as on every port.
+//!
+//! The port answers whoever reaches it, and browsers let any web page send requests to it. So a
+//! request that is not meant for a proxy gets no answer unless it names this computer as its
+//! `Host`: a name that a foreign site has pointed at 127.0.0.1 (DNS rebinding) reaches nothing.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Join, join};
+use tokio::task::JoinSet;
+use tracing::debug;
+
+use crate::dial::Dial;
+use crate::gateway::{Gateway, Origin};
+
+mod answer;
+mod ask;
+mod desk;
+mod forward;
+mod home;
+mod hops;
+mod page;
+mod patience;
+mod site;
+mod tunnel;
+
+pub use desk::Desk;
+
+use ask::{Ask, Refusal, ask};
+use site::Site;
+use tunnel::Tunnel;
+
+/// How long the head of a message may be, in bytes; a longer one is answered with 431. Cookies are
+/// what makes heads long.
+const MAX_HEAD: usize = 32 * 1024;
+/// How many header lines a message may have; more are answered with 431.
+const MAX_HEADERS: usize = 256;
+/// How much of a connection is held in memory, one way.
+const MAX_BUFFER: usize = 64 * 1024;
+
+/// Why a body ends before its end.
+type BodyError = Box<dyn std::error::Error + Send + Sync>;
+/// What goes to a client or to a site.
+type Body = UnsyncBoxBody<Bytes, BodyError>;
+
+/// One client's connection: what outlives each of its requests.
+struct Session<T: Dial> {
+    gateway: Arc<Gateway<T>>,
+    origin: Origin,
+    /// The address of the port, as the client reached it.
+    local: Option<SocketAddr>,
+    state: Mutex<State<T>>,
+}
+
+struct State<T: Dial> {
+    /// The site of the last request: the next one may be for it, too.
+    site: Option<Site>,
+    /// What the connection turns into when the last answer is written.
+    tunnel: Option<Tunnel<T>>,
+    /// The tasks that carry the bytes of sites.
+    carriers: JoinSet<()>,
+}
+
+/// Serves one connection until it is over. `local` is the port's own address.
+pub async fn serve<T, R, W>(
+    gateway: Arc<Gateway<T>>,
+    reader: R,
+    writer: W,
+    origin: Origin,
+    local: Option<SocketAddr>,
+) where
+    T: Dial,
+    R: AsyncRead + Unpin + Send + 'static,
+    W: AsyncWrite + Unpin + Send + 'static,
+{
+    // Also for the time between two requests: as C tor does, the connection ends without a word.
+    let timeout = gateway.timeout;
+    let session = Arc::new(Session {
+        gateway,
+        origin,
+        local,
+        state: Mutex::new(State {
+            site: None,
+            tunnel: None,
+            carriers: JoinSet::new(),
+        }),
+    });
+    let service = service_fn(|request| Box::pin(Arc::clone(&session).answer(request)));
+    let mut connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(timeout)
+        .max_headers(MAX_HEADERS)
+        .max_header_size(MAX_HEAD)
+        .max_buf_size(MAX_BUFFER)
+        // Sites may tell browsers apart by it; what a browser writes gets there as it is.
+        .preserve_header_case(true)
+        .serve_connection(TokioIo::new(join(reader, writer)), service)
+        .with_upgrades();
+    if let Err(error) = (&mut connection).await {
+        debug!("the connection broke: {error}");
+    }
+    let tunnel = session.state().tunnel.take();
+    match tunnel {
+        Some(tunnel) => tunnel.carry::<R, W>().await,
+        None => {
+            if let Some(parts) = connection.into_parts() {
+                part(parts.io.into_inner()).await;
+            }
+        }
+    }
+}
+
+/// What hyper is to do with a request: nothing at all, if there is no answer.
+type Answered = Result<Response<Body>, Silence>;
+
+/// The connection is to end without an answer.
+#[derive(Debug)]
+struct Silence;
+
+impl std::fmt::Display for Silence {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the request is not for this port")
+    }
+}
+
+impl std::error::Error for Silence {}
+
+impl<T: Dial> Session<T> {
+    /// Answers one request.
+    async fn answer(self: Arc<Self>, mut request: Request<Incoming>) -> Answered {
+        match ask(&request) {
+            Ok(Ask::Tunnel(wanted)) => Ok(self.open_tunnel(wanted, &mut request).await),
+            Ok(Ask::Forward(wanted)) => Ok(self.forward(wanted, request).await),
+            Ok(Ask::Proxied) => Ok(self.our_site(request).await),
+            Ok(Ask::Direct) => Ok(self.at_home(&request)),
+            Err(Refusal::Silence) => {
+                debug!("no answer: the Host of a request is not this computer");
+                Err(Silence)
+            }
+            Err(Refusal::Status(status, why)) => Ok(answer::refusal(&request, status, why)),
+            Err(Refusal::Failure(failure)) => {
+                self.gateway.shared.status.failed(failure);
+                Ok(self.failed(failure, &request))
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A body that is there already.
+fn full(bytes: impl Into<Bytes>) -> Body {
+    http_body_util::Full::new(bytes.into())
+        .map_err(|never: Infallible| match never {})
+        .boxed_unsync()
+}
+
+/// A body that is still on its way.
+fn streamed(body: Incoming) -> Body {
+    body.map_err(BodyError::from).boxed_unsync()
+}
+
+/// Ends the connection so that the last answer arrives: closing a socket in which unread bytes wait
+/// would reset it, and take the answer away from the client.
+async fn part<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(mut client: Join<R, W>) {
+    /// How long to wait for the client to close its side.
+    const GRACE: Duration = Duration::from_secs(2);
+    /// How much of what it still says is thrown away.
+    const MAX_IGNORED: u64 = 64 * 1024;
+    // hyper may have done it; then this does nothing.
+    let ended: io::Result<()> = client.shutdown().await;
+    if ended.is_err_and(|error| error.kind() != io::ErrorKind::NotConnected) {
+        return;
+    }
+    let mut nowhere = tokio::io::sink();
+    let mut rest = client.take(MAX_IGNORED);
+    let _ = tokio::time::timeout(GRACE, tokio::io::copy(&mut rest, &mut nowhere)).await;
+}
+
+/// A future in a box, for what has to be named.
+type Boxed<O> = Pin<Box<dyn Future<Output = O> + Send>>;

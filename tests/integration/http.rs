@@ -1,0 +1,22 @@
+//! HTTP ports.
+//!
+//! | module | puts to the test |
+//! |---|---|
+//! | `tunnel` | CONNECT |
+//! | `forward` | plain requests on their way to a site and back |
+//! | `site` | sites that mean no good, or break |
+//! | `client` | clients that mean no good |
+//! | `page` | the pages, and who gets to see them |
+//! | `desk` | keys handed in, and attempts to do it for others |
+//! | `judge` | the real program beside C tor's HTTPTunnelPort |
+
+mod client;
+mod desk;
+mod forward;
+mod judge;
+mod page;
+mod site;
+mod tunnel;
+
+/// A site, and the key of its plan.
+const SITE: &str = "good.example:80";

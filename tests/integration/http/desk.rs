@@ -1,0 +1,332 @@
+//! Keys handed in, and attempts to do it for others.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use onionport::failure::Failure;
+use onionport::gateway::Origin;
+use tempfile::TempDir;
+
+use super::page::{BROWSER, assert_self_contained};
+use crate::support::ONION;
+use crate::support::http::{Answer, answer, say};
+use crate::support::program::private_folder;
+use crate::support::scripted::Plan;
+use crate::support::serve::{Port, V4, V6};
+
+const KEY: &str = "YDPBBAYQMPIOEWCWQJRNRFD4RIXU3B52ASVTM3M54MSRE6FPTR6Q";
+/// What a browser sends along with our own form.
+const OURS: &str = "Origin: http://onionport.invalid\n";
+const FORM: &str = "Content-Type: application/x-www-form-urlencoded\n";
+
+struct Stage {
+    port: Port,
+    keys: TempDir,
+}
+
+impl Stage {
+    fn new(failure: Failure) -> Stage {
+        let keys = private_folder();
+        let plans = [(format!("{ONION}:80"), Plan::Fail(failure))];
+        let port = Port::new("", plans).with_keys(keys.path());
+        Stage { port, keys }
+    }
+
+    /// One request of a client from `origin`, on a connection of its own.
+    async fn ask_from(&self, origin: Origin, ask: &str) -> Answer {
+        let (mut client, _served) = self.port.http_client_with(64 * 1024, origin);
+        say(&mut client, ask).await;
+        answer(&mut client).await
+    }
+
+    async fn get(&self, target: &str) -> Answer {
+        let ask = format!("GET {target} HTTP/1.1\nHost: a\n{BROWSER}\n");
+        self.ask_from(V4, &ask).await
+    }
+
+    async fn post(&self, headers: &str, body: &str) -> Answer {
+        let ask = format!(
+            "POST http://onionport.invalid/key HTTP/1.1\nHost: onionport.invalid\n{headers}\
+             Content-Length: {}\n\n",
+            body.len()
+        );
+        self.ask_from(V4, &format!("{ask}{body}")).await
+    }
+
+    /// The link on the failure page.
+    async fn link(&self) -> String {
+        let page = self.get(&format!("http://{ONION}/page?a=b")).await;
+        assert_self_contained(&page);
+        assert!(
+            !page.text().contains("<form"),
+            "a form on a page of the site"
+        );
+        between(page.text(), "href=\"", "\">Enter ").to_owned()
+    }
+
+    /// The token in the form.
+    async fn token(&self) -> String {
+        let form = self.get(&self.link().await).await;
+        assert_eq!(form.status, 200);
+        token_in(&form)
+    }
+
+    fn files(&self) -> Vec<String> {
+        let files = fs::read_dir(self.keys.path()).expect("folder");
+        let names = files.map(|f| f.expect("entry").file_name().into_string().expect("text"));
+        names.collect()
+    }
+}
+
+fn between<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
+    let (head, _) = text
+        .split_once(end)
+        .unwrap_or_else(|| panic!("no {end} in {text}"));
+    head.rsplit_once(start)
+        .unwrap_or_else(|| panic!("no {start} in {text}"))
+        .1
+}
+
+fn token_in(form: &Answer) -> String {
+    let (_, rest) = form
+        .text()
+        .split_once("name=\"token\" value=\"")
+        .expect("a token");
+    rest.split('"').next().expect("its end").to_owned()
+}
+
+#[tokio::test]
+async fn a_key_is_kept_and_the_client_sent_back() {
+    for failure in [Failure::ClientAuthMissing, Failure::ClientAuthWrong] {
+        let stage = Stage::new(failure);
+        let link = stage.link().await;
+        assert!(link.starts_with("http://onionport.invalid/key/"), "{link}");
+        let form = stage.get(&link).await;
+        assert_self_contained(&form);
+        assert!(form.text().contains(ONION));
+        let policy = form.header("content-security-policy").expect("a policy");
+        assert!(
+            policy.ends_with(&format!("form-action 'self' http://{ONION}")),
+            "{policy}"
+        );
+        // With a stricter one browsers would not say where the form was sent from.
+        assert_eq!(form.header("referrer-policy"), Some("same-origin"));
+        let token = token_in(&form);
+        let done = stage
+            .post(
+                &format!("{OURS}{FORM}"),
+                &format!("token={token}&key={KEY}"),
+            )
+            .await;
+        assert_eq!(done.status, 303, "{done:?}");
+        let back = format!("http://{ONION}/page?a=b");
+        assert_eq!(done.header("location"), Some(back.as_str()));
+        let label = &ONION[..56];
+        let file = stage.keys.path().join(format!("{label}.auth_private"));
+        let text = fs::read_to_string(&file).expect("kept");
+        assert_eq!(text, format!("{label}:descriptor:x25519:{KEY}\n"));
+        let mode = fs::metadata(&file).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(stage.files().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_key_is_told_and_may_be_corrected() {
+    let stage = Stage::new(Failure::ClientAuthMissing);
+    let mut token = stage.token().await;
+    for (key, problem) in [
+        ("", "Nothing"),
+        ("short", "52 characters"),
+        ("%3Cb%3E", "52 characters"),
+    ] {
+        let body = format!("token={token}&key={key}");
+        let again = stage.post(&format!("{OURS}{FORM}"), &body).await;
+        assert_eq!(again.status, 422, "{key}");
+        assert_self_contained(&again);
+        assert!(again.text().contains(problem), "{}", again.text());
+        token = token_in(&again);
+    }
+    assert!(stage.files().is_empty());
+    // As people paste it: the whole line, encoded as browsers do.
+    let line = format!("{}%3Adescriptor%3Ax25519%3A{KEY}+", &ONION[..56]);
+    let done = stage
+        .post(
+            &format!("{OURS}{FORM}"),
+            &format!("key={line}&token={token}"),
+        )
+        .await;
+    assert_eq!(done.status, 303);
+    assert_eq!(stage.files().len(), 1);
+}
+
+#[tokio::test]
+async fn a_form_that_is_not_ours_adds_no_key() {
+    let stage = Stage::new(Failure::ClientAuthMissing);
+    let good = format!("token={}&key={KEY}", stage.token().await);
+    let own = format!("Origin: http://{ONION}\n");
+    for headers in [
+        FORM.to_owned(),
+        format!("{FORM}Origin: null\n"),
+        format!("{FORM}Origin: http://evil.example\n"),
+        // The onion service itself, which can read its own failure page.
+        format!("{FORM}{own}"),
+        format!("{FORM}{own}Referer: http://onionport.invalid/key/1\n"),
+        format!("{FORM}Referer: http://{ONION}/\n"),
+        format!("{FORM}{OURS}Sec-Fetch-Site: cross-site\n"),
+        format!("{OURS}Content-Type: text/plain\n"),
+        OURS.to_owned(),
+    ] {
+        let refused = stage.post(&headers, &good).await;
+        assert_eq!(refused.status, 403, "{headers}");
+        assert_self_contained(&refused);
+    }
+    assert!(stage.files().is_empty());
+    // None of them has used the token up.
+    assert_eq!(
+        stage.post(&format!("{OURS}{FORM}"), &good).await.status,
+        303
+    );
+    // It is good for once.
+    let again = stage.post(&format!("{OURS}{FORM}"), &good).await;
+    assert_eq!(again.status, 404);
+}
+
+#[tokio::test]
+async fn a_ticket_is_no_token_and_a_guess_is_neither() {
+    let stage = Stage::new(Failure::ClientAuthMissing);
+    let link = stage.link().await;
+    let ticket = link.rsplit('/').next().expect("a ticket");
+    for token in [ticket, "", "0", "../../etc/passwd"] {
+        let body = format!("token={token}&key={KEY}");
+        let refused = stage.post(&format!("{OURS}{FORM}"), &body).await;
+        assert_eq!(refused.status, 404, "{token}");
+    }
+    for target in [
+        "key",
+        "key/",
+        "key/0",
+        "key/0000000000000000000000000000000000000000",
+    ] {
+        let page = stage
+            .get(&format!("http://onionport.invalid/{target}"))
+            .await;
+        assert_eq!(page.status, 404, "{target}");
+        assert!(!page.text().contains("<form"));
+    }
+    let token = stage.token().await;
+    let page = stage
+        .get(&format!("http://onionport.invalid/key/{token}"))
+        .await;
+    assert_eq!(page.status, 404);
+    assert!(stage.files().is_empty());
+}
+
+#[tokio::test]
+async fn what_was_made_for_one_client_is_of_no_use_to_another() {
+    let stage = Stage::new(Failure::ClientAuthMissing);
+    let link = stage.link().await;
+    let token = stage.token().await;
+    let body = format!("token={token}&key={KEY}");
+    let length = body.len();
+    for (origin, isolation) in [
+        (V6, ""),
+        (Origin::Unix, ""),
+        (V4, "Tor-Stream-Isolation: other\n"),
+    ] {
+        let ask = format!("GET {link} HTTP/1.1\nHost: a\n{BROWSER}{isolation}\n");
+        assert_eq!(
+            stage.ask_from(origin, &ask).await.status,
+            404,
+            "{origin:?} {isolation}"
+        );
+        let ask = format!(
+            "POST http://onionport.invalid/key HTTP/1.1\nHost: a\n{OURS}{FORM}{isolation}\
+             Content-Length: {length}\n\n{body}"
+        );
+        assert_eq!(
+            stage.ask_from(origin, &ask).await.status,
+            404,
+            "{origin:?} {isolation}"
+        );
+    }
+    // Straight to the port there is no desk at all.
+    for ask in [
+        format!(
+            "GET {} HTTP/1.1\nHost: localhost\n\n",
+            &link["http://onionport.invalid".len()..]
+        ),
+        format!(
+            "POST /key HTTP/1.1\nHost: localhost\n{OURS}{FORM}Content-Length: {length}\n\n{body}"
+        ),
+    ] {
+        let refused = stage.ask_from(V4, &ask).await;
+        assert!([404, 405].contains(&refused.status), "{refused:?}");
+    }
+    assert!(stage.files().is_empty());
+}
+
+#[tokio::test]
+async fn a_form_without_end_is_not_read_to_it() {
+    let stage = Stage::new(Failure::ClientAuthMissing);
+    let token = stage.token().await;
+    let long = format!("token={token}&key={}", "A".repeat(10_000));
+    let refused = stage.post(&format!("{OURS}{FORM}"), &long).await;
+    assert_eq!(refused.status, 404);
+    let (mut client, _served) = stage.port.http_client_with(16 * 1024, V4);
+    let ask = format!(
+        "POST http://onionport.invalid/key HTTP/1.1\nHost: a\n{OURS}{FORM}\
+         Transfer-Encoding: chunked\n\n"
+    );
+    say(&mut client, &ask).await;
+    for _ in 0..1000 {
+        if client
+            .try_send(&[b"64\r\n".as_slice(), &[b'A'; 100], b"\r\n"].concat())
+            .await
+            .is_err()
+        {
+            break;
+        }
+    }
+    assert_eq!(answer(&mut client).await.status, 404);
+    assert!(stage.files().is_empty());
+}
+
+#[tokio::test]
+async fn other_failures_ask_for_no_key() {
+    for &failure in Failure::ALL {
+        let stage = Stage::new(failure);
+        let page = stage.get(&format!("http://{ONION}/")).await;
+        let asks = [Failure::ClientAuthMissing, Failure::ClientAuthWrong].contains(&failure);
+        assert_eq!(
+            page.text().contains("onionport.invalid/key/"),
+            asks,
+            "{failure:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_folder_that_cannot_be_written_is_told() {
+    let stage = Stage::new(Failure::ClientAuthMissing);
+    let token = stage.token().await;
+    let folder = stage.keys.path().to_owned();
+    drop(stage.keys);
+    let port = stage.port;
+    let stage = Stage {
+        port,
+        keys: private_folder(),
+    };
+    let told = stage
+        .post(
+            &format!("{OURS}{FORM}"),
+            &format!("token={token}&key={KEY}"),
+        )
+        .await;
+    assert_eq!(told.status, 500);
+    assert!(
+        told.text().contains(&folder.display().to_string()),
+        "{}",
+        told.text()
+    );
+}

@@ -1,0 +1,466 @@
+//! Plain requests on their way to a site and back.
+
+use std::time::Duration;
+
+use super::SITE;
+use crate::support::client::{Client, End};
+use crate::support::http::{answer, answer_to, head, hear, say};
+use crate::support::scripted::Plan;
+use crate::support::serve::{Port, V4};
+
+/// What a site says to most requests.
+const YES: &str = "HTTP/1.1 200 OK\nContent-Length: 3\n\nyes";
+const GET: &str = "GET http://good.example/ HTTP/1.1\nHost: good.example\n\n";
+/// The same, as the site gets it.
+const GOT: &str = "GET / HTTP/1.1\nHost: good.example\n\n";
+
+fn port() -> Port {
+    Port::new("", [(SITE, Plan::Open), ("other.example:80", Plan::Open)])
+}
+
+async fn expect_yes(client: &mut Client) {
+    let got = answer(client).await;
+    assert_eq!((got.status, got.text()), (200, "yes"));
+}
+
+#[tokio::test]
+async fn a_site_gets_what_the_client_wrote_and_nothing_about_it() {
+    let port = port();
+    let (mut client, _served) = port.http_client();
+    say(
+        &mut client,
+        "GET http://Good.Example/a/../b?c=d#e HTTP/1.1\n\
+         Host: Good.Example\n\
+         Proxy-Connection: keep-alive\n\
+         Proxy-Authorization: Basic dG9yOmE=\n\
+         X-Tor-Stream-Isolation: me\n\
+         uSER-agent: Any/1.0\n\
+         Connection: keep-alive, X-Mine\n\
+         X-Mine: 1\n\
+         Accept: */*\n\
+         Cookie: a=b; c=\"d\"\n\n",
+    )
+    .await;
+    let mut site = port.tor.far_end().await;
+    hear(
+        &mut site,
+        "GET /a/../b?c=d HTTP/1.1\nHost: Good.Example\nuSER-agent: Any/1.0\nAccept: */*\n\
+         Cookie: a=b; c=\"d\"\n\n",
+    )
+    .await;
+    say(
+        &mut site,
+        "HTTP/1.1 203 Just So\nContent-Length: 3\nx-Own: 1\nConnection: close, X-Hop\n\
+         X-Hop: 2\nProxy-Authenticate: Basic\nTor-Request-Failed: end/MISC\nDate: then\n\nyes",
+    )
+    .await;
+    let got = answer(&mut client).await;
+    assert_eq!(
+        (got.line.as_str(), got.text()),
+        ("HTTP/1.1 203 Just So", "yes")
+    );
+    let mut names: Vec<&str> = got.headers.iter().map(|(name, _)| name.as_str()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["content-length", "date", "x-own"]);
+}
+
+#[tokio::test]
+async fn the_address_in_the_first_line_wins_over_the_host() {
+    let port = port();
+    let (mut client, _served) = port.http_client();
+    say(
+        &mut client,
+        "GET http://good.example:80 HTTP/1.1\nHost: other.example\n\n",
+    )
+    .await;
+    let mut site = port.tor.far_end().await;
+    hear(&mut site, "GET / HTTP/1.1\nHost: good.example:80\n\n").await;
+    let calls = port.tor.calls();
+    assert_eq!((calls.len(), calls[0].target.as_str()), (1, SITE));
+}
+
+#[tokio::test]
+async fn a_connection_serves_one_site_for_one_identity_and_no_other() {
+    let port = port();
+    let (mut client, _served) = port.http_client();
+    let me = "Proxy-Authorization: Basic bWU6\n";
+    let ask =
+        |site: &str, extra: &str| format!("GET http://{site}/ HTTP/1.1\nHost: {site}\n{extra}\n");
+    let mut sites: Vec<Client> = Vec::new();
+    for (site, extra, calls) in [
+        ("good.example", "", 1),
+        ("good.example", "", 1),
+        ("other.example", "", 2),
+        ("good.example", "", 3),
+        ("good.example", me, 4),
+        ("good.example", me, 4),
+        ("good.example", "Tor-Stream-Isolation: a\n", 5),
+        ("good.example", "Tor-Family-Preference: ipv6-only\n", 6),
+        ("good.example", "", 7),
+    ] {
+        say(&mut client, &ask(site, extra)).await;
+        if sites.len() < calls {
+            sites.push(port.tor.far_end().await);
+        }
+        let current = sites.last_mut().expect("a site");
+        hear(current, &format!("GET / HTTP/1.1\nHost: {site}\n\n")).await;
+        say(current, YES).await;
+        expect_yes(&mut client).await;
+        assert_eq!(port.tor.calls().len(), calls, "{site} {extra}");
+    }
+    // After the user has asked for new circuits, old connections carry no new request.
+    port.shared().epoch.begin();
+    say(&mut client, GET).await;
+    hear(&mut port.tor.far_end().await, GOT).await;
+    assert_eq!(port.tor.calls().len(), 8);
+    // Nor does another client get one.
+    let (mut another, _served) = port.http_client();
+    say(&mut another, GET).await;
+    hear(&mut port.tor.far_end().await, GOT).await;
+    assert_eq!(port.tor.calls().len(), 9);
+}
+
+#[tokio::test]
+async fn a_request_is_sent_again_when_the_idle_connection_is_gone() {
+    let port = port();
+    let (mut client, _served) = port.http_client();
+    for _ in 0..3 {
+        say(&mut client, GET).await;
+        let mut site = port.tor.far_end().await;
+        hear(&mut site, GOT).await;
+        say(&mut site, YES).await;
+        expect_yes(&mut client).await;
+        // The site closes it, as sites do after some seconds.
+        drop(site);
+    }
+    // It takes a request, and closes instead of answering: only a first one is answered so.
+    say(&mut client, GET).await;
+    let mut site = port.tor.far_end().await;
+    hear(&mut site, GOT).await;
+    say(&mut site, YES).await;
+    expect_yes(&mut client).await;
+    say(&mut client, GET).await;
+    hear(&mut site, GOT).await;
+    drop(site);
+    let mut site = port.tor.far_end().await;
+    hear(&mut site, GOT).await;
+    drop(site);
+    assert_eq!(answer(&mut client).await.status, 502);
+    assert_eq!(port.tor.calls().len(), 5);
+}
+
+#[tokio::test]
+async fn what_changes_something_at_the_site_is_never_sent_twice() {
+    let port = port();
+    let (mut client, _served) = port.http_client();
+    say(&mut client, GET).await;
+    let mut site = port.tor.far_end().await;
+    hear(&mut site, GOT).await;
+    say(&mut site, YES).await;
+    expect_yes(&mut client).await;
+    say(
+        &mut client,
+        "POST http://good.example/ HTTP/1.1\nHost: good.example\nContent-Length: 0\n\n",
+    )
+    .await;
+    hear(
+        &mut site,
+        "POST / HTTP/1.1\nHost: good.example\nContent-Length: 0\n\n",
+    )
+    .await;
+    drop(site);
+    assert_eq!(answer(&mut client).await.status, 502);
+    assert_eq!(port.tor.calls().len(), 1);
+}
+
+#[tokio::test]
+async fn bodies_flow_both_ways_as_fast_as_they_are_taken() {
+    const SIZE: usize = 3_000_000;
+    let port = port();
+    let (mut client, _served) = port.http_client();
+    let head = format!(
+        "POST http://good.example/ HTTP/1.1\nHost: good.example\nContent-Length: {SIZE}\n\n"
+    );
+    say(&mut client, &head).await;
+    let mut site = port.tor.far_end().await;
+    let (mut to_site, mut stuck) = (0, false);
+    // Nobody reads at the site: after what the buffers hold, nothing more is taken.
+    while to_site < SIZE && !stuck {
+        let chunk = vec![b'x'; 1000];
+        let sending = tokio::time::timeout(Duration::from_millis(300), client.try_send(&chunk));
+        match sending.await {
+            Ok(sent) => sent.expect("still there"),
+            Err(_) => stuck = true,
+        }
+        to_site += 1000;
+    }
+    assert!(stuck && to_site < 1_000_000, "{to_site} bytes were taken");
+    let expected = format!("POST / HTTP/1.1\nHost: good.example\nContent-Length: {SIZE}\n\n");
+    hear(&mut site, &expected).await;
+    // The last piece may have been taken in part.
+    site.expect_bytes(&vec![b'x'; to_site - 1000]).await;
+}
+
+#[tokio::test]
+async fn a_long_answer_waits_for_a_slow_client() {
+    let port = port();
+    let (mut client, _served) = port.http_client();
+    say(&mut client, GET).await;
+    let mut site = port.tor.far_end().await;
+    hear(&mut site, GOT).await;
+    say(&mut site, "HTTP/1.1 200 OK\nContent-Length: 3000000\n\n").await;
+    let mut taken = 0;
+    loop {
+        let chunk = [b'y'; 1000];
+        let sending = tokio::time::timeout(Duration::from_millis(300), site.try_send(&chunk));
+        if sending.await.is_err() {
+            break;
+        }
+        taken += 1000;
+        assert!(taken < 1_000_000, "nothing holds it back");
+    }
+    let got = head(&mut client).await;
+    assert!(got.starts_with("HTTP/1.1 200 OK\r\n"), "{got}");
+    client.expect_bytes(&vec![b'y'; taken]).await;
+}
+
+#[tokio::test]
+async fn chunks_and_trailers_go_through_both_ways() {
+    let port = port();
+    let (mut client, _served) = port.http_client();
+    say(
+        &mut client,
+        "PUT http://good.example/x HTTP/1.1\nHost: good.example\nTE: trailers\n\
+         Transfer-Encoding: chunked\nTrailer: X-Sum\n\n\
+         3\none\n3;why=not\ntwo\n0\nX-Sum: 6\n\n",
+    )
+    .await;
+    let mut site = port.tor.far_end().await;
+    let got = head(&mut site).await;
+    assert!(got.starts_with("PUT /x HTTP/1.1\r\n"), "{got}");
+    for line in [
+        "Transfer-Encoding: chunked",
+        "Trailer: X-Sum",
+        "TE: trailers",
+        "Connection: TE",
+    ] {
+        let found = got
+            .lines()
+            .filter(|got| got.eq_ignore_ascii_case(line))
+            .count();
+        assert_eq!(found, 1, "{line} in {got}");
+    }
+    hear(&mut site, "3\none\n3\ntwo\n0\nx-sum: 6\n\n").await;
+    say(
+        &mut site,
+        "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\nTrailer: X-Sum\n\n5\nthree\n0\nX-Sum: 5\n\n",
+    )
+    .await;
+    let got = head(&mut client).await;
+    assert!(
+        got.to_ascii_lowercase()
+            .contains("transfer-encoding: chunked\r\n"),
+        "{got}"
+    );
+    hear(&mut client, "5\nthree\n0\nx-sum: 5\n\n").await;
+}
+
+#[tokio::test]
+async fn a_get_keeps_its_body() {
+    let port = port();
+    let (mut client, _served) = port.http_client();
+    say(
+        &mut client,
+        "GET http://good.example/ HTTP/1.1\nHost: good.example\nTransfer-Encoding: chunked\n\n\
+         4\nbody\n0\n\n",
+    )
+    .await;
+    let mut site = port.tor.far_end().await;
+    let got = head(&mut site).await.to_ascii_lowercase();
+    assert!(got.contains("transfer-encoding: chunked\r\n"), "{got}");
+    hear(&mut site, "4\nbody\n0\n\n").await;
+}
+
+#[tokio::test]
+async fn a_body_is_asked_for_only_when_the_site_asks() {
+    let ask = "POST http://good.example/ HTTP/1.1\nHost: good.example\nContent-Length: 4\n\
+               Expect: 100-continue\n\n";
+    let port = port();
+    let (mut client, _served) = port.http_client();
+    say(&mut client, ask).await;
+    let mut site = port.tor.far_end().await;
+    let got = head(&mut site).await;
+    assert!(got.contains("Expect: 100-continue\r\n"), "{got}");
+    assert!(client.overhear(Duration::from_millis(200)).await.is_none());
+    say(&mut site, "HTTP/1.1 100 Continue\n\n").await;
+    hear(&mut client, "HTTP/1.1 100 Continue\n\n").await;
+    say(&mut client, "body").await;
+    hear(&mut site, "body").await;
+    say(&mut site, YES).await;
+    expect_yes(&mut client).await;
+    // And a site that does not want it is not given it.
+    say(&mut client, ask).await;
+    head(&mut site).await;
+    say(
+        &mut site,
+        "HTTP/1.1 417 Expectation Failed\nContent-Length: 0\n\n",
+    )
+    .await;
+    assert_eq!(answer(&mut client).await.status, 417);
+}
+
+#[tokio::test]
+async fn a_site_that_never_asks_gets_the_body_all_the_same() {
+    let port = port();
+    let (mut client, _served) = port.http_client();
+    say(
+        &mut client,
+        "POST http://good.example/ HTTP/1.1\nHost: good.example\nContent-Length: 4\n\
+         Expect: 100-continue\n\n",
+    )
+    .await;
+    let mut site = port.tor.far_end().await;
+    head(&mut site).await;
+    hear(&mut client, "HTTP/1.1 100 Continue\n\n").await;
+    say(&mut client, "body").await;
+    hear(&mut site, "body").await;
+    say(&mut site, YES).await;
+    expect_yes(&mut client).await;
+}
+
+#[tokio::test]
+async fn a_websocket_goes_through_with_what_stands_behind_its_head() {
+    let port = port();
+    let (mut client, served) = port.http_client_with(16 * 1024, V4);
+    say(
+        &mut client,
+        "GET http://good.example/chat HTTP/1.1\nHost: good.example\n\
+         Connection: keep-alive, Upgrade\nUpgrade: websocket\nSec-WebSocket-Key: k\n\n",
+    )
+    .await;
+    let mut site = port.tor.far_end().await;
+    let got = head(&mut site).await.to_ascii_lowercase();
+    for line in [
+        "connection: upgrade",
+        "upgrade: websocket",
+        "sec-websocket-key: k",
+    ] {
+        assert!(got.contains(&format!("{line}\r\n")), "{line} in {got}");
+    }
+    say(
+        &mut site,
+        "HTTP/1.1 101 Switching Protocols\nConnection: Upgrade\nUpgrade: websocket\n\
+         Sec-WebSocket-Accept: a\n\nfirst words",
+    )
+    .await;
+    let got = head(&mut client).await.to_ascii_lowercase();
+    assert!(got.starts_with("http/1.1 101 "), "{got}");
+    for line in [
+        "connection: upgrade",
+        "upgrade: websocket",
+        "sec-websocket-accept: a",
+    ] {
+        assert!(got.contains(&format!("{line}\r\n")), "{line} in {got}");
+    }
+    hear(&mut client, "first words").await;
+    say(&mut client, "answer").await;
+    hear(&mut site, "answer").await;
+    drop(client);
+    site.expect_end().await;
+    drop(site);
+    served.end().await;
+}
+
+#[tokio::test]
+async fn other_upgrades_are_not_offered() {
+    let port = port();
+    let (mut client, _served) = port.http_client();
+    say(
+        &mut client,
+        "GET http://good.example/ HTTP/1.1\nHost: good.example\n\
+         Connection: Upgrade, HTTP2-Settings\nUpgrade: h2c\nHTTP2-Settings: AAMAAABk\n\n",
+    )
+    .await;
+    let mut site = port.tor.far_end().await;
+    hear(&mut site, GOT).await;
+    say(&mut site, YES).await;
+    expect_yes(&mut client).await;
+}
+
+#[tokio::test]
+async fn answers_without_a_body_have_none() {
+    let port = port();
+    let (mut client, _served) = port.http_client();
+    let mut sites = Vec::new();
+    for (method, said, status) in [
+        ("HEAD", "HTTP/1.1 200 OK\nContent-Length: 1000\n\n", 200),
+        ("GET", "HTTP/1.1 304 Not Modified\nETag: \"a\"\n\n", 304),
+        ("DELETE", "HTTP/1.1 204 No Content\n\n", 204),
+        ("GET", YES, 200),
+    ] {
+        say(&mut client, &GET.replace("GET", method)).await;
+        if sites.is_empty() {
+            sites.push(port.tor.far_end().await);
+        }
+        let got = head(&mut sites[0]).await;
+        assert!(
+            got.starts_with(&format!("{method} / HTTP/1.1\r\n")),
+            "{got}"
+        );
+        say(&mut sites[0], said).await;
+        let got = answer_to(method, &mut client).await;
+        assert_eq!(got.status, status, "{method}");
+    }
+    assert_eq!(port.tor.calls().len(), 1);
+}
+
+#[tokio::test]
+async fn an_old_client_gets_an_answer_up_to_the_end_of_its_connection() {
+    let port = port();
+    let (mut client, _served) = port.http_client();
+    say(&mut client, "GET http://good.example/ HTTP/1.0\n\n").await;
+    let mut site = port.tor.far_end().await;
+    // It wrote no Host of its own.
+    hear(&mut site, &GOT.replace("Host", "host")).await;
+    say(
+        &mut site,
+        "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n3\nyes\n0\n\n",
+    )
+    .await;
+    let got = answer(&mut client).await;
+    assert!(got.line.starts_with("HTTP/1.0 200"), "{got:?}");
+    assert_eq!((got.text(), got.end), ("yes", End::Closed));
+}
+
+#[tokio::test]
+async fn requests_sent_at_once_are_answered_in_order() {
+    let port = port();
+    let (mut client, _served) = port.http_client_with(16 * 1024, V4);
+    say(&mut client, &GET.repeat(3)).await;
+    let mut site = port.tor.far_end().await;
+    for number in 1..=3 {
+        hear(&mut site, GOT).await;
+        let said = format!("HTTP/1.1 200 OK\nContent-Length: 1\n\n{number}");
+        say(&mut site, &said).await;
+        assert_eq!(answer(&mut client).await.text(), number.to_string());
+    }
+}
+
+#[tokio::test]
+async fn options_go_to_the_site_and_stop_where_the_client_says() {
+    let port = port();
+    let (mut client, _served) = port.http_client();
+    let ask =
+        |left: &str| format!("OPTIONS http://good.example HTTP/1.1\nHost: good.example\n{left}\n");
+    say(&mut client, &ask("Max-Forwards: 0\n")).await;
+    let got = answer(&mut client).await;
+    assert_eq!((got.status, got.header("allow").is_some()), (200, true));
+    assert!(port.tor.calls().is_empty());
+    say(&mut client, &ask("Max-Forwards: 2\n")).await;
+    let mut site = port.tor.far_end().await;
+    hear(
+        &mut site,
+        "OPTIONS / HTTP/1.1\nHost: good.example\nMax-Forwards: 1\n\n",
+    )
+    .await;
+}

@@ -1,0 +1,259 @@
+//! The pages, and who gets to see them.
+
+use onionport::failure::Failure;
+
+use crate::support::ONION;
+use crate::support::http::{Answer, answer, answer_to, say};
+use crate::support::scripted::Plan;
+use crate::support::serve::{Port, V4};
+
+/// What browsers say they take.
+pub const BROWSER: &str = "Accept: text/html,application/xhtml+xml,*/*;q=0.8\n";
+
+fn failing(failure: Failure) -> Port {
+    Port::new("", [(format!("{ONION}:80"), Plan::Fail(failure))])
+}
+
+async fn ask(port: &Port, target: &str, headers: &str) -> Answer {
+    let (mut client, _served) = port.http_client_with(64 * 1024, V4);
+    say(
+        &mut client,
+        &format!("GET {target} HTTP/1.1\nHost: a\n{headers}\n"),
+    )
+    .await;
+    answer(&mut client).await
+}
+
+/// What holds for every page of ours.
+pub fn assert_self_contained(page: &Answer) {
+    let text = page.text();
+    assert_eq!(
+        page.header("content-type"),
+        Some("text/html; charset=utf-8")
+    );
+    assert_eq!(page.header("cache-control"), Some("no-store"));
+    assert_eq!(page.header("x-content-type-options"), Some("nosniff"));
+    assert_eq!(page.header("x-frame-options"), Some("DENY"));
+    assert_eq!(
+        page.header("cross-origin-resource-policy"),
+        Some("same-origin")
+    );
+    let policy = page.header("content-security-policy").expect("a policy");
+    assert!(
+        policy.starts_with("default-src 'none'; style-src 'nonce-"),
+        "{policy}"
+    );
+    assert!(policy.contains("frame-ancestors 'none'") && policy.contains("base-uri 'none'"));
+    assert!(
+        !policy.contains("unsafe") && !policy.contains("script-src"),
+        "{policy}"
+    );
+    let nonce = policy
+        .split("nonce-")
+        .nth(1)
+        .and_then(|n| n.split('\'').next());
+    let nonce = nonce.expect("a nonce");
+    assert!(nonce.len() >= 32 && text.contains(&format!("<style nonce=\"{nonce}\">")));
+    for foreign in [
+        "<script", "<img", "<link", "<iframe", "src=", "url(", "@import", " style=", " on",
+    ] {
+        let found = text.match_indices(foreign).any(|(at, _)| {
+            // Words of the text may begin so.
+            foreign != " on"
+                || text[at..]
+                    .split('=')
+                    .next()
+                    .is_some_and(|w| w.len() < 16 && !w[1..].contains(' '))
+        });
+        assert!(!found, "{foreign:?} in {text}");
+    }
+}
+
+#[tokio::test]
+async fn every_failure_has_a_page_that_fits() {
+    for &failure in Failure::ALL {
+        let row = failure.row();
+        let page = ask(&failing(failure), &format!("http://{ONION}/x?y=z"), BROWSER).await;
+        assert_eq!(page.status, row.http, "{failure:?}");
+        assert_self_contained(&page);
+        let text = page.text();
+        let code = format!("<b>{:02X}</b> · {}", row.extended, row.name);
+        assert!(text.contains(&code), "{code} in {text}");
+        // As it stands in HTML.
+        let sentence = row.sentence.replace('\'', "&#39;");
+        assert!(text.contains(&sentence), "{sentence} in {text}");
+        assert!(
+            text.contains(&format!("href=\"http://{ONION}/x?y=z\"")),
+            "{text}"
+        );
+        assert!(text.contains("<details>") && text.contains(row.token));
+        let tokens = page.header("tor-request-failed").expect("tokens");
+        assert!(tokens.starts_with(row.token));
+    }
+}
+
+#[tokio::test]
+async fn those_who_do_not_ask_for_a_page_get_a_line() {
+    for accept in [
+        "",
+        "Accept: */*\n",
+        "Accept: image/webp,*/*\n",
+        "Accept: text/html;q=0\n",
+    ] {
+        let port = failing(Failure::IntroductionFailed);
+        let said = ask(&port, &format!("http://{ONION}/"), accept).await;
+        assert_eq!(said.status, 503);
+        assert_eq!(
+            said.header("content-type"),
+            Some("text/plain; charset=utf-8")
+        );
+        assert!(
+            said.text().starts_with("F2 introduction failed: "),
+            "{said:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_comes_from_the_request_is_escaped() {
+    let port = failing(Failure::DescriptorNotFound);
+    let target = format!("http://{ONION}/'--><b>&\"x\"=%3Cscript%3E?<img+src=x>");
+    let page = ask(&port, &target, BROWSER).await;
+    // What hyper lets through at all.
+    if page.status == 503 {
+        assert_self_contained(&page);
+        let text = page.text();
+        assert!(!text.contains("<b>&") && !text.contains("--><b>") && !text.contains("<img"));
+    } else {
+        assert_eq!(page.status, 400);
+    }
+    let page = ask(&port, &format!("http://{ONION}/a'b&c=d"), BROWSER).await;
+    assert_self_contained(&page);
+    assert!(!page.text().contains("a'b&c"), "{}", page.text());
+}
+
+#[tokio::test]
+async fn only_what_can_be_opened_again_has_a_link_for_it() {
+    let port = failing(Failure::DescriptorNotFound);
+    let (mut client, _served) = port.http_client_with(64 * 1024, V4);
+    let ask = format!("POST http://{ONION}/ HTTP/1.1\nHost: a\n{BROWSER}Content-Length: 3\n\na=b");
+    say(&mut client, &ask).await;
+    let page = answer(&mut client).await;
+    assert_eq!(page.status, 503);
+    assert!(
+        !page.text().contains("<a class=\"button\""),
+        "{}",
+        page.text()
+    );
+    assert!(page.text().contains("send it again"));
+}
+
+#[tokio::test]
+async fn without_a_folder_for_keys_the_page_says_how_to_set_one() {
+    for failure in [Failure::ClientAuthMissing, Failure::ClientAuthWrong] {
+        let page = ask(&failing(failure), &format!("http://{ONION}/"), BROWSER).await;
+        assert_self_contained(&page);
+        assert!(page.text().contains("client_onion_auth_dir"));
+        assert!(!page.text().contains("onionport.invalid/key"));
+    }
+}
+
+#[tokio::test]
+async fn the_status_page_says_how_it_goes_and_names_nobody() {
+    let port = failing(Failure::RendezvousFailed);
+    ask(&port, &format!("http://{ONION}/"), "").await;
+    port.shared()
+        .status
+        .listening(vec!["http 127.0.0.1:9080".to_owned()]);
+    port.shared().status.progress("5%: <connecting>");
+    for (target, headers) in [
+        ("http://onionport.invalid/", "Accept: text/html\n"),
+        ("http://onionport.invalid/", ""),
+    ] {
+        let page = ask(&port, target, headers).await;
+        assert_eq!(page.status, 200);
+        let text = page.text();
+        for part in [
+            "F3",
+            "rendezvous failed",
+            "http 127.0.0.1:9080",
+            env!("CARGO_PKG_VERSION"),
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        assert!(!text.contains(&ONION[..20]), "{text}");
+        if !headers.is_empty() {
+            assert_self_contained(&page);
+            assert!(text.contains("5%: &#60;connecting&#62;"), "{text}");
+        }
+    }
+    port.shared().status.bootstrapped();
+    let (mut client, _served) = port.http_client();
+    say(&mut client, "GET / HTTP/1.1\nHost: localhost:9080\n\n").await;
+    let said = answer(&mut client).await;
+    assert!(
+        said.text().contains("\nconnected to the Tor network\n"),
+        "{said:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_browser_can_be_set_by_a_file() {
+    let port = failing(Failure::Internal);
+    for (ask, proxy) in [
+        (
+            "GET /proxy.pac HTTP/1.1\nHost: localhost:8000\n\n",
+            "localhost:8000",
+        ),
+        ("GET /proxy.pac HTTP/1.1\nHost: [::1]\n\n", "[::1]:9080"),
+        (
+            "GET http://onionport.invalid/proxy.pac HTTP/1.1\nHost: a\n\n",
+            "127.0.0.1:9080",
+        ),
+    ] {
+        for all in [false, true] {
+            let (mut client, _served) = port.http_client();
+            let query = if all { "/proxy.pac?all" } else { "/proxy.pac" };
+            say(&mut client, &ask.replace("/proxy.pac", query)).await;
+            let file = answer(&mut client).await;
+            let kind = file.header("content-type");
+            assert_eq!(kind, Some("application/x-ns-proxy-autoconfig"));
+            let text = file.text();
+            assert!(
+                text.contains(&format!("return \"PROXY {proxy}\";")),
+                "{text}"
+            );
+            assert_eq!(text.contains("DIRECT"), !all, "{text}");
+            assert_eq!(text.contains("*.onion"), !all, "{text}");
+            // Nothing that is for the proxy may fall back to the open internet.
+            assert!(!text.contains("; DIRECT"), "{text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn our_own_pages_are_only_read() {
+    let port = failing(Failure::Internal);
+    for (method, target, status) in [
+        ("OPTIONS", "*", 200),
+        ("OPTIONS", "http://onionport.invalid/", 200),
+        ("HEAD", "/", 200),
+        ("POST", "/", 405),
+        ("DELETE", "http://onionport.invalid/", 405),
+        ("GET", "/other", 404),
+        ("GET", "/key/1", 404),
+        ("POST", "/key", 405),
+        ("GET", "http://onionport.invalid/key/1", 404),
+    ] {
+        let (mut client, _served) = port.http_client_with(64 * 1024, V4);
+        let ask = format!("{method} {target} HTTP/1.1\nHost: 127.0.0.1\nContent-Length: 0\n\n");
+        say(&mut client, &ask).await;
+        let got = answer_to(method, &mut client).await;
+        assert_eq!(got.status, status, "{method} {target}");
+        if [200, 405].contains(&status) && method != "HEAD" {
+            let allowed = got.header("allow").expect("methods");
+            assert!(allowed.contains("CONNECT") && allowed.contains("OPTIONS"));
+        }
+        assert!(port.tor.calls().is_empty());
+    }
+}

@@ -1,0 +1,219 @@
+//! CONNECT.
+
+use std::time::Duration;
+
+use onionport::failure::Failure;
+
+use super::SITE;
+use crate::support::ONION;
+use crate::support::client::{Client, End};
+use crate::support::http::{answer, answer_to, hear, say};
+use crate::support::scripted::Plan;
+use crate::support::serve::{Port, V4};
+
+async fn open(client: &mut Client) {
+    let opened = answer_to("CONNECT", client).await;
+    assert_eq!(opened.status, 200, "{opened:?}");
+    let via = concat!(
+        "tor/1.0 tor-network (onionport ",
+        env!("CARGO_PKG_VERSION"),
+        ")"
+    );
+    assert_eq!(opened.header("via"), Some(via));
+    assert_eq!(opened.header("tor-capabilities"), Some(""));
+    assert_eq!(opened.header("content-length"), None);
+    assert_eq!(opened.header("transfer-encoding"), None);
+}
+
+#[tokio::test]
+async fn a_tunnel_loses_nothing_that_was_said_before_it_was_open() {
+    let port = Port::new("", [(SITE, Plan::Held)]);
+    let (mut client, served) = port.http_client_with(64 * 1024, V4);
+    say(
+        &mut client,
+        "CONNECT good.example:80 HTTP/1.1\n\nbehind the head, ",
+    )
+    .await;
+    port.tor.wait_for_running(1).await;
+    let late = "later. ".repeat(1000);
+    say(&mut client, &late).await;
+    port.tor.release();
+    open(&mut client).await;
+    let mut site = port.tor.far_end().await;
+    hear(&mut site, "behind the head, ").await;
+    hear(&mut site, &late).await;
+    say(&mut site, "and back").await;
+    hear(&mut client, "and back").await;
+    client.finish().await;
+    site.expect_end().await;
+    drop(site);
+    client.expect_end().await;
+    served.end().await;
+}
+
+#[tokio::test]
+async fn an_old_client_gets_a_tunnel_too() {
+    let port = Port::new("", [(SITE, Plan::Open)]);
+    let (mut client, _served) = port.http_client();
+    say(&mut client, "CONNECT good.example:80 HTTP/1.0\n\n").await;
+    let opened = answer_to("CONNECT", &mut client).await;
+    assert!(opened.line.starts_with("HTTP/1.0 200 "), "{opened:?}");
+    let mut site = port.tor.far_end().await;
+    say(&mut client, "to").await;
+    hear(&mut site, "to").await;
+    drop(site);
+    client.expect_end().await;
+}
+
+#[tokio::test]
+async fn every_failure_is_told_in_status_and_headers() {
+    for &failure in Failure::ALL {
+        let port = Port::new("", [("fails.example:80", Plan::Fail(failure))]);
+        let (mut client, _served) = port.http_client();
+        say(
+            &mut client,
+            "CONNECT fails.example:80 HTTP/1.1\nHost: fails.example\n\n",
+        )
+        .await;
+        let told = answer(&mut client).await;
+        let row = failure.row();
+        assert_eq!(told.status, row.http, "{failure:?}");
+        assert!(told.line.ends_with(&format!("({})", row.name)), "{told:?}");
+        let tokens = told.header("tor-request-failed").expect("tokens");
+        assert_eq!(tokens.split(' ').next(), Some(row.token));
+        assert!(told.header("via").is_some() && told.header("tor-capabilities").is_some());
+        assert!(told.text().contains(row.sentence), "{told:?}");
+        assert_eq!(port.shared().status.report().failures[0].0, failure);
+        // The client may go on and ask for something else.
+        say(
+            &mut client,
+            "CONNECT fails.example:80 HTTP/1.1\nHost: fails.example\n\n",
+        )
+        .await;
+        assert_eq!(answer(&mut client).await.status, row.http);
+    }
+}
+
+#[tokio::test]
+async fn an_onion_failure_has_our_token_and_c_tors() {
+    for (failure, tokens) in [
+        (
+            Failure::DescriptorNotFound,
+            "onionport/HS-DESC-NOT-FOUND end/RESOLVEFAILED",
+        ),
+        (
+            Failure::RendezvousFailed,
+            "onionport/HS-REND-FAILED end/TIMEOUT",
+        ),
+        (
+            Failure::ClientAuthWrong,
+            "onionport/HS-CLIENT-AUTH-WRONG end/MISC",
+        ),
+        (Failure::StreamClosed, "end/DONE"),
+    ] {
+        let port = Port::new("", [(format!("{ONION}:80"), Plan::Fail(failure))]);
+        let (mut client, _served) = port.http_client();
+        say(
+            &mut client,
+            &format!("CONNECT {ONION}:80 HTTP/1.1\nHost: a\n\n"),
+        )
+        .await;
+        let told = answer(&mut client).await;
+        assert_eq!(told.header("tor-request-failed"), Some(tokens));
+    }
+    let port = Port::new("", Vec::<(String, Plan)>::new());
+    let (mut client, _served) = port.http_client();
+    say(
+        &mut client,
+        "CONNECT nonsense.onion:80 HTTP/1.1\nHost: a\n\n",
+    )
+    .await;
+    let told = answer(&mut client).await;
+    let tokens = "onionport/HS-BAD-ADDRESS end/TORPROTOCOL";
+    assert_eq!(
+        (told.status, told.header("tor-request-failed")),
+        (400, Some(tokens))
+    );
+    assert!(port.tor.calls().is_empty());
+}
+
+#[tokio::test]
+async fn headers_isolate_and_the_port_may_say_that_they_do_not() {
+    let asks = [
+        "",
+        "Proxy-Authorization: Basic dG9yOmE=\n",
+        "Proxy-Authorization: Basic dG9yLWlzbzph\n",
+        "Tor-Stream-Isolation: a\n",
+        "X-Tor-Stream-Isolation: a\n",
+        "Tor-Stream-Isolation: a\nX-Tor-Stream-Isolation: a\n",
+    ];
+    for (flags, apart) in [("", true), ("NoIsolateSOCKSAuth", false)] {
+        let port = Port::new(flags, [(SITE, Plan::Open)]);
+        for headers in asks {
+            let (mut client, _served) = port.http_client();
+            let ask = format!("CONNECT good.example:80 HTTP/1.1\nHost: a\n{headers}\n");
+            say(&mut client, &ask).await;
+            open(&mut client).await;
+        }
+        let calls = port.tor.calls();
+        assert_eq!(calls.len(), asks.len());
+        for (i, one) in calls.iter().enumerate() {
+            for (j, other) in calls.iter().enumerate() {
+                let shared = one.isolation.compatible(&other.isolation);
+                assert_eq!(shared, !apart || i == j, "{flags} {i} {j}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_family_that_a_client_prefers_must_be_one_that_the_port_carries() {
+    let port = Port::new("NoIPv6Traffic", [(SITE, Plan::Open)]);
+    for (family, status) in [
+        ("ipv6-only", 403),
+        ("ipv6-preferred", 200),
+        ("nonsense", 200),
+    ] {
+        let (mut client, _served) = port.http_client();
+        let header = format!("Tor-Family-Preference: {family}");
+        say(
+            &mut client,
+            &format!("CONNECT good.example:80 HTTP/1.1\n{header}\n\n"),
+        )
+        .await;
+        assert_eq!(
+            answer_to("CONNECT", &mut client).await.status,
+            status,
+            "{family}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_is_not_served_any_more() {
+    for ask in [
+        "CONNECT good.example:80 HTTP/1.1\n\n",
+        "GET http://good.example/ HTTP/1.1\nHost: good.example\n\n",
+    ] {
+        let port = Port::new("", [(SITE, Plan::Never)]);
+        let (mut client, served) = port.http_client();
+        say(&mut client, ask).await;
+        port.tor.wait_for_running(1).await;
+        drop(client);
+        port.tor.wait_for_running(0).await;
+        served.end().await;
+    }
+}
+
+#[tokio::test]
+async fn a_head_that_never_ends_is_left_after_the_timeout_without_a_word() {
+    for said in ["", "CONNECT good.example:80 HTTP/1.1\n", "GET"] {
+        let port = Port::new("", [(SITE, Plan::Open)]).with_timeout(Duration::from_millis(300));
+        let (mut client, served) = port.http_client();
+        say(&mut client, said).await;
+        let (got, end) = client.rest().await;
+        assert_eq!((got.as_slice(), end), (&b""[..], End::Closed), "{said}");
+        drop(client);
+        served.end().await;
+    }
+}
