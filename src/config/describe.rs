@@ -145,6 +145,9 @@ fn meanings(kind: PortKind, bind: &Bind, flags: &Flags) -> Vec<String> {
     match (kind, extended_errors) {
         // They have no codes.
         (PortKind::Transparent | PortKind::Dns, _) => {}
+        (PortKind::Http, _) => {
+            out.push("says why an onion service failed, in a header and on a page".to_owned());
+        }
         (_, true) => out.push("says why an onion service failed (codes F0 to F7)".to_owned()),
         (_, false) => {
             out.push("says only the codes of RFC 1928 (add ExtendedErrors for F0 to F7)".to_owned())

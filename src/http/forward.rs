@@ -7,7 +7,6 @@ use hyper::body::{Body as _, Incoming};
 use hyper::header::{HeaderValue, MAX_FORWARDS};
 use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{debug, info};
 
@@ -23,17 +22,17 @@ use crate::failure::Failure;
 use crate::gateway::Reached;
 
 /// A request that can be sent a second time: it changes nothing at the site, and has no body.
-struct Copy(Request<()>);
+struct Again(Request<()>);
 
-impl Copy {
-    fn of(request: &Request<Body>) -> Option<Copy> {
+impl Again {
+    fn of(request: &Request<Body>) -> Option<Again> {
         let safe = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
         let mut copy = Request::new(());
         *copy.method_mut() = request.method().clone();
         *copy.uri_mut() = request.uri().clone();
         *copy.headers_mut() = request.headers().clone();
         *copy.extensions_mut() = request.extensions().clone();
-        (safe && request.body().is_end_stream()).then_some(Copy(copy))
+        (safe && request.body().is_end_stream()).then_some(Again(copy))
     }
 }
 
@@ -101,7 +100,7 @@ impl<T: Dial> Session<T> {
             request: wanted.request.clone(),
             epoch: self.gateway.shared.epoch.now(),
         };
-        let copy = Copy::of(&request);
+        let copy = Again::of(&request);
         let mut kept = self.state().site.take();
         loop {
             let mut site = match kept.take() {
@@ -122,7 +121,7 @@ impl<T: Dial> Session<T> {
                 Err(Fault::NotSent(unsent)) if used => request = *unsent,
                 Err(Fault::Lost) if used && copy.is_some() => {
                     request = match &copy {
-                        Some(Copy(copy)) => copy.clone().map(|()| full("")),
+                        Some(Again(copy)) => copy.clone().map(|()| full("")),
                         None => return Err(Trouble::Lost),
                     };
                 }
@@ -141,10 +140,13 @@ impl<T: Dial> Session<T> {
             // Look-ups alone are answered.
             Reached::Answer(_) => return Err(Trouble::Failure(Failure::Internal)),
         };
-        let mut carriers = std::mem::replace(&mut self.state().carriers, JoinSet::new());
-        let site = Site::begin(stream, what, &mut carriers).await;
-        self.state().carriers = carriers;
-        site.ok_or(Trouble::Failure(Failure::Internal))
+        let begun = Site::begin(stream, what).await;
+        let (site, carrier) = begun.ok_or(Trouble::Failure(Failure::Internal))?;
+        let carriers = &mut self.state().carriers;
+        // Those that are done.
+        while carriers.try_join_next().is_some() {}
+        carriers.spawn(carrier);
+        Ok(site)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The page that says why a site cannot be shown.
 //!
-//! It is complete in itself: no script, no outside resource, and a policy that allows neither. All
+//! It is complete in itself: no script, no outside resource, and a policy that allows neither. (The
+//! empty icon keeps browsers from asking the site, which cannot be reached, for one.) All
 //! that comes from the request is escaped by the templates. The browser shows it as a page of the
 //! site, so scripts of that site can read it: nothing stands in it that the site may not know.
 
@@ -217,7 +218,7 @@ pub(super) fn html(
         Links::FormTo(site) => (format!("'self' {site}"), "same-origin"),
     };
     let policy = format!(
-        "default-src 'none'; style-src 'nonce-{nonce}'; base-uri 'none'; \
+        "default-src 'none'; style-src 'nonce-{nonce}'; img-src data:; base-uri 'none'; \
          frame-ancestors 'none'; form-action {form}"
     );
     let mut answer = Response::new(full(text));

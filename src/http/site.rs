@@ -7,7 +7,6 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, join};
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::{Body, MAX_BUFFER, MAX_HEAD, MAX_HEADERS};
@@ -45,12 +44,12 @@ pub(super) enum Fault {
 }
 
 impl Site {
-    /// Begins to speak HTTP on a stream. The bytes are carried by a task among `carriers`.
+    /// Begins to speak HTTP on a stream. Its bytes are carried for as long as somebody runs the
+    /// second value.
     pub(super) async fn begin<R, W>(
         stream: Stream<R, W>,
         what: What,
-        carriers: &mut JoinSet<()>,
-    ) -> Option<Site>
+    ) -> Option<(Site, impl Future<Output = ()> + Send + 'static)>
     where
         R: AsyncRead + Unpin + Send + 'static,
         W: AsyncWrite + Unpin + Send + 'static,
@@ -63,17 +62,16 @@ impl Site {
             .handshake(TokioIo::new(join(stream.reader, stream.writer)))
             .await
             .ok()?;
-        // Those that are done.
-        while carriers.try_join_next().is_some() {}
-        carriers.spawn(async move {
-            // What goes wrong, whoever waits for the answer hears.
-            let _ = connection.with_upgrades().await;
-        });
-        Some(Site {
+        let site = Site {
             sender,
             what,
             used: false,
-        })
+        };
+        let carrier = async {
+            // What goes wrong, whoever waits for the answer hears.
+            let _ = connection.with_upgrades().await;
+        };
+        Some((site, carrier))
     }
 
     /// Whether it can carry a request of this kind now.
