@@ -79,6 +79,14 @@ pub struct ProxyArgs {
     #[arg(long, value_name = "LINE")]
     pub http_port: Vec<String>,
 
+    /// Open this DNS port, and none of the files'
+    #[arg(long, value_name = "LINE")]
+    pub dns_port: Vec<String>,
+
+    /// Open this transparent port, and none of the files'
+    #[arg(long, value_name = "LINE")]
+    pub trans_port: Vec<String>,
+
     /// Set one key of the configuration, whatever the files say
     #[arg(short, value_name = "KEY=VALUE")]
     pub option: Vec<String>,
@@ -144,6 +152,8 @@ impl ProxyArgs {
             torrc,
             socks_port,
             http_port,
+            dns_port,
+            trans_port,
             option,
             log,
             check_config,
@@ -152,6 +162,8 @@ impl ProxyArgs {
         self.torrc.extend(torrc);
         self.socks_port.extend(socks_port);
         self.http_port.extend(http_port);
+        self.dns_port.extend(dns_port);
+        self.trans_port.extend(trans_port);
         self.option.extend(option);
         self.log = log.or(self.log);
         self.check_config |= check_config;
@@ -224,6 +236,10 @@ mod tests {
             "auto",
             "--http-port",
             "0",
+            "--dns-port",
+            "auto",
+            "--trans-port",
+            "9040",
             "-o",
             "b=2",
             "-l",
@@ -237,6 +253,8 @@ mod tests {
                 torrc: vec!["a".into(), "b".into()],
                 socks_port: vec!["9150".into(), "auto".into()],
                 http_port: vec!["0".into()],
+                dns_port: vec!["auto".into()],
+                trans_port: vec!["9040".into()],
                 option: vec!["a=1".into(), "b=2".into()],
                 log: Some("debug".into()),
                 check_config: true,

@@ -139,7 +139,6 @@ impl Written {
         args: &ProxyArgs,
         sources: &Sources,
     ) -> Result<Ports, ConfigError> {
-        let none: &[String] = &[];
         let (option, lines, key, written, arti) = match kind {
             PortKind::Socks => (
                 "--socks-port",
@@ -155,10 +154,16 @@ impl Written {
                 &self.http_port,
                 None,
             ),
-            PortKind::Transparent => ("", none, "proxy.trans_port", &self.trans_port, None),
+            PortKind::Transparent => (
+                "--trans-port",
+                &*args.trans_port,
+                "proxy.trans_port",
+                &self.trans_port,
+                None,
+            ),
             PortKind::Dns => (
-                "",
-                none,
+                "--dns-port",
+                &*args.dns_port,
                 "proxy.dns_port",
                 &self.dns_port,
                 Some(("proxy.dns_listen", &self.dns_listen)),
