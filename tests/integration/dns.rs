@@ -1,24 +1,29 @@
 //! The DNS port, with a network that answers as it is told.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use onionport::access::Access;
 use onionport::dns::{self, MAX_QUESTIONS};
 use onionport::failure::Failure;
-use onionport::gateway::Shared;
+use onionport::gateway::{Gateway, Shared};
+use onionport::swap::Swap;
 use tokio::net::UdpSocket;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::support::hex::{bytes, show};
-use crate::support::scripted::Plan;
+use crate::support::scripted::{Plan, Scripted};
 use crate::support::serve::Port;
 use crate::support::{LIMIT, ONION};
 
 /// An open DNS port.
 struct Server {
     port: Port,
+    /// Where a reload would put another one.
+    _gateway: watch::Sender<Arc<Gateway<Scripted>>>,
     client: UdpSocket,
     running: JoinHandle<()>,
 }
@@ -36,8 +41,10 @@ impl Server {
         let client = UdpSocket::bind(local).await.expect("a free port");
         let address = socket.local_addr().expect("bound");
         client.connect(address).await.expect("connected");
-        let running = tokio::spawn(dns::run(socket, port.gateway()));
+        let (gateway, current) = watch::channel(port.gateway());
+        let running = tokio::spawn(dns::run(socket, current));
         Server {
+            _gateway: gateway,
             port,
             client,
             running,
@@ -217,7 +224,7 @@ async fn an_onion_address_gets_one_of_each_family() {
 async fn the_policy_refuses_with_a_word() {
     let access = Access::read(&["reject *".to_owned()]).expect("a good policy");
     let shared = Shared {
-        access,
+        access: Swap::new(access),
         ..Shared::default()
     };
     let server = Server::before(Port::new::<&str>("", []).with_shared(shared)).await;

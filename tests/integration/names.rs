@@ -1,9 +1,9 @@
 //! Names that stand for others, from a SOCKS client's bytes to what the network is asked.
 
-use onionport::access::Access;
 use onionport::gateway::Shared;
 use onionport::names::{Names, Settings};
 use onionport::safety::{Plaintext, Safety};
+use onionport::swap::Swap;
 
 use crate::support::ONION;
 use crate::support::hex::socks5_request;
@@ -24,9 +24,8 @@ pub fn shared(map: &[&str], safe_socks: bool) -> Shared {
         ..Settings::default()
     };
     Shared {
-        access: Access::default(),
-        names: Names::new(&settings).expect("good settings"),
-        safety: Safety::new(safe_socks, false, Plaintext::default()),
+        names: Swap::new(Names::new(&settings).expect("good settings")),
+        safety: Swap::new(Safety::new(safe_socks, false, Plaintext::default())),
         ..Shared::default()
     }
 }
