@@ -87,7 +87,7 @@ impl Listener {
         let tproxy = *kind == PortKind::Transparent && trans_proxy_type == TransProxyType::Tproxy;
         let (socket, place) = match (handed.take_for(port), &line.bind) {
             (_, Bind::Disabled) => return Ok(None),
-            (Some(socket), _) => adopt(socket, *kind)?,
+            (Some(socket), _) => adopt(socket)?,
             (None, Bind::Tcp(address)) => bind_ip(*address, *kind, tproxy)?,
             (None, Bind::TcpAuto(ip)) => bind_ip(SocketAddr::new(*ip, 0), *kind, tproxy)?,
             (None, Bind::Unix(path)) => bind_unix(path, line)?,
@@ -309,20 +309,9 @@ fn cannot_listen(address: SocketAddr, error: &io::Error) -> String {
 }
 
 /// Makes a port of a socket that was handed over.
-fn adopt(socket: handed::Socket, kind: PortKind) -> Result<(Socket, Place), String> {
+fn adopt(socket: handed::Socket) -> Result<(Socket, Place), String> {
     let adopt = |socket| {
         Ok(match socket {
-            handed::Socket::Tcp(_, address) if kind == PortKind::Dns => {
-                let problem = format!("{address} is a TCP socket, and a DNS port needs a UDP one");
-                return Err(io::Error::other(problem));
-            }
-            handed::Socket::Udp(socket, address) if kind == PortKind::Dns => {
-                socket.set_nonblocking(true)?;
-                (
-                    Socket::Udp(UdpSocket::from_std(socket)?),
-                    Place::Tcp(address),
-                )
-            }
             handed::Socket::Tcp(listener, address) => {
                 listener.set_nonblocking(true)?;
                 let listener = TcpListener::from_std(listener)?;
@@ -334,9 +323,12 @@ fn adopt(socket: handed::Socket, kind: PortKind) -> Result<(Socket, Place), Stri
                 let listener = UnixListener::from_std(listener)?;
                 (Socket::Unix(listener, None), Place::Unix(path))
             }
-            handed::Socket::Udp(_, address) => {
-                let problem = format!("{address} is a UDP socket, which only a DNS port can use");
-                return Err(io::Error::other(problem));
+            handed::Socket::Udp(socket, address) => {
+                socket.set_nonblocking(true)?;
+                (
+                    Socket::Udp(UdpSocket::from_std(socket)?),
+                    Place::Tcp(address),
+                )
             }
         })
     };

@@ -17,7 +17,7 @@ use onionport::failure::Failure;
 use testnet::{CTor, ClientOptions, Network, socks5_connect};
 
 use daemon::Onionport;
-use stage::{Case, Stage, patience};
+use stage::{Case, SETTINGS, Stage, patience};
 
 /// The deadline of onionport and of C tor, if nothing is configured.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -47,7 +47,7 @@ fn main() -> Result<()> {
     })?;
     step("starting onionport ...");
     let settings = format!(
-        "client_onion_auth_dir = {:?}",
+        "{SETTINGS}\nclient_onion_auth_dir = {:?}",
         stage.keys.display().to_string()
     );
     let onionport = Onionport::start(&program()?, &network, &settings)?;

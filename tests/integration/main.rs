@@ -4,6 +4,9 @@
 //! |---|---|
 //! | `connection` | the story of one connection, with a network that answers as it is told |
 //! | `relay` | bytes both ways, and how a stream ends |
+//! | `names` | names that stand for others, and virtual addresses |
+//! | `dns` | the DNS port, question by question |
+//! | `transparent` | what becomes of a redirected connection |
 //! | `wire` | the real program beside C tor: every vector of `tests/data/socks_vectors.txt` |
 //! | `policy` | the real program beside C tor: who may connect |
 //! | `daemon` | the real program: start, ports, errors, log, stop |
@@ -17,12 +20,15 @@
 
 mod connection;
 mod daemon;
+mod dns;
 mod hostile;
 mod http;
+mod names;
 mod policy;
 mod relay;
 mod reload;
 mod service_manager;
 mod support;
 mod torrc;
+mod transparent;
 mod wire;

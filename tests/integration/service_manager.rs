@@ -1,11 +1,12 @@
 //! What a service manager gives and is told: sockets, readiness, and a file that names the ports.
 
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::time::Duration;
 
 use crate::support::LIMIT;
 use crate::support::client::{Client, Place};
+use crate::support::hex::bytes;
 use crate::support::program::Program;
 
 /// A client that has been greeted.
@@ -57,6 +58,22 @@ async fn a_unix_socket_that_is_handed_over_is_served_and_its_file_left_alone() {
     daemon.process.signal("TERM");
     assert!(daemon.process.wait().status.success());
     assert!(path.exists());
+}
+
+#[test]
+fn a_udp_socket_that_is_handed_over_is_a_dns_port() {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let at = socket.local_addr().unwrap();
+    let daemon = Program::offline().handed(socket, "any").start_with(1);
+    assert_eq!(daemon.process.out.all(), [format!("listening dns {at}")]);
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.set_read_timeout(Some(LIMIT)).unwrap();
+    // What is 192.0.2.1? That needs no network.
+    let question = bytes("0001 0100 0001 00*6 03 313932 01 30 01 32 01 31 00 0001 0001");
+    client.send_to(&question, at).unwrap();
+    let mut reply = [0; 512];
+    let length = client.recv(&mut reply).unwrap();
+    assert_eq!(reply[length - 4..length], [192, 0, 2, 1]);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use testnet::{ClientOptions, Network, SocksReply, socks5_connect};
 
 use crate::daemon::Onionport;
 use crate::program;
-use crate::stage::{Case, Stage, patience};
+use crate::stage::{Case, SETTINGS, Stage, patience};
 
 /// The deadline in this test: long enough for any sound answer on loopback, and short enough for a
 /// frozen service not to hold up the others.
@@ -52,7 +52,7 @@ fn every_failure_has_its_code_with_and_without_extended_errors() -> Result<()> {
         extra_torrc_lines: vec![format!("SocksTimeout {}", LIMIT.as_secs())],
     })?;
     let settings = format!(
-        "socks_timeout = {}\nclient_onion_auth_dir = {:?}",
+        "{SETTINGS}\nsocks_timeout = {}\nclient_onion_auth_dir = {:?}",
         LIMIT.as_secs(),
         stage.keys.display().to_string()
     );

@@ -14,6 +14,9 @@ use testnet::{
 /// What a page of every service says.
 pub const PAGE: &str = "hello from the onion";
 
+/// For `[proxy]`: the usual network of virtual addresses holds an address that a case needs.
+pub const SETTINGS: &str = "virtual_addr_network_ipv4 = \"10.192.0.0/10\"";
+
 /// Two reply codes: with `ExtendedErrors` and without.
 type Judged = Option<(u8, u8)>;
 

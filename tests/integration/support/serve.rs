@@ -73,6 +73,18 @@ impl Port {
         self
     }
 
+    /// The same port, with other things in common with all ports.
+    pub fn with_shared(mut self, shared: Shared) -> Self {
+        let gateway = Arc::get_mut(&mut self.gateway).expect("nobody is served yet");
+        gateway.shared = Arc::new(shared);
+        self
+    }
+
+    /// The port itself, for protocols other than SOCKS.
+    pub fn gateway(&self) -> Arc<Gateway<Scripted>> {
+        Arc::clone(&self.gateway)
+    }
+
     /// The same port, with private addresses allowed as destinations or as answers.
     pub fn with_private(mut self, destinations: bool, answers: bool) -> Self {
         let gateway = Arc::get_mut(&mut self.gateway).expect("nobody is served yet");
