@@ -10,7 +10,7 @@
 //! | `GET http://host/path` | the site's answer, or a page that says why there is none | [`forward`], [`page`] |
 //! | `GET http://onionport.invalid/`, or `GET /` at a loopback `Host` | a page of our own | [`home`], [`desk`] |
 //!
-//! [`ask`] finds out which; hyper reads and writes HTTP itself. What a request to the network leads
+//! [`mod@ask`] finds out which; hyper reads and writes HTTP itself. What a request to the network leads
 //! to is [`crate::gateway`]'s business, here as on every port.
 //!
 //! The port answers whoever reaches it, and browsers let any web page send requests to it. So a
