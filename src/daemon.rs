@@ -100,7 +100,6 @@ pub async fn run(config: Config, arguments: &ProxyArgs, mut handed: Handed) -> R
                 },
                 Asked::NewCircuits => {
                     shared.epoch.begin();
-                    shared.names.get().forget_virtual();
                     info!("new streams get new circuits");
                 }
             }
@@ -133,7 +132,7 @@ fn reload(
     let new_names = match config.names == before.names {
         // The addresses that stand for names are kept.
         true => None,
-        false => Some(names(&config)?),
+        false => Some(renewed(&shared.names.get(), &config)?),
     };
     tor.could_change_to(&config.tor)?;
     let changes = ports.change(&config)?;
@@ -185,6 +184,12 @@ fn needs_a_new_start(before: &Config, after: &Config) -> Vec<&'static str> {
 /// Names that stand for others, as configured.
 fn names(config: &Config) -> Result<Names, String> {
     Names::new(&config.names).map_err(|(key, problem)| format!("{key}: {problem}"))
+}
+
+/// The same for a configuration that was read again.
+fn renewed(names: &Names, config: &Config) -> Result<Names, String> {
+    let renewed = names.renewed(&config.names);
+    renewed.map_err(|(key, problem)| format!("{key}: {problem}"))
 }
 
 /// What may give a user away, as configured.

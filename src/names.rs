@@ -129,9 +129,16 @@ impl Names {
         })
     }
 
-    /// Forgets which addresses stand for names, as C tor does when the user asks for new circuits.
-    pub fn forget_virtual(&self) {
-        self.virtuals.clear();
+    /// The names that other settings give. As in C tor an address goes on standing for its name if
+    /// the new settings could have made it: clients may keep addresses for long. (For the same
+    /// reason none is forgotten when the user asks for new circuits.)
+    ///
+    /// The error is that of [`Names::new`].
+    pub fn renewed(&self, settings: &Settings) -> Result<Names, (&'static str, String)> {
+        let names = Names::new(settings)?;
+        let still = |name: &str, ip| names.automaps(name) && !names.map.has(ip);
+        names.virtuals.take_over(&self.virtuals, still);
+        Ok(names)
     }
 
     /// Whether something else is known to be meant by this address, so that whoever asks for it has

@@ -244,3 +244,47 @@ fn wrong_settings_name_their_key() {
     );
     assert_eq!(Settings::default().check(), Ok(()));
 }
+
+/// C tor does so on SIGHUP; on NEWNYM it forgets none either.
+#[test]
+fn addresses_outlive_a_change_of_settings_that_allows_them() {
+    let settings = |map: &str, suffixes: &[&str], network_v4: &str| Settings {
+        map: vec![map.to_owned()],
+        automap: true,
+        suffixes: suffixes.iter().map(|&text| text.to_owned()).collect(),
+        network_v4: network_v4.to_owned(),
+        ..Settings::default()
+    };
+    let before = settings("a b", &[".one", ".two"], "10.0.0.0/8");
+    let old = Names::new(&before).expect("good settings");
+    let v4 = |names: &Names, host: &str| {
+        let asked = Request {
+            family: Some(Family::V4Only),
+            ..request(Command::Resolve, host)
+        };
+        given(names, &asked, "").expect("an address")
+    };
+    let (one, two) = (v4(&old, "x.one"), v4(&old, "x.two"));
+    let leads = |names: &Names, ip: IpAddr| asked_for(names, Command::Connect, &ip.to_string());
+
+    let new = settings("c d", &[".one"], "10.0.0.0/8");
+    let new = old.renewed(&new).expect("good settings");
+    assert_eq!(leads(&new, one).as_deref(), Ok("x.one"));
+    assert_eq!(v4(&new, "x.one"), one);
+    assert_eq!(leads(&new, two), Err(Failure::DestinationInvalid));
+
+    let elsewhere = settings("a b", &["."], "172.16.0.0/12");
+    let elsewhere = old.renewed(&elsewhere).expect("good settings");
+    assert!(!elsewhere.covers(one) && v4(&elsewhere, "x.one") != one);
+
+    let taken = settings(&format!("{one} d"), &["."], "10.0.0.0/8");
+    let taken = old.renewed(&taken).expect("good settings");
+    assert_eq!(leads(&taken, one).as_deref(), Ok("d"));
+    assert_eq!(leads(&taken, two).as_deref(), Ok("x.two"));
+
+    let off = Settings {
+        automap: false,
+        ..before
+    };
+    assert!(!old.renewed(&off).expect("good settings").covers(one));
+}

@@ -79,9 +79,18 @@ impl Virtuals {
         Some(name.to_string())
     }
 
-    /// Forgets them all.
-    pub(super) fn clear(&self) {
-        *self.table() = Table::default();
+    /// Takes over those addresses of `older` that are in these networks and `still` right for their
+    /// names, with the order of their last uses.
+    pub(super) fn take_over(&self, older: &Virtuals, still: impl Fn(&str, IpAddr) -> bool) {
+        let (mut table, older) = (self.table(), older.table());
+        for ip in older.ages.values() {
+            let Some(Entry { name, .. }) = older.names.get(ip) else {
+                continue;
+            };
+            if self.contains(*ip) && still(name, *ip) {
+                table.insert(*ip, (Arc::clone(name), ip.is_ipv6()));
+            }
+        }
     }
 
     /// Whether an address stands for a name.
