@@ -27,7 +27,7 @@ use askama::Template;
 use hyper::body::Incoming;
 use hyper::header::{HeaderValue, LOCATION};
 use hyper::{Method, Request, Response, StatusCode};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::answer::{self, Asked, our_url};
 use super::ask::credentials;
@@ -178,7 +178,8 @@ impl<T: Dial> Session<T> {
             return out_of_date();
         }
         if !from_our_form(request.headers()) {
-            warn!("refused a key: the form was not sent from our own page");
+            // Any site can have that said, and as often as it likes.
+            debug!("refused a key: the form was not sent from our own page");
             return foreign();
         }
         let Some(form) = read_form(request.into_body()).await else {

@@ -91,6 +91,7 @@ async fn every_failure_has_a_page_that_fits() {
             "{text}"
         );
         assert!(text.contains("<details>") && text.contains(row.token));
+        assert!(text.contains(&format!(">{ONION}</span>")));
         let tokens = page.header("tor-request-failed").expect("tokens");
         assert!(tokens.starts_with(row.token));
     }
