@@ -3,9 +3,10 @@
 //! The page with the failure is shown as a page of the onion service: scripts of that service can
 //! read it, and could send any form that stands in it. So the form is not there. The page only links
 //! to `http://onionport.invalid/key/<ticket>`, a site that is ours alone: nobody else can own the
-//! name, its pages never come from the network, and a browser lets no other site read them, frame
-//! them, or install a script below them. There stands the form. It goes to
-//! `http://onionport.invalid/key`, and back to the address that was asked for first.
+//! name, its pages never come from the network (nor do those of names that look like it), and a
+//! browser lets no other site read them, frame them, or install a script below them. There stands
+//! the form. It goes to `http://onionport.invalid/key`, and back to the address that was asked for
+//! first.
 //!
 //! | who | could try | and fails because |
 //! |---|---|---|
@@ -17,7 +18,8 @@
 //! | anybody | post a token twice | it is gone with the first use |
 //! | anybody | send the user elsewhere afterwards | the way back is kept here, not in the form |
 //!
-//! Requests straight to the port (with a loopback `Host`) never get here: [`super::home`].
+//! Requests straight to the port (with a loopback `Host`) never get here: [`super::home`]. What an
+//! onion service does learn, from its own failure page, is which of F4 and F5 it has caused.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
