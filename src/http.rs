@@ -127,7 +127,11 @@ pub async fn serve<T, R, W>(
     }
     let tunnel = session.state().tunnel.take();
     match tunnel {
-        Some(tunnel) => tunnel.carry::<R, W>().await,
+        Some(tunnel) => {
+            // If the answer could not be written, nobody is told but by this.
+            drop(connection);
+            tunnel.carry::<R, W>().await;
+        }
         None => {
             if let Some(parts) = connection.into_parts() {
                 part(parts.io.into_inner()).await;

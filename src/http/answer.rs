@@ -36,9 +36,10 @@ pub(super) const OUR_METHODS: &str = "OPTIONS, CONNECT, GET, HEAD";
 #[derive(Clone, Debug)]
 pub(super) struct Asked {
     pub(super) method: Method,
-    /// The whole address, and the host of it.
+    /// The whole address, the host of it, and the host with its port.
     pub(super) url: String,
     pub(super) host: String,
+    pub(super) place: String,
     /// The service, if the host is a good onion address.
     pub(super) onion: Option<OnionAddress>,
     /// Whether the client shows HTML to somebody.
@@ -62,6 +63,11 @@ impl Asked {
             method: request.method().clone(),
             url: wanted.map_or_else(|| request.uri().to_string(), |wanted| wanted.url.clone()),
             host: request.uri().host().unwrap_or_default().to_owned(),
+            place: request
+                .uri()
+                .authority()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
             onion: match target {
                 Some(Target::Onion(service)) => Some(service),
                 _ => None,

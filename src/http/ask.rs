@@ -156,6 +156,11 @@ fn connect(
         return Err(bad("an address with a user name is not passed on"));
     }
     let host = authority.host();
+    if is_near_ours(host) {
+        return Err(bad(
+            "the pages of onionport are at http://onionport.invalid/",
+        ));
+    }
     if host.len() > MAX_HOST {
         return Err(Refusal::Status(
             StatusCode::URI_TOO_LONG,
@@ -180,6 +185,17 @@ fn connect(
         credentials: credentials(headers),
         family: headers.get(FAMILY).map(|value| family(value.as_bytes())),
     })
+}
+
+/// Whether a host looks like ours: other spellings and names below it never get to an exit, which
+/// could answer with pages that look like ours.
+fn is_near_ours(host: &str) -> bool {
+    let host = host.trim_end_matches('.');
+    let end = host.len().checked_sub(OUR_HOST.len());
+    end.and_then(|end| host.get(end..).map(|tail| (&host[..end], tail)))
+        .is_some_and(|(front, tail)| {
+            tail.eq_ignore_ascii_case(OUR_HOST) && (front.is_empty() || front.ends_with('.'))
+        })
 }
 
 /// Why something that is no host name is none.
@@ -355,6 +371,32 @@ mod tests {
         for target in ["http://onionport.invalid/", "http://ONIONPORT.invalid:80/x"] {
             let asked = ask(&request("GET", target, &headers));
             assert!(matches!(asked, Ok(Ask::Proxied)), "{target}");
+        }
+    }
+
+    #[test]
+    fn no_exit_is_asked_for_anything_that_looks_like_our_own_pages() {
+        let headers = [("host", "a")];
+        for (method, target) in [
+            ("GET", "http://onionport.invalid./"),
+            ("GET", "http://OnionPort.Invalid.:80/"),
+            ("GET", "http://www.onionport.invalid/"),
+            ("CONNECT", "onionport.invalid:443"),
+            ("CONNECT", "ONIONPORT.invalid:80"),
+            ("CONNECT", "a.b.onionport.invalid.:443"),
+        ] {
+            let refused = ask(&request(method, target, &headers)).expect_err(target);
+            assert!(
+                matches!(refused, Refusal::Status(StatusCode::BAD_REQUEST, _)),
+                "{target}: {refused:?}"
+            );
+        }
+        for other in [
+            "http://notonionport.invalid/",
+            "http://onionport.invalid.example/",
+        ] {
+            let asked = ask(&request("GET", other, &headers));
+            assert!(matches!(asked, Ok(Ask::Forward(_))), "{other}: {asked:?}");
         }
     }
 

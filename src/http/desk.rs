@@ -3,9 +3,10 @@
 //! The page with the failure is shown as a page of the onion service: scripts of that service can
 //! read it, and could send any form that stands in it. So the form is not there. The page only links
 //! to `http://onionport.invalid/key/<ticket>`, a site that is ours alone: nobody else can own the
-//! name, its pages never come from the network, and a browser lets no other site read them, frame
-//! them, or install a script below them. There stands the form. It goes to
-//! `http://onionport.invalid/key`, and back to the address that was asked for first.
+//! name, its pages never come from the network (nor do those of names that look like it), and a
+//! browser lets no other site read them, frame them, or install a script below them. There stands
+//! the form. It goes to `http://onionport.invalid/key`, and back to the address that was asked for
+//! first.
 //!
 //! | who | could try | and fails because |
 //! |---|---|---|
@@ -17,7 +18,8 @@
 //! | anybody | post a token twice | it is gone with the first use |
 //! | anybody | send the user elsewhere afterwards | the way back is kept here, not in the form |
 //!
-//! Requests straight to the port (with a loopback `Host`) never get here: [`super::home`].
+//! Requests straight to the port (with a loopback `Host`) never get here: [`super::home`]. What an
+//! onion service does learn, from its own failure page, is which of F4 and F5 it has caused.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -27,7 +29,7 @@ use askama::Template;
 use hyper::body::Incoming;
 use hyper::header::{HeaderValue, LOCATION};
 use hyper::{Method, Request, Response, StatusCode};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::answer::{self, Asked, our_url};
 use super::ask::credentials;
@@ -178,7 +180,8 @@ impl<T: Dial> Session<T> {
             return out_of_date();
         }
         if !from_our_form(request.headers()) {
-            warn!("refused a key: the form was not sent from our own page");
+            // Any site can have that said, and as often as it likes.
+            debug!("refused a key: the form was not sent from our own page");
             return foreign();
         }
         let Some(form) = read_form(request.into_body()).await else {

@@ -61,7 +61,7 @@ impl<T: Dial> Session<T> {
         let mut answer = match answer {
             Ok(answer) => answer,
             Err(trouble) => {
-                let (status, name) = (trouble.status(), trouble.name());
+                let (status, name) = (trouble.status().as_u16(), trouble.name());
                 info!("failed with {status} after {:.1?}: {name}", begun.elapsed());
                 return self.page(trouble, asked);
             }

@@ -67,8 +67,9 @@ impl<T: Dial> Session<T> {
         }
         // The way that the client took here is the way to the proxy.
         let host = request.headers().get(HOST);
-        let proxy = host.and_then(|host| host.to_str().ok()).map(|host| {
-            let port = self.local.map_or(80, |local| local.port());
+        let host = host.and_then(|host| host.to_str().ok());
+        let proxy = host.zip(self.local).map(|(host, local)| {
+            let port = local.port();
             match host.rsplit_once(':') {
                 Some((_, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host.to_owned(),
                 _ => format!("{host}:{port}"),

@@ -78,7 +78,7 @@ struct FailurePage<'a> {
     code: &'a str,
     name: &'a str,
     sentence: &'a str,
-    host: &'a str,
+    place: &'a str,
     url: &'a str,
     places: [Place; 3],
     /// Where a key can be entered.
@@ -155,7 +155,7 @@ impl<T: Dial> Session<T> {
             code: &trouble.code(),
             name: trouble.name(),
             sentence: trouble.sentence(),
-            host: &asked.host,
+            place: &asked.place,
             url: &asked.url,
             places: told.side.places(asked.is_onion()),
             unconfigured: wants_key && key.is_none(),

@@ -8,12 +8,14 @@
 //! | `client` | clients that mean no good |
 //! | `page` | the pages, and who gets to see them |
 //! | `desk` | keys handed in, and attempts to do it for others |
+//! | `nonsense` | the real program among clients that do not know what they say |
 //! | `judge` | the real program beside C tor's HTTPTunnelPort |
 
 mod client;
 mod desk;
 mod forward;
 mod judge;
+mod nonsense;
 mod page;
 mod site;
 mod tunnel;

@@ -11,7 +11,7 @@ use testnet::{ClientOptions, Network};
 
 use crate::daemon::Onionport;
 use crate::program;
-use crate::stage::{Case, PAGE, Stage, patience};
+use crate::stage::{Case, PAGE, SETTINGS, Stage, patience};
 
 /// As in the test of the codes.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -42,10 +42,8 @@ fn curl_gets_every_page_and_every_failure_through_the_http_port() -> Result<()> 
             format!("HTTPTunnelPort {judge_port}"),
         ],
     })?;
-    // The case without a route is an address of loopback, among which others are drawn by default.
     let settings = format!(
-        "socks_timeout = {}\nclient_onion_auth_dir = {:?}\nhttp_port = \"auto\"\n\
-         virtual_addr_network_ipv4 = \"10.192.0.0/10\"",
+        "socks_timeout = {}\nclient_onion_auth_dir = {:?}\nhttp_port = \"auto\"\n{SETTINGS}",
         LIMIT.as_secs(),
         stage.keys.display().to_string()
     );

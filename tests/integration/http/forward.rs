@@ -464,3 +464,18 @@ async fn options_go_to_the_site_and_stop_where_the_client_says() {
     )
     .await;
 }
+
+#[tokio::test]
+async fn an_idle_client_is_left_after_the_timeout() {
+    let port = port().with_timeout(Duration::from_millis(300));
+    let (mut client, served) = port.http_client();
+    say(&mut client, GET).await;
+    let mut site = port.tor.far_end().await;
+    hear(&mut site, GOT).await;
+    say(&mut site, YES).await;
+    expect_yes(&mut client).await;
+    client.expect_end().await;
+    drop(client);
+    served.end().await;
+    site.expect_end().await;
+}

@@ -3,7 +3,9 @@
 use onionport::failure::Failure;
 
 use crate::support::ONION;
+use crate::support::client::Client;
 use crate::support::http::{Answer, answer, answer_to, say};
+use crate::support::program::Program;
 use crate::support::scripted::Plan;
 use crate::support::serve::{Port, V4};
 
@@ -91,6 +93,7 @@ async fn every_failure_has_a_page_that_fits() {
             "{text}"
         );
         assert!(text.contains("<details>") && text.contains(row.token));
+        assert!(text.contains(&format!(">{ONION}</span>")));
         let tokens = page.header("tor-request-failed").expect("tokens");
         assert!(tokens.starts_with(row.token));
     }
@@ -259,5 +262,33 @@ async fn our_own_pages_are_only_read() {
             assert!(allowed.contains("CONNECT") && allowed.contains("OPTIONS"));
         }
         assert!(port.tor.calls().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_unix_socket_serves_http_too() {
+    let program = Program::offline().port("auto");
+    let line = format!("unix:{}", program.folder().join("http").display());
+    let daemon = program.proxy(format!("http_port = {line:?}")).start_with(2);
+    assert_eq!(daemon.places[1].to_string(), line);
+    for (target, status, part) in [
+        ("/", 200, format!("listening http {line}\n")),
+        ("/proxy.pac", 404, "unix socket".to_owned()),
+        (
+            "http://onionport.invalid/proxy.pac",
+            404,
+            "unix socket".to_owned(),
+        ),
+        ("http://nonsense.onion/", 400, "F6 ".to_owned()),
+    ] {
+        let mut client = Client::connect(&daemon.places[1]).await;
+        say(
+            &mut client,
+            &format!("GET {target} HTTP/1.1\nHost: localhost\n\n"),
+        )
+        .await;
+        let got = answer(&mut client).await;
+        assert_eq!(got.status, status, "{target}");
+        assert!(got.text().contains(&part), "{part} in {}", got.text());
     }
 }

@@ -52,6 +52,25 @@ async fn a_tunnel_loses_nothing_that_was_said_before_it_was_open() {
 }
 
 #[tokio::test]
+async fn a_head_may_come_in_any_two_parts() {
+    let ask =
+        "CONNECT good.example:80 HTTP/1.1\r\nHost: a\r\nTor-Stream-Isolation: b\r\n\r\nbehind";
+    for cut in 1..ask.len() {
+        let port = Port::new("", [(SITE, Plan::Open)]);
+        let (mut client, _served) = port.http_client();
+        let (first, second) = ask.as_bytes().split_at(cut);
+        client.send_bytes(first).await;
+        // Lets the other side take what there is.
+        tokio::task::yield_now().await;
+        client.send_bytes(second).await;
+        open(&mut client).await;
+        let mut site = port.tor.far_end().await;
+        hear(&mut site, "behind").await;
+        assert_eq!(port.tor.calls().len(), 1, "{cut}");
+    }
+}
+
+#[tokio::test]
 async fn an_old_client_gets_a_tunnel_too() {
     let port = Port::new("", [(SITE, Plan::Open)]);
     let (mut client, _served) = port.http_client();
@@ -203,6 +222,18 @@ async fn a_client_that_leaves_is_not_served_any_more() {
         port.tor.wait_for_running(0).await;
         served.end().await;
     }
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_before_it_has_its_answer_leaves_nothing_behind() {
+    let port = Port::new("", [(SITE, Plan::Open)]);
+    // The answer does not fit.
+    let (mut client, served) = port.http_client_with(16, V4);
+    say(&mut client, "CONNECT good.example:80 HTTP/1.1\n\n").await;
+    let mut site = port.tor.far_end().await;
+    drop(client);
+    site.expect_end().await;
+    served.end().await;
 }
 
 #[tokio::test]
