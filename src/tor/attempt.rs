@@ -38,6 +38,9 @@ const STALLED_AGAIN: Duration = Duration::from_secs(15);
 /// How many lines an attempt follows at once. The first is followed to its end; the others make room
 /// for newer ones.
 pub(super) const LINES: usize = 3;
+/// How often a line is begun anew because it turned to an introduction point at which another stands
+/// still: tor-hsclient chooses among them at random.
+const OTHER_POINTS: usize = 5;
 /// An attempt goes on for this long even if nobody waits: who asks again finds it further along.
 const LEAST_LIFE: Duration = Duration::from_secs(120);
 
@@ -96,6 +99,8 @@ struct Progress {
     until: Mutex<Instant>,
     /// Somebody new waits.
     nudge: Notify,
+    /// The introduction points at which lines have stood still.
+    silent: Mutex<Vec<usize>>,
 }
 
 impl Progress {
@@ -144,6 +149,17 @@ impl Progress {
         furthest.map_or(Failure::DirectoriesTimedOut, |evidence| {
             evidence.verdict_so_far()
         })
+    }
+
+    /// Notes where the newest line stands still.
+    fn note_silence(&self) {
+        let (lines, newest) = &*self.lines();
+        let point = lines.get(*newest).and_then(|line| line.silent_point());
+        self.silent().extend(point);
+    }
+
+    fn silent(&self) -> MutexGuard<'_, Vec<usize>> {
+        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether another line should be begun.
@@ -246,6 +262,7 @@ impl Launcher {
             lines: Mutex::default(),
             until: Mutex::new(deadline.max(Instant::now() + LEAST_LIFE)),
             nudge: Notify::new(),
+            silent: Mutex::default(),
         });
         let (sender, outcome) = watch::channel(None);
         let attempt = Attempt {
@@ -312,6 +329,7 @@ impl Shared {
                 },
                 () = progress.standstill() => {
                     debug!("no progress on the way to the onion service; trying another way");
+                    progress.note_silence();
                     let number = if others.len() + 1 < LINES {
                         others.len() + 1
                     } else {
@@ -341,8 +359,22 @@ impl Shared {
         mut evidence: Arc<Evidence>,
         progress: &Progress,
     ) -> Ended {
+        let mut other_points = OTHER_POINTS;
         loop {
-            let failure = match self.round(service, keys, token, &evidence, progress).await {
+            let silent = |point: usize| progress.silent().contains(&point);
+            let round = self.round(service, keys, token, &evidence, progress);
+            let round = tokio::select! {
+                round = round => round,
+                () = evidence.turned_to(silent), if other_points > 0 => {
+                    debug!("another way stands still at this introduction point; choosing again");
+                    other_points -= 1;
+                    evidence.abandon();
+                    evidence = evidence.anew();
+                    progress.go_on(number, &evidence);
+                    continue;
+                }
+            };
+            let failure = match round {
                 Ok(found) => {
                     return Ended {
                         number,

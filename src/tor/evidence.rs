@@ -5,7 +5,7 @@
 //! step as a span. [`EvidenceLayer`] picks these up. The attempt they belong to is found through a
 //! task-local value, which [`super::runtime::Tasks`] carries into the task that does the work: no
 //! log filter, span id or text has a say in it, but for the two steps that have no span of their own
-//! ([`AWAITING_RENDEZVOUS`], [`SOLVING`]). The network tests notice when a new version of the crates changes any
+//! ([`AWAITING_RENDEZVOUS`], [`SOLVING`]), and the place of an introduction point ([`POINT`]). The network tests notice when a new version of the crates changes any
 //! of this.
 
 use std::fmt;
@@ -33,6 +33,8 @@ use crate::failure::Failure;
 const SOURCE: &str = "tor_hsclient";
 /// How tor-hsclient's message ends when it begins to wait for RENDEZVOUS2; that step has no span.
 const AWAITING_RENDEZVOUS: &str = "awaiting rendezvous completion";
+/// What stands before the place of an introduction point in the messages about it.
+const POINT: &str = "IPT #";
 /// How its message begins when it begins to solve a puzzle; nor has that one.
 const SOLVING: &str = "beginning solve";
 
@@ -81,6 +83,11 @@ impl Evidence {
             }),
             changed: watch::Sender::new(0),
         })
+    }
+
+    /// Begins again where this one began.
+    pub(crate) fn anew(&self) -> Arc<Evidence> {
+        Evidence::new(self.lock().findings.earlier)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -168,6 +175,30 @@ impl Evidence {
         self.lock().findings.furthest
     }
 
+    /// The introduction point that it waits for, if that has not answered.
+    pub(crate) fn silent_point(&self) -> Option<usize> {
+        let findings = &self.lock().findings;
+        findings
+            .point
+            .filter(|_| matches!(findings.stage, Stage::Rendezvous | Stage::Introduction))
+    }
+
+    /// Waits until it turns to an introduction point for which `avoid` holds at that moment. One that
+    /// it was at before is left to it.
+    pub(crate) async fn turned_to(&self, avoid: impl Fn(usize) -> bool) {
+        let mut changes = self.changed.subscribe();
+        let mut before = None;
+        loop {
+            let now = self.silent_point();
+            if now != before && now.is_some_and(&avoid) {
+                return;
+            }
+            before = now;
+            // The sender lives in `self`.
+            let _ = changes.changed().await;
+        }
+    }
+
     /// Whether it has got no further for this long: going round from one introduction point to the
     /// next, with the same descriptor, is no progress. Solving a puzzle takes its time, and no other line
     /// would be faster.
@@ -230,6 +261,9 @@ impl<S: Subscriber> Layer<S> for EvidenceLayer {
         if let Some(stage) = seen.stage {
             evidence.update(|findings| findings.enter(stage));
         }
+        if seen.point.is_some() {
+            evidence.update(|findings| findings.point = seen.point);
+        }
         if let Some(clue) = seen.descriptor {
             evidence.update(|findings| findings.descriptor.push(clue));
         }
@@ -245,6 +279,7 @@ struct Seen {
     descriptor: Option<DescriptorClue>,
     rendezvous: Option<RendezvousClue>,
     stage: Option<Stage>,
+    point: Option<usize>,
 }
 
 impl Visit for Seen {
@@ -259,11 +294,38 @@ impl Visit for Seen {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == "message" {
             let message = format!("{value:?}");
+            self.point = point_in(&message);
             if message.ends_with(AWAITING_RENDEZVOUS) {
                 self.stage = Some(Stage::Acknowledged);
             } else if message.starts_with(SOLVING) {
                 self.stage = Some(Stage::Puzzle);
             }
         }
+    }
+}
+
+/// The place of the introduction point that a message names.
+fn point_in(message: &str) -> Option<usize> {
+    let (_, rest) = message.split_once(POINT)?;
+    let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+    digits.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_introduction_point_is_read_off_the_messages_that_name_one() {
+        let place = |message| point_in(message);
+        assert_eq!(
+            place("hs conn to x: IPT #3: obtaining intro circuit"),
+            Some(3)
+        );
+        assert_eq!(
+            place("hs conn to x: RPT y IPT #12: making introduction"),
+            Some(12)
+        );
+        assert_eq!(place("hs conn to x: setting up rendezvous point"), None);
     }
 }

@@ -83,6 +83,8 @@ pub(crate) struct Findings {
     pub(crate) stage: Stage,
     /// The furthest step it has been in.
     pub(crate) furthest: Stage,
+    /// The introduction point that it uses, by its place in the descriptor.
+    pub(crate) point: Option<usize>,
     /// Whether a directory was asked for the descriptor.
     pub(crate) fetched: bool,
     pub(crate) descriptor: Vec<DescriptorClue>,
@@ -99,6 +101,10 @@ impl Findings {
         self.stage = stage;
         self.furthest = self.furthest.max(stage);
         self.fetched |= stage == Stage::Fetching;
+        if stage == Stage::Rendezvous {
+            // The point is chosen afterwards.
+            self.point = None;
+        }
     }
 
     /// Notes that a pair of introduction and rendezvous point has failed.
