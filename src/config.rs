@@ -14,7 +14,7 @@ use tracing_subscriber::EnvFilter;
 use crate::access::Access;
 use crate::cli::ProxyArgs;
 use crate::names;
-use crate::port::{Port, PortKind, PortLine};
+use crate::port::{Bind, Port, PortKind, PortLine};
 use crate::safety::Plaintext;
 use crate::torrc;
 
@@ -235,6 +235,11 @@ fn check(sources: &Sources, args: &ProxyArgs) -> Result<Config, ConfigError> {
         warnings.extend(of_kind.warnings());
         ports.extend(of_kind.open(kind));
     }
+    if let Some(bind) = same_place(&ports) {
+        return Err(sources.setting("proxy.socks_port").wrong(format!(
+            "{bind} is also that of a port of another kind: give each a place of its own"
+        )));
+    }
     if ports.is_empty() {
         warnings.push("no port is open: nothing can use this proxy".to_owned());
     }
@@ -304,6 +309,18 @@ fn check(sources: &Sources, args: &ProxyArgs) -> Result<Config, ConfigError> {
         torrc: torrc.map(torrc::to_toml),
         tor,
     })
+}
+
+/// A place that two ports of different kinds ask for. DNS is served over UDP, and has places of its
+/// own.
+fn same_place(ports: &[Port]) -> Option<&Bind> {
+    let streams = || ports.iter().filter(|port| port.kind != PortKind::Dns);
+    streams()
+        .find(|a| {
+            streams()
+                .any(|b| a.kind != b.kind && a.line.bind == b.line.bind && !a.line.bind.is_auto())
+        })
+        .map(|port| &port.line.bind)
 }
 
 /// Refuses a key that neither arti-client nor we know, unless it is the bare heading of a table

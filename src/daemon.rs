@@ -89,15 +89,17 @@ pub async fn run(config: Config, arguments: &ProxyArgs, mut handed: Handed) -> R
         loop {
             match signals.next().await {
                 Asked::Stop => break,
-                Asked::Reload => match reload(&config, arguments, &tor, &shared, &mut ports) {
-                    Ok((again, newer)) => {
-                        if let Some(older) = port_info.take() {
-                            older.give_way(newer.as_ref());
+                Asked::Reload => {
+                    match reload(&config, arguments, &tor, &shared, &mut ports).await {
+                        Ok((again, newer)) => {
+                            if let Some(older) = port_info.take() {
+                                older.give_way(newer.as_ref());
+                            }
+                            (config, port_info) = (again, newer);
                         }
-                        (config, port_info) = (again, newer);
+                        Err(problem) => warn!("the configuration stays as it was: {problem}"),
                     }
-                    Err(problem) => warn!("the configuration stays as it was: {problem}"),
-                },
+                }
                 Asked::NewCircuits => {
                     shared.epoch.begin();
                     info!("new streams get new circuits");
@@ -117,7 +119,7 @@ pub async fn run(config: Config, arguments: &ProxyArgs, mut handed: Handed) -> R
 
 /// Reads the configuration again and does what it says, as far as that is possible without a new
 /// start. On an error nothing has changed.
-fn reload(
+async fn reload(
     before: &Config,
     arguments: &ProxyArgs,
     tor: &Tor,
@@ -135,8 +137,11 @@ fn reload(
         false => Some(renewed(&shared.names.get(), &config)?),
     };
     tor.could_change_to(&config.tor)?;
-    let changes = ports.change(&config)?;
-    tor.change_to(&config.tor)?;
+    let changes = ports.change(&config).await?;
+    // It could a moment ago.
+    if let Err(problem) = tor.change_to(&config.tor) {
+        warn!("the Tor client goes on as it was: {problem}");
+    }
     shared.access.set(config.access.clone());
     shared.safety.set(safety(&config));
     if let Some(names) = new_names {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use hickory_proto::op::ResponseCode;
 use tokio::net::UdpSocket;
 use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
 use tracing::{Instrument as _, debug, debug_span, info, warn};
 
 use crate::dial::Dial;
@@ -35,6 +36,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// How often the same trouble is told.
 static TROUBLE: Rarely = Rarely::new(Duration::from_secs(60));
+static REFUSED: Rarely = Rarely::new(Duration::from_secs(60));
 static CROWD: Rarely = Rarely::new(Duration::from_secs(60));
 
 /// Answers what comes in on a socket, each question in a task of its own and by what `current` is
@@ -43,7 +45,10 @@ pub async fn run<T: Dial>(socket: UdpSocket, current: watch::Receiver<Arc<Gatewa
     let socket = Arc::new(socket);
     let places = Arc::new(Semaphore::new(MAX_QUESTIONS));
     let mut datagram = [0; MAX_DATAGRAM_LEN];
+    // They end with the port, which could not be opened again as long as one holds the socket.
+    let mut answering = JoinSet::new();
     loop {
+        while answering.try_join_next().is_some() {}
         let (length, client) = match socket.recv_from(&mut datagram).await {
             Ok(received) => received,
             Err(error) => {
@@ -60,7 +65,9 @@ pub async fn run<T: Dial>(socket: UdpSocket, current: watch::Receiver<Arc<Gatewa
             continue;
         };
         if !gateway.shared.access.get().permits(Origin::Ip(client.ip())) {
-            info!("refused a client that socks_policy does not admit");
+            if let Some(times) = REFUSED.due() {
+                info!("refused a client that socks_policy does not admit ({times} times)");
+            }
             send(&socket, &questions.refuse(ResponseCode::Refused), client).await;
             continue;
         }
@@ -72,12 +79,12 @@ pub async fn run<T: Dial>(socket: UdpSocket, current: watch::Receiver<Arc<Gatewa
             continue;
         };
         let socket = Arc::clone(&socket);
-        let answering = async move {
+        let answer = async move {
             let reply = answer(&gateway, &questions, client).await;
             send(&socket, &reply, client).await;
             drop(place);
         };
-        tokio::spawn(answering.instrument(debug_span!("client", kind = "dns")));
+        answering.spawn(answer.instrument(debug_span!("client", kind = "dns")));
     }
 }
 

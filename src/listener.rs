@@ -35,6 +35,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// How often that is told.
 static TROUBLE: Rarely = Rarely::new(Duration::from_secs(60));
+static REFUSED: Rarely = Rarely::new(Duration::from_secs(60));
 
 /// An open port.
 pub struct Listener {
@@ -137,10 +138,6 @@ impl Listener {
         permits: Arc<Semaphore>,
     ) {
         loop {
-            // The semaphore is never closed.
-            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
-                return;
-            };
             let accepted = match self.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) if concerns_one_client(&error) => continue,
@@ -155,9 +152,15 @@ impl Listener {
             };
             let gateway = Arc::clone(&current.borrow());
             if !gateway.shared.access.get().permits(accepted.origin()) {
-                info!("refused a client that socks_policy does not admit");
+                if let Some(times) = REFUSED.due() {
+                    info!("refused a client that socks_policy does not admit ({times} times)");
+                }
                 continue;
             }
+            // The semaphore is never closed. Taken only now: ports without clients hold none.
+            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
+                return;
+            };
             let transparent = self.transparent;
             let kind = self.kind;
             let serving = async move {

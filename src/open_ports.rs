@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::task::JoinHandle;
+use tracing::warn;
 
 use crate::config::Config;
 use crate::dial::Dial;
@@ -45,6 +46,9 @@ impl Bound {
             bound.add(port, handed, config, true)?;
         }
         for port in handed.ports() {
+            for warning in &port.line.warnings {
+                warn!("socket {} of LISTEN_FDS: {warning}", port.line.bind);
+            }
             if let Some(problem) = port.line.unserved(port.kind) {
                 let place = &port.line.bind;
                 return Err(format!("socket {place} of LISTEN_FDS: {problem}"));
@@ -72,13 +76,12 @@ impl Bound {
     }
 }
 
-/// The ports that serve. They are closed when this is dropped; clients are served to the end.
+/// The ports that serve. Clients are served to the end, whatever becomes of their port.
 pub struct OpenPorts<T: Dial> {
     tor: Arc<T>,
     shared: Arc<Shared>,
     permits: Arc<Semaphore>,
     ports: Vec<Open<T>>,
-    tasks: JoinSet<()>,
     /// Numbers the ports that are groups of their own.
     next: usize,
     without_defaults: bool,
@@ -91,7 +94,14 @@ struct Open<T> {
     configured: bool,
     group: SessionGroup,
     gateway: watch::Sender<Arc<Gateway<T>>>,
-    task: tokio::task::AbortHandle,
+    task: JoinHandle<()>,
+}
+
+/// What becomes of the ports under another configuration. Those that are open are meant by number.
+struct Plan {
+    staying: Vec<(usize, Port)>,
+    leaving: Vec<usize>,
+    coming: Vec<Port>,
 }
 
 /// What has become of the ports.
@@ -111,7 +121,6 @@ impl<T: Dial> OpenPorts<T> {
             shared,
             permits,
             ports: Vec::new(),
-            tasks: JoinSet::new(),
             next: 0,
             without_defaults: false,
         }
@@ -132,7 +141,7 @@ impl<T: Dial> OpenPorts<T> {
             let group = self.group(&port);
             let (gateway, current) = watch::channel(self.gateway(config, &port, group));
             let permits = Arc::clone(&self.permits);
-            let task = self.tasks.spawn(listener.run(current, permits));
+            let task = tokio::spawn(listener.run(current, permits));
             self.ports.push(Open {
                 port,
                 place,
@@ -147,47 +156,117 @@ impl<T: Dial> OpenPorts<T> {
 
     /// Makes the ports those of another configuration: opens, closes, and gives those that stay
     /// their new flags. If one cannot be opened, everything stays as it was.
-    pub fn change(&mut self, config: &Config) -> Result<Changes, String> {
-        let mut wanted = config.ports.clone();
-        wanted.retain(|port| port.chosen || !self.without_defaults);
-        let mut staying = Vec::new();
-        let mut leaving = Vec::new();
-        for (index, open) in self.ports.iter().enumerate() {
-            let (kind, bind) = (open.port.kind, &open.port.line.bind);
-            let same = |port: &Port| port.kind == kind && port.line.bind == *bind;
-            match wanted.iter().position(same) {
-                Some(found) => staying.push((index, wanted.remove(found))),
-                None if open.configured => leaving.push(index),
-                None => staying.push((index, open.port.clone())),
-            }
-        }
-        let only_new = Config {
-            ports: wanted,
+    pub async fn change(&mut self, config: &Config) -> Result<Changes, String> {
+        let Plan {
+            staying,
+            leaving,
+            coming,
+        } = self.plan(config);
+        let coming = Config {
+            ports: coming,
             ..config.clone()
         };
-        let bound = Bound::open(&only_new, &mut Handed::default())?;
-
-        for (index, port) in staying {
-            let before = self.ports[index].port.line.flags.session_group;
-            let group = match port.line.flags.session_group == before {
-                true => self.ports[index].group,
-                false => self.group(&port),
-            };
-            let gateway = self.gateway(config, &port, group);
-            let open = &mut self.ports[index];
-            open.gateway.send_replace(gateway);
-            open.port = port;
-            open.group = group;
-        }
-        let mut closed = Vec::new();
-        for index in leaving.into_iter().rev() {
-            let open = self.ports.remove(index);
-            open.task.abort();
-            closed.push((open.port.kind, open.place));
+        let open = |config: &Config| Bound::open(config, &mut Handed::default());
+        // A port may come in the place of one that leaves. So if it cannot be opened beside it, it is
+        // tried again without.
+        let (bound, closed) = match open(&coming) {
+            Ok(bound) => (bound, self.close_some(&leaving).await),
+            Err(problem) if leaving.is_empty() => return Err(problem),
+            Err(_) => {
+                let before = Config {
+                    ports: leaving
+                        .iter()
+                        .map(|i| self.ports[*i].port.clone())
+                        .collect(),
+                    ..config.clone()
+                };
+                let closed = self.close_some(&leaving).await;
+                match open(&coming) {
+                    Ok(bound) => (bound, closed),
+                    Err(problem) => {
+                        self.serve(config, open(&before)?);
+                        return Err(problem);
+                    }
+                }
+            }
+        };
+        for (place, port) in staying {
+            // Those that left stood in between.
+            let place = place - leaving.iter().filter(|left| **left < place).count();
+            self.stay(config, place, port);
         }
         let mut changes = self.serve(config, bound);
         changes.closed = closed;
         Ok(changes)
+    }
+
+    /// Which ports stay, leave and come. Ports whose whole line stays are found first: two lines with
+    /// `auto` are not the same port.
+    fn plan(&self, config: &Config) -> Plan {
+        let mut coming = config.ports.clone();
+        coming.retain(|port| port.chosen || !self.without_defaults);
+        let mut staying = Vec::new();
+        let mut leaving: Vec<usize> = (0..self.ports.len()).collect();
+        let same_line = |open: &Port, port: &Port| open.line == port.line;
+        let same_place = |open: &Port, port: &Port| open.line.bind == port.line.bind;
+        let alike: [fn(&Port, &Port) -> bool; 2] = [same_line, same_place];
+        for alike in alike {
+            leaving.retain(|&index| {
+                let open = &self.ports[index];
+                if !open.configured {
+                    staying.push((index, open.port.clone()));
+                    return false;
+                }
+                let same = |port: &Port| port.kind == open.port.kind && alike(&open.port, port);
+                match coming.iter().position(same) {
+                    Some(found) => {
+                        staying.push((index, coming.remove(found)));
+                        false
+                    }
+                    None => true,
+                }
+            });
+        }
+        Plan {
+            staying,
+            leaving,
+            coming,
+        }
+    }
+
+    /// Gives a port that stays its new flags.
+    fn stay(&mut self, config: &Config, index: usize, port: Port) {
+        let (before, after) = (self.ports[index].port.line.flags, port.line.flags);
+        if (before.group_writable, before.world_writable)
+            != (after.group_writable, after.world_writable)
+        {
+            let place = &self.ports[index].place;
+            warn!("{place}: who may use the socket counts only from a new start");
+        }
+        let group = match before.session_group == after.session_group {
+            true => self.ports[index].group,
+            false => self.group(&port),
+        };
+        let gateway = self.gateway(config, &port, group);
+        let open = &mut self.ports[index];
+        open.gateway.send_replace(gateway);
+        open.port = port;
+        open.group = group;
+    }
+
+    /// Closes the ports with these numbers, which are in ascending order. When this returns, others
+    /// may be opened in their places.
+    async fn close_some(&mut self, numbers: &[usize]) -> Vec<(PortKind, Place)> {
+        let mut closed = Vec::new();
+        for number in numbers.iter().rev() {
+            let open = self.ports.remove(*number);
+            open.task.abort();
+            // It ends as it was told to.
+            let _ = open.task.await;
+            closed.push((open.port.kind, open.place));
+        }
+        closed.reverse();
+        closed
     }
 
     /// What is open, in the order in which it was opened.
@@ -197,7 +276,8 @@ impl<T: Dial> OpenPorts<T> {
 
     /// Closes all ports, and removes the files of those in the file system.
     pub async fn close(mut self) {
-        self.tasks.shutdown().await;
+        let all: Vec<usize> = (0..self.ports.len()).collect();
+        self.close_some(&all).await;
     }
 
     /// The group of a port; without a name, one of its own.

@@ -73,10 +73,10 @@ impl Rules {
             Command::Connect => self.admit_connect(target, request.port, request.family),
             Command::Resolve => self.admit_resolve(target, request.family),
             Command::ResolvePtr => match target {
+                Target::Ip(ip) if !self.carries(ip) => Err(Failure::TrafficForbidden),
                 Target::Ip(ip) if !self.allow_local_answers && is_private(ip) => {
                     Err(Failure::PrivateAddress)
                 }
-                Target::Ip(ip) if !self.carries(ip) => Err(Failure::TrafficForbidden),
                 Target::Ip(ip) => Ok(Permit::ResolvePtr(ip)),
                 Target::Onion(_) => Err(Failure::OnionNotResolvable),
                 Target::Name(_) => Err(Failure::DestinationInvalid),
@@ -103,10 +103,10 @@ impl Rules {
                     IpAddr::V4(_) => Family::V4Only,
                     IpAddr::V6(_) => Family::V6Only,
                 };
-                if !self.allow_local && is_private(ip) {
-                    Err(Failure::PrivateAddress)
-                } else if !self.carries(ip) {
+                if !self.carries(ip) {
                     Err(Failure::TrafficForbidden)
+                } else if !self.allow_local && is_private(ip) {
+                    Err(Failure::PrivateAddress)
                 } else {
                     Ok(Permit::Exit {
                         host: ip.to_string(),
@@ -155,11 +155,11 @@ impl Rules {
     ///
     /// `wanted` is the client's own wish, which the port's flags may narrow.
     fn admit_name(&self, host: &str, wanted: Option<Family>) -> Result<Family, Failure> {
-        if !self.allow_local && is_local_name(host) {
-            return Err(Failure::PrivateAddress);
-        }
         if !self.flags.dns_request {
             return Err(Failure::TrafficForbidden);
+        }
+        if !self.allow_local && is_local_name(host) {
+            return Err(Failure::PrivateAddress);
         }
         let (v4, v6) = match wanted {
             None | Some(Family::V4Preferred | Family::V6Preferred) => (true, true),

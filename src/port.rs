@@ -139,6 +139,11 @@ impl PortLine {
             (PortKind::Dns, Bind::Unix(_)) => {
                 Some("DNS is not spoken over unix sockets: write an address and a port".to_owned())
             }
+            (PortKind::Dns, _) if !self.flags.dns_request => Some(
+                "a DNS port that answers no DNS is of no use: remove NoDNSRequest or \
+                 OnionTrafficOnly"
+                    .to_owned(),
+            ),
             (PortKind::Transparent | PortKind::Dns, Bind::Tcp(_) | Bind::TcpAuto(_)) => None,
         }
     }

@@ -128,7 +128,8 @@ async fn pump(
 ) -> Ended {
     let mut pump = Pump {
         held: Vec::new(),
-        unflushed: false,
+        // Early data may wait in the sink.
+        unflushed: true,
         ended: None,
     };
     poll_fn(|cx| SCRATCH.with_borrow_mut(|scratch| pump.poll(cx, source, sink, count, scratch)))

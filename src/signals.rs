@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
+use tracing::info;
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,7 @@ pub struct Signals {
     terminate: Signal,
     hangup: Signal,
     user1: Signal,
+    user2: Signal,
     /// When new circuits may be given again, and whether somebody waits for them.
     next_circuits: Option<Instant>,
     wanted: bool,
@@ -40,6 +42,7 @@ impl Signals {
             terminate: listen(SignalKind::terminate())?,
             hangup: listen(SignalKind::hangup())?,
             user1: listen(SignalKind::user_defined1())?,
+            user2: listen(SignalKind::user_defined2())?,
             next_circuits: None,
             wanted: false,
         })
@@ -59,6 +62,8 @@ impl Signals {
                         return self.new_circuits();
                     }
                 }
+                // C tor logs more from then on; without a handler it would end the program.
+                _ = self.user2.recv() => info!("SIGUSR2 has no effect: set logging.console"),
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     return self.new_circuits();
                 }

@@ -11,8 +11,8 @@
 //! # What is left to the caller
 //! C tor answers some *parsed* requests with an error of the stream. These come out of here as requests,
 //! because their answer depends on what only a later stage knows:
-//! - **port 0**: refused (`01`) for an exit connection, but a bad `.onion` with port 0 is still `F6` with
-//!   extended errors, and a good one is tried. SOCKS4 forbids port 0 in the protocol itself, so that is refused here.
+//! - **port 0**: refused (`01`), but a bad `.onion` with port 0 is still `F6` with extended errors. SOCKS4 forbids
+//!   port 0 in the protocol itself, so that is refused here.
 //! - **`.exit`**: `01`, after address mapping.
 //! - **bad `.onion` names** that are host names (`a_b.onion`, `foo.onion`): `F6` with extended errors, else `01`.
 //!   Those that are no host names at all (`-bad.onion`, `foo..onion`, `.onion`) are refused here with `01`,

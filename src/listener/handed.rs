@@ -9,6 +9,7 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
 use listenfd::ListenFd;
+use socket2::SockRef;
 
 use crate::port::{Bind, Port, PortKind, PortLine};
 
@@ -42,10 +43,14 @@ impl Handed {
         let mut all = Vec::new();
         for number in 0..found.len() {
             let name = names.next().unwrap_or_default();
-            let socket = take(&mut found, number).map_err(|problem| {
-                format!("socket {number} ({name:?}) of LISTEN_FDS: {problem}")
-            })?;
-            all.push(One { socket, name });
+            let wrong = |problem| format!("socket {number} ({name:?}) of LISTEN_FDS: {problem}");
+            let socket = take(&mut found, number).map_err(wrong)?;
+            let one = One {
+                socket,
+                name: name.clone(),
+            };
+            one.check().map_err(wrong)?;
+            all.push(one);
         }
         Ok(Handed(all))
     }
@@ -74,6 +79,30 @@ impl Handed {
 }
 
 impl One {
+    /// Whether a port can be made of the socket, of the kind that its name says.
+    fn check(&self) -> Result<(), String> {
+        let (datagrams, listens) = match &self.socket {
+            Socket::Tcp(socket, _) => (false, SockRef::from(socket).is_listener()),
+            Socket::Unix(socket, _) => (false, SockRef::from(socket).is_listener()),
+            Socket::Udp(..) => (true, Ok(true)),
+        };
+        if !listens.unwrap_or(false) {
+            return Err("it does not listen: set Accept=no in the socket unit".to_owned());
+        }
+        let named = PortKind::ALL
+            .into_iter()
+            .find(|kind| self.name == kind.word());
+        match named {
+            Some(PortKind::Dns) if !datagrams => {
+                Err("DNS is served over UDP alone: use ListenDatagram=".to_owned())
+            }
+            Some(PortKind::Socks | PortKind::Http | PortKind::Transparent) if datagrams => {
+                Err("only DNS is served over UDP: use ListenStream=".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn port(&self) -> Port {
         let (bind, kind) = match &self.socket {
             Socket::Tcp(_, at) => (Bind::Tcp(*at), self.kind()),

@@ -76,8 +76,7 @@ pub(crate) async fn open_with_early_data(
     {
         return Err(StreamError::Ended(failure));
     }
-    // A partly filled message may be left over; if the stream has ended, the reader says so.
-    let _ = writer.flush().await;
+    // A partly filled message may be left over: whoever carries the stream flushes it.
     let sent = sent.into_inner();
     if sent > 0 {
         debug!("{sent} early bytes went out before the stream was open");

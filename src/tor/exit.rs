@@ -1,8 +1,9 @@
 //! Streams to the rest of the internet, through exit relays.
 //!
-//! An exit that cannot serve a request may be replaced by one that can: like C tor, a request is
-//! tried on up to three exits, and each has a few seconds to answer (tor(1),
-//! "CircuitStreamTimeout"; C tor's `connection_ap_process_end_not_open`).
+//! An exit that cannot serve a request may be replaced by one that can: as in C tor up to three may
+//! say that they cannot, and one that says nothing for some seconds is left for another until the
+//! request's time is up (tor(1), "CircuitStreamTimeout"; C tor's `connection_ap_process_end_not_open`
+//! and `connection_ap_expire_beginning`).
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,14 +21,14 @@ use super::Directory;
 use super::begin::{self, Open};
 use super::border::{self, StreamError};
 use super::runtime::TorRuntime;
-use crate::config::ExitTimeouts;
+use crate::config::{DEFAULT_EXIT_TIMEOUT, ExitTimeouts};
 use crate::early::Early;
 use crate::failure::Failure;
 use crate::isolation::Isolation;
 use crate::policy::Family;
 
-/// How many exits are asked.
-const TRIES: u32 = 3;
+/// How many exits may answer that they cannot (C tor's `MAX_RESOLVE_FAILURES`).
+const REFUSALS: u32 = 3;
 
 /// Opens streams, and looks up names, through exit relays.
 pub(crate) struct Exits {
@@ -134,7 +135,8 @@ impl Exits {
         deadline: Instant,
     ) -> Result<Answer, Failure> {
         let mut said = None;
-        for number in 0..TRIES {
+        let mut refusals = 0;
+        for number in 0.. {
             let tunnel = match self.circuit(&question, isolation, number, deadline).await {
                 Ok(tunnel) => tunnel,
                 // What the exit before has said is the better answer.
@@ -144,7 +146,8 @@ impl Exits {
             let failure = match timeout_at(until, question.put(&tunnel)).await {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(error)) => {
-                    if !another_exit_may_do_better(error) {
+                    refusals += 1;
+                    if !another_exit_may_do_better(error) || refusals == REFUSALS {
                         return Err(error.failure());
                     }
                     error.failure()
@@ -160,15 +163,15 @@ impl Exits {
         Err(said.unwrap_or(Failure::DeadlinePassed))
     }
 
-    /// How long the exit of this try may take. C tor gives those after the second 15 seconds and not
-    /// 10.
+    /// How long the exit of this try may take. If nothing is configured C tor gives those after the
+    /// second 15 seconds and not 10.
     fn patience(&self, question: &Question<'_>, number: u32) -> Duration {
         let patience = match question {
             Question::Begin { .. } => self.timeouts.connect,
             Question::Resolve(_) => self.timeouts.resolve,
             Question::ResolvePtr(_) => self.timeouts.resolve_ptr,
         };
-        if number < 2 {
+        if number < 2 || patience != DEFAULT_EXIT_TIMEOUT {
             patience
         } else {
             patience * 3 / 2

@@ -36,6 +36,9 @@ const MAX_DEAD_CIRCUITS: usize = 16;
 /// anew at the same time: its side of the circuit may be gone without a word.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// A circuit on which a stream was opened this short a time ago is believed to be alive.
+const PROVEN: Duration = Duration::from_secs(30);
+
 /// Records that nobody asked for in this time are dropped.
 const FORGET_AFTER: Duration = Duration::from_secs(60 * 60);
 
@@ -55,6 +58,8 @@ struct Record {
     tokens: Tokens,
     attempt: Option<Attempt>,
     used: Instant,
+    /// The circuit on which a stream was opened last, and when.
+    proven: Option<(IsolationToken, Instant)>,
 }
 
 /// What a request to a service is about.
@@ -101,15 +106,22 @@ impl Onions {
         };
         for _ in 0..MAX_DEAD_CIRCUITS {
             let circuit = self.circuit(wanted).await?;
-            let opened = if circuit.fresh {
-                wanted.begin(&circuit).await
+            // Data that may have arrived is never sent again: what it asks for would be done twice.
+            // So it goes out early only where one stream is all there will be.
+            let speaks_early =
+                !early.is_empty() && (circuit.fresh || self.is_proven(service, circuit.token));
+            let opened = if circuit.fresh || speaks_early {
+                wanted.begin(&circuit, speaks_early).await
             } else {
                 self.begin_on_open_circuit(wanted, &circuit).await
             };
             match opened {
-                Ok(stream) => return Ok(stream),
+                Ok(stream) => {
+                    self.note_proven(service, circuit.token);
+                    return Ok(stream);
+                }
                 // The service went while the circuit was idle: what it says now is unknown.
-                Err(StreamError::CircuitGone) => {
+                Err(StreamError::CircuitGone) if !speaks_early => {
                     debug!("the circuit to the onion service is gone; trying anew");
                 }
                 Err(other) => return Err(other.failure()),
@@ -119,13 +131,13 @@ impl Onions {
     }
 
     /// Opens a stream on a circuit that was open already; if there is no answer for a while, on a
-    /// new one as well, and takes whichever comes first.
+    /// new one as well, and takes whichever comes first. Early data waits until then.
     async fn begin_on_open_circuit(
         &self,
         wanted: Wanted<'_>,
         circuit: &Circuit,
     ) -> Result<Open, StreamError> {
-        let mut here = pin!(wanted.begin(circuit));
+        let mut here = pin!(wanted.begin(circuit, false));
         if let Ok(opened) = timeout(PATIENCE, &mut here).await {
             return opened;
         }
@@ -133,7 +145,7 @@ impl Onions {
         self.retire(wanted.service, circuit.token);
         let anew = async {
             let circuit = self.circuit(wanted).await.map_err(StreamError::Failed)?;
-            wanted.begin(&circuit).await
+            wanted.begin(&circuit, false).await
         };
         let mut anew = pin!(anew);
         tokio::select! {
@@ -185,6 +197,7 @@ impl Onions {
                     tokens: std::array::from_fn(|_| IsolationToken::new()),
                     attempt: None,
                     used: now,
+                    proven: None,
                 });
                 let last = records.len() - 1;
                 &mut records[last]
@@ -210,6 +223,27 @@ impl Onions {
         attempt
     }
 
+    /// Whether a stream was opened on this circuit a short time ago.
+    fn is_proven(&self, service: &OnionAddress, token: IsolationToken) -> bool {
+        let all = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut records = all.get(service).into_iter().flatten();
+        records.any(|record| {
+            record
+                .proven
+                .is_some_and(|(t, at)| t == token && at.elapsed() < PROVEN)
+        })
+    }
+
+    /// Notes that a stream was opened on this circuit.
+    fn note_proven(&self, service: &OnionAddress, token: IsolationToken) {
+        let mut all = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        for record in all.get_mut(service).into_iter().flatten() {
+            if record.tokens.contains(&token) {
+                record.proven = Some((token, Instant::now()));
+            }
+        }
+    }
+
     /// Has the next request look for the service anew.
     fn retire(&self, service: &OnionAddress, token: IsolationToken) {
         let mut all = self.records.lock().unwrap_or_else(PoisonError::into_inner);
@@ -232,19 +266,18 @@ impl Record {
 }
 
 impl Wanted<'_> {
-    /// Opens a stream on a circuit.
-    async fn begin(&self, circuit: &Circuit) -> Result<Open, StreamError> {
+    /// Opens a stream on a circuit, with early data behind it if `speaks_early`.
+    async fn begin(&self, circuit: &Circuit, speaks_early: bool) -> Result<Open, StreamError> {
         let tunnel = circuit.tunnel().ok_or(StreamError::CircuitGone)?;
         debug!("asking the onion service of circuit {}", tunnel.unique_id());
         // Onion services are told the port alone (rend-spec-v3, "Handling a BEGIN message").
         let mut parameters = StreamParameters::default();
         parameters.suppress_hostname().suppress_begin_flags();
-        let has_spoken = !self.early.is_empty();
-        parameters.optimistic(has_spoken);
+        parameters.optimistic(speaks_early);
         let opening = async {
             let begun = tunnel.begin_stream("", self.port, Some(parameters)).await;
             let stream = begun.map_err(|error| border::of_stream(&error))?;
-            if !has_spoken {
+            if !speaks_early {
                 return Ok(begin::opened(stream));
             }
             // A service that lacks the port closes the stream without opening it.

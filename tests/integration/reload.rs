@@ -70,6 +70,59 @@ async fn ports_and_flags_change_while_clients_are_served() {
 }
 
 #[tokio::test]
+async fn a_port_may_change_its_kind_or_its_address() {
+    let (port, other) = (free(), free());
+    let daemon = Program::offline()
+        .port(format!("127.0.0.1:{port}"))
+        .port(format!("127.0.0.1:{other}"))
+        .start();
+    let file = daemon.folder.path().join("onionport.toml");
+    rewrite(&file, &format!("\"127.0.0.1:{port}\", "), "");
+    let http = format!("[proxy]\nhttp_port = \"{port}\"\n");
+    rewrite(&file, "[proxy]\n", &http);
+    rewrite(
+        &file,
+        &format!("127.0.0.1:{other}"),
+        &format!("0.0.0.0:{other}"),
+    );
+    daemon.process.signal("HUP");
+    daemon.process.wait_err("the configuration was read again");
+    let said = daemon.process.out.all();
+    assert!(
+        said.contains(&format!("listening http 127.0.0.1:{port}")),
+        "{said:?}"
+    );
+    assert!(
+        said.contains(&format!("listening socks 0.0.0.0:{other}")),
+        "{said:?}"
+    );
+    assert_eq!(
+        code(&Place::Tcp(([127, 0, 0, 2], other).into())).await,
+        0x01
+    );
+}
+
+#[tokio::test]
+async fn of_two_ports_with_auto_the_one_whose_line_stays_is_kept() {
+    let daemon = Program::offline()
+        .port("auto ExtendedErrors")
+        .port("auto")
+        .start();
+    let file = daemon.folder.path().join("onionport.toml");
+    rewrite(&file, "\"auto ExtendedErrors\", ", "");
+    daemon.process.signal("HUP");
+    daemon.process.wait_err("the configuration was read again");
+    let info = daemon.folder.path().join("state/public/port_info.json");
+    let info = fs::read_to_string(info).expect("written");
+    let places: Vec<String> = daemon.places.iter().map(ToString::to_string).collect();
+    assert!(
+        !info.contains(&places[0]) && info.contains(&places[1]),
+        "{info}"
+    );
+    assert_eq!(code(&daemon.places[1]).await, 0x01);
+}
+
+#[tokio::test]
 async fn what_cannot_be_used_changes_nothing() {
     let port = free();
     let somebody = TcpListener::bind("127.0.0.1:0").expect("a port");

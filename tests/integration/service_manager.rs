@@ -89,6 +89,40 @@ fn a_socket_of_no_use_is_refused_by_name() {
 }
 
 #[test]
+fn a_socket_whose_name_does_not_fit_it_is_refused() {
+    let stream = TcpListener::bind("127.0.0.1:0").unwrap();
+    let datagrams = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let connected = std::net::TcpStream::connect(stream.local_addr().unwrap()).unwrap();
+    for (program, words) in [
+        (
+            Program::offline().handed(datagrams, "socks"),
+            "ListenStream=",
+        ),
+        (Program::offline().handed(stream, "dns"), "ListenDatagram="),
+        (
+            Program::offline().handed(connected, "socks"),
+            "does not listen",
+        ),
+    ] {
+        let ended = program.run();
+        assert_eq!(ended.status.code(), Some(1));
+        let error = ended.err.last().unwrap();
+        assert!(
+            error.contains("LISTEN_FDS") && error.contains(words),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn the_signal_that_means_a_longer_log_to_c_tor_does_not_end_the_program() {
+    let mut daemon = Program::offline().port("auto").start();
+    daemon.process.signal("USR2");
+    daemon.process.wait_err("SIGUSR2 has no effect");
+    assert!(daemon.process.is_alive());
+}
+
+#[test]
 fn the_service_manager_is_told_when_the_ports_are_open() {
     let program = Program::offline().port("auto");
     let path = program.folder().join("notify");

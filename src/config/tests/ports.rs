@@ -99,6 +99,20 @@ fn a_bad_port_line_names_its_place() {
 }
 
 #[test]
+fn two_ports_of_different_kinds_cannot_have_one_place() {
+    let error = refusal("[proxy]\nsocks_port = 9150\nhttp_port = 9150");
+    assert!(
+        error.contains("127.0.0.1:9150") && error.contains("another kind"),
+        "{error}"
+    );
+    good(
+        "[proxy]\nsocks_port = \"auto\"\nhttp_port = \"auto\"\ndns_port = 9151\ntrans_port = 9151",
+    );
+    let error = refusal("[proxy]\ndns_port = \"53 NoDNSRequest\"");
+    assert!(error.contains("NoDNSRequest"), "{error}");
+}
+
+#[test]
 fn no_port_at_all_is_a_warning() {
     let config = good("[proxy]\nsocks_port = 0");
     assert_eq!(config.ports_of(PortKind::Socks), []);

@@ -104,6 +104,13 @@ fn log(values: &mut Values, document: &mut Document) -> Result<(), TorrcError> {
     if let Some((rank, said)) = shown.or(stored)
         && let Some((_, level)) = SEVERITIES.get(rank)
     {
+        if *level == "debug" {
+            values.warnings.push(format!(
+                "{}: Log: at level debug the log may hold addresses, which C tor scrubs: keep it to \
+                 yourself",
+                said.place
+            ));
+        }
         document.set("logging.console", *level, from(&said));
     }
     Ok(())

@@ -297,7 +297,12 @@ fn patterns(lines: &[Said]) -> Result<Vec<(String, Place)>, TorrcError> {
                 Some((action, pattern)) => (action.to_ascii_lowercase(), pattern.trim()),
                 None => ("accept".to_owned(), rule),
             };
-            let pattern = with_ports(pattern);
+            let mut pattern = with_ports(pattern);
+            if action == "accept6"
+                && let Some(ports) = pattern.strip_prefix("*:")
+            {
+                pattern = format!("[::]/0:{ports}");
+            }
             match (action.as_str(), pattern.as_str()) {
                 ("accept" | "accept6", _) => {}
                 ("reject", "*:*") => return Ok(rules),
