@@ -33,6 +33,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Join, join};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::debug;
 
@@ -72,6 +73,8 @@ type Body = UnsyncBoxBody<Bytes, BodyError>;
 /// One client's connection: what outlives each of its requests.
 struct Session<T: Dial> {
     gateway: Arc<Gateway<T>>,
+    /// Tells when the port gets another gateway, or is closed.
+    current: watch::Receiver<Arc<Gateway<T>>>,
     origin: Origin,
     /// The address of the port, as the client reached it.
     local: Option<SocketAddr>,
@@ -87,9 +90,13 @@ struct State<T: Dial> {
     carriers: JoinSet<()>,
 }
 
-/// Serves one connection until it is over. `local` is the port's own address.
+/// Serves one connection until it is over, by what `current` is now. `local` is the port's own
+/// address.
+///
+/// A request that comes when `current` has been replaced, or the port closed, gets no answer: the
+/// client makes a new connection, which the new rules are for.
 pub async fn serve<T, R, W>(
-    gateway: Arc<Gateway<T>>,
+    mut current: watch::Receiver<Arc<Gateway<T>>>,
     reader: R,
     writer: W,
     origin: Origin,
@@ -99,10 +106,12 @@ pub async fn serve<T, R, W>(
     R: AsyncRead + Unpin + Send + 'static,
     W: AsyncWrite + Unpin + Send + 'static,
 {
+    let gateway = Arc::clone(&current.borrow_and_update());
     // Also for the time between two requests: as C tor does, the connection ends without a word.
     let timeout = gateway.timeout;
     let session = Arc::new(Session {
         gateway,
+        current,
         origin,
         local,
         state: Mutex::new(State {
@@ -149,7 +158,7 @@ struct Silence;
 
 impl std::fmt::Display for Silence {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the request is not for this port")
+        f.write_str("the request gets no answer")
     }
 }
 
@@ -158,6 +167,10 @@ impl std::error::Error for Silence {}
 impl<T: Dial> Session<T> {
     /// Answers one request.
     async fn answer(self: Arc<Self>, mut request: Request<Incoming>) -> Answered {
+        if !matches!(self.current.has_changed(), Ok(false)) {
+            debug!("no answer: the port has other rules by now");
+            return Err(Silence);
+        }
         match ask(&request) {
             Ok(Ask::Tunnel(wanted)) => Ok(self.open_tunnel(wanted, &mut request).await),
             Ok(Ask::Forward(wanted)) => Ok(self.forward(wanted, request).await),

@@ -163,6 +163,7 @@ impl Listener {
             };
             let transparent = self.transparent;
             let kind = self.kind;
+            let current = current.clone();
             let serving = async move {
                 // Given back when the client is served.
                 let _permit = permit;
@@ -181,7 +182,7 @@ impl Listener {
                         let (reader, writer) = stream.into_split();
                         match kind {
                             PortKind::Http => {
-                                http::serve(gateway, reader, writer, origin, local).await;
+                                http::serve(current, reader, writer, origin, local).await;
                             }
                             _ => serve(&gateway, reader, writer, origin).await,
                         }
@@ -190,7 +191,7 @@ impl Listener {
                         let (reader, writer) = stream.into_split();
                         match kind {
                             PortKind::Http => {
-                                http::serve(gateway, reader, writer, Origin::Unix, None).await;
+                                http::serve(current, reader, writer, Origin::Unix, None).await;
                             }
                             _ => serve(&gateway, reader, writer, Origin::Unix).await,
                         }

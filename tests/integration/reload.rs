@@ -4,7 +4,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 
-use crate::support::client::{Client, Place};
+use crate::support::client::{Client, End, Place};
 use crate::support::program::Program;
 
 /// A port that nobody listens on.
@@ -100,6 +100,30 @@ async fn a_port_may_change_its_kind_or_its_address() {
         code(&Place::Tcp(([127, 0, 0, 2], other).into())).await,
         0x01
     );
+}
+
+#[tokio::test]
+async fn a_browser_that_stays_connected_comes_under_the_new_rules() {
+    let daemon = Program::offline()
+        .proxy("socks_policy = []")
+        .arguments(&["--http-port", "auto"])
+        .start_with(2);
+    let mut browser = Client::connect(&daemon.places[1]).await;
+    let page = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    browser.send_bytes(page).await;
+    let (answer, _) = browser.take(15).await;
+    assert_eq!(answer, b"HTTP/1.1 200 OK");
+    let file = daemon.folder.path().join("onionport.toml");
+    rewrite(&file, "socks_policy = []", "socks_policy = [\"reject *\"]");
+    daemon.process.signal("HUP");
+    daemon.process.wait_err("the configuration was read again");
+    let _ = browser.try_send(page).await;
+    let (rest, end) = browser.rest().await;
+    assert!(
+        !String::from_utf8_lossy(&rest).contains("HTTP/1.1"),
+        "answered again"
+    );
+    assert_ne!(end, End::Open);
 }
 
 #[tokio::test]

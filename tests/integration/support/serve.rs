@@ -14,6 +14,7 @@ use onionport::port::PortLine;
 use onionport::tor::keys::KeyFolder;
 use tokio::io::{duplex, split};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -116,7 +117,8 @@ impl Port {
         let serving = tokio::spawn(async move {
             let (reader, writer) = split(near);
             let local = Some((Ipv4Addr::LOCALHOST, 9080).into());
-            http::serve(gateway, reader, writer, origin, local).await;
+            let (_port, current) = watch::channel(gateway);
+            http::serve(current, reader, writer, origin, local).await;
         });
         (Client::over(far), Served(serving))
     }
