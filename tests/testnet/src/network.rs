@@ -715,6 +715,12 @@ impl Network {
         )
     }
 
+    /// A torrc for a C tor client of this network, for those who start it themselves: with its data, control socket and
+    /// log in `folder`, which has to be private, and `lines` at its end. Without a `SocksPort` line it has tor's own port.
+    pub fn client_torrc(&self, folder: &Path, lines: &[String]) -> String {
+        self.shared.common.client(folder, lines)
+    }
+
     /// The valid onion address of a key that never published anything.
     pub fn unpublished_address(&self) -> String {
         crate::address::unpublished()

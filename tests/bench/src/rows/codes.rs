@@ -1,0 +1,117 @@
+//! How long each answer about a broken onion service takes, and which one it is.
+//!
+//! The services live in a network of their own, with relays that only one of them uses, so that its
+//! introduction points can be stopped. All are broken before the first program is asked. Answers that
+//! somebody has to work for are asked for one program after the other. Of a frozen service, and of
+//! silent introduction points, nothing is heard: that wait is spent by all programs at once.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use testnet::Network;
+use tokio::task::JoinSet;
+
+use crate::client::{Target, answer};
+use crate::options::{Amounts, Picked};
+use crate::proxy::{Candidate, Proxy, Setup, in_turn};
+use crate::record::{Record, Sheet};
+use crate::world::Home;
+
+mod stage;
+
+use stage::{Broken, Stage};
+
+/// Relays whose only use is to be introduction points that can be stopped.
+const SPARE_RELAYS: usize = 6;
+
+/// How much longer than the deadline an answer may take. C tor begins its deadline anew when it has
+/// the descriptor; arti has none, and is given up.
+const SLACK: Duration = Duration::from_secs(60);
+
+/// What was answered, and after how long.
+type Answered = (u8, Duration);
+
+/// Measures the codes of all programs, round by round. `tell` hears who is next.
+///
+/// # Errors
+/// When the network or a service cannot be set up. A program that fails is noted in `record`.
+pub fn measure(
+    amounts: &Amounts,
+    candidates: &[Candidate],
+    picked: &Picked,
+    record: &mut Record,
+    mut tell: impl FnMut(u32, &str),
+) -> Result<()> {
+    let network = Network::builder()
+        .spare_relays(SPARE_RELAYS)
+        .circuit_timeout_ms(amounts.circuit_timeout_ms)
+        .start()?;
+    let home = Home::new(network.dir())?;
+    let stage = Stage::set(&network, home.private("keys")?, picked)?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    let setup = Setup {
+        deadline: Some(amounts.deadline_seconds),
+        keys: Some(stage.keys.clone()),
+    };
+    let limit = Duration::from_secs(amounts.deadline_seconds.into()) + SLACK;
+    let (silent, telling): (Vec<_>, Vec<_>) = stage.broken.iter().partition(|b| b.silent);
+    for round in 0..amounts.code_rounds {
+        let mut asked = Vec::new();
+        for candidate in in_turn(candidates, round) {
+            tell(round, candidate.kind.name());
+            let mut sheet = Sheet::new(picked);
+            let folder = candidate.home(home.path());
+            match Proxy::start(candidate, &network, &folder, &setup) {
+                Ok(proxy) => {
+                    std::thread::sleep(amounts.settle());
+                    for broken in &telling {
+                        let said = runtime.block_on(ask(proxy.socks(), &broken.target, limit));
+                        put(&mut sheet, broken, said);
+                    }
+                    asked.push((candidate.kind, proxy, sheet));
+                }
+                Err(why) => {
+                    sheet.fail_all(super::CODES, &why);
+                    record.add(candidate.kind, sheet);
+                }
+            }
+        }
+        if !silent.is_empty() {
+            tell(round, "all, waiting for the deadline");
+        }
+        let waits = async {
+            let mut waiting = JoinSet::new();
+            for (number, (_, proxy, _)) in asked.iter().enumerate() {
+                for (which, broken) in silent.iter().enumerate() {
+                    let (socks, target) = (proxy.socks(), broken.target.clone());
+                    waiting.spawn(async move { (number, which, ask(socks, &target, limit).await) });
+                }
+            }
+            waiting.join_all().await
+        };
+        for (number, which, said) in runtime.block_on(waits) {
+            let (_, _, sheet) = &mut asked[number];
+            put(sheet, silent[which], said);
+        }
+        for (kind, _, sheet) in asked {
+            record.add(kind, sheet);
+        }
+    }
+    Ok(())
+}
+
+async fn ask(proxy: SocketAddr, target: &Target, limit: Duration) -> Result<Answered> {
+    let begun = Instant::now();
+    let (code, _) = answer(proxy, target, limit).await?;
+    Ok((code, begun.elapsed()))
+}
+
+/// Notes an answer with its code. Another code than the one that was to be provoked is no failure of
+/// the measurement: it is what the program says.
+fn put(sheet: &mut Sheet<'_>, broken: &Broken, said: Result<Answered>) {
+    match said {
+        Ok((code, took)) => sheet.put_with(broken.id, took.as_secs_f64(), format!("{code:02X}")),
+        Err(why) => sheet.fail(broken.id, &why),
+    }
+}

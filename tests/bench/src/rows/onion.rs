@@ -1,0 +1,23 @@
+//! The first connection to an onion service by a program that has just been started: descriptor,
+//! introduction, rendezvous, and one byte there and back.
+
+use anyhow::Result;
+
+use crate::client::visit;
+use crate::proxy::Candidate;
+use crate::record::Sheet;
+use crate::stats::{median, milliseconds};
+use crate::world::World;
+
+pub(super) fn measure(world: &World, candidate: &Candidate, sheet: &mut Sheet<'_>) -> Result<()> {
+    let mut answers = Vec::new();
+    for _ in 0..world.amounts.cold_starts {
+        let proxy = world.start_settled(candidate)?;
+        let took = world.runtime.block_on(visit(proxy.socks(), &world.onion))?;
+        answers.push(milliseconds(took.answer));
+    }
+    if let Some(middle) = median(&answers) {
+        sheet.put("onion.cold", middle);
+    }
+    Ok(())
+}
