@@ -113,6 +113,11 @@ pub const ROWS: &[Row] = &[
         Unit::Milliseconds,
     ),
     row(
+        "stream.exit.next",
+        "new stream right behind another, exit, p50",
+        Unit::Milliseconds,
+    ),
+    row(
         "stream.onion.p50",
         "new stream, onion, p50",
         Unit::Milliseconds,
@@ -125,6 +130,11 @@ pub const ROWS: &[Row] = &[
     row(
         "stream.onion.answer",
         "first byte of the answer, onion, p50",
+        Unit::Milliseconds,
+    ),
+    row(
+        "stream.onion.next",
+        "new stream right behind another, onion, p50",
         Unit::Milliseconds,
     ),
     row(

@@ -37,13 +37,14 @@ fn run(options: &Options) -> Result<()> {
     if let Some(warning) = machine.warning() {
         eprintln!("{warning}");
     }
+    let versions = machine::versions(&candidates);
     let progress = Progress(Instant::now());
     let record = measure(&amounts, &candidates, &picked, &progress)?;
     let programs: Vec<Kind> = candidates.iter().map(|c| c.kind).collect();
     let report = Report {
         date,
         machine,
-        versions: machine::versions(&candidates),
+        versions,
         quick: options.quick,
         settings: amounts,
         rows: report::lines(&programs, &picked, &record),

@@ -97,7 +97,7 @@ impl Setup {
             let path = keys.display().to_string();
             let _ = write!(
                 text,
-                "\n[storage.keystore.ctor.clients.bench]\npath = {path:?}\n"
+                "\n[[storage.keystore.ctor.clients]]\nid = \"bench\"\npath = {path:?}\n"
             );
         }
         text
