@@ -25,9 +25,9 @@ use stage::{Broken, Stage};
 /// Relays whose only use is to be introduction points that can be stopped.
 const SPARE_RELAYS: usize = 6;
 
-/// How much longer than the deadline an answer may take. C tor begins its deadline anew when it has
+/// How long an answer may take, in halves of the deadline. C tor begins its deadline anew when it has
 /// the descriptor; arti has none, and is given up.
-const SLACK: Duration = Duration::from_secs(60);
+const PATIENCE: u32 = 3;
 
 /// What was answered, and after how long.
 type Answered = (u8, Duration);
@@ -54,7 +54,7 @@ pub fn measure(
         deadline: Some(amounts.deadline_seconds),
         keys: Some(stage.keys.clone()),
     };
-    let limit = Duration::from_secs(amounts.deadline_seconds.into()) + SLACK;
+    let limit = Duration::from_secs(amounts.deadline_seconds.into()) / 2 * PATIENCE;
     let (silent, telling): (Vec<_>, Vec<_>) = stage.broken.iter().partition(|b| b.silent);
     for round in 0..amounts.code_rounds {
         let mut asked = Vec::new();
