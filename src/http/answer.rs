@@ -11,8 +11,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use super::ask::{OUR_HOST, Wanted, credentials};
 use super::{Body, full};
 use crate::failure::Failure;
-use crate::request::Secret;
-use crate::target::{OnionAddress, Target};
+use crate::request::{self, Secret};
 
 /// Says why a request failed: tokens `space/TOKEN` (Tor's HTTP CONNECT specification).
 pub(super) const REQUEST_FAILED: HeaderName = HeaderName::from_static("tor-request-failed");
@@ -40,8 +39,8 @@ pub(super) struct Asked {
     pub(super) url: String,
     pub(super) host: String,
     pub(super) place: String,
-    /// The service, if the host is a good onion address.
-    pub(super) onion: Option<OnionAddress>,
+    /// The stream that was to be opened.
+    pub(super) request: Option<request::Request>,
     /// Whether the client shows HTML to somebody.
     pub(super) html: bool,
     /// What isolates the client from others.
@@ -58,7 +57,6 @@ impl Asked {
 
     /// `wanted` if the request is to be passed on.
     pub(super) fn of<B>(request: &Request<B>, wanted: Option<&Wanted>) -> Asked {
-        let target = wanted.and_then(|wanted| Target::parse(&wanted.request.address).ok());
         Asked {
             method: request.method().clone(),
             url: wanted.map_or_else(|| request.uri().to_string(), |wanted| wanted.url.clone()),
@@ -68,10 +66,7 @@ impl Asked {
                 .authority()
                 .map(ToString::to_string)
                 .unwrap_or_default(),
-            onion: match target {
-                Some(Target::Onion(service)) => Some(service),
-                _ => None,
-            },
+            request: wanted.map(|wanted| wanted.request.clone()),
             html: takes_html(request.headers()),
             credentials: credentials(request.headers()),
         }

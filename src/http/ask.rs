@@ -1,7 +1,5 @@
 //! What a request asks for.
 
-use std::net::{IpAddr, Ipv6Addr};
-
 use hyper::header::{CONTENT_LENGTH, HOST, PROXY_AUTHORIZATION, TRANSFER_ENCODING};
 use hyper::http::uri::Authority;
 use hyper::{HeaderMap, Method, Request, StatusCode, Uri, Version};
@@ -11,6 +9,9 @@ use crate::isolation::Protocol;
 use crate::policy::Family;
 use crate::request::{self, Address, Command, Secret};
 use crate::socks::name;
+pub(super) use place::Place;
+
+mod place;
 
 /// The name of our own pages for clients that come through the proxy. Nobody can own a name below
 /// `.invalid` (RFC 6761).
@@ -18,6 +19,9 @@ pub(super) const OUR_HOST: &str = "onionport.invalid";
 
 /// The longest host name, in bytes: C tor's `MAX_SOCKS_ADDR_LEN`, less its closing zero.
 const MAX_HOST: usize = 255;
+
+/// The port of `http://` addresses without one.
+const HTTP: u16 = 80;
 
 /// Headers of Tor's HTTP CONNECT specification.
 pub(super) const FAMILY: &str = "tor-family-preference";
@@ -69,14 +73,15 @@ pub(super) fn ask<B>(request: &Request<B>) -> Result<Ask, Refusal> {
     match (uri.scheme_str(), uri.authority()) {
         (Some("http"), Some(authority)) => {
             check_host(request)?;
-            if authority.host().eq_ignore_ascii_case(OUR_HOST) {
-                return match authority.port_u16() {
-                    None | Some(80) => Ok(Ask::Proxied),
+            let place = place(authority, Some(HTTP))?;
+            if place.host.eq_ignore_ascii_case(OUR_HOST) {
+                return match place.port {
+                    None | Some(HTTP) => Ok(Ask::Proxied),
                     Some(_) => Err(bad("this host has one port, 80")),
                 };
             }
             Ok(Ask::Forward(Wanted {
-                request: connect(authority, Some(80), headers)?,
+                request: connect(place, headers)?,
                 authority: authority.clone(),
                 url: uri.to_string(),
             }))
@@ -85,7 +90,9 @@ pub(super) fn ask<B>(request: &Request<B>) -> Result<Ask, Refusal> {
             "only http:// addresses are passed on: use CONNECT for others",
         )),
         (None, _) => match one_host(headers) {
-            Some(host) if is_loopback(host) => Ok(Ask::Direct),
+            Some(host) if Place::read(host).is_some_and(|host| host.is_loopback()) => {
+                Ok(Ask::Direct)
+            }
             _ => Err(Refusal::Silence),
         },
     }
@@ -106,7 +113,7 @@ fn tunnel(uri: &Uri, headers: &HeaderMap) -> Result<request::Request, Refusal> {
         return Err(bad("a CONNECT request has no body"));
     }
     match (uri.scheme(), uri.authority(), uri.path_and_query()) {
-        (None, Some(authority), None) => connect(authority, None, headers),
+        (None, Some(authority), None) => connect(place(authority, None)?, headers),
         _ => Err(bad("CONNECT takes a host and a port")),
     }
 }
@@ -128,37 +135,34 @@ fn one_host(headers: &HeaderMap) -> Option<&str> {
     hosts.next().is_none().then_some(host)
 }
 
-/// Whether a `Host` is this computer, however it is written: `localhost`, 127.0.0.0/8 or `[::1]`,
-/// with or without a port.
-fn is_loopback(host: &str) -> bool {
-    let Ok(authority) = host.parse::<Authority>() else {
-        return false;
-    };
-    if host.contains('@') {
-        return false;
-    }
-    let host = authority.host();
-    if let Some(inner) = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
-        return inner.parse::<Ipv6Addr>().is_ok_and(|ip| ip.is_loopback());
-    }
-    host.eq_ignore_ascii_case("localhost")
-        || host.eq_ignore_ascii_case("localhost.")
-        || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
-/// The stream that a host, a port and the headers of a request ask for.
-fn connect(
-    authority: &Authority,
-    default_port: Option<u16>,
-    headers: &HeaderMap,
-) -> Result<request::Request, Refusal> {
-    if authority.as_str().contains('@') {
+/// The host and port of an address; `default_port` is used where it has none.
+fn place(authority: &Authority, default_port: Option<u16>) -> Result<Place<'_>, Refusal> {
+    let text = authority.as_str();
+    if text.contains('@') {
         return Err(bad("an address with a user name is not passed on"));
     }
-    let host = authority.host();
+    // An empty port is the default one (RFC 3986 section 3.2.3); for CONNECT there is none.
+    let place = match default_port {
+        Some(_) => Place::read(text.strip_suffix(':').unwrap_or(text)),
+        None => Place::read(text),
+    };
+    let place = place.ok_or_else(|| bad(PORT))?;
+    Ok(Place {
+        port: place.port.or(default_port),
+        ..place
+    })
+}
+
+/// What to do about an address whose port cannot be read.
+const PORT: &str = "write a port from 1 to 65535 behind the host";
+
+/// The stream that a place and the headers of a request ask for.
+fn connect(place: Place<'_>, headers: &HeaderMap) -> Result<request::Request, Refusal> {
+    let host = place.host;
     if is_near_ours(host) {
-        return Err(bad(
-            "the pages of onionport are at http://onionport.invalid/",
+        return Err(Refusal::Status(
+            StatusCode::FORBIDDEN,
+            "the pages of onionport are at http://onionport.invalid/, with http:// only",
         ));
     }
     if host.len() > MAX_HOST {
@@ -167,15 +171,7 @@ fn connect(
             "no host name is that long",
         ));
     }
-    // An empty port is the default one (RFC 3986 section 3.2.3); for CONNECT there is none.
-    let given = authority.as_str()[host.len()..].strip_prefix(':');
-    let port = match given.filter(|port| !port.is_empty()) {
-        Some(port) => port.parse().ok(),
-        None => default_port,
-    };
-    let port = port
-        .filter(|port| *port != 0)
-        .ok_or_else(|| bad("write a port from 1 to 65535 behind the host"))?;
+    let port = place.port.ok_or_else(|| bad(PORT))?;
     let address = name::parse(host.as_bytes()).map_err(|_| Refusal::Failure(invalid(host)))?;
     Ok(request::Request {
         command: Command::Connect,
@@ -287,6 +283,10 @@ mod tests {
             "",
             " ",
             "127.0.0.1, evil.example",
+            "127.0.0.1:",
+            "127.0.0.1:+80",
+            "[::1]x:80",
+            "localhost:port",
         ] {
             let asked = ask(&request("GET", "/", &[("host", host)])).expect_err(host);
             assert_eq!(asked, Refusal::Silence, "{host}");
@@ -314,6 +314,8 @@ mod tests {
             "good.example",
             "good.example:",
             "good.example:0",
+            "good.example:+80",
+            "[2001:db8::1]x:81",
             "[::1]",
             "http://good.example:80",
             "http://good.example:80/",
@@ -358,6 +360,10 @@ mod tests {
             ("ftp://good.example/", &headers),
             ("http://me:pw@good.example/", &headers),
             ("http://good.example:0/", &headers),
+            ("http://good.example:+81/", &headers),
+            ("http://[2001:db8::1]x:81/", &headers),
+            ("http://me@onionport.invalid/", &headers),
+            ("http://onionport.invalid:+80/", &headers),
             ("http://good.example/", &[]),
             ("http://good.example/", &[("host", "a"), ("host", "a")]),
             ("http://onionport.invalid:81/", &headers),
@@ -368,6 +374,11 @@ mod tests {
                 "{target}: {refused:?}"
             );
         }
+        let Ok(Ask::Forward(empty)) = ask(&request("GET", "http://good.example:/", &headers))
+        else {
+            panic!("an empty port is the default one");
+        };
+        assert_eq!(empty.request.port, 80);
         for target in ["http://onionport.invalid/", "http://ONIONPORT.invalid:80/x"] {
             let asked = ask(&request("GET", target, &headers));
             assert!(matches!(asked, Ok(Ask::Proxied)), "{target}");
@@ -387,7 +398,7 @@ mod tests {
         ] {
             let refused = ask(&request(method, target, &headers)).expect_err(target);
             assert!(
-                matches!(refused, Refusal::Status(StatusCode::BAD_REQUEST, _)),
+                matches!(refused, Refusal::Status(StatusCode::FORBIDDEN, _)),
                 "{target}: {refused:?}"
             );
         }

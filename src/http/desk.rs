@@ -5,8 +5,8 @@
 //! to `http://onionport.invalid/key/<ticket>`, a site that is ours alone: nobody else can own the
 //! name, its pages never come from the network (nor do those of names that look like it), and a
 //! browser lets no other site read them, frame them, or install a script below them. There stands
-//! the form. It goes to `http://onionport.invalid/key`, and back to the address that was asked for
-//! first.
+//! the form. It goes to `http://onionport.invalid/key`, whose answer leads back to the address that
+//! was asked for first.
 //!
 //! | who | could try | and fails because |
 //! |---|---|---|
@@ -14,41 +14,44 @@
 //! | any site | post a form to the address of ours | its `Origin` (or `Referer`) is not ours; and it has no token |
 //! | any site | show our form in a frame, so that the user types into it | frames are forbidden |
 //! | any site | ask whether there is a key | no answer of ours can be read, embedded or told from another by a foreign site; `/key` answers alike whether or not there is one |
+//! | any site | cause failures without end, so that a user's form is forgotten | a client has one ticket for each service, their number is limited for each client, and none costs a token |
 //! | another client of the port | use a ticket or token it has got hold of | both are bound to the client's address, port group and isolation |
+//! | another computer, where the port lets it in | hand in a key | keys are taken over loopback addresses and unix sockets alone |
 //! | anybody | post a token twice | it is gone with the first use |
 //! | anybody | send the user elsewhere afterwards | the way back is kept here, not in the form |
 //!
 //! Requests straight to the port (with a loopback `Host`) never get here: [`super::home`]. What an
-//! onion service does learn, from its own failure page, is which of F4 and F5 it has caused.
+//! onion service does learn, from its own failure page, is which of F4 and F5 it has caused; and any
+//! site can see by `fetch` with `no-cors` whether an onion service lets this client in, and so whether
+//! there is a key for one that asks for keys: that comes with any proxy that holds keys.
+//!
+//! Programs of this computer's other users reach a port on a loopback address, too, and nothing tells
+//! them from the user: with such a port they are trusted to hand in keys (never to read any). Where
+//! they are not, the remedy is a unix socket in a folder of one's own.
 
-use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use askama::Template;
 use hyper::body::Incoming;
-use hyper::header::{HeaderValue, LOCATION};
 use hyper::{Method, Request, Response, StatusCode};
 use tracing::{debug, info, warn};
 
-use super::answer::{self, Asked, our_url};
+use super::answer::{Asked, our_url};
 use super::ask::credentials;
 use super::page::{self, Links};
-use super::{Body, Session, full};
+use super::{Body, Session};
 use crate::dial::Dial;
 use crate::gateway::Origin;
-use crate::isolation::SessionGroup;
 use crate::request::Secret;
 use crate::target::OnionAddress;
 use crate::tor::keys::{KeyFolder, NewKey};
 use form::{fields, from_our_form, read_form};
+use slips::{Slip, Slips, Whose};
 
 mod form;
+mod slips;
 
-/// How long a ticket or token is good.
-const LIFETIME: Duration = Duration::from_secs(15 * 60);
-/// How many there are at most; the oldest makes room.
-const MAX_SLIPS: usize = 512;
 /// The longest text of a key: a whole line of a key file, and some room.
 const MAX_KEY: usize = 256;
 
@@ -56,34 +59,17 @@ const MAX_KEY: usize = 256;
 #[derive(Debug, Default)]
 pub struct Desk {
     folder: Option<KeyFolder>,
-    slips: Mutex<HashMap<String, Slip>>,
+    slips: Mutex<Both>,
 }
 
-/// What stands behind a ticket or token.
-#[derive(Clone, Debug)]
-struct Slip {
-    kind: Kind,
-    whose: Whose,
-    service: OnionAddress,
-    /// The address to go back to.
-    url: String,
-    made: Instant,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    /// Opens the form; may be used again, as a page is loaded again.
-    Ticket,
-    /// Sends it; good for once.
-    Token,
-}
-
-/// The client that a slip was made for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Whose {
-    origin: Origin,
-    group: SessionGroup,
-    credentials: Option<Secret>,
+/// Apart, because sites can cause tickets without end: no form that a user has before them may
+/// lose its token to these.
+#[derive(Debug, Default)]
+struct Both {
+    /// Open the form; may be used again, as a page is loaded again.
+    tickets: Slips,
+    /// Send it; good for once.
+    tokens: Slips,
 }
 
 impl Desk {
@@ -95,33 +81,12 @@ impl Desk {
         }
     }
 
-    /// Makes a slip and gives its name, which nobody can guess.
-    fn issue(&self, slip: Slip) -> String {
-        let name = data_encoding::HEXLOWER.encode(&rand::random::<[u8; 20]>());
-        let mut slips = self.slips();
-        slips.retain(|_, slip| slip.made.elapsed() < LIFETIME);
-        if slips.len() >= MAX_SLIPS {
-            let oldest = slips.iter().min_by_key(|(_, slip)| slip.made);
-            let oldest = oldest.map(|(name, _)| name.clone());
-            oldest.and_then(|name| slips.remove(&name));
-        }
-        slips.insert(name.clone(), slip);
-        name
+    /// Whether there is a place for keys.
+    pub(super) fn has_folder(&self) -> bool {
+        self.folder.is_some()
     }
 
-    /// What stands behind a name, if it is this client's and still good. A token is used up by it.
-    fn redeem(&self, name: &str, kind: Kind, whose: &Whose) -> Option<Slip> {
-        let mut slips = self.slips();
-        let slip = slips.get(name)?;
-        let good = slip.kind == kind && slip.whose == *whose && slip.made.elapsed() < LIFETIME;
-        match (good, kind) {
-            (false, _) => None,
-            (true, Kind::Ticket) => Some(slip.clone()),
-            (true, Kind::Token) => slips.remove(name),
-        }
-    }
-
-    fn slips(&self) -> MutexGuard<'_, HashMap<String, Slip>> {
+    fn slips(&self) -> MutexGuard<'_, Both> {
         self.slips.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -139,17 +104,35 @@ struct KeyPage<'a> {
     problem: Option<&'a str>,
 }
 
+#[derive(Template)]
+#[template(path = "kept.html", config = "src/http/askama.toml")]
+struct KeptPage<'a> {
+    nonce: &'a str,
+    url: &'a str,
+}
+
 impl<T: Dial> Session<T> {
-    /// Where this client can hand in a key for `service`; `None` if keys are kept nowhere.
+    /// Whether the client is on this computer: others may be let in to use the network, but they
+    /// have no business with its user's keys.
+    pub(super) fn is_near(&self) -> bool {
+        match self.origin {
+            Origin::Ip(IpAddr::V6(ip)) => ip.to_canonical().is_loopback(),
+            Origin::Ip(ip) => ip.is_loopback(),
+            Origin::Unix => true,
+        }
+    }
+
+    /// Where this client can hand in a key for `service`; `None` if keys are kept nowhere, or not
+    /// taken from this client.
     pub(super) fn key_link(&self, service: OnionAddress, asked: &Asked) -> Option<String> {
         let desk = &self.gateway.shared.desk;
-        desk.folder.as_ref()?;
-        let ticket = desk.issue(Slip {
-            kind: Kind::Ticket,
+        if !desk.has_folder() || !self.is_near() {
+            return None;
+        }
+        let ticket = desk.slips().tickets.issue(Slip {
             whose: self.whose(asked.credentials.clone()),
             service,
             url: asked.url.clone(),
-            made: Instant::now(),
         });
         Some(our_url(&format!("/key/{ticket}")))
     }
@@ -168,10 +151,14 @@ impl<T: Dial> Session<T> {
         let Some(folder) = desk.folder.clone() else {
             return out_of_date();
         };
+        if !self.is_near() {
+            return elsewhere();
+        }
         let whose = self.whose(credentials(request.headers()));
         if request.method() == Method::GET {
             let ticket = request.uri().path().strip_prefix("/key/");
-            return match ticket.and_then(|t| desk.redeem(t, Kind::Ticket, &whose)) {
+            let slip = ticket.and_then(|t| desk.slips().tickets.look(t, &whose).cloned());
+            return match slip {
                 Some(slip) => self.form(slip, StatusCode::OK, None),
                 None => out_of_date(),
             };
@@ -188,7 +175,7 @@ impl<T: Dial> Session<T> {
             return out_of_date();
         };
         let (token, text) = fields(&form);
-        let Some(slip) = token.and_then(|t| desk.redeem(&t, Kind::Token, &whose)) else {
+        let Some(slip) = token.and_then(|t| desk.slips().tokens.take(&t, &whose)) else {
             return out_of_date();
         };
         let key = match NewKey::read(&text.unwrap_or_default(), slip.service) {
@@ -201,7 +188,7 @@ impl<T: Dial> Session<T> {
         match saved.unwrap_or_else(|broken| Err(broken.to_string())) {
             Ok(()) => {
                 info!("a client authorization key was entered and kept");
-                back_to(&slip.url)
+                kept(&slip.url)
             }
             Err(problem) => {
                 warn!("cannot keep a client authorization key: {problem}");
@@ -213,11 +200,8 @@ impl<T: Dial> Session<T> {
 
     /// The form, with a token of its own.
     fn form(&self, slip: Slip, status: StatusCode, problem: Option<&str>) -> Response<Body> {
-        let token = self.gateway.shared.desk.issue(Slip {
-            kind: Kind::Token,
-            made: Instant::now(),
-            ..slip.clone()
-        });
+        let desk = &self.gateway.shared.desk;
+        let token = desk.slips().tokens.issue(slip.clone());
         let nonce = page::nonce();
         let page = KeyPage {
             nonce: &nonce,
@@ -228,15 +212,8 @@ impl<T: Dial> Session<T> {
             max: MAX_KEY,
             problem,
         };
-        page::html(status, &page, &nonce, Links::FormTo(site_of(&slip.url)))
+        page::html(status, &page, &nonce, Links::Form)
     }
-}
-
-/// Scheme, host and port of an address that was passed on.
-fn site_of(url: &str) -> &str {
-    const SCHEME: usize = "http://".len();
-    let end = url.get(SCHEME..).and_then(|rest| rest.find(['/', '?']));
-    end.map_or(url, |end| &url[..SCHEME + end])
 }
 
 fn out_of_date() -> Response<Body> {
@@ -255,90 +232,18 @@ fn foreign() -> Response<Body> {
     )
 }
 
-/// Sends the browser on (RFC 9110 section 15.4.4).
-fn back_to(url: &str) -> Response<Body> {
-    let mut answer = Response::new(full(""));
-    let Ok(url) = HeaderValue::from_str(url) else {
-        return out_of_date();
-    };
-    *answer.status_mut() = StatusCode::SEE_OTHER;
-    answer::protect(answer.headers_mut());
-    answer.headers_mut().insert(LOCATION, url);
-    answer
+fn elsewhere() -> Response<Body> {
+    page::note(
+        StatusCode::FORBIDDEN,
+        "Not from this computer",
+        "Keys can be entered on the computer that runs onionport.",
+    )
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn whose(credentials: &[u8]) -> Whose {
-        Whose {
-            origin: Origin::Ip([127, 0, 0, 1].into()),
-            group: SessionGroup::Port(0),
-            credentials: Secret::new(credentials, b""),
-        }
-    }
-
-    fn slip(kind: Kind) -> Slip {
-        let address = "2gzyxa5ihm7nsggfxnu52rck2vv4rvmdlkiu3zzui5du4xyclen53wid.onion";
-        Slip {
-            kind,
-            whose: whose(b"a"),
-            service: OnionAddress::parse(address).expect("good"),
-            url: format!("http://{address}/"),
-            made: Instant::now(),
-        }
-    }
-
-    #[test]
-    fn a_token_is_good_for_its_client_and_for_once() {
-        let desk = Desk::default();
-        let token = desk.issue(slip(Kind::Token));
-        assert!(desk.redeem(&token, Kind::Token, &whose(b"b")).is_none());
-        assert!(desk.redeem(&token, Kind::Token, &whose(b"")).is_none());
-        assert!(desk.redeem(&token, Kind::Ticket, &whose(b"a")).is_none());
-        assert!(desk.redeem("0", Kind::Token, &whose(b"a")).is_none());
-        assert!(desk.redeem(&token, Kind::Token, &whose(b"a")).is_some());
-        assert!(desk.redeem(&token, Kind::Token, &whose(b"a")).is_none());
-    }
-
-    #[test]
-    fn a_ticket_opens_the_form_again_and_never_sends_it() {
-        let desk = Desk::default();
-        let ticket = desk.issue(slip(Kind::Ticket));
-        assert!(desk.redeem(&ticket, Kind::Token, &whose(b"a")).is_none());
-        for _ in 0..2 {
-            assert!(desk.redeem(&ticket, Kind::Ticket, &whose(b"a")).is_some());
-        }
-    }
-
-    #[test]
-    fn slips_grow_old_and_their_number_has_an_end() {
-        let desk = Desk::default();
-        let old = Instant::now()
-            .checked_sub(LIFETIME)
-            .expect("a machine that is up");
-        let stale = desk.issue(Slip {
-            made: old,
-            ..slip(Kind::Token)
-        });
-        assert!(desk.redeem(&stale, Kind::Token, &whose(b"a")).is_none());
-        let first = desk.issue(slip(Kind::Token));
-        for _ in 0..MAX_SLIPS {
-            desk.issue(slip(Kind::Ticket));
-        }
-        assert_eq!(desk.slips().len(), MAX_SLIPS);
-        assert!(desk.redeem(&first, Kind::Token, &whose(b"a")).is_none());
-    }
-
-    #[test]
-    fn the_site_of_an_address_ends_where_its_path_begins() {
-        for (url, site) in [
-            ("http://a.onion/x", "http://a.onion"),
-            ("http://a.onion:81?x/", "http://a.onion:81"),
-            ("http://a.onion", "http://a.onion"),
-        ] {
-            assert_eq!(site_of(url), site);
-        }
-    }
+/// Sends the browser on, by a page: a redirect would have to end where our form may lead, and sites
+/// redirect to others.
+fn kept(url: &str) -> Response<Body> {
+    let nonce = page::nonce();
+    let page = KeptPage { nonce: &nonce, url };
+    page::html(StatusCode::OK, &page, &nonce, Links::No)
 }

@@ -9,7 +9,7 @@ use hyper::header::{ALLOW, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 
 use super::answer::{self, OUR_METHODS, takes_html};
-use super::ask::OUR_HOST;
+use super::ask::{OUR_HOST, Place};
 use super::page::{self, Links};
 use super::{Body, Session};
 use crate::dial::Dial;
@@ -67,13 +67,10 @@ impl<T: Dial> Session<T> {
         }
         // The way that the client took here is the way to the proxy.
         let host = request.headers().get(HOST);
-        let host = host.and_then(|host| host.to_str().ok());
-        let proxy = host.zip(self.local).map(|(host, local)| {
-            let port = local.port();
-            match host.rsplit_once(':') {
-                Some((_, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host.to_owned(),
-                _ => format!("{host}:{port}"),
-            }
+        let host = host.and_then(|host| Place::read(host.to_str().ok()?));
+        let proxy = host.zip(self.local).map(|(Place { host, port }, local)| {
+            let port = port.unwrap_or(local.port());
+            format!("{host}:{port}")
         });
         self.home(request, proxy)
     }
@@ -175,6 +172,9 @@ fn in_words(ago: Duration) -> String {
     }
 }
 
+/// What browsers make of a file they cannot get: nothing here can keep them from it.
+const UNSAFE: &str = "// A browser that cannot fetch this file goes to every site without Tor, and does not say so.\n";
+
 /// A proxy auto-configuration file. What is for the proxy never goes anywhere else: there is no
 /// second choice behind it.
 fn pac(proxy: &str, all: bool) -> Response<Body> {
@@ -184,10 +184,13 @@ fn pac(proxy: &str, all: bool) -> Response<Body> {
         return answer::short(StatusCode::BAD_REQUEST, "the Host is no address");
     }
     let script = if all {
-        format!("function FindProxyForURL(url, host) {{\n  return \"PROXY {proxy}\";\n}}")
+        format!(
+            "{UNSAFE}// For everything to go through Tor give the browser {proxy} as HTTP and HTTPS proxy instead.\n\
+             function FindProxyForURL(url, host) {{\n  return \"PROXY {proxy}\";\n}}"
+        )
     } else {
         format!(
-            "function FindProxyForURL(url, host) {{\n  host = host.toLowerCase();\n  \
+            "{UNSAFE}function FindProxyForURL(url, host) {{\n  host = host.toLowerCase();\n  \
              if (shExpMatch(host, \"*.onion\") || shExpMatch(host, \"*.onion.\") || \
              host == \"{OUR_HOST}\")\n    return \"PROXY {proxy}\";\n  return \"DIRECT\";\n}}"
         )

@@ -14,6 +14,8 @@ use super::answer::{self, Asked};
 use super::{Body, Session, full};
 use crate::dial::Dial;
 use crate::failure::Failure;
+use crate::names::Rewritten;
+use crate::target::{OnionAddress, Target};
 use words::{Told, told};
 
 mod words;
@@ -85,6 +87,8 @@ struct FailurePage<'a> {
     key: Option<String>,
     /// Whether there is a key already.
     replaces: bool,
+    /// Whether a key would help, and is not taken from this client.
+    elsewhere: bool,
     /// Whether a key would help, and there is no place to keep it.
     unconfigured: bool,
     /// Whether the address can simply be opened again.
@@ -142,13 +146,19 @@ impl<T: Dial> Session<T> {
 
     fn html_page(&self, trouble: Trouble, asked: &Asked) -> Response<Body> {
         let nonce = nonce();
-        let told = told(trouble, asked.is_onion());
+        let service = self.meant(asked);
+        let onion = match service {
+            Ok(service) => service.is_some(),
+            Err(_) => asked.is_onion(),
+        };
+        let told = told(trouble, onion);
         let replaces = trouble == Trouble::Failure(Failure::ClientAuthWrong);
         let wants_key = replaces || trouble == Trouble::Failure(Failure::ClientAuthMissing);
-        let key = match (wants_key, asked.onion) {
-            (true, Some(service)) => self.key_link(service, asked),
+        let key = match (wants_key, service) {
+            (true, Ok(Some(service))) => self.key_link(service, asked),
             _ => None,
         };
+        let unconfigured = wants_key && !self.gateway.shared.desk.has_folder();
         let page = FailurePage {
             nonce: &nonce,
             told: &told,
@@ -157,12 +167,13 @@ impl<T: Dial> Session<T> {
             sentence: trouble.sentence(),
             place: &asked.place,
             url: &asked.url,
-            places: told.side.places(asked.is_onion()),
-            unconfigured: wants_key && key.is_none(),
+            places: told.side.places(onion),
+            elsewhere: wants_key && !unconfigured && !self.is_near(),
+            unconfigured,
             key,
             replaces,
             retry: asked.method == Method::GET,
-            steps: words::steps(trouble, asked.is_onion()),
+            steps: words::steps(trouble, onion),
             status: trouble.status().as_u16(),
             token: match trouble {
                 Trouble::Failure(failure) => Some(failure.row().token),
@@ -170,6 +181,21 @@ impl<T: Dial> Session<T> {
             },
         };
         html(trouble.status(), &page, &nonce, Links::No)
+    }
+
+    /// The onion service that was asked for, perhaps by a name that stands for it; `None` if it is
+    /// something else. The error is that of a destination that is none.
+    fn meant(&self, asked: &Asked) -> Result<Option<OnionAddress>, Failure> {
+        let request = asked.request.as_ref().ok_or(Failure::DestinationInvalid)?;
+        let names = self.gateway.shared.names.get();
+        let meant = match names.rewrite(request, &self.gateway.rules.flags)? {
+            Rewritten::Request(request) => Target::parse(&request.address)?,
+            Rewritten::Answer(_) => return Ok(None),
+        };
+        Ok(match meant {
+            Target::Onion(service) => Some(service),
+            Target::Name(_) | Target::Ip(_) => None,
+        })
     }
 }
 
@@ -185,11 +211,11 @@ pub(super) fn note(status: StatusCode, title: &str, text: &str) -> Response<Body
 }
 
 /// What a page may do besides being read.
-pub(super) enum Links<'a> {
+pub(super) enum Links {
     /// Nothing.
     No,
-    /// Send its form to us, which ends at this site.
-    FormTo(&'a str),
+    /// Send its form to us.
+    Form,
 }
 
 /// A value that lets one style sheet through.
@@ -202,7 +228,7 @@ pub(super) fn html(
     status: StatusCode,
     page: &impl Template,
     nonce: &str,
-    links: Links<'_>,
+    links: Links,
 ) -> Response<Body> {
     let text = match page.render() {
         Ok(text) => text,
@@ -212,10 +238,9 @@ pub(super) fn html(
         }
     };
     let (form, referrer) = match links {
-        Links::No => ("'none'".to_owned(), "no-referrer"),
-        // Browsers hold the redirect behind a form to the same rule. And without a referrer of our
-        // own, they would say nothing of where the form was sent from.
-        Links::FormTo(site) => (format!("'self' {site}"), "same-origin"),
+        Links::No => ("'none'", "no-referrer"),
+        // Without a referrer of our own, browsers would say nothing of where the form was sent from.
+        Links::Form => ("'self'", "same-origin"),
     };
     let policy = format!(
         "default-src 'none'; style-src 'nonce-{nonce}'; img-src data:; base-uri 'none'; \

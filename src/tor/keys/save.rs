@@ -1,14 +1,21 @@
 //! Puts a key that the user has given into the folder with client authorization keys, as C tor
 //! would keep it (tor(1), "ClientOnionAuthDir").
+//!
+//! The file that was there before stays beside it as `<name>.old`, which nobody reads as a key; one
+//! from an earlier time makes way for it. Only files are written in place of: whatever else has a
+//! name that ends in `.auth_private`, a link too, is neither opened nor replaced.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use fs_mistrust::Mistrust;
+use nix::fcntl::OFlag;
+use tracing::warn;
 
-use super::{SUFFIX, Secret, parse, read_file};
+use super::{MAX_FILE_LEN, SUFFIX, Secret, parse};
 use crate::target::OnionAddress;
 
 /// The folder with client authorization keys, for writing.
@@ -17,6 +24,9 @@ pub struct KeyFolder {
     path: PathBuf,
     mistrust: Mistrust,
 }
+
+/// How old a draft is that a crash has left behind.
+const STALE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A client authorization key for one onion service.
 pub struct NewKey {
@@ -96,7 +106,7 @@ fn file_for(folder: &Path, service: &OnionAddress) -> io::Result<PathBuf> {
         .filter(|path| path.extension().is_some_and(|e| e == SUFFIX))
         .collect();
     paths.sort();
-    let of_service = |path: &&PathBuf| read_file(path).is_ok_and(|(owner, _)| owner == *service);
+    let of_service = |path: &&PathBuf| matches!(look(path), There::Key(owner) if owner == *service);
     if let Some(path) = paths.iter().find(of_service) {
         return Ok(path.clone());
     }
@@ -104,18 +114,49 @@ fn file_for(folder: &Path, service: &OnionAddress) -> io::Result<PathBuf> {
     let names = std::iter::once(format!("{label}.{SUFFIX}"))
         .chain((2..).map(|number| format!("{label}-{number}.{SUFFIX}")));
     let mut paths = names.map(|name| folder.join(name));
-    // A file of that name that holds no key at all is of no use to anybody.
-    let free = paths.find(|path| read_file(path).is_err());
+    let free = paths.find(|path| matches!(look(path), There::Nothing | There::Nonsense));
     free.ok_or_else(|| io::Error::other("no free name"))
+}
+
+/// What is under a name.
+enum There {
+    Nothing,
+    /// A file with a key for this service.
+    Key(OnionAddress),
+    /// A file that can be read and holds no key: it is of no use to anybody.
+    Nonsense,
+    /// A folder, a link, a file that cannot be read: somebody's business, and not ours.
+    Other,
+}
+
+fn look(path: &Path) -> There {
+    match fs::symlink_metadata(path) {
+        Ok(there) if there.is_file() => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return There::Nothing,
+        _ => return There::Other,
+    }
+    // Should it be something else by now, it is neither followed nor waited for.
+    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
+    let opened = OpenOptions::new().read(true).custom_flags(flags).open(path);
+    let mut text = Vec::new();
+    let read = opened.and_then(|file| file.take(MAX_FILE_LEN).read_to_end(&mut text));
+    if read.is_err() {
+        return There::Other;
+    }
+    let key = str::from_utf8(&text).ok();
+    match key.and_then(|text| parse(text.trim_end()).ok()) {
+        Some((owner, _)) => There::Key(owner),
+        None => There::Nonsense,
+    }
 }
 
 /// Writes beside the file, and then puts the new one in its place.
 fn write(folder: &Path, file: &Path, key: &NewKey) -> io::Result<()> {
+    clear(folder);
     let mut encoded = data_encoding::BASE32_NOPAD.encode(&key.secret);
     encoded.insert_str(0, &format!("{}:descriptor:x25519:", label(&key.service)));
     encoded.push('\n');
-    // No key file by its name, so that nobody reads half of it.
-    let draft = folder.join(format!(".{:032x}.new", rand::random::<u128>()));
+    let draft = draft(folder);
     let written = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -125,13 +166,63 @@ fn write(folder: &Path, file: &Path, key: &NewKey) -> io::Result<()> {
             out.write_all(encoded.as_bytes())?;
             out.sync_all()
         })
+        .and_then(|()| keep_old(folder, file))
         .and_then(|()| fs::rename(&draft, file));
     if written.is_err() {
         // It may not even be there.
         let _ = fs::remove_file(&draft);
     }
     written?;
-    File::open(folder)?.sync_all()
+    // The key is in its place: that it might not outlive a crash of the machine is no failure.
+    if let Err(error) = File::open(folder).and_then(|folder| folder.sync_all()) {
+        warn!("cannot sync {}: {error}", folder.display());
+    }
+    Ok(())
+}
+
+/// A name for something unfinished: no key file by its name, so that nobody reads half of it.
+fn draft(folder: &Path) -> PathBuf {
+    folder.join(format!(".{:032x}.new", rand::random::<u128>()))
+}
+
+fn is_draft(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    let number = name.and_then(|name| name.strip_prefix('.')?.strip_suffix(".new"));
+    number.is_some_and(|n| n.len() == 32 && n.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+/// Takes away what a crash has left unfinished; others may be at work on what is younger.
+fn clear(folder: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return;
+    };
+    for path in entries.filter_map(Result::ok).map(|entry| entry.path()) {
+        let stale = |there: fs::Metadata| {
+            let age = there.modified().ok()?.elapsed().ok()?;
+            (there.is_file() && age > STALE).then_some(())
+        };
+        if is_draft(&path) && fs::symlink_metadata(&path).ok().and_then(stale).is_some() {
+            // The next time, then.
+            let _ = fs::remove_file(&path);
+        }
+    }
+}
+
+/// Gives the file that is about to be replaced a second name, so that it has one at any time.
+fn keep_old(folder: &Path, file: &Path) -> io::Result<()> {
+    let mut old = file.as_os_str().to_owned();
+    old.push(".old");
+    let aside = draft(folder);
+    match fs::hard_link(file, &aside) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        // Not every file system knows second names.
+        Err(_) => return fs::rename(file, old),
+    }
+    let kept = fs::rename(&aside, old);
+    // It is there still if that failed, or if both were names of one file already.
+    let _ = fs::remove_file(&aside);
+    kept
 }
 
 #[cfg(test)]
@@ -238,10 +329,87 @@ mod tests {
         put("carol.auth_private", &line(ONE, OTHER));
         put("a.auth_private", "nonsense");
         save(&keys, ONE, KEY);
-        let all = files(folder.path());
-        assert_eq!(all.len(), 3, "{all:?}");
-        assert_eq!(all[1], ("bob.auth_private".to_owned(), line(ONE, KEY)));
-        assert_eq!(all[2], ("carol.auth_private".to_owned(), line(ONE, OTHER)));
+        let named = |name: &str, text: &str| (name.to_owned(), text.to_owned());
+        let expected = [
+            named("a.auth_private", "nonsense"),
+            named("bob.auth_private", &line(ONE, KEY)),
+            named("bob.auth_private.old", &line(ONE, OTHER)),
+            named("carol.auth_private", &line(ONE, OTHER)),
+        ];
+        assert_eq!(files(folder.path()), expected);
+    }
+
+    #[test]
+    fn what_was_replaced_stays_beside_it_and_is_no_key() {
+        let (folder, keys) = folder();
+        let name = format!("{ONE}.auth_private");
+        let old = format!("{name}.old");
+        save(&keys, ONE, OTHER);
+        for (key, before) in [(KEY, OTHER), (OTHER, KEY)] {
+            save(&keys, ONE, key);
+            let expected = [
+                (name.clone(), line(ONE, key)),
+                (old.clone(), line(ONE, before)),
+            ];
+            assert_eq!(files(folder.path()), expected);
+        }
+        // A crash may have left two names of one file.
+        fs::remove_file(folder.path().join(&old)).expect("removed");
+        fs::hard_link(folder.path().join(&name), folder.path().join(&old)).expect("linked");
+        save(&keys, ONE, KEY);
+        let expected = [(name, line(ONE, KEY)), (old, line(ONE, OTHER))];
+        assert_eq!(files(folder.path()), expected);
+        let read = super::super::read_folder(folder.path()).expect("readable");
+        assert_eq!(read.len(), 1);
+    }
+
+    #[test]
+    fn only_files_are_replaced_and_nothing_else_is_opened() {
+        let (folder, keys) = folder();
+        let at = |name: &str| folder.path().join(name);
+        let elsewhere = tempfile::NamedTempFile::new().expect("a file");
+        fs::write(elsewhere.path(), line(ONE, OTHER)).expect("put");
+        // Names that stand before and at the one that is wanted.
+        nix::unistd::mkfifo(&at("a.auth_private"), nix::sys::stat::Mode::S_IRWXU).expect("a FIFO");
+        fs::create_dir(at(&format!("{ONE}.auth_private"))).expect("a folder");
+        let link = at(&format!("{ONE}-2.auth_private"));
+        std::os::unix::fs::symlink(elsewhere.path(), &link).expect("a link");
+        let nowhere = at(&format!("{ONE}-3.auth_private"));
+        std::os::unix::fs::symlink("/nonexistent/key", &nowhere).expect("a link");
+        nix::unistd::mkfifo(
+            &at(&format!("{ONE}-4.auth_private")),
+            nix::sys::stat::Mode::S_IRWXU,
+        )
+        .expect("a FIFO");
+        save(&keys, ONE, KEY);
+        let kept = fs::read_to_string(at(&format!("{ONE}-5.auth_private"))).expect("kept");
+        assert_eq!(kept, line(ONE, KEY));
+        for link in [link, nowhere] {
+            assert!(fs::symlink_metadata(link).expect("there").is_symlink());
+        }
+        let text = fs::read_to_string(elsewhere.path()).expect("there");
+        assert_eq!(text, line(ONE, OTHER));
+        assert_eq!(fs::read_dir(folder.path()).expect("folder").count(), 6);
+    }
+
+    #[test]
+    fn what_a_crash_has_left_goes_in_time() {
+        let (folder, keys) = folder();
+        let put = |name: &str, age: Duration| {
+            let file = File::create(folder.path().join(name)).expect("made");
+            let then = std::time::SystemTime::now() - age;
+            file.set_modified(then).expect("set");
+        };
+        let old = STALE + Duration::from_secs(60);
+        let (stale, young) = (format!(".{:032x}.new", 1), format!(".{:032x}.new", 2));
+        put(&stale, old);
+        put(&young, STALE / 2);
+        put(".notes.new", old);
+        put("notes.txt", old);
+        save(&keys, ONE, KEY);
+        let names: Vec<String> = files(folder.path()).into_iter().map(|f| f.0).collect();
+        let kept = format!("{ONE}.auth_private");
+        assert_eq!(names, [&young, ".notes.new", &kept, "notes.txt"]);
     }
 
     #[test]

@@ -194,6 +194,8 @@ async fn the_status_page_says_how_it_goes_and_names_nobody() {
             assert!(text.contains("5%: &#60;connecting&#62;"), "{text}");
         }
     }
+    let page = ask(&port, "http://onionport.invalid/", BROWSER).await;
+    assert!(page.text().contains("cannot fetch the file"));
     port.shared().status.bootstrapped();
     let (mut client, _served) = port.http_client();
     say(&mut client, "GET / HTTP/1.1\nHost: localhost:9080\n\n").await;
@@ -234,6 +236,12 @@ async fn a_browser_can_be_set_by_a_file() {
             assert_eq!(text.contains("*.onion"), !all, "{text}");
             // Nothing that is for the proxy may fall back to the open internet.
             assert!(!text.contains("; DIRECT"), "{text}");
+            // What no file can prevent has to be said.
+            assert!(text.starts_with(
+                "// A browser that cannot fetch this file goes to every site without Tor"
+            ));
+            let fixed = format!("give the browser {proxy} as HTTP and HTTPS proxy instead");
+            assert_eq!(text.contains(&fixed), all, "{text}");
         }
     }
 }
