@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::path::Path;
 
 use crate::support::client::{Client, End, Place};
-use crate::support::program::Program;
+use crate::support::program::{Daemon, Program};
 
 /// A port that nobody listens on.
 fn free() -> u16 {
@@ -20,6 +20,13 @@ async fn code(place: &Place) -> u8 {
     client.expect("05 00").await;
     client.send("05 01 00 03 09 6261642e6f6e696f6e 0050").await;
     client.rest().await.0[1]
+}
+
+/// Waits for a line on standard output.
+fn told(daemon: &Daemon, line: String) {
+    daemon.process.wait_out(&line, |lines| {
+        lines.iter().any(|told| *told == line).then_some(())
+    });
 }
 
 fn rewrite(file: &Path, from: &str, to: &str) {
@@ -55,15 +62,8 @@ async fn ports_and_flags_change_while_clients_are_served() {
         code(&Place::Tcp(([127, 0, 0, 1], coming).into())).await,
         0x01
     );
-    let said = daemon.process.out.all();
-    assert!(
-        said.contains(&format!("closed socks 127.0.0.1:{leaving}")),
-        "{said:?}"
-    );
-    assert!(
-        said.contains(&format!("listening socks 127.0.0.1:{coming}")),
-        "{said:?}"
-    );
+    told(&daemon, format!("closed socks 127.0.0.1:{leaving}"));
+    told(&daemon, format!("listening socks 127.0.0.1:{coming}"));
     assert!(TcpListener::bind(("127.0.0.1", leaving)).is_ok());
     early.send("05 01 00 03 09 6261642e6f6e696f6e 0050").await;
     early.expect("05 01 00 01 00000000 0000").await;
@@ -87,15 +87,8 @@ async fn a_port_may_change_its_kind_or_its_address() {
     );
     daemon.process.signal("HUP");
     daemon.process.wait_err("the configuration was read again");
-    let said = daemon.process.out.all();
-    assert!(
-        said.contains(&format!("listening http 127.0.0.1:{port}")),
-        "{said:?}"
-    );
-    assert!(
-        said.contains(&format!("listening socks 0.0.0.0:{other}")),
-        "{said:?}"
-    );
+    told(&daemon, format!("listening http 127.0.0.1:{port}"));
+    told(&daemon, format!("listening socks 0.0.0.0:{other}"));
     assert_eq!(
         code(&Place::Tcp(([127, 0, 0, 2], other).into())).await,
         0x01
