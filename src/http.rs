@@ -82,8 +82,8 @@ struct Session<T: Dial> {
 }
 
 struct State<T: Dial> {
-    /// The site of the last request: the next one may be for it, too.
-    site: Option<Site>,
+    /// The sites of the last requests, the latest at the end: the next one may be for them, too.
+    sites: Vec<Site>,
     /// What the connection turns into when the last answer is written.
     tunnel: Option<Tunnel<T>>,
     /// The tasks that carry the bytes of sites.
@@ -115,7 +115,7 @@ pub async fn serve<T, R, W>(
         origin,
         local,
         state: Mutex::new(State {
-            site: None,
+            sites: Vec::new(),
             tunnel: None,
             carriers: JoinSet::new(),
         }),
@@ -129,6 +129,8 @@ pub async fn serve<T, R, W>(
         .max_buf_size(MAX_BUFFER)
         // Sites may tell browsers apart by it; what a browser writes gets there as it is.
         .preserve_header_case(true)
+        // What a site does not say is not said for it.
+        .auto_date_header(false)
         .serve_connection(TokioIo::new(join(reader, writer)), service)
         .with_upgrades();
     if let Err(error) = (&mut connection).await {
@@ -173,7 +175,7 @@ impl<T: Dial> Session<T> {
         }
         match ask(&request) {
             Ok(Ask::Tunnel(wanted)) => Ok(self.open_tunnel(wanted, &mut request).await),
-            Ok(Ask::Forward(wanted)) => Ok(self.forward(wanted, request).await),
+            Ok(Ask::Forward(wanted)) => self.forward(wanted, request).await,
             Ok(Ask::Proxied) => Ok(self.our_site(request).await),
             Ok(Ask::Direct) => Ok(self.at_home(&request)),
             Err(Refusal::Silence) => {
@@ -198,11 +200,6 @@ fn full(bytes: impl Into<Bytes>) -> Body {
     http_body_util::Full::new(bytes.into())
         .map_err(|never: Infallible| match never {})
         .boxed_unsync()
-}
-
-/// A body that is still on its way.
-fn streamed(body: Incoming) -> Body {
-    body.map_err(BodyError::from).boxed_unsync()
 }
 
 /// Ends the connection so that the last answer arrives: closing a socket in which unread bytes wait

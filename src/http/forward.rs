@@ -4,7 +4,7 @@
 //! `Forwarded`; what is said between client and proxy is taken out ([`hops`]).
 
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{HeaderValue, MAX_FORWARDS};
+use hyper::header::{CONNECTION, HeaderValue, MAX_FORWARDS};
 use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use tokio::time::Instant;
@@ -13,13 +13,26 @@ use tracing::{debug, info};
 use super::ask::Wanted;
 use super::hops::{self, Coding};
 use super::page::Trouble;
+use super::patience::{self, Exchange};
 use super::site::{Fault, Site, What};
 use super::tunnel::Tunnel;
-use super::{Body, Session, answer, full, patience, streamed};
+use super::{Answered, Body, Session, Silence, answer, full};
 use crate::dial::Dial;
 use crate::early::Early;
 use crate::failure::Failure;
 use crate::gateway::Reached;
+
+/// How many sites a client's connection keeps. Browsers send requests for several sites through one
+/// connection, by turns.
+const MAX_KEPT: usize = 4;
+
+/// Why a request got no answer.
+enum Unanswered {
+    /// The site is the reason, or the way to it.
+    Site(Trouble),
+    /// The client is.
+    Client,
+}
 
 /// A request that can be sent a second time: it changes nothing at the site, and has no body.
 struct Again(Request<()>);
@@ -38,13 +51,9 @@ impl Again {
 
 impl<T: Dial> Session<T> {
     /// Passes a request on, and gives the site's answer or a page that says why there is none.
-    pub(super) async fn forward(
-        &self,
-        wanted: Wanted,
-        mut request: Request<Incoming>,
-    ) -> Response<Body> {
+    pub(super) async fn forward(&self, wanted: Wanted, mut request: Request<Incoming>) -> Answered {
         if let Some(refused) = refused(&mut request) {
-            return refused;
+            return Ok(refused);
         }
         let begun = Instant::now();
         let websocket =
@@ -52,42 +61,61 @@ impl<T: Dial> Session<T> {
         let client = websocket.then(|| hyper::upgrade::on(&mut request));
         let asked = answer::Asked::of(&request, Some(&wanted));
         let Some(request) = for_site(request, &wanted, websocket) else {
-            return answer::short(StatusCode::BAD_REQUEST, "this address cannot be passed on");
+            let why = "this address cannot be passed on";
+            return Ok(answer::short(StatusCode::BAD_REQUEST, why));
         };
-        let (request, leave) = patience::hold(request);
-        let answer = self.ask_site(&wanted, request).await;
-        // The final answer: a body that was not asked for by now is not wanted.
-        drop(leave);
-        let mut answer = match answer {
+        let (request, exchange) = patience::watch(request);
+        let mut answer = match self.ask_site(&wanted, request, &exchange).await {
             Ok(answer) => answer,
-            Err(trouble) => {
+            Err(Unanswered::Site(trouble)) => {
                 let (status, name) = (trouble.status().as_u16(), trouble.name());
                 info!("failed with {status} after {:.1?}: {name}", begun.elapsed());
-                return self.page(trouble, asked);
+                return self.troubled(trouble, asked);
+            }
+            Err(Unanswered::Client) => {
+                debug!("the client did not end its request");
+                return Err(Silence);
             }
         };
         debug!("answered in {:.1?}", begun.elapsed());
         let switched = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
-        match (switched, client) {
-            (true, Some(client)) => {
-                let site = hyper::upgrade::on(&mut answer);
-                self.state().tunnel = Some(Tunnel::Switched { client, site });
-            }
-            (true, None) => return self.page(Trouble::Nonsense, asked),
-            (false, _) => {}
-        }
         // Browsers would believe that the proxy wants to know who they are.
         if answer.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED
             || hops::coding(answer.headers()) == Coding::Unknown
         {
-            return self.page(Trouble::Nonsense, asked);
+            return self.troubled(Trouble::Nonsense, asked);
+        }
+        match (switched, client) {
+            (true, Some(client)) => {
+                let site = hyper::upgrade::on(&mut answer);
+                let mut state = self.state();
+                state.tunnel = Some(Tunnel::Switched { client, site });
+                // There is no next request.
+                state.sites.clear();
+            }
+            (true, None) => return self.troubled(Trouble::Nonsense, asked),
+            (false, _) => {}
         }
         hops::to_client(answer.headers_mut(), switched);
         *answer.version_mut() = Version::HTTP_11;
         if switched {
-            return answer.map(|_| full(""));
+            return Ok(answer.map(|_| full("")));
         }
-        answer.map(streamed)
+        if exchange.refused() {
+            // Whether the client sends its body all the same, nobody can know.
+            let close = HeaderValue::from_static("close");
+            answer.headers_mut().insert(CONNECTION, close);
+        }
+        Ok(answer.map(|body| exchange.answer(body)))
+    }
+
+    /// Says that a site gave no answer. What sites can bring about themselves is told in pages
+    /// alone: an answer to the scripts of a site would tell it of this program.
+    fn troubled(&self, trouble: Trouble, asked: answer::Asked) -> Answered {
+        match trouble {
+            Trouble::Lost | Trouble::Silent | Trouble::Nonsense if !asked.html => Err(Silence),
+            _ => Ok(self.page(trouble, asked)),
+        }
     }
 
     /// Asks the site, on the connection that is open to it or on a new one.
@@ -95,40 +123,66 @@ impl<T: Dial> Session<T> {
         &self,
         wanted: &Wanted,
         mut request: Request<Body>,
-    ) -> Result<Response<Incoming>, Trouble> {
+        exchange: &Exchange,
+    ) -> Result<Response<Incoming>, Unanswered> {
         let what = What {
             request: wanted.request.clone(),
             epoch: self.gateway.shared.epoch.now(),
         };
         let copy = Again::of(&request);
-        let mut kept = self.state().site.take();
         loop {
-            let mut site = match kept.take() {
-                Some(mut site) => match site.serves(&what).await {
+            let mut site = match self.kept(&what) {
+                Some(mut site) => match site.serves().await {
                     true => site,
                     false => continue,
                 },
-                None => self.connect(what.clone()).await?,
+                None => {
+                    let connected = self.connect(what.clone()).await;
+                    connected.map_err(Unanswered::Site)?
+                }
             };
             let used = site.used;
-            match site.ask(request).await {
+            let trouble = match site.ask(request, exchange).await {
                 Ok(answer) => {
-                    self.state().site = Some(site);
+                    if exchange.answered() {
+                        self.keep(site);
+                    }
                     return Ok(answer);
                 }
                 // A site may close a connection that was idle just when it is used again
                 // (RFC 9112 section 9.3.1).
-                Err(Fault::NotSent(unsent)) if used => request = *unsent,
-                Err(Fault::Lost) if used && copy.is_some() => {
-                    request = match &copy {
-                        Some(Again(copy)) => copy.clone().map(|()| full("")),
-                        None => return Err(Trouble::Lost),
-                    };
+                Err(Fault::NotSent(unsent)) if used => {
+                    request = *unsent;
+                    continue;
                 }
-                Err(Fault::NotSent(_) | Fault::Lost) => return Err(Trouble::Lost),
-                Err(Fault::Nonsense) => return Err(Trouble::Nonsense),
-            }
+                Err(Fault::Lost) if used && let Some(Again(copy)) = &copy => {
+                    request = copy.clone().map(|()| full(""));
+                    continue;
+                }
+                Err(Fault::Client) => return Err(Unanswered::Client),
+                Err(Fault::NotSent(_) | Fault::Lost) => Trouble::Lost,
+                Err(Fault::Silent) => Trouble::Silent,
+                Err(Fault::Nonsense) => Trouble::Nonsense,
+            };
+            return Err(Unanswered::Site(trouble));
         }
+    }
+
+    /// A connection that is open already, taken out of those that are kept.
+    fn kept(&self, what: &What) -> Option<Site> {
+        let sites = &mut self.state().sites;
+        sites.retain(|site| site.what().epoch == what.epoch && !site.is_closed());
+        let place = sites.iter().position(|site| site.what() == what)?;
+        Some(sites.remove(place))
+    }
+
+    /// Keeps a connection for later requests, in place of the one that was used least recently.
+    fn keep(&self, site: Site) {
+        let sites = &mut self.state().sites;
+        if sites.len() >= MAX_KEPT {
+            sites.remove(0);
+        }
+        sites.push(site);
     }
 
     /// A new connection to a site.

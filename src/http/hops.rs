@@ -2,6 +2,7 @@
 //! (RFC 9110 section 7.6.1).
 
 use hyper::HeaderMap;
+use hyper::body::Frame;
 use hyper::header::{
     CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
 };
@@ -84,6 +85,17 @@ pub(super) fn to_client(headers: &mut HeaderMap, websocket: bool) {
     if websocket {
         headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    }
+}
+
+/// The trailers in a part of a body are headers, too.
+pub(super) fn without_trailers_for_one_hop<D>(frame: Frame<D>) -> Frame<D> {
+    match frame.into_trailers() {
+        Ok(mut trailers) => {
+            keep_the_rest(&mut trailers);
+            Frame::trailers(trailers)
+        }
+        Err(data) => data,
     }
 }
 

@@ -27,6 +27,8 @@ pub(super) enum Trouble {
     Failure(Failure),
     /// The connection ended before there was an answer.
     Lost,
+    /// There was no answer in time.
+    Silent,
     /// What the site said is no HTTP, or contradicts itself.
     Nonsense,
 }
@@ -38,6 +40,7 @@ impl Trouble {
                 StatusCode::from_u16(failure.row().http).unwrap_or(StatusCode::BAD_GATEWAY)
             }
             Trouble::Lost | Trouble::Nonsense => StatusCode::BAD_GATEWAY,
+            Trouble::Silent => StatusCode::GATEWAY_TIMEOUT,
         }
     }
 
@@ -45,6 +48,7 @@ impl Trouble {
         match self {
             Trouble::Failure(failure) => failure.name(),
             Trouble::Lost => "no answer",
+            Trouble::Silent => "no answer in time",
             Trouble::Nonsense => "answer not understood",
         }
     }
@@ -52,7 +56,7 @@ impl Trouble {
     fn code(self) -> String {
         match self {
             Trouble::Failure(failure) => code(failure),
-            Trouble::Lost | Trouble::Nonsense => "HTTP".to_owned(),
+            Trouble::Lost | Trouble::Silent | Trouble::Nonsense => "HTTP".to_owned(),
         }
     }
 
@@ -62,6 +66,7 @@ impl Trouble {
             Trouble::Lost => {
                 "The site took the request and ended the connection without an answer."
             }
+            Trouble::Silent => "The site took the request and did not answer.",
             Trouble::Nonsense => "The site answered with something that is not proper HTTP.",
         }
     }
@@ -177,7 +182,7 @@ impl<T: Dial> Session<T> {
             status: trouble.status().as_u16(),
             token: match trouble {
                 Trouble::Failure(failure) => Some(failure.row().token),
-                Trouble::Lost | Trouble::Nonsense => None,
+                Trouble::Lost | Trouble::Silent | Trouble::Nonsense => None,
             },
         };
         html(trouble.status(), &page, &nonce, Links::No)

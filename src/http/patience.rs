@@ -1,9 +1,11 @@
-//! Bodies that wait for the site's "100 Continue" (RFC 9110 section 10.1.1).
+//! How long a request waits: for the site's "100 Continue" (RFC 9110 section 10.1.1), for the
+//! client's body, and for the site's answer.
 //!
 //! A client that sends `Expect: 100-continue` keeps its body back until it is asked for it. hyper
 //! asks as soon as somebody reads the body; so the body is not read before the site has asked.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -13,56 +15,180 @@ use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use hyper::header::EXPECT;
 use hyper::{Request, StatusCode};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
-use super::{Body, BodyError, Boxed, streamed};
+use super::{Body, BodyError, Boxed, hops};
 
 /// How long to wait for the site. Some know nothing of this and wait for the body themselves.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a site may be silent that has been told all there is to tell, and a client that has
+/// begun a body.
+const SILENCE: Duration = Duration::from_secs(120);
 
-/// Whether the site wants the body.
-pub(super) type Leave = watch::Sender<bool>;
-
-/// A body that is held back.
-struct Held {
-    body: Incoming,
-    /// Gives whether to go on; `None` once that is known.
-    leave: Option<Boxed<bool>>,
+/// How far a request has got.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The site has not said anything.
+    Asked,
+    /// It wants the body.
+    Wanted,
+    /// The final answer is there.
+    Answered,
+    /// The answer has come to its end, or there will be none.
+    Over,
 }
 
-/// The request with its body held back if the client expects that. For as long as the site has not
-/// given its final answer, the second value has to be kept.
-pub(super) fn hold(request: Request<Incoming>) -> (Request<Body>, Option<Leave>) {
+#[derive(Clone, Copy)]
+struct State {
+    phase: Phase,
+    /// When something was heard last, of the client or of the site.
+    moved: Instant,
+    /// Whether the next part of the body has to come from the client.
+    owed: bool,
+    /// Whether the client keeps its body back.
+    held: bool,
+}
+
+/// One request and its answer. It is over when this is dropped.
+pub(super) struct Exchange(Arc<watch::Sender<State>>);
+
+impl Exchange {
+    /// Waits until the site has been silent for too long.
+    pub(super) async fn silence(&self) {
+        self.0.send_modify(|state| state.moved = Instant::now());
+        loop {
+            let state = *self.0.borrow();
+            let begun = match state.owed {
+                // It is not the site that is waited for.
+                true => Instant::now(),
+                false => state.moved,
+            };
+            if begun.elapsed() >= SILENCE {
+                return;
+            }
+            sleep_until(begun + SILENCE).await;
+        }
+    }
+
+    /// The final answer is there: a body that was not asked for by now is not wanted. Whether the
+    /// connection to the site may carry another request.
+    pub(super) fn answered(&self) -> bool {
+        self.0.send_modify(|state| state.phase = Phase::Answered);
+        !self.refused()
+    }
+
+    /// Whether the site has answered without the body.
+    pub(super) fn refused(&self) -> bool {
+        self.0.borrow().held
+    }
+
+    /// The answer's body, for the client.
+    pub(super) fn answer(self, body: Incoming) -> Body {
+        body.map_frame(move |frame| self.frame(frame))
+            .map_err(BodyError::from)
+            .boxed_unsync()
+    }
+
+    fn frame(&self, frame: Frame<Bytes>) -> Frame<Bytes> {
+        hops::without_trailers_for_one_hop(frame)
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.0.send_modify(|state| state.phase = Phase::Over);
+    }
+}
+
+/// A client's body on its way to a site.
+struct Upload {
+    body: Incoming,
+    /// Ends when the body may flow, or with an error if it never may.
+    held: Option<Boxed<Result<(), BodyError>>>,
+    /// Runs out when the client has not sent anything for too long.
+    idle: Option<Pin<Box<Sleep>>>,
+    exchange: Arc<watch::Sender<State>>,
+}
+
+/// The request with its body held back if the client expects that, and what is known of it on its
+/// way. The second value has to be kept for as long as the answer is not at its end.
+pub(super) fn watch(request: Request<Incoming>) -> (Request<Body>, Exchange) {
     let expects = request
         .headers()
         .get(EXPECT)
         .is_some_and(|what| what.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-    if !expects || request.body().is_end_stream() {
-        return (request.map(streamed), None);
-    }
-    let leave = Leave::new(false);
-    let mut given = leave.subscribe();
-    let waiting = async move {
-        match timeout(PATIENCE, given.wait_for(|given| *given)).await {
-            Ok(Ok(_)) | Err(_) => true,
-            // The final answer is there.
-            Ok(Err(_)) => false,
-        }
-    };
-    let leave_for_site = leave.clone();
+    let held = expects && !request.body().is_end_stream();
+    let exchange = Arc::new(watch::Sender::new(State {
+        phase: Phase::Asked,
+        moved: Instant::now(),
+        owed: false,
+        held,
+    }));
     let mut request = request.map(|body| {
-        let leave = Some(Box::pin(waiting) as Boxed<bool>);
-        Held { body, leave }.boxed_unsync()
-    });
-    hyper::ext::on_informational(&mut request, move |told| {
-        if told.status() == StatusCode::CONTINUE {
-            leave_for_site.send_replace(true);
+        let held = held.then(|| Box::pin(leave(exchange.subscribe())) as _);
+        Upload {
+            body,
+            held,
+            idle: None,
+            exchange: Arc::clone(&exchange),
         }
+        .boxed_unsync()
     });
-    (request, Some(leave))
+    let site = Arc::clone(&exchange);
+    hyper::ext::on_informational(&mut request, move |told| {
+        site.send_modify(|state| {
+            state.moved = Instant::now();
+            if told.status() == StatusCode::CONTINUE && state.phase == Phase::Asked {
+                state.phase = Phase::Wanted;
+            }
+        });
+    });
+    (request, Exchange(exchange))
 }
 
-impl hyper::body::Body for Held {
+/// Waits until a body may flow that is held back.
+async fn leave(mut states: watch::Receiver<State>) -> Result<(), BodyError> {
+    let asked = states.wait_for(|state| state.phase != Phase::Asked);
+    let phase = match timeout(PATIENCE, asked).await {
+        Ok(Ok(state)) => state.phase,
+        Ok(Err(_)) => Phase::Over,
+        Err(_) => Phase::Wanted,
+    };
+    if phase == Phase::Wanted {
+        return Ok(());
+    }
+    // A body that breaks off ends the connection to the site, and its answer with it.
+    let _ = states.wait_for(|state| state.phase == Phase::Over).await;
+    Err("the site does not want the body".into())
+}
+
+impl Upload {
+    /// Takes note of a part of the body, or that it has to be waited for.
+    fn note(&self, owed: bool) {
+        self.exchange.send_if_modified(|state| {
+            if !owed {
+                state.moved = Instant::now();
+            }
+            state.owed = owed;
+            false
+        });
+    }
+
+    /// Ready when the client has been silent for too long. Once the site has answered, clients may
+    /// stop where they are to hear what it says.
+    fn poll_idle(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let idle = self.idle.get_or_insert_with(|| Box::pin(sleep(SILENCE)));
+        loop {
+            ready!(idle.as_mut().poll(context));
+            if self.exchange.borrow().phase != Phase::Answered {
+                return Poll::Ready(());
+            }
+            idle.set(sleep(SILENCE));
+        }
+    }
+}
+
+impl hyper::body::Body for Upload {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -70,16 +196,31 @@ impl hyper::body::Body for Held {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Some(leave) = &mut self.leave {
-            let go_on = ready!(leave.as_mut().poll(context));
-            self.leave = None;
-            if !go_on {
-                return Poll::Ready(Some(Err("the site does not want the body".into())));
+        if let Some(held) = &mut self.held {
+            let allowed = ready!(held.as_mut().poll(context));
+            self.held = None;
+            if let Err(refused) = allowed {
+                return Poll::Ready(Some(Err(refused)));
+            }
+            self.exchange.send_modify(|state| state.held = false);
+        }
+        match Pin::new(&mut self.body).poll_frame(context) {
+            Poll::Ready(frame) => {
+                self.idle = None;
+                self.note(false);
+                Poll::Ready(frame.map(|frame| {
+                    frame
+                        .map(hops::without_trailers_for_one_hop)
+                        .map_err(BodyError::from)
+                }))
+            }
+            Poll::Pending => {
+                self.note(true);
+                ready!(self.poll_idle(context));
+                let error = "the client does not go on with its body".into();
+                Poll::Ready(Some(Err(error)))
             }
         }
-        Pin::new(&mut self.body)
-            .poll_frame(context)
-            .map_err(BodyError::from)
     }
 
     fn is_end_stream(&self) -> bool {

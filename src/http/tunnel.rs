@@ -42,7 +42,10 @@ impl<T: Dial> Session<T> {
             Ok(Reached::Stream(stream)) => {
                 debug!("connected in {:.1?}", begun.elapsed());
                 let client = hyper::upgrade::on(request);
-                self.state().tunnel = Some(Tunnel::Connected { client, stream });
+                let mut state = self.state();
+                state.tunnel = Some(Tunnel::Connected { client, stream });
+                // No request for them can follow.
+                state.sites.clear();
                 answer::tunnel_open()
             }
             Ok(Reached::Answer(_)) => answer::tunnel_failed(Failure::Internal),

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `tunnel` | CONNECT |
 //! | `forward` | plain requests on their way to a site and back |
+//! | `patience` | who waits for whom, and for how long |
+//! | `kept` | connections to sites that are kept for later requests |
 //! | `site` | sites that mean no good, or break |
 //! | `client` | clients that mean no good |
 //! | `page` | the pages, and who gets to see them |
@@ -15,8 +17,10 @@ mod client;
 mod desk;
 mod forward;
 mod judge;
+mod kept;
 mod nonsense;
 mod page;
+mod patience;
 mod site;
 mod tunnel;
 

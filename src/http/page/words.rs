@@ -85,7 +85,7 @@ pub(super) fn told(trouble: Trouble, onion: bool) -> Told {
     use Failure as F;
     let site = if onion { Side::Service } else { Side::Site };
     let (title, side, advice): (_, _, &'static [&'static str]) = match trouble {
-        Trouble::Lost => ("The site did not answer", site, &[LATER, OPERATOR]),
+        Trouble::Lost | Trouble::Silent => ("The site did not answer", site, &[LATER, OPERATOR]),
         Trouble::Nonsense => (
             "The site's answer makes no sense",
             site,

@@ -80,100 +80,6 @@ async fn the_address_in_the_first_line_wins_over_the_host() {
 }
 
 #[tokio::test]
-async fn a_connection_serves_one_site_for_one_identity_and_no_other() {
-    let port = port();
-    let (mut client, _served) = port.http_client();
-    let me = "Proxy-Authorization: Basic bWU6\n";
-    let ask =
-        |site: &str, extra: &str| format!("GET http://{site}/ HTTP/1.1\nHost: {site}\n{extra}\n");
-    let mut sites: Vec<Client> = Vec::new();
-    for (site, extra, calls) in [
-        ("good.example", "", 1),
-        ("good.example", "", 1),
-        ("other.example", "", 2),
-        ("good.example", "", 3),
-        ("good.example", me, 4),
-        ("good.example", me, 4),
-        ("good.example", "Tor-Stream-Isolation: a\n", 5),
-        ("good.example", "Tor-Family-Preference: ipv6-only\n", 6),
-        ("good.example", "", 7),
-    ] {
-        say(&mut client, &ask(site, extra)).await;
-        if sites.len() < calls {
-            sites.push(port.tor.far_end().await);
-        }
-        let current = sites.last_mut().expect("a site");
-        hear(current, &format!("GET / HTTP/1.1\nHost: {site}\n\n")).await;
-        say(current, YES).await;
-        expect_yes(&mut client).await;
-        assert_eq!(port.tor.calls().len(), calls, "{site} {extra}");
-    }
-    // After the user has asked for new circuits, old connections carry no new request.
-    port.shared().epoch.begin();
-    say(&mut client, GET).await;
-    hear(&mut port.tor.far_end().await, GOT).await;
-    assert_eq!(port.tor.calls().len(), 8);
-    // Nor does another client get one.
-    let (mut another, _served) = port.http_client();
-    say(&mut another, GET).await;
-    hear(&mut port.tor.far_end().await, GOT).await;
-    assert_eq!(port.tor.calls().len(), 9);
-}
-
-#[tokio::test]
-async fn a_request_is_sent_again_when_the_idle_connection_is_gone() {
-    let port = port();
-    let (mut client, _served) = port.http_client();
-    for _ in 0..3 {
-        say(&mut client, GET).await;
-        let mut site = port.tor.far_end().await;
-        hear(&mut site, GOT).await;
-        say(&mut site, YES).await;
-        expect_yes(&mut client).await;
-        // The site closes it, as sites do after some seconds.
-        drop(site);
-    }
-    // It takes a request, and closes instead of answering: only a first one is answered so.
-    say(&mut client, GET).await;
-    let mut site = port.tor.far_end().await;
-    hear(&mut site, GOT).await;
-    say(&mut site, YES).await;
-    expect_yes(&mut client).await;
-    say(&mut client, GET).await;
-    hear(&mut site, GOT).await;
-    drop(site);
-    let mut site = port.tor.far_end().await;
-    hear(&mut site, GOT).await;
-    drop(site);
-    assert_eq!(answer(&mut client).await.status, 502);
-    assert_eq!(port.tor.calls().len(), 5);
-}
-
-#[tokio::test]
-async fn what_changes_something_at_the_site_is_never_sent_twice() {
-    let port = port();
-    let (mut client, _served) = port.http_client();
-    say(&mut client, GET).await;
-    let mut site = port.tor.far_end().await;
-    hear(&mut site, GOT).await;
-    say(&mut site, YES).await;
-    expect_yes(&mut client).await;
-    say(
-        &mut client,
-        "POST http://good.example/ HTTP/1.1\nHost: good.example\nContent-Length: 0\n\n",
-    )
-    .await;
-    hear(
-        &mut site,
-        "POST / HTTP/1.1\nHost: good.example\nContent-Length: 0\n\n",
-    )
-    .await;
-    drop(site);
-    assert_eq!(answer(&mut client).await.status, 502);
-    assert_eq!(port.tor.calls().len(), 1);
-}
-
-#[tokio::test]
 async fn bodies_flow_both_ways_as_fast_as_they_are_taken() {
     const SIZE: usize = 3_000_000;
     let port = port();
@@ -263,6 +169,48 @@ async fn chunks_and_trailers_go_through_both_ways() {
         "{got}"
     );
     hear(&mut client, "5\nthree\n0\nx-sum: 5\n\n").await;
+}
+
+#[tokio::test]
+async fn trailers_are_not_a_way_around_what_may_not_pass() {
+    let port = port();
+    let (mut client, _served) = port.http_client();
+    let names = "X-Sum, Tor-Stream-Isolation, Tor-Request-Failed, Proxy-Authentication-Info";
+    let trailers = "X-Sum: 3\nTor-Stream-Isolation: a\nTor-Request-Failed: end/MISC\n\
+                    Proxy-Authentication-Info: x\n\n";
+    say(
+        &mut client,
+        &format!(
+            "PUT http://good.example/ HTTP/1.1\nHost: good.example\nTE: trailers\n\
+             Transfer-Encoding: chunked\nTrailer: {names}\n\n3\none\n0\n{trailers}"
+        ),
+    )
+    .await;
+    let mut site = port.tor.far_end().await;
+    head(&mut site).await;
+    hear(&mut site, "3\none\n0\nx-sum: 3\n\n").await;
+    say(
+        &mut site,
+        &format!(
+            "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\nTrailer: {names}\n\n\
+             3\ntwo\n0\n{trailers}"
+        ),
+    )
+    .await;
+    head(&mut client).await;
+    hear(&mut client, "3\ntwo\n0\nx-sum: 3\n\n").await;
+}
+
+#[tokio::test]
+async fn nothing_is_said_for_the_site() {
+    let port = port();
+    let (mut client, _served) = port.http_client();
+    say(&mut client, GET).await;
+    let mut site = port.tor.far_end().await;
+    hear(&mut site, GOT).await;
+    say(&mut site, YES).await;
+    // With no Date, for one.
+    hear(&mut client, "HTTP/1.1 200 OK\nContent-Length: 3\n\nyes").await;
 }
 
 #[tokio::test]
@@ -463,19 +411,4 @@ async fn options_go_to_the_site_and_stop_where_the_client_says() {
         "OPTIONS / HTTP/1.1\nHost: good.example\nMax-Forwards: 1\n\n",
     )
     .await;
-}
-
-#[tokio::test]
-async fn an_idle_client_is_left_after_the_timeout() {
-    let port = port().with_timeout(Duration::from_millis(300));
-    let (mut client, served) = port.http_client();
-    say(&mut client, GET).await;
-    let mut site = port.tor.far_end().await;
-    hear(&mut site, GOT).await;
-    say(&mut site, YES).await;
-    expect_yes(&mut client).await;
-    client.expect_end().await;
-    drop(client);
-    served.end().await;
-    site.expect_end().await;
 }

@@ -6,7 +6,8 @@ use crate::support::http::{answer, head, hear, say};
 use crate::support::scripted::Plan;
 use crate::support::serve::{Port, Served};
 
-const GET: &str = "GET http://good.example/ HTTP/1.1\nHost: good.example\n\n";
+/// From somebody who shows pages.
+const GET: &str = "GET http://good.example/ HTTP/1.1\nHost: good.example\nAccept: text/html\n\n";
 
 /// A client that has asked a site, which has read the request.
 async fn asked() -> (Port, Client, Client, Served) {
@@ -50,6 +51,50 @@ async fn a_site_that_says_nothing_is_told_as_that() {
     drop(site);
     let got = answer(&mut client).await;
     assert_eq!(got.line, "HTTP/1.1 502 Bad Gateway (no answer)");
+}
+
+#[tokio::test]
+async fn those_who_do_not_show_pages_get_what_the_site_said_and_no_more() {
+    for said in [
+        "",
+        "nonsense\n",
+        "HTTP/1.1 200 OK\nTransfer-Encoding: gzip, chunked\n\n0\n\n",
+    ] {
+        let port = Port::new("", [(SITE, Plan::Open)]);
+        let (mut client, served) = port.http_client();
+        say(&mut client, &GET.replace("text/html", "*/*")).await;
+        let mut site = port.tor.far_end().await;
+        head(&mut site).await;
+        say(&mut site, said).await;
+        drop(site);
+        client.expect_end().await;
+        drop(client);
+        served.end().await;
+    }
+}
+
+#[tokio::test]
+async fn a_switch_with_a_body_is_no_switch() {
+    let port = Port::new("", [(SITE, Plan::Open)]);
+    let (mut client, _served) = port.http_client_with(64 * 1024, crate::support::serve::V4);
+    let ask = GET.replace("Accept", "Connection: Upgrade\nUpgrade: websocket\nAccept");
+    say(&mut client, &ask).await;
+    let mut site = port.tor.far_end().await;
+    head(&mut site).await;
+    say(
+        &mut site,
+        "HTTP/1.1 101 Switching Protocols\nConnection: Upgrade\nUpgrade: websocket\n\
+         Transfer-Encoding: gzip\n\n",
+    )
+    .await;
+    assert_eq!(answer(&mut client).await.status, 502);
+    site.expect_end().await;
+    // It still carries requests.
+    say(&mut client, GET).await;
+    let mut site = port.tor.far_end().await;
+    head(&mut site).await;
+    say(&mut site, "HTTP/1.1 200 OK\nContent-Length: 4\n\ngood").await;
+    assert_eq!(answer(&mut client).await.text(), "good");
 }
 
 #[tokio::test]
