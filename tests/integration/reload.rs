@@ -24,9 +24,9 @@ async fn code(place: &Place) -> u8 {
 
 /// Waits for a line on standard output.
 fn told(daemon: &Daemon, line: String) {
-    daemon.process.wait_out(&line, |lines| {
-        lines.iter().any(|told| *told == line).then_some(())
-    });
+    daemon
+        .process
+        .wait_out(&line, |lines| lines.contains(&line).then_some(()));
 }
 
 fn rewrite(file: &Path, from: &str, to: &str) {
