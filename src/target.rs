@@ -20,6 +20,21 @@ const ONION_VERSION: u8 = 3;
 /// What the checksum of an onion address is computed over, before key and version.
 const CHECKSUM_PREFIX: &[u8] = b".onion checksum";
 
+/// The name of our own pages, for clients of an HTTP port. Nobody can own a name below `.invalid`
+/// (RFC 6761 section 6.4).
+pub(crate) const OUR_HOST: &str = "onionport.invalid";
+
+/// Whether a host looks like ours: no spelling of it and no name below it gets to an exit, which
+/// could answer with pages that look like ours.
+pub(crate) fn is_near_ours(host: &str) -> bool {
+    let host = host.trim_end_matches('.');
+    let end = host.len().checked_sub(OUR_HOST.len());
+    end.and_then(|end| host.get(end..).map(|tail| (&host[..end], tail)))
+        .is_some_and(|(front, tail)| {
+            tail.eq_ignore_ascii_case(OUR_HOST) && (front.is_empty() || front.ends_with('.'))
+        })
+}
+
 /// A destination that passed every check that needs no network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
@@ -35,7 +50,8 @@ impl Target {
     /// Reads the address as the client wrote it.
     ///
     /// Gives [`Failure::AddressInvalid`] for anything that ends in `.onion` (or `.onion.`) and is
-    /// no address of an onion service, and [`Failure::DestinationInvalid`] for `.exit` names.
+    /// no address of an onion service, [`Failure::DestinationInvalid`] for `.exit` names, and
+    /// [`Failure::NameNotResolved`] for the name of our own pages, which are on no network.
     pub fn parse(address: &Address) -> Result<Target, Failure> {
         let name = match address {
             Address::Ip(ip) => return Ok(Target::Ip(*ip)),
@@ -61,6 +77,9 @@ impl Target {
         }
         if bare.is_empty() {
             return Err(Failure::DestinationInvalid);
+        }
+        if is_near_ours(bare) {
+            return Err(Failure::NameNotResolved);
         }
         Ok(Target::Name(bare.to_ascii_lowercase()))
     }
@@ -173,6 +192,20 @@ mod tests {
         assert_eq!(plain.to_string(), GOOD);
         assert_eq!(name(&GOOD.to_ascii_uppercase()), Ok(Target::Onion(plain)));
         assert_eq!(name(&format!("www.mail.{GOOD}")), Ok(Target::Onion(plain)));
+    }
+
+    #[test]
+    fn no_exit_is_asked_for_our_own_pages() {
+        for ours in [
+            "onionport.invalid",
+            "OnionPort.INVALID.",
+            "www.onionport.invalid",
+        ] {
+            assert_eq!(name(ours), Err(Failure::NameNotResolved), "{ours}");
+        }
+        for other in ["notonionport.invalid", "onionport.invalid.example"] {
+            assert_eq!(name(other), Ok(Target::Name(other.to_owned())));
+        }
     }
 
     #[test]

@@ -9,13 +9,11 @@ use crate::isolation::Protocol;
 use crate::policy::Family;
 use crate::request::{self, Address, Command, Secret};
 use crate::socks::name;
+pub(super) use crate::target::OUR_HOST;
+use crate::target::is_near_ours;
 pub(super) use place::Place;
 
 mod place;
-
-/// The name of our own pages for clients that come through the proxy. Nobody can own a name below
-/// `.invalid` (RFC 6761).
-pub(super) const OUR_HOST: &str = "onionport.invalid";
 
 /// The longest host name, in bytes: C tor's `MAX_SOCKS_ADDR_LEN`, less its closing zero.
 const MAX_HOST: usize = 255;
@@ -181,17 +179,6 @@ fn connect(place: Place<'_>, headers: &HeaderMap) -> Result<request::Request, Re
         credentials: credentials(headers),
         family: headers.get(FAMILY).map(|value| family(value.as_bytes())),
     })
-}
-
-/// Whether a host looks like ours: other spellings and names below it never get to an exit, which
-/// could answer with pages that look like ours.
-fn is_near_ours(host: &str) -> bool {
-    let host = host.trim_end_matches('.');
-    let end = host.len().checked_sub(OUR_HOST.len());
-    end.and_then(|end| host.get(end..).map(|tail| (&host[..end], tail)))
-        .is_some_and(|(front, tail)| {
-            tail.eq_ignore_ascii_case(OUR_HOST) && (front.is_empty() || front.ends_with('.'))
-        })
 }
 
 /// Why something that is no host name is none.

@@ -154,6 +154,16 @@ const CASES: &[(&str, Verdict)] = &[
             "an answer is more help; and the limit is 32 KiB here",
         ),
     ),
+    // What cannot be read is answered before anybody looks at its Host. Such an answer has neither
+    // body nor name: it tells a foreign page that there is something, as the open port does.
+    (
+        "GET / HTTP/1.1\nHost: evil.example\nX: BIG\n\n",
+        Differs("431", "closed", "what is no request has no Host"),
+    ),
+    (
+        "GET /\u{1} HTTP/1.1\nHost: evil.example\n\n",
+        Differs("400", "closed", "as above"),
+    ),
 ];
 
 async fn ask(place: &Place, sent: &str) -> Seen {

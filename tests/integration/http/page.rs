@@ -299,4 +299,14 @@ async fn a_unix_socket_serves_http_too() {
         assert_eq!(got.status, status, "{target}");
         assert!(got.text().contains(&part), "{part} in {}", got.text());
     }
+    // No browser can be set to it.
+    let mut client = Client::connect(&daemon.places[1]).await;
+    say(
+        &mut client,
+        &format!("GET / HTTP/1.1\nHost: localhost\n{BROWSER}\n"),
+    )
+    .await;
+    let page = answer(&mut client).await;
+    assert_self_contained(&page);
+    assert!(!page.text().contains("proxy.pac"), "{}", page.text());
 }

@@ -178,7 +178,8 @@ impl Browser {
         self.arrive(limit).await.with_context(|| script.to_owned())
     }
 
-    async fn arrive(&mut self, limit: Duration) -> Result<u16> {
+    /// Waits for the next page to be there; gives its status.
+    pub async fn arrive(&mut self, limit: Duration) -> Result<u16> {
         let status = std::cell::Cell::new(0);
         self.event(limit, "a page", |event, told| {
             if event == "Network.responseReceived" && told["type"] == "Document" {

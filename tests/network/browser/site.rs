@@ -1,5 +1,5 @@
 //! A website with all that a browser asks of one: a page with an image, a form, a download, a
-//! WebSocket.
+//! WebSocket, and a redirect to another site.
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::{SinkExt as _, StreamExt as _};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, CONTENT_DISPOSITION, CONTENT_TYPE, UPGRADE};
+use hyper::header::{CONNECTION, CONTENT_DISPOSITION, CONTENT_TYPE, LOCATION, UPGRADE};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -68,6 +68,15 @@ async fn answer(mut request: Request<Incoming>) -> Result<Response<Full<Bytes>>,
             let mut answer = build("application/octet-stream", vec![b'd'; DOWNLOAD]);
             let name = "attachment; filename=file.bin".parse().expect("a value");
             answer.headers_mut().insert(CONTENT_DISPOSITION, name);
+            answer
+        }
+        // To whatever is asked for.
+        (&Method::GET, "/away") => {
+            let mut answer = build("text/plain", Vec::new());
+            *answer.status_mut() = StatusCode::FOUND;
+            let to = request.uri().query().unwrap_or("/");
+            let to = to.parse().expect("a value");
+            answer.headers_mut().insert(LOCATION, to);
             answer
         }
         (&Method::GET, "/socket") => match request.headers().get("sec-websocket-key") {
