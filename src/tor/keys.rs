@@ -195,6 +195,11 @@ fn read_folder_reporting(
 }
 
 fn read_file(path: &Path) -> Result<(OnionAddress, Secret), String> {
+    // Opening a pipe would wait for somebody to write to it.
+    let metadata = fs::metadata(path).map_err(|error| error.to_string())?;
+    if !metadata.is_file() {
+        return Err("it is no file; remove it".to_owned());
+    }
     let file = fs::File::open(path).map_err(|error| error.to_string())?;
     let mut text = String::new();
     file.take(MAX_FILE_LEN)
@@ -239,6 +244,15 @@ mod tests {
     fn a_file_as_c_tor_writes_it_is_read() {
         let (service, _) = parse(&format!("{LABEL}:descriptor:x25519:{KEY}")).expect("good");
         assert_eq!(service.to_string(), format!("{LABEL}.onion"));
+    }
+
+    #[test]
+    fn a_pipe_is_refused_and_not_waited_for() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("x.auth_private");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+        let problem = read_file(&path).err().expect("refused");
+        assert!(problem.contains("no file"), "{problem}");
     }
 
     #[test]
