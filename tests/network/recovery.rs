@@ -6,7 +6,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use testnet::{ClientKey, HttpServer, Network, Service, ServiceOptions, socks5_connect};
+use testnet::{
+    ClientKey, ClientOptions, HttpServer, Network, Service, ServiceOptions, socks5_connect,
+};
 
 use crate::daemon::Onionport;
 use crate::program;
@@ -180,5 +182,51 @@ fn a_service_with_proof_of_work_defences_is_reached() -> Result<()> {
     })?;
     let onionport = onionport(&network, "")?;
     assert_eq!(ask(&onionport, &service)?, 0x00);
+    Ok(())
+}
+
+#[test]
+fn an_introduction_point_that_has_died_costs_nobody_the_service() -> Result<()> {
+    /// How many clients ask at once.
+    const AT_ONCE: usize = 10;
+    let network = Network::builder()
+        .relays(8)
+        .spare_relays(6)
+        .circuit_timeout_ms(Some(2500))
+        .start()?;
+    let server = HttpServer::start(PAGE)?;
+    let service = network.service(ServiceOptions {
+        intro_points_on_spare_relays: true,
+        ..ServiceOptions::with_port(80, server.address())
+    })?;
+    let judge = network.c_tor_client(ClientOptions::default())?;
+    let points = service.introduction_points()?;
+    network.kill_relay(&points[0])?;
+    let onionport = Onionport::start(program(), &network, "")?;
+    let ask = |port| socks5_connect(port, service.address(), 80, patience(LIMIT));
+    for port in [onionport.extended(), onionport.plain()] {
+        let first = ask(port)?;
+        println!(
+            "one introduction point dead: {:02X} {:.1?}",
+            first.code, first.elapsed
+        );
+        assert_eq!(first.code, 0x00, "first");
+        assert_eq!(ask(port)?.code, 0x00, "again");
+        let codes = std::thread::scope(|scope| {
+            let asking: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(|| ask(port))).collect();
+            let answers = asking
+                .into_iter()
+                .map(|asked| asked.join().expect("no panic"));
+            answers
+                .map(|answer| Ok(answer?.code))
+                .collect::<Result<Vec<_>>>()
+        })?;
+        assert_eq!(codes, [0x00; AT_ONCE], "at once");
+    }
+    let theirs = ask(judge.extended_port())?;
+    println!(
+        "the same, C tor: {:02X} {:.1?}",
+        theirs.code, theirs.elapsed
+    );
     Ok(())
 }
