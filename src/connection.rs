@@ -43,24 +43,41 @@ pub async fn serve<T: Dial>(
     writer: impl AsyncWrite + Unpin + Send,
     origin: Origin,
 ) {
+    let accepted = Instant::now();
     let mut client = Client::new(reader, writer, origin);
+    // In a box of its own, which an open stream no longer needs: most of the time, and of the
+    // connections, a program like this only waits.
+    if let Some(mut stream) = Box::pin(open(&mut client, gateway)).await {
+        client.relay(&mut stream).await;
+        debug!("closed after {:.1?}", accepted.elapsed());
+    }
+}
+
+/// All that comes before bytes are carried. `None` if none are: then all is said.
+async fn open<T, R, W>(
+    client: &mut Client<R, W>,
+    gateway: &Gateway<T>,
+) -> Option<Box<Stream<T::Reader, T::Writer>>>
+where
+    T: Dial,
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
     let deadline = Instant::now() + gateway.timeout;
-    let request = match timeout_at(deadline, handshake(&mut client, gateway)).await {
+    let request = match timeout_at(deadline, handshake(client, gateway)).await {
         Ok(Ok(Some(request))) => request,
         // It hung up, broke off, was refused, or took its time: as C tor does, say nothing (more).
-        Ok(Ok(None) | Err(_)) | Err(_) => return,
+        Ok(Ok(None) | Err(_)) | Err(_) => return None,
     };
     let begun = Instant::now();
-    let Some(outcome) = reach(&mut client, gateway, &(&request).into()).await else {
+    let Some(outcome) = reach(client, gateway, &(&request).into()).await else {
         debug!("the client left after {:.1?}", begun.elapsed());
-        return;
+        return None;
     };
     let extended = gateway.rules.flags.extended_errors;
-    let reached = answer(&mut client, &request, outcome, extended, begun).await;
-    if let Ok(Some(Reached::Stream(stream))) = reached {
-        client.relay(stream).await;
-        debug!("closed after {:.1?}", begun.elapsed());
-    }
+    answer(client, &request, outcome, extended, begun)
+        .await
+        .unwrap_or_default()
 }
 
 /// Reads the request; `None` if there is none to serve, and everything has been said about it.
@@ -144,14 +161,14 @@ pub(crate) async fn reach<T: Dial, R: AsyncRead + Unpin, W>(
     Some(outcome)
 }
 
-/// Writes the one reply that a request gets. What is left to do afterwards is given back.
+/// Writes the one reply that a request gets. A stream that is open is given back.
 async fn answer<T: Dial, R, W: AsyncWrite + Unpin>(
     client: &mut Client<R, W>,
     request: &Request,
     outcome: Result<Reached<T>, Failure>,
     extended: bool,
     begun: Instant,
-) -> io::Result<Option<Reached<T>>>
+) -> io::Result<Option<Box<Stream<T::Reader, T::Writer>>>>
 where
     R: AsyncRead + Unpin,
 {
@@ -166,7 +183,7 @@ where
             client.part().await;
             Ok(None)
         }
-        Ok(stream @ Reached::Stream(..)) => {
+        Ok(Reached::Stream(stream)) => {
             client
                 .say(&reply::connect_reply(
                     request.version,
@@ -175,7 +192,7 @@ where
                 ))
                 .await?;
             debug!("connected in {took:.1?}");
-            Ok(Some(stream))
+            Ok(Some(Box::new(stream)))
         }
         Err(failure) => {
             let code = failure.socks5_code(extended);
@@ -221,11 +238,12 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
     /// Carries bytes both ways until the stream is over, and ends the connection.
     pub(crate) async fn relay(
         &mut self,
-        stream: Stream<impl AsyncRead + Unpin, impl AsyncWrite + Unpin>,
+        stream: &mut Stream<impl AsyncRead + Unpin, impl AsyncWrite + Unpin>,
     ) {
         let client = (&mut self.reader, &mut self.writer);
-        let stream = (stream.reader, stream.writer);
-        let Relayed { sent, received } = relay(client, stream, &self.unread, self.done).await;
+        let stream = (&mut stream.reader, &mut stream.writer);
+        let early = std::mem::take(&mut self.unread);
+        let Relayed { sent, received } = relay(client, stream, early, self.done).await;
         debug!(sent, received, "the stream is over");
         self.part().await;
     }
@@ -249,5 +267,30 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
         let mut nowhere = tokio::io::sink();
         let mut rest = (&mut self.reader).take(MAX_IGNORED);
         let _ = tokio::time::timeout(GRACE, tokio::io::copy(&mut rest, &mut nowhere)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+
+    use super::*;
+    use crate::tor::Tor;
+
+    #[test]
+    fn an_idle_stream_is_remembered_in_little() {
+        fn size<A, B, F>(_: impl FnOnce(A, B) -> F) -> usize {
+            size_of::<F>()
+        }
+        let halves = size_of::<Stream<<Tor as Dial>::Reader, <Tor as Dial>::Writer>>();
+        let serving = size(
+            |gateway: &'static Gateway<Tor>, halves: (OwnedReadHalf, OwnedWriteHalf)| {
+                serve(gateway, halves.0, halves.1, Origin::Unix)
+            },
+        );
+        assert!(
+            serving < halves + 700,
+            "{serving} bytes, the halves of the stream {halves}"
+        );
     }
 }

@@ -5,15 +5,16 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, Socket as Socket2, Type};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UdpSocket, UnixListener, UnixStream};
-use tokio::sync::{Semaphore, watch};
-use tracing::{Instrument as _, debug, debug_span, info, warn};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tracing::{Instrument as _, Span, debug, debug_span, info, warn};
 
 use crate::config::TransProxyType;
 use crate::connection::serve;
@@ -161,47 +162,34 @@ impl Listener {
             let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
                 return;
             };
-            let transparent = self.transparent;
-            let kind = self.kind;
-            let current = current.clone();
-            let serving = async move {
-                // Given back when the client is served.
-                let _permit = permit;
-                match accepted {
-                    Accepted::Tcp(stream, client) => {
-                        // Small messages each way: waiting to fill a segment only costs time.
-                        if let Err(error) = stream.set_nodelay(true) {
-                            debug!("cannot set TCP_NODELAY for a client: {error}");
-                        }
-                        if let Some(how) = transparent {
-                            transparent::serve(&gateway, stream, client.ip(), how).await;
-                            return;
-                        }
-                        let local = stream.local_addr().ok();
-                        let origin = Origin::Ip(client.ip());
-                        let (reader, writer) = stream.into_split();
-                        match kind {
-                            PortKind::Http => {
-                                http::serve(current, reader, writer, origin, local).await;
-                            }
-                            _ => serve(&gateway, reader, writer, origin).await,
-                        }
-                    }
-                    Accepted::Unix(stream) => {
-                        let (reader, writer) = stream.into_split();
-                        match kind {
-                            PortKind::Http => {
-                                http::serve(current, reader, writer, Origin::Unix, None).await;
-                            }
-                            _ => serve(&gateway, reader, writer, Origin::Unix).await,
-                        }
-                    }
-                }
+            let visit = Visit {
+                gateway,
+                current: current.clone(),
+                permit,
+                span: debug_span!("client", port = %self.place, kind = self.kind.word()),
             };
-            tokio::spawn(
-                serving
-                    .instrument(debug_span!("client", port = %self.place, kind = self.kind.word())),
-            );
+            match accepted {
+                Accepted::Tcp(stream, client) => {
+                    // Small messages each way: waiting to fill a segment only costs time.
+                    if let Err(error) = stream.set_nodelay(true) {
+                        debug!("cannot set TCP_NODELAY for a client: {error}");
+                    }
+                    if let Some(how) = self.transparent {
+                        visit.redirected(stream, client.ip(), how);
+                        continue;
+                    }
+                    let local = stream.local_addr().ok();
+                    visit.begin(
+                        self.kind,
+                        stream.into_split(),
+                        Origin::Ip(client.ip()),
+                        local,
+                    );
+                }
+                Accepted::Unix(stream) => {
+                    visit.begin(self.kind, stream.into_split(), Origin::Unix, None);
+                }
+            }
         }
     }
 
@@ -218,6 +206,63 @@ impl Listener {
             // Has no connections.
             Socket::Udp(_) => std::future::pending().await,
         }
+    }
+}
+
+/// A client that is about to be served, in a task of its own. Each kind of port has tasks of its own
+/// kind: many of them wait for long, and should not take the room of the largest.
+struct Visit<T> {
+    gateway: Arc<Gateway<T>>,
+    current: watch::Receiver<Arc<Gateway<T>>>,
+    /// Given back when the client is served.
+    permit: OwnedSemaphorePermit,
+    span: Span,
+}
+
+impl<T: Dial> Visit<T> {
+    fn begin<R, W>(
+        self,
+        kind: PortKind,
+        (reader, writer): (R, W),
+        origin: Origin,
+        local: Option<SocketAddr>,
+    ) where
+        R: AsyncRead + Unpin + Send + 'static,
+        W: AsyncWrite + Unpin + Send + 'static,
+    {
+        let Visit {
+            gateway,
+            current,
+            permit,
+            span,
+        } = self;
+        if kind == PortKind::Http {
+            let serving = async move {
+                let _permit = permit;
+                http::serve(current, reader, writer, origin, local).await;
+            };
+            tokio::spawn(serving.instrument(span));
+        } else {
+            let serving = async move {
+                let _permit = permit;
+                serve(&gateway, reader, writer, origin).await;
+            };
+            tokio::spawn(serving.instrument(span));
+        }
+    }
+
+    fn redirected(self, stream: TcpStream, client: IpAddr, how: Redirection) {
+        let Visit {
+            gateway,
+            permit,
+            span,
+            ..
+        } = self;
+        let serving = async move {
+            let _permit = permit;
+            transparent::serve(&gateway, stream, client, how).await;
+        };
+        tokio::spawn(serving.instrument(span));
     }
 }
 

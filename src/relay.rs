@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
@@ -45,32 +46,24 @@ enum Ended {
 /// Sends `early`, what the client said before it had an answer, and then carries bytes both ways
 /// until one side is done. `client_done` if the client has already finished sending.
 pub async fn relay(
-    client: (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
-    stream: (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
-    early: &[u8],
+    // Not taken apart: an idle stream would be remembered twice.
+    mut client: (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
+    mut stream: (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
+    early: impl AsRef<[u8]>,
     client_done: bool,
 ) -> Relayed {
-    let (mut client_reader, mut client_writer) = client;
-    let (mut stream_reader, mut stream_writer) = stream;
     let (sent, received) = (Count::default(), Count::default());
     {
         let up = async {
-            if !early.is_empty() {
-                let written = async {
-                    stream_writer.write_all(early).await?;
-                    stream_writer.flush().await
-                };
-                if written.await.is_err() {
-                    return Ended::SinkLost;
-                }
-                sent.add(early.len());
+            if send(early, &mut stream.1, &sent).await.is_err() {
+                return Ended::SinkLost;
             }
             if client_done {
                 return Ended::Finished;
             }
-            pump(&mut client_reader, &mut stream_writer, &sent).await
+            pump(&mut client.0, &mut stream.1, &sent).await
         };
-        let mut down = pin!(pump(&mut stream_reader, &mut client_writer, &received));
+        let mut down = pin!(pump(&mut stream.0, &mut client.1, &received));
         tokio::select! {
             // The far end is done; nothing more can be sent to it either.
             _ = &mut down => {}
@@ -89,12 +82,27 @@ pub async fn relay(
         }
     }
     // Each side sees the end of the other as its own. A far end that takes nothing any more is left.
-    let _ = client_writer.shutdown().await;
-    let _ = timeout(LAST_WORDS, stream_writer.shutdown()).await;
+    let _ = client.1.shutdown().await;
+    let _ = timeout(LAST_WORDS, stream.1.shutdown()).await;
     Relayed {
         sent: sent.bytes(),
         received: received.bytes(),
     }
+}
+
+/// Sends what was said before there was an answer, and forgets it.
+async fn send(
+    early: impl AsRef<[u8]>,
+    sink: &mut (impl AsyncWrite + Unpin),
+    count: &Count,
+) -> io::Result<()> {
+    let early = early.as_ref();
+    if !early.is_empty() {
+        sink.write_all(early).await?;
+        sink.flush().await?;
+        count.add(early.len());
+    }
+    Ok(())
 }
 
 /// How far one direction has got.

@@ -81,11 +81,13 @@ pub async fn carry<T: Dial>(
         family: None,
     };
     let mut client = Client::new(reader, writer, origin);
-    match reach(&mut client, gateway, &request).await {
+    // The box is no longer needed once bytes are carried.
+    let reached = Box::pin(reach(&mut client, gateway, &request)).await;
+    match reached {
         None => debug!("the client left after {:.1?}", begun.elapsed()),
-        Some(Ok(Reached::Stream(stream))) => {
+        Some(Ok(Reached::Stream(mut stream))) => {
             debug!("connected in {:.1?}", begun.elapsed());
-            client.relay(stream).await;
+            client.relay(&mut stream).await;
             debug!("closed after {:.1?}", begun.elapsed());
         }
         // A connection is no look-up.

@@ -88,6 +88,19 @@ impl Circuit {
     pub(super) fn tunnel(&self) -> Option<Arc<Tunnel>> {
         self.tunnel.upgrade()
     }
+
+    /// The circuit as those find it who come later.
+    pub(super) fn for_others(&self) -> Circuit {
+        Circuit {
+            fresh: false,
+            ..self.clone()
+        }
+    }
+
+    /// Whether it may still be used.
+    pub(super) fn is_open(&self) -> bool {
+        self.tunnel().is_some_and(|tunnel| !tunnel.is_closed())
+    }
 }
 
 /// How far the lines of an attempt have got, for those who wait.

@@ -39,6 +39,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// A circuit on which a stream was opened this short a time ago is believed to be alive.
 const PROVEN: Duration = Duration::from_secs(30);
 
+/// For how long a circuit that was asked for is at hand for others who may share it, without another
+/// look at the key files and another word with tor-hsclient (which keeps a circuit open for as long as
+/// it is asked for). A key that is added, changed or taken away counts after this time at the latest,
+/// and at once where there is no circuit that works.
+const AT_HAND: Duration = Duration::from_secs(5);
+
 /// Records that nobody asked for in this time are dropped.
 const FORGET_AFTER: Duration = Duration::from_secs(60 * 60);
 
@@ -58,6 +64,8 @@ struct Record {
     tokens: Tokens,
     attempt: Option<Attempt>,
     used: Instant,
+    /// The circuit that was got last, and when it was asked for.
+    at_hand: Option<(Circuit, Instant)>,
     /// The circuit on which a stream was opened last, and when.
     proven: Option<(IsolationToken, Instant)>,
 }
@@ -67,7 +75,6 @@ struct Record {
 struct Wanted<'a> {
     service: &'a OnionAddress,
     port: u16,
-    keys: &'a HsClientSecretKeys,
     isolation: &'a Isolation,
     early: &'a Early,
     deadline: Instant,
@@ -95,17 +102,18 @@ impl Onions {
         early: &Early,
         deadline: Instant,
     ) -> Result<Open, Failure> {
-        let keys = &self.keys.for_service(service).await?;
         let wanted = Wanted {
             service,
             port,
-            keys,
             isolation,
             early,
             deadline,
         };
         for _ in 0..MAX_DEAD_CIRCUITS {
-            let circuit = self.circuit(wanted).await?;
+            let circuit = match self.at_hand(wanted) {
+                Some(circuit) => circuit,
+                None => self.circuit(wanted).await?,
+            };
             // Data that may have arrived is never sent again: what it asks for would be done twice.
             // So it goes out early only where one stream is all there will be.
             let speaks_early =
@@ -164,16 +172,21 @@ impl Onions {
 
     /// Waits for a circuit to the service.
     async fn circuit(&self, wanted: Wanted<'_>) -> Result<Circuit, Failure> {
-        let attempt = self.join_or_launch(wanted);
+        let asked = Instant::now();
+        let keys = self.keys.for_service(wanted.service).await?;
+        let attempt = self.join_or_launch(wanted, &keys);
         match timeout_at(wanted.deadline, attempt.ended()).await {
-            Ok(Outcome::Circuit(circuit)) => Ok(circuit),
+            Ok(Outcome::Circuit(circuit)) => {
+                self.keep_at_hand(wanted.service, &circuit, asked);
+                Ok(circuit)
+            }
             Ok(Outcome::Failed(failure)) => Err(failure),
             Err(_) => Err(attempt.verdict_so_far()),
         }
     }
 
     /// The running attempt that this request may share, or a new one.
-    fn join_or_launch(&self, wanted: Wanted<'_>) -> Attempt {
+    fn join_or_launch(&self, wanted: Wanted<'_>, keys: &HsClientSecretKeys) -> Attempt {
         let now = Instant::now();
         let mut all = self.records.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|_, records| {
@@ -183,7 +196,7 @@ impl Onions {
         let records = all.entry(*wanted.service).or_default();
         let found = records.iter_mut().find_map(|record| {
             let joined = record.isolation.join(wanted.isolation)?;
-            (record.keys == *wanted.keys).then_some((record, joined))
+            (record.keys == *keys).then_some((record, joined))
         });
         let record = match found {
             Some((record, joined)) => {
@@ -193,10 +206,11 @@ impl Onions {
             None => {
                 records.push(Record {
                     isolation: wanted.isolation.clone(),
-                    keys: wanted.keys.clone(),
+                    keys: keys.clone(),
                     tokens: std::array::from_fn(|_| IsolationToken::new()),
                     attempt: None,
                     used: now,
+                    at_hand: None,
                     proven: None,
                 });
                 let last = records.len() - 1;
@@ -215,12 +229,36 @@ impl Onions {
         }
         let attempt = self.launcher.launch(
             *wanted.service,
-            wanted.keys.clone(),
+            keys.clone(),
             record.tokens,
             wanted.deadline,
         );
         record.attempt = Some(attempt.clone());
         attempt
+    }
+
+    /// A circuit that was asked for a moment ago and that this request may share.
+    fn at_hand(&self, wanted: Wanted<'_>) -> Option<Circuit> {
+        let now = Instant::now();
+        let mut all = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get_mut(wanted.service)?.iter_mut().find_map(|record| {
+            let (circuit, asked) = record.at_hand.as_ref()?;
+            let still = now.duration_since(*asked) < AT_HAND && circuit.is_open();
+            let joined = still.then(|| record.isolation.join(wanted.isolation))??;
+            let circuit = circuit.clone();
+            (record.isolation, record.used) = (joined, now);
+            Some(circuit)
+        })
+    }
+
+    /// Keeps a circuit for those who ask next.
+    fn keep_at_hand(&self, service: &OnionAddress, circuit: &Circuit, asked: Instant) {
+        let mut all = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        for record in all.get_mut(service).into_iter().flatten() {
+            if record.tokens.contains(&circuit.token) {
+                record.at_hand = Some((circuit.for_others(), asked));
+            }
+        }
     }
 
     /// Whether a stream was opened on this circuit a short time ago.
@@ -251,6 +289,7 @@ impl Onions {
             if let Some(retired) = record.tokens.iter_mut().find(|t| **t == token) {
                 *retired = IsolationToken::new();
                 record.attempt = None;
+                record.at_hand = None;
             }
         }
     }
