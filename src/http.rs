@@ -32,7 +32,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Join, join};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::debug;
@@ -50,12 +50,14 @@ mod page;
 mod patience;
 mod site;
 mod tunnel;
+mod wire;
 
 pub use desk::Desk;
 
 use ask::{Ask, Refusal, ask};
 use site::Site;
 use tunnel::Tunnel;
+use wire::{Line, Wire};
 
 /// How long the head of a message may be, in bytes; a longer one is answered with 431. Cookies are
 /// what makes heads long.
@@ -78,6 +80,8 @@ struct Session<T: Dial> {
     origin: Origin,
     /// The address of the port, as the client reached it.
     local: Option<SocketAddr>,
+    /// What hyper reads from and writes to.
+    line: Arc<Line>,
     state: Mutex<State<T>>,
 }
 
@@ -109,11 +113,13 @@ pub async fn serve<T, R, W>(
     let gateway = Arc::clone(&current.borrow_and_update());
     // Also for the time between two requests: as C tor does, the connection ends without a word.
     let timeout = gateway.timeout;
+    let line = Arc::<Line>::default();
     let session = Arc::new(Session {
         gateway,
         current,
         origin,
         local,
+        line: Arc::clone(&line),
         state: Mutex::new(State {
             sites: Vec::new(),
             tunnel: None,
@@ -131,7 +137,7 @@ pub async fn serve<T, R, W>(
         .preserve_header_case(true)
         // What a site does not say is not said for it.
         .auto_date_header(false)
-        .serve_connection(TokioIo::new(join(reader, writer)), service)
+        .serve_connection(TokioIo::new(Wire::new(reader, writer, line)), service)
         .with_upgrades();
     if let Err(error) = (&mut connection).await {
         debug!("the connection broke: {error}");
@@ -145,7 +151,8 @@ pub async fn serve<T, R, W>(
         }
         None => {
             if let Some(parts) = connection.into_parts() {
-                part(parts.io.into_inner()).await;
+                let (reader, writer) = parts.io.into_inner().into_halves();
+                part(reader, writer).await;
             }
         }
     }
@@ -204,18 +211,18 @@ fn full(bytes: impl Into<Bytes>) -> Body {
 
 /// Ends the connection so that the last answer arrives: closing a socket in which unread bytes wait
 /// would reset it, and take the answer away from the client.
-async fn part<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(mut client: Join<R, W>) {
+async fn part(reader: impl AsyncRead + Unpin, mut writer: impl AsyncWrite + Unpin) {
     /// How long to wait for the client to close its side.
     const GRACE: Duration = Duration::from_secs(2);
     /// How much of what it still says is thrown away.
     const MAX_IGNORED: u64 = 64 * 1024;
     // hyper may have done it; then this does nothing.
-    let ended: io::Result<()> = client.shutdown().await;
+    let ended: io::Result<()> = writer.shutdown().await;
     if ended.is_err_and(|error| error.kind() != io::ErrorKind::NotConnected) {
         return;
     }
     let mut nowhere = tokio::io::sink();
-    let mut rest = client.take(MAX_IGNORED);
+    let mut rest = reader.take(MAX_IGNORED);
     let _ = tokio::time::timeout(GRACE, tokio::io::copy(&mut rest, &mut nowhere)).await;
 }
 

@@ -5,10 +5,11 @@ use hyper::body::Incoming;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, Join, split};
+use tokio::io::{AsyncRead, AsyncWrite, split};
 use tokio::time::Instant;
 use tracing::{debug, info};
 
+use super::wire::Wire;
 use super::{Body, Session, answer};
 use crate::dial::{Dial, Stream};
 use crate::early::Early;
@@ -72,9 +73,9 @@ impl<T: Dial> Tunnel<T> {
                 let stream = (stream.reader, stream.writer);
                 let Ok(client) = client.await else { return };
                 // The halves themselves work side by side; what hyper made of them does not.
-                match client.downcast::<TokioIo<Join<R, W>>>() {
+                match client.downcast::<TokioIo<Wire<R, W>>>() {
                     Ok(parts) => {
-                        let client = parts.io.into_inner().into_inner();
+                        let client = parts.io.into_inner().into_halves();
                         relay(client, stream, &parts.read_buf, false).await
                     }
                     Err(client) => relay(halves(client), stream, &[], false).await,

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `tunnel` | CONNECT |
 //! | `forward` | plain requests on their way to a site and back |
+//! | `interim` | the answers of a site before its answer |
 //! | `patience` | who waits for whom, and for how long |
 //! | `kept` | connections to sites that are kept for later requests |
 //! | `site` | sites that mean no good, or break |
@@ -16,6 +17,7 @@
 mod client;
 mod desk;
 mod forward;
+mod interim;
 mod judge;
 mod kept;
 mod nonsense;
