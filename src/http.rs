@@ -30,7 +30,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::watch;
@@ -143,18 +143,15 @@ pub async fn serve<T, R, W>(
         debug!("the connection broke: {error}");
     }
     let tunnel = session.state().tunnel.take();
-    match tunnel {
-        Some(tunnel) => {
-            // If the answer could not be written, nobody is told but by this.
-            drop(connection);
-            tunnel.carry::<R, W>().await;
+    match (tunnel, connection.into_parts()) {
+        (Some(tunnel), None) => tunnel.carry::<R, W>(&session.line.ahead).await,
+        (tunnel, Some(parts)) => {
+            // If the answer could not be written, the far end hears of it by this.
+            drop(tunnel);
+            let (reader, writer) = parts.io.into_inner().into_halves();
+            part(reader, writer).await;
         }
-        None => {
-            if let Some(parts) = connection.into_parts() {
-                let (reader, writer) = parts.io.into_inner().into_halves();
-                part(reader, writer).await;
-            }
-        }
+        (None, None) => {}
     }
 }
 
@@ -180,21 +177,29 @@ impl<T: Dial> Session<T> {
             debug!("no answer: the port has other rules by now");
             return Err(Silence);
         }
-        match ask(&request) {
-            Ok(Ask::Tunnel(wanted)) => Ok(self.open_tunnel(wanted, &mut request).await),
-            Ok(Ask::Forward(wanted)) => self.forward(wanted, request).await,
-            Ok(Ask::Proxied) => Ok(self.our_site(request).await),
-            Ok(Ask::Direct) => Ok(self.at_home(&request)),
-            Err(Refusal::Silence) => {
+        let refusal = match ask(&request) {
+            Ok(Ask::Tunnel(wanted)) => return Ok(self.open_tunnel(wanted, request).await),
+            Ok(Ask::Forward(wanted)) => return self.forward(wanted, request).await,
+            Ok(Ask::Proxied) => return Ok(self.our_site(request).await),
+            Ok(Ask::Direct) => return Ok(self.at_home(&request)),
+            Err(refusal) => refusal,
+        };
+        let answer = match refusal {
+            Refusal::Silence => {
                 debug!("no answer: the Host of a request is not this computer");
-                Err(Silence)
+                return Err(Silence);
             }
-            Err(Refusal::Status(status, why)) => Ok(answer::refusal(&request, status, why)),
-            Err(Refusal::Failure(failure)) => {
+            Refusal::Status(status, why) => answer::refusal(&request, status, why),
+            Refusal::Failure(failure) => {
                 self.gateway.shared.status.failed(failure);
-                Ok(self.failed(failure, &request))
+                self.failed(failure, &request)
             }
-        }
+        };
+        Ok(match request.method() {
+            // What is to be done with the connection is the same as if a tunnel had been tried.
+            &Method::CONNECT => self.no_tunnel(hyper::upgrade::on(&mut request), answer),
+            _ => answer,
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, State<T>> {

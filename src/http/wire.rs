@@ -1,6 +1,10 @@
-//! What hyper reads from and writes to: the client's connection, with one thing that hyper's HTTP/1
-//! server leaves out: answers before the answer ([`interim`]). They are written when hyper flushes:
-//! then it has written all that it had, and does not have the final answer yet.
+//! What hyper reads from and writes to: the client's connection, with two things that hyper's HTTP/1
+//! server leaves out.
+//!
+//! - [`interim`]: answers before the answer. They are written when hyper flushes: then it has written
+//!   all that it had, and does not have the final answer yet.
+//! - [`ahead`]: what the client says behind the head of a CONNECT, before it has a tunnel. It is kept
+//!   from hyper, and sent as soon as there is a stream to send it on.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -10,14 +14,17 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+pub(super) mod ahead;
 pub(super) mod interim;
 
+use ahead::Ahead;
 use interim::Interim;
 
 /// What those who answer requests have to say to, or to know of, the connection that hyper has.
 #[derive(Default)]
 pub(super) struct Line {
     pub(super) interim: Interim,
+    pub(super) ahead: Ahead,
 }
 
 /// A client's connection, for hyper.
@@ -65,7 +72,8 @@ impl<R: AsyncRead + Unpin, W: Unpin> AsyncRead for Wire<R, W> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().reader).poll_read(context, buffer)
+        let this = self.get_mut();
+        this.line.ahead.poll_read(&mut this.reader, context, buffer)
     }
 }
 

@@ -3,6 +3,7 @@
 //! | module | puts to the test |
 //! |---|---|
 //! | `tunnel` | CONNECT |
+//! | `ahead` | what is said behind the head of a CONNECT |
 //! | `forward` | plain requests on their way to a site and back |
 //! | `interim` | the answers of a site before its answer |
 //! | `patience` | who waits for whom, and for how long |
@@ -14,6 +15,7 @@
 //! | `nonsense` | the real program among clients that do not know what they say |
 //! | `judge` | the real program beside C tor's HTTPTunnelPort |
 
+mod ahead;
 mod client;
 mod desk;
 mod forward;
