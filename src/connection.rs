@@ -15,16 +15,13 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info};
 
 use crate::dial::{Dial, Stream};
-use crate::early::Early;
+use crate::early::{EARLY_LIMIT, Early};
 use crate::failure::Failure;
 use crate::gateway::{Gateway, Origin, Reached};
 use crate::relay::{Relayed, relay};
 use crate::request;
 use crate::socks::reply;
 use crate::socks::{Handshake, HandshakeOptions, MAX_MESSAGE_LEN, Request, Step};
-
-/// How much a client may say before it has an answer. What it says beyond waits in its socket.
-const EARLY_LIMIT: usize = 16 * 1024;
 
 /// A client, and what it has said that nobody has dealt with yet.
 pub(crate) struct Client<R, W> {

@@ -5,6 +5,10 @@
 
 use tokio::sync::watch;
 
+/// How much a client may say before it has an answer, in bytes. What it says beyond waits in its
+/// socket.
+pub const EARLY_LIMIT: usize = 16 * 1024;
+
 /// The bytes that a client has sent so far behind its request. They only ever grow in number, so
 /// that a second try to open a stream can send them again.
 #[derive(Debug)]
@@ -50,8 +54,8 @@ impl Early {
         }
     }
 
-    /// What is left when the first `sent` bytes are on their way.
-    pub fn rest(self, sent: usize) -> Vec<u8> {
+    /// Takes what is left when the first `sent` bytes are on their way.
+    pub fn rest(&self, sent: usize) -> Vec<u8> {
         let mut all = self.0.send_replace(Vec::new());
         all.drain(..sent.min(all.len()));
         all

@@ -30,9 +30,9 @@ use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Join, join};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::debug;
@@ -50,12 +50,14 @@ mod page;
 mod patience;
 mod site;
 mod tunnel;
+mod wire;
 
 pub use desk::Desk;
 
 use ask::{Ask, Refusal, ask};
 use site::Site;
 use tunnel::Tunnel;
+use wire::{Line, Wire};
 
 /// How long the head of a message may be, in bytes; a longer one is answered with 431. Cookies are
 /// what makes heads long.
@@ -78,6 +80,8 @@ struct Session<T: Dial> {
     origin: Origin,
     /// The address of the port, as the client reached it.
     local: Option<SocketAddr>,
+    /// What hyper reads from and writes to.
+    line: Arc<Line>,
     state: Mutex<State<T>>,
 }
 
@@ -109,11 +113,13 @@ pub async fn serve<T, R, W>(
     let gateway = Arc::clone(&current.borrow_and_update());
     // Also for the time between two requests: as C tor does, the connection ends without a word.
     let timeout = gateway.timeout;
+    let line = Arc::<Line>::default();
     let session = Arc::new(Session {
         gateway,
         current,
         origin,
         local,
+        line: Arc::clone(&line),
         state: Mutex::new(State {
             sites: Vec::new(),
             tunnel: None,
@@ -131,23 +137,21 @@ pub async fn serve<T, R, W>(
         .preserve_header_case(true)
         // What a site does not say is not said for it.
         .auto_date_header(false)
-        .serve_connection(TokioIo::new(join(reader, writer)), service)
+        .serve_connection(TokioIo::new(Wire::new(reader, writer, line)), service)
         .with_upgrades();
     if let Err(error) = (&mut connection).await {
         debug!("the connection broke: {error}");
     }
     let tunnel = session.state().tunnel.take();
-    match tunnel {
-        Some(tunnel) => {
-            // If the answer could not be written, nobody is told but by this.
-            drop(connection);
-            tunnel.carry::<R, W>().await;
+    match (tunnel, connection.into_parts()) {
+        (Some(tunnel), None) => tunnel.carry::<R, W>(&session.line.ahead).await,
+        (tunnel, Some(parts)) => {
+            // If the answer could not be written, the far end hears of it by this.
+            drop(tunnel);
+            let (reader, writer) = parts.io.into_inner().into_halves();
+            part(reader, writer).await;
         }
-        None => {
-            if let Some(parts) = connection.into_parts() {
-                part(parts.io.into_inner()).await;
-            }
-        }
+        (None, None) => {}
     }
 }
 
@@ -173,21 +177,29 @@ impl<T: Dial> Session<T> {
             debug!("no answer: the port has other rules by now");
             return Err(Silence);
         }
-        match ask(&request) {
-            Ok(Ask::Tunnel(wanted)) => Ok(self.open_tunnel(wanted, &mut request).await),
-            Ok(Ask::Forward(wanted)) => self.forward(wanted, request).await,
-            Ok(Ask::Proxied) => Ok(self.our_site(request).await),
-            Ok(Ask::Direct) => Ok(self.at_home(&request)),
-            Err(Refusal::Silence) => {
+        let refusal = match ask(&request) {
+            Ok(Ask::Tunnel(wanted)) => return Ok(self.open_tunnel(wanted, request).await),
+            Ok(Ask::Forward(wanted)) => return self.forward(wanted, request).await,
+            Ok(Ask::Proxied) => return Ok(self.our_site(request).await),
+            Ok(Ask::Direct) => return Ok(self.at_home(&request)),
+            Err(refusal) => refusal,
+        };
+        let answer = match refusal {
+            Refusal::Silence => {
                 debug!("no answer: the Host of a request is not this computer");
-                Err(Silence)
+                return Err(Silence);
             }
-            Err(Refusal::Status(status, why)) => Ok(answer::refusal(&request, status, why)),
-            Err(Refusal::Failure(failure)) => {
+            Refusal::Status(status, why) => answer::refusal(&request, status, why),
+            Refusal::Failure(failure) => {
                 self.gateway.shared.status.failed(failure);
-                Ok(self.failed(failure, &request))
+                self.failed(failure, &request)
             }
-        }
+        };
+        Ok(match request.method() {
+            // What is to be done with the connection is the same as if a tunnel had been tried.
+            &Method::CONNECT => self.no_tunnel(hyper::upgrade::on(&mut request), answer),
+            _ => answer,
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, State<T>> {
@@ -204,18 +216,18 @@ fn full(bytes: impl Into<Bytes>) -> Body {
 
 /// Ends the connection so that the last answer arrives: closing a socket in which unread bytes wait
 /// would reset it, and take the answer away from the client.
-async fn part<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(mut client: Join<R, W>) {
+async fn part(reader: impl AsyncRead + Unpin, mut writer: impl AsyncWrite + Unpin) {
     /// How long to wait for the client to close its side.
     const GRACE: Duration = Duration::from_secs(2);
     /// How much of what it still says is thrown away.
     const MAX_IGNORED: u64 = 64 * 1024;
     // hyper may have done it; then this does nothing.
-    let ended: io::Result<()> = client.shutdown().await;
+    let ended: io::Result<()> = writer.shutdown().await;
     if ended.is_err_and(|error| error.kind() != io::ErrorKind::NotConnected) {
         return;
     }
     let mut nowhere = tokio::io::sink();
-    let mut rest = client.take(MAX_IGNORED);
+    let mut rest = reader.take(MAX_IGNORED);
     let _ = tokio::time::timeout(GRACE, tokio::io::copy(&mut rest, &mut nowhere)).await;
 }
 

@@ -56,16 +56,20 @@ impl<T: Dial> Session<T> {
             return Ok(refused);
         }
         let begun = Instant::now();
-        let websocket =
-            request.version() == Version::HTTP_11 && hops::wants_websocket(request.headers());
+        let knows_interim = request.version() == Version::HTTP_11;
+        let websocket = knows_interim && hops::wants_websocket(request.headers());
         let client = websocket.then(|| hyper::upgrade::on(&mut request));
         let asked = answer::Asked::of(&request, Some(&wanted));
         let Some(request) = for_site(request, &wanted, websocket) else {
             let why = "this address cannot be passed on";
             return Ok(answer::short(StatusCode::BAD_REQUEST, why));
         };
-        let (request, exchange) = patience::watch(request);
-        let mut answer = match self.ask_site(&wanted, request, &exchange).await {
+        // Older clients would take an interim answer for the final one (RFC 9110 section 15.2).
+        let teller = knows_interim.then(|| self.line.interim.begin());
+        let (request, exchange) = patience::watch(request, teller);
+        let answered = self.ask_site(&wanted, request, &exchange).await;
+        self.line.interim.end().await;
+        let mut answer = match answered {
             Ok(answer) => answer,
             Err(Unanswered::Site(trouble)) => {
                 let (status, name) = (trouble.status().as_u16(), trouble.name());

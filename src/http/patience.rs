@@ -17,6 +17,7 @@ use hyper::{Request, StatusCode};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
+use super::wire::interim::Teller;
 use super::{Body, BodyError, Boxed, hops};
 
 /// How long to wait for the site. Some know nothing of this and wait for the body themselves.
@@ -111,8 +112,12 @@ struct Upload {
 }
 
 /// The request with its body held back if the client expects that, and what is known of it on its
-/// way. The second value has to be kept for as long as the answer is not at its end.
-pub(super) fn watch(request: Request<Incoming>) -> (Request<Body>, Exchange) {
+/// way. The second value has to be kept for as long as the answer is not at its end. `teller` takes
+/// the site's interim answers, if the client knows such.
+pub(super) fn watch(
+    request: Request<Incoming>,
+    teller: Option<Teller>,
+) -> (Request<Body>, Exchange) {
     let expects = request
         .headers()
         .get(EXPECT)
@@ -136,6 +141,9 @@ pub(super) fn watch(request: Request<Incoming>) -> (Request<Body>, Exchange) {
     });
     let site = Arc::clone(&exchange);
     hyper::ext::on_informational(&mut request, move |told| {
+        if let Some(teller) = &teller {
+            teller.tell(told.status(), told.headers());
+        }
         site.send_modify(|state| {
             state.moved = Instant::now();
             if told.status() == StatusCode::CONTINUE && state.phase == Phase::Asked {

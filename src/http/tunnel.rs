@@ -1,23 +1,27 @@
 //! CONNECT (RFC 9110 section 9.3.6, and Tor's HTTP CONNECT specification), and what a connection
-//! becomes when it carries something else than requests.
+//! becomes when it carries something else than requests. What the client says while it waits for its
+//! tunnel is told in [`ahead`](super::wire::ahead).
 
+use bytes::Bytes;
 use hyper::body::Incoming;
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, Join, split};
+use tokio::io::{AsyncRead, AsyncWrite, split};
 use tokio::time::Instant;
 use tracing::{debug, info};
 
-use super::{Body, Session, answer};
+use super::wire::Wire;
+use super::wire::ahead::Ahead;
+use super::{Body, Session, answer, part};
 use crate::dial::{Dial, Stream};
-use crate::early::Early;
 use crate::failure::Failure;
 use crate::gateway::Reached;
 use crate::relay::relay;
 use crate::request;
 
-/// Bytes both ways, once the answer is written.
+/// What a connection turns into when its last answer is written: mostly bytes both ways.
 pub(super) enum Tunnel<T: Dial> {
     /// What CONNECT asked for.
     Connected {
@@ -26,6 +30,8 @@ pub(super) enum Tunnel<T: Dial> {
     },
     /// A WebSocket.
     Switched { client: OnUpgrade, site: OnUpgrade },
+    /// CONNECT got none. hyper hands the connection over all the same when it is over.
+    Refused { client: OnUpgrade },
 }
 
 impl<T: Dial> Session<T> {
@@ -33,35 +39,51 @@ impl<T: Dial> Session<T> {
     pub(super) async fn open_tunnel(
         &self,
         wanted: request::Request,
-        request: &mut Request<Incoming>,
+        mut request: Request<Incoming>,
     ) -> Response<Body> {
         let begun = Instant::now();
-        // hyper keeps what the client says meanwhile, and gives it up with the connection.
-        let early = Early::new(Vec::new());
-        match self.gateway.reach(&wanted, self.origin, &early).await {
+        let client = hyper::upgrade::on(&mut request);
+        let early = &self.line.ahead.early;
+        match self.gateway.reach(&wanted, self.origin, early).await {
             Ok(Reached::Stream(stream)) => {
                 debug!("connected in {:.1?}", begun.elapsed());
-                let client = hyper::upgrade::on(request);
                 let mut state = self.state();
                 state.tunnel = Some(Tunnel::Connected { client, stream });
                 // No request for them can follow.
                 state.sites.clear();
                 answer::tunnel_open()
             }
-            Ok(Reached::Answer(_)) => answer::tunnel_failed(Failure::Internal),
+            Ok(Reached::Answer(_)) => {
+                self.no_tunnel(client, answer::tunnel_failed(Failure::Internal))
+            }
             Err(failure) => {
                 let (status, name) = (failure.row().http, failure.name());
                 info!("failed with {status} after {:.1?}: {name}", begun.elapsed());
-                answer::tunnel_failed(failure)
+                self.no_tunnel(client, answer::tunnel_failed(failure))
             }
         }
+    }
+
+    /// Makes `answer` the answer to a CONNECT that gets no tunnel. The connection ends with it if
+    /// the client has said something that was meant for the tunnel: that is no request.
+    pub(super) fn no_tunnel(
+        &self,
+        client: OnUpgrade,
+        mut answer: Response<Body>,
+    ) -> Response<Body> {
+        self.state().tunnel = Some(Tunnel::Refused { client });
+        if self.line.ahead.give_up() {
+            let close = HeaderValue::from_static("close");
+            answer.headers_mut().insert(CONNECTION, close);
+        }
+        answer
     }
 }
 
 impl<T: Dial> Tunnel<T> {
     /// Carries bytes until one side is done. `R` and `W` are what the client's connection is made
-    /// of.
-    pub(super) async fn carry<R, W>(self)
+    /// of; `ahead` is what read it.
+    pub(super) async fn carry<R, W>(self, ahead: &Ahead)
     where
         R: AsyncRead + Unpin + Send + 'static,
         W: AsyncWrite + Unpin + Send + 'static,
@@ -69,25 +91,40 @@ impl<T: Dial> Tunnel<T> {
         let begun = Instant::now();
         let relayed = match self {
             Tunnel::Connected { client, stream } => {
+                // Not all of it may be on its way.
+                let Some((client, read)) = taken_back::<R, W>(client).await else {
+                    return;
+                };
+                let early = [&ahead.early.rest(stream.sent), &read[..]].concat();
                 let stream = (stream.reader, stream.writer);
-                let Ok(client) = client.await else { return };
-                // The halves themselves work side by side; what hyper made of them does not.
-                match client.downcast::<TokioIo<Join<R, W>>>() {
-                    Ok(parts) => {
-                        let client = parts.io.into_inner().into_inner();
-                        relay(client, stream, &parts.read_buf, false).await
-                    }
-                    Err(client) => relay(halves(client), stream, &[], false).await,
-                }
+                relay(client, stream, &early, false).await
             }
             Tunnel::Switched { client, site } => match tokio::try_join!(client, site) {
                 Ok((client, site)) => relay(halves(client), halves(site), &[], false).await,
                 Err(_) => return,
             },
+            Tunnel::Refused { client } => {
+                if let Some(((reader, writer), _)) = taken_back::<R, W>(client).await {
+                    part(reader, writer).await;
+                }
+                return;
+            }
         };
         let (sent, received) = (relayed.sent, relayed.received);
         debug!(sent, received, "closed after {:.1?}", begun.elapsed());
     }
+}
+
+/// The halves of a client's connection, and what hyper has read of it and not used. The halves work
+/// side by side; what hyper made of them does not. `None` if hyper did not get as far as that.
+async fn taken_back<R, W>(client: OnUpgrade) -> Option<((R, W), Bytes)>
+where
+    R: AsyncRead + Unpin + Send + 'static,
+    W: AsyncWrite + Unpin + Send + 'static,
+{
+    // It is what `serve` gave to hyper.
+    let parts = client.await.ok()?.downcast::<TokioIo<Wire<R, W>>>().ok()?;
+    Some((parts.io.into_inner().into_halves(), parts.read_buf))
 }
 
 /// What hyper has read already comes out of the first half before anything else.

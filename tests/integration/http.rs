@@ -3,7 +3,9 @@
 //! | module | puts to the test |
 //! |---|---|
 //! | `tunnel` | CONNECT |
+//! | `ahead` | what is said behind the head of a CONNECT |
 //! | `forward` | plain requests on their way to a site and back |
+//! | `interim` | the answers of a site before its answer |
 //! | `patience` | who waits for whom, and for how long |
 //! | `kept` | connections to sites that are kept for later requests |
 //! | `site` | sites that mean no good, or break |
@@ -13,9 +15,11 @@
 //! | `nonsense` | the real program among clients that do not know what they say |
 //! | `judge` | the real program beside C tor's HTTPTunnelPort |
 
+mod ahead;
 mod client;
 mod desk;
 mod forward;
+mod interim;
 mod judge;
 mod kept;
 mod nonsense;

@@ -33,7 +33,7 @@ fn streams_carry_what_was_sent_and_lookups_answer_as_c_tor_does() -> Result<()> 
         extra_torrc_lines: vec!["ClientDNSRejectInternalAddresses 0".into()],
         ..ClientOptions::default()
     })?;
-    let onionport = Onionport::start(program(), &network, "")?;
+    let onionport = Onionport::start(program(), &network, "http_port = \"auto\"")?;
     let proxy = onionport.extended();
     let mut early_streams = 0;
 
@@ -41,30 +41,55 @@ fn streams_carry_what_was_sent_and_lookups_answer_as_c_tor_does() -> Result<()> 
         (service.address(), 80, 81),
         ("good.test", echo.address().port(), bulk.address().port()),
     ] {
-        early_data_arrives_first(&onionport, host, echo_port, &mut early_streams)?;
+        for socks in [true, false] {
+            early_data_arrives_first(&onionport, socks, host, echo_port, &mut early_streams)?;
+        }
         the_answer_comes_after_the_client_has_finished(proxy, host, echo_port)?;
         nothing_is_lost_on_the_way(proxy, host, bulk_port)?;
     }
     lookups_agree(proxy, judge.extended_port())
 }
 
-/// Sends a whole conversation at once: greeting, request, and data behind it.
+/// Sends a whole conversation at once: greeting, request, and data behind it; or a CONNECT, and data
+/// behind its head.
 fn early_data_arrives_first(
     onionport: &Onionport,
+    socks: bool,
     host: &str,
     port: u16,
     early_streams: &mut usize,
 ) -> Result<()> {
-    let mut stream = TcpStream::connect(onionport.extended())?;
+    let place = match socks {
+        true => onionport.extended(),
+        // Behind the SOCKS ports.
+        false => onionport.port(2),
+    };
+    let mut stream = TcpStream::connect(place)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    let mut bytes = vec![5, 1, 0, 5, 1, 0, 3, u8::try_from(host.len())?];
-    bytes.extend_from_slice(host.as_bytes());
-    bytes.extend_from_slice(&port.to_be_bytes());
+    let mut bytes = match socks {
+        true => {
+            let mut bytes = vec![5, 1, 0, 5, 1, 0, 3, u8::try_from(host.len())?];
+            bytes.extend_from_slice(host.as_bytes());
+            bytes.extend_from_slice(&port.to_be_bytes());
+            bytes
+        }
+        false => format!("CONNECT {host}:{port} HTTP/1.1\r\n\r\n").into_bytes(),
+    };
     bytes.extend_from_slice(b"early ");
     stream.write_all(&bytes)?;
-    let mut replies = [0; 12];
-    stream.read_exact(&mut replies)?;
-    assert_eq!(replies, [5, 0, 5, 0, 0, 1, 0, 0, 0, 0, 0, 0], "{host}");
+    if socks {
+        let mut replies = [0; 12];
+        stream.read_exact(&mut replies)?;
+        assert_eq!(replies, [5, 0, 5, 0, 0, 1, 0, 0, 0, 0, 0, 0], "{host}");
+    } else {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte)?;
+            head.extend_from_slice(&byte);
+        }
+        assert!(head.starts_with(b"HTTP/1.1 200 "), "{host}");
+    }
     stream.write_all(b"and late")?;
     let mut echoed = [0; 14];
     stream.read_exact(&mut echoed)?;

@@ -1,6 +1,7 @@
 //! Keys handed in, and attempts to do it for others.
 
 use std::fs;
+use std::net::Ipv6Addr;
 use std::os::unix::fs::PermissionsExt as _;
 
 use onionport::failure::Failure;
@@ -13,6 +14,7 @@ use tempfile::TempDir;
 
 use super::page::{BROWSER, assert_self_contained};
 use crate::support::ONION;
+use crate::support::hex::socks5_request;
 use crate::support::http::{Answer, answer, say};
 use crate::support::program::private_folder;
 use crate::support::scripted::Plan;
@@ -73,6 +75,18 @@ impl Stage {
         let form = self.get(&self.link().await).await;
         assert_eq!(form.status, 200);
         token_in(&form)
+    }
+
+    /// The address that a SOCKS client of the same program gets for the service.
+    async fn look_up(&self) -> Ipv6Addr {
+        let (mut client, _served) = self.port.client(V4);
+        client.send("05 01 00").await;
+        client.expect("05 00").await;
+        client.send_bytes(&socks5_request(0xF0, ONION, 0)).await;
+        client.expect("05 00 00 04").await;
+        let (address, _) = client.take(16).await;
+        let octets: [u8; 16] = address.try_into().expect("an IPv6 address");
+        octets.into()
     }
 
     fn files(&self) -> Vec<String> {
@@ -405,9 +419,21 @@ fn mapped() -> Origin {
 
 #[tokio::test]
 async fn a_service_behind_another_name_gets_its_key() {
+    hand_in_behind(|_| "http://shop.example/".to_owned()).await;
+}
+
+#[tokio::test]
+async fn a_service_behind_a_virtual_address_gets_its_key() {
+    hand_in_behind(|address| format!("http://[{address}]/")).await;
+}
+
+/// Hands in a key for a service that is not asked for by its own name: `url` makes the address, of the
+/// virtual address that was given out for it.
+async fn hand_in_behind(url: impl Fn(Ipv6Addr) -> String) {
     let keys = private_folder();
     let names = names::Settings {
         map: vec![format!("shop.example {ONION}")],
+        automap: true,
         ..names::Settings::default()
     };
     let mistrust = fs_mistrust::Mistrust::new_dangerously_trust_everyone();
@@ -424,7 +450,8 @@ async fn a_service_behind_another_name_gets_its_key() {
         port: Port::new("", plans).with_shared(shared),
         keys,
     };
-    let page = stage.get("http://shop.example/").await;
+    let url = url(stage.look_up().await);
+    let page = stage.get(&url).await;
     assert_eq!(page.status, 503);
     assert!(
         page.text().contains(">Onion service</li>"),
@@ -437,7 +464,7 @@ async fn a_service_behind_another_name_gets_its_key() {
     assert!(form.text().contains(ONION));
     let body = format!("token={}&key={KEY}", token_in(&form));
     let done = stage.post(&format!("{OURS}{FORM}"), &body).await;
-    assert_kept(&done, "http://shop.example/");
+    assert_kept(&done, &url);
     let label = &ONION[..56];
     assert_eq!(stage.files(), [format!("{label}.auth_private")]);
 }

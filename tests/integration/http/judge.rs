@@ -154,6 +154,14 @@ const CASES: &[(&str, Verdict)] = &[
             "an answer is more help; and the limit is 32 KiB here",
         ),
     ),
+    (
+        "CONNECT nonsense.onion:80 HTTP/1.1\nHost: a\n\nOPTIONS * HTTP/1.1\nHost: localhost\n\n",
+        Differs(
+            "400 end/TORPROTOCOL",
+            "502 end/TORPROTOCOL",
+            "as without anything behind it, which both throw away",
+        ),
+    ),
     // What cannot be read is answered before anybody looks at its Host. Such an answer has neither
     // body nor name: it tells a foreign page that there is something, as the open port does.
     (
@@ -188,6 +196,8 @@ async fn ask(place: &Place, sent: &str) -> Seen {
         patience = WINDOW;
     }
     let text = String::from_utf8_lossy(&got).into_owned();
+    // None asks twice: what stands behind a CONNECT is no request.
+    assert!(text.matches("HTTP/1.1 ").count() <= 1, "{sent}: {text}");
     let status = text
         .split(' ')
         .nth(1)

@@ -119,6 +119,7 @@ async fn a_site_that_works_or_is_still_being_told_is_not_silent() {
     for _ in 0..3 {
         sleep(SILENCE - Duration::from_secs(20)).await;
         say(&mut site, "HTTP/1.1 102 Processing\n\n").await;
+        hear(&mut client, "HTTP/1.1 102 Processing\n\n").await;
     }
     sleep(SILENCE - Duration::from_secs(20)).await;
     say(&mut site, "HTTP/1.1 200 OK\nContent-Length: 3\n\n").await;

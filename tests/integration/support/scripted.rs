@@ -11,7 +11,7 @@ use onionport::early::Early;
 use onionport::failure::Failure;
 use onionport::isolation::Isolation;
 use onionport::policy::Permit;
-use tokio::io::{DuplexStream, ReadHalf, WriteHalf, duplex, split};
+use tokio::io::{AsyncWriteExt as _, DuplexStream, ReadHalf, WriteHalf, duplex, split};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 
@@ -30,6 +30,10 @@ pub enum Plan {
     Open,
     /// The same, once [`Scripted::release`] is called.
     Held,
+    /// The same, and what the client says before is sent on it at once, and counts as sent.
+    Eager,
+    /// It fails, once [`Scripted::release`] is called.
+    FailLater(Failure),
     /// It is never answered: not even at its deadline.
     Never,
     /// A look-up finds these addresses.
@@ -127,7 +131,13 @@ impl Scripted {
     }
 
     /// Answers one request as planned.
-    async fn answer(&self, target: String, isolation: &Isolation, deadline: Instant) -> Answer {
+    async fn answer(
+        &self,
+        target: String,
+        isolation: &Isolation,
+        early: &Early,
+        deadline: Instant,
+    ) -> Answer {
         let _running = Running::new(&self.running);
         let plan = self.plans.get(&target).cloned();
         let call = Call {
@@ -143,11 +153,30 @@ impl Scripted {
         match plan {
             None => Answer::Failed(Failure::Internal),
             Some(Plan::Fail(failure)) => Answer::Failed(failure),
-            Some(Plan::Open) => self.open(),
+            Some(Plan::Open) => Answer::Stream(self.open(), 0),
             Some(Plan::Held) => {
-                let mut released = self.released.subscribe();
-                let _ = released.wait_for(|released| *released).await;
-                self.open()
+                self.wait_for_release().await;
+                Answer::Stream(self.open(), 0)
+            }
+            Some(Plan::Eager) => {
+                let mut stream = self.open();
+                let mut sent = 0;
+                let speaking = async {
+                    loop {
+                        let bytes = early.beyond(sent).await;
+                        sent += stream.write(&bytes).await.expect("the far end is there");
+                    }
+                };
+                tokio::select! {
+                    biased;
+                    () = self.wait_for_release() => {}
+                    () = speaking => {}
+                }
+                Answer::Stream(stream, sent)
+            }
+            Some(Plan::FailLater(failure)) => {
+                self.wait_for_release().await;
+                Answer::Failed(failure)
             }
             Some(Plan::Never) => pending().await,
             Some(Plan::Addresses(addresses)) => Answer::Addresses(addresses),
@@ -155,16 +184,22 @@ impl Scripted {
         }
     }
 
-    fn open(&self) -> Answer {
+    async fn wait_for_release(&self) {
+        let mut released = self.released.subscribe();
+        let _ = released.wait_for(|released| *released).await;
+    }
+
+    fn open(&self) -> DuplexStream {
         let (near, far) = duplex(STREAM_CAPACITY);
         let _ = self.near.send(far);
-        Answer::Stream(near)
+        near
     }
 }
 
 enum Answer {
     Failed(Failure),
-    Stream(DuplexStream),
+    /// With how many early bytes are on their way.
+    Stream(DuplexStream, usize),
     Addresses(Vec<IpAddr>),
     Names(Vec<String>),
 }
@@ -177,7 +212,7 @@ impl Dial for Scripted {
         &self,
         permit: &Permit,
         isolation: &Isolation,
-        _early: &Early,
+        early: &Early,
         deadline: Instant,
     ) -> Result<Stream<Self::Reader, Self::Writer>, Failure> {
         let target = match permit {
@@ -185,13 +220,13 @@ impl Dial for Scripted {
             Permit::Exit { host, port, .. } => format!("{host}:{port}"),
             other => panic!("asked for a stream with {other:?}"),
         };
-        match self.answer(target, isolation, deadline).await {
-            Answer::Stream(stream) => {
+        match self.answer(target, isolation, early, deadline).await {
+            Answer::Stream(stream, sent) => {
                 let (reader, writer) = split(stream);
                 Ok(Stream {
                     reader,
                     writer,
-                    sent: 0,
+                    sent,
                 })
             }
             Answer::Failed(failure) => Err(failure),
@@ -205,10 +240,14 @@ impl Dial for Scripted {
         isolation: &Isolation,
         deadline: Instant,
     ) -> Result<Vec<IpAddr>, Failure> {
-        match self.answer(host.to_owned(), isolation, deadline).await {
+        let nothing = Early::new(Vec::new());
+        match self
+            .answer(host.to_owned(), isolation, &nothing, deadline)
+            .await
+        {
             Answer::Addresses(addresses) => Ok(addresses),
             Answer::Failed(failure) => Err(failure),
-            Answer::Stream(_) | Answer::Names(_) => panic!("the plan is for something else"),
+            Answer::Stream(..) | Answer::Names(_) => panic!("the plan is for something else"),
         }
     }
 
@@ -218,10 +257,14 @@ impl Dial for Scripted {
         isolation: &Isolation,
         deadline: Instant,
     ) -> Result<Vec<String>, Failure> {
-        match self.answer(address.to_string(), isolation, deadline).await {
+        let nothing = Early::new(Vec::new());
+        match self
+            .answer(address.to_string(), isolation, &nothing, deadline)
+            .await
+        {
             Answer::Names(names) => Ok(names),
             Answer::Failed(failure) => Err(failure),
-            Answer::Stream(_) | Answer::Addresses(_) => panic!("the plan is for something else"),
+            Answer::Stream(..) | Answer::Addresses(_) => panic!("the plan is for something else"),
         }
     }
 }

@@ -1,0 +1,124 @@
+//! What hyper reads from and writes to: the client's connection, with two things that hyper's HTTP/1
+//! server leaves out.
+//!
+//! - [`interim`]: answers before the answer. They are written when hyper flushes: then it has written
+//!   all that it had, and does not have the final answer yet.
+//! - [`ahead`]: what the client says behind the head of a CONNECT, before it has a tunnel. It is kept
+//!   from hyper, and sent as soon as there is a stream to send it on.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf as _, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+pub(super) mod ahead;
+pub(super) mod interim;
+
+use ahead::Ahead;
+use interim::Interim;
+
+/// What those who answer requests have to say to, or to know of, the connection that hyper has.
+#[derive(Default)]
+pub(super) struct Line {
+    pub(super) interim: Interim,
+    pub(super) ahead: Ahead,
+}
+
+/// A client's connection, for hyper.
+pub(super) struct Wire<R, W> {
+    reader: R,
+    writer: W,
+    line: Arc<Line>,
+    /// What is left of an interim answer of which a part is written: nothing may come between.
+    begun: Bytes,
+}
+
+impl<R, W> Wire<R, W> {
+    pub(super) fn new(reader: R, writer: W, line: Arc<Line>) -> Self {
+        Wire {
+            reader,
+            writer,
+            line,
+            begun: Bytes::new(),
+        }
+    }
+
+    /// The two halves, when there is nothing more to read or write for hyper.
+    pub(super) fn into_halves(self) -> (R, W) {
+        (self.reader, self.writer)
+    }
+}
+
+impl<R, W: AsyncWrite + Unpin> Wire<R, W> {
+    /// Ready when no interim answer is written in part.
+    fn poll_begun(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.begun.is_empty() {
+            let written = ready!(Pin::new(&mut self.writer).poll_write(context, &self.begun))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.begun.advance(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<R: AsyncRead + Unpin, W: Unpin> AsyncRead for Wire<R, W> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        this.line.ahead.poll_read(&mut this.reader, context, buffer)
+    }
+}
+
+impl<R: Unpin, W: AsyncWrite + Unpin> AsyncWrite for Wire<R, W> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        ready!(this.poll_begun(context))?;
+        Pin::new(&mut this.writer).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        ready!(this.poll_begun(context))?;
+        Pin::new(&mut this.writer).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.writer.is_write_vectored()
+    }
+
+    /// hyper calls this when it has written everything that it had, and after every look at how far
+    /// an answer is.
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        loop {
+            ready!(this.poll_begun(context))?;
+            match this.line.interim.poll_next(context) {
+                Poll::Ready(Some(head)) => this.begun = head,
+                Poll::Ready(None) | Poll::Pending => break,
+            }
+        }
+        Pin::new(&mut this.writer).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_begun(context))?;
+        Pin::new(&mut this.writer).poll_shutdown(context)
+    }
+}
