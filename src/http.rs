@@ -111,8 +111,6 @@ pub async fn serve<T, R, W>(
     W: AsyncWrite + Unpin + Send + 'static,
 {
     let gateway = Arc::clone(&current.borrow_and_update());
-    // Also for the time between two requests: as C tor does, the connection ends without a word.
-    let timeout = gateway.timeout;
     let line = Arc::<Line>::default();
     let session = Arc::new(Session {
         gateway,
@@ -126,6 +124,26 @@ pub async fn serve<T, R, W>(
             carriers: JoinSet::new(),
         }),
     });
+    // In a box of its own, which a tunnel no longer needs.
+    let tunnel = Box::pin(converse(
+        session,
+        Wire::new(reader, writer, Arc::clone(&line)),
+    ))
+    .await;
+    if let Some(tunnel) = tunnel {
+        tunnel.carry::<R, W>(&line.ahead).await;
+    }
+}
+
+/// Answers requests until there are no more; gives what the connection becomes then, if it goes on.
+async fn converse<T, R, W>(session: Arc<Session<T>>, wire: Wire<R, W>) -> Option<Tunnel<T>>
+where
+    T: Dial,
+    R: AsyncRead + Unpin + Send + 'static,
+    W: AsyncWrite + Unpin + Send + 'static,
+{
+    // Also for the time between two requests: as C tor does, the connection ends without a word.
+    let timeout = session.gateway.timeout;
     let service = service_fn(|request| Box::pin(Arc::clone(&session).answer(request)));
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -137,21 +155,21 @@ pub async fn serve<T, R, W>(
         .preserve_header_case(true)
         // What a site does not say is not said for it.
         .auto_date_header(false)
-        .serve_connection(TokioIo::new(Wire::new(reader, writer, line)), service)
+        .serve_connection(TokioIo::new(wire), service)
         .with_upgrades();
     if let Err(error) = (&mut connection).await {
         debug!("the connection broke: {error}");
     }
     let tunnel = session.state().tunnel.take();
-    match (tunnel, connection.into_parts()) {
-        (Some(tunnel), None) => tunnel.carry::<R, W>(&session.line.ahead).await,
-        (tunnel, Some(parts)) => {
+    match connection.into_parts() {
+        None => tunnel,
+        Some(parts) => {
             // If the answer could not be written, the far end hears of it by this.
             drop(tunnel);
             let (reader, writer) = parts.io.into_inner().into_halves();
             part(reader, writer).await;
+            None
         }
-        (None, None) => {}
     }
 }
 

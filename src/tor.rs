@@ -10,6 +10,7 @@
 //! | [`verdict`] | the rules that turn clues into one failure |
 //! | [`border`] | all knowledge of upstream error types |
 //! | [`keys`] | client authorization keys |
+//! | [`relay_socket`] | TCP connections to relays |
 //! | [`runtime`] | the runtime the Tor crates run on |
 
 mod attempt;
@@ -19,6 +20,7 @@ pub(crate) mod evidence;
 pub(crate) mod exit;
 pub mod keys;
 pub(crate) mod onion;
+pub(crate) mod relay_socket;
 pub(crate) mod runtime;
 pub(crate) mod verdict;
 

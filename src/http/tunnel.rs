@@ -97,10 +97,10 @@ impl<T: Dial> Tunnel<T> {
                 };
                 let early = [&ahead.early.rest(stream.sent), &read[..]].concat();
                 let stream = (stream.reader, stream.writer);
-                relay(client, stream, &early, false).await
+                relay(client, stream, early, false).await
             }
             Tunnel::Switched { client, site } => match tokio::try_join!(client, site) {
-                Ok((client, site)) => relay(halves(client), halves(site), &[], false).await,
+                Ok((client, site)) => relay(halves(client), halves(site), [], false).await,
                 Err(_) => return,
             },
             Tunnel::Refused { client } => {
