@@ -7,6 +7,13 @@ use onionport::listener::Handed;
 use onionport::tor::keys;
 use onionport::{config, daemon, logging};
 
+/// How many threads carry bytes. A cell goes through four tasks; where they run side by side, waking the
+/// other thread costs more than it brings (docs/performance.md). Key files are read, and puzzles solved,
+/// in threads of their own.
+const WORKERS: usize = 1;
+/// tokio's own setting for the same.
+const WORKERS_VARIABLE: &str = "TOKIO_WORKER_THREADS";
+
 fn main() -> ExitCode {
     let arguments = match cli::parse(std::env::args_os()) {
         Ok(Invocation::Proxy(arguments)) => arguments,
@@ -43,7 +50,11 @@ fn run(arguments: &cli::ProxyArgs) -> Result<(), String> {
     }
     logging::start(&config.log_filter)?;
     let handed = Handed::from_environment()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if std::env::var_os(WORKERS_VARIABLE).is_none() {
+        builder.worker_threads(WORKERS);
+    }
+    let runtime = builder
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start the runtime: {error}"))?;

@@ -5,9 +5,7 @@
 //! does in C tor: the answer goes on for as long as bytes keep coming.
 
 use std::cell::RefCell;
-use std::future::poll_fn;
-use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -49,30 +47,26 @@ pub async fn relay(
     // Not taken apart: an idle stream would be remembered twice.
     mut client: (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
     mut stream: (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
-    early: impl AsRef<[u8]>,
+    early: Vec<u8>,
     client_done: bool,
 ) -> Relayed {
     let (sent, received) = (Count::default(), Count::default());
     {
-        let up = async {
-            if send(early, &mut stream.1, &sent).await.is_err() {
-                return Ended::SinkLost;
-            }
-            if client_done {
-                return Ended::Finished;
-            }
-            pump(&mut client.0, &mut stream.1, &sent).await
-        };
-        let mut down = pin!(pump(&mut stream.0, &mut client.1, &received));
+        let mut up = Pump::new(&mut client.0, &mut stream.1, &sent);
+        if !early.is_empty() {
+            up.held = early;
+        }
+        up.ended = client_done.then_some(Ended::Finished);
+        let mut down = Pump::new(&mut stream.0, &mut client.1, &received);
         tokio::select! {
             // The far end is done; nothing more can be sent to it either.
             _ = &mut down => {}
-            ended = up => match ended {
+            ended = &mut up => match ended {
                 Ended::Finished | Ended::SinkLost => {
                     let mut before = None;
                     while before != Some(received.bytes()) || received.stuck() {
                         before = Some(received.bytes());
-                        if timeout(LAST_WORDS, &mut down).await.is_ok() {
+                        if within(LAST_WORDS, &mut down).await.is_some() {
                             break;
                         }
                     }
@@ -83,26 +77,16 @@ pub async fn relay(
     }
     // Each side sees the end of the other as its own. A far end that takes nothing any more is left.
     let _ = client.1.shutdown().await;
-    let _ = timeout(LAST_WORDS, stream.1.shutdown()).await;
+    let _ = within(LAST_WORDS, stream.1.shutdown()).await;
     Relayed {
         sent: sent.bytes(),
         received: received.bytes(),
     }
 }
 
-/// Sends what was said before there was an answer, and forgets it.
-async fn send(
-    early: impl AsRef<[u8]>,
-    sink: &mut (impl AsyncWrite + Unpin),
-    count: &Count,
-) -> io::Result<()> {
-    let early = early.as_ref();
-    if !early.is_empty() {
-        sink.write_all(early).await?;
-        sink.flush().await?;
-        count.add(early.len());
-    }
-    Ok(())
+/// Waits for `limit` at most. In a box: while a stream is idle, no room is kept for its end.
+pub(crate) async fn within<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
+    Box::pin(timeout(limit, future)).await.ok()
 }
 
 /// How far one direction has got.
@@ -127,31 +111,18 @@ impl Count {
     }
 }
 
-/// Carries bytes one way until there are no more. What was read is flushed whenever the source
-/// pauses: a Tor stream keeps bytes back until a cell is full or it is flushed.
-async fn pump(
-    source: &mut (impl AsyncRead + Unpin),
-    sink: &mut (impl AsyncWrite + Unpin),
-    count: &Count,
-) -> Ended {
-    let mut pump = Pump {
-        held: Vec::new(),
-        // Early data may wait in the sink.
-        unflushed: true,
-        ended: None,
-    };
-    poll_fn(|cx| SCRATCH.with_borrow_mut(|scratch| pump.poll(cx, source, sink, count, scratch)))
-        .await
-}
-
 thread_local! {
     /// Where bytes are on their way from a source to a sink. All streams of a thread use it in turn,
     /// so that a stream that is idle holds no buffer.
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; BUFFER]);
 }
 
-/// One direction.
-struct Pump {
+/// One direction: carries bytes until there are no more. What was read is flushed whenever the source
+/// pauses: a Tor stream keeps bytes back until a cell is full or it is flushed.
+struct Pump<'a, S, K> {
+    source: &'a mut S,
+    sink: &'a mut K,
+    count: &'a Count,
     /// What was read and the sink has not taken yet.
     held: Vec<u8>,
     unflushed: bool,
@@ -159,49 +130,62 @@ struct Pump {
     ended: Option<Ended>,
 }
 
-impl Pump {
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        source: &mut (impl AsyncRead + Unpin),
-        sink: &mut (impl AsyncWrite + Unpin),
-        count: &Count,
-        scratch: &mut [u8],
-    ) -> Poll<Ended> {
+impl<S: AsyncRead + Unpin, K: AsyncWrite + Unpin> Future for Pump<'_, S, K> {
+    type Output = Ended;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended> {
+        SCRATCH.with_borrow_mut(|scratch| self.carry(cx, scratch))
+    }
+}
+
+impl<'a, S: AsyncRead + Unpin, K: AsyncWrite + Unpin> Pump<'a, S, K> {
+    fn new(source: &'a mut S, sink: &'a mut K, count: &'a Count) -> Self {
+        Pump {
+            source,
+            sink,
+            count,
+            held: Vec::new(),
+            // Early data may wait in the sink.
+            unflushed: true,
+            ended: None,
+        }
+    }
+
+    fn carry(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<Ended> {
         for _ in 0..TURNS {
             if !self.held.is_empty() {
                 let mut held = std::mem::take(&mut self.held);
-                let Ok(written) = write(cx, sink, &held) else {
+                let Ok(written) = write(cx, self.sink, &held) else {
                     return Poll::Ready(Ended::SinkLost);
                 };
-                count.add(written);
+                self.count.add(written);
                 held.drain(..written);
                 if !held.is_empty() {
                     self.held = held;
                     return Poll::Pending;
                 }
-                count.stuck.store(false, Ordering::Relaxed);
+                self.count.stuck.store(false, Ordering::Relaxed);
             }
             if let Some(ended) = self.ended {
-                return match ready!(Pin::new(&mut *sink).poll_flush(cx)) {
+                return match ready!(Pin::new(&mut *self.sink).poll_flush(cx)) {
                     Ok(()) => Poll::Ready(ended),
                     Err(_) => Poll::Ready(Ended::SinkLost),
                 };
             }
-            let (read, paused) = self.fill(cx, source, scratch);
-            let Ok(written) = write(cx, sink, &scratch[..read]) else {
+            let (read, paused) = self.fill(cx, scratch);
+            let Ok(written) = write(cx, self.sink, &scratch[..read]) else {
                 return Poll::Ready(Ended::SinkLost);
             };
-            count.add(written);
+            self.count.add(written);
             self.unflushed |= read > 0;
             if written < read {
-                count.stuck.store(true, Ordering::Relaxed);
+                self.count.stuck.store(true, Ordering::Relaxed);
                 self.held = scratch[written..read].to_vec();
                 return Poll::Pending;
             }
             if paused {
                 if self.unflushed {
-                    match Pin::new(&mut *sink).poll_flush(cx) {
+                    match Pin::new(&mut *self.sink).poll_flush(cx) {
                         Poll::Ready(Ok(())) => self.unflushed = false,
                         Poll::Ready(Err(_)) => return Poll::Ready(Ended::SinkLost),
                         Poll::Pending => {}
@@ -218,16 +202,11 @@ impl Pump {
     /// Reads until the source pauses or ends or there is no more room: a Tor stream gives a cell at a
     /// time, and a client is better served with many at once. Gives the number of bytes, and whether
     /// the source has paused.
-    fn fill(
-        &mut self,
-        cx: &mut Context<'_>,
-        source: &mut (impl AsyncRead + Unpin),
-        scratch: &mut [u8],
-    ) -> (usize, bool) {
+    fn fill(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> (usize, bool) {
         let mut room = ReadBuf::new(scratch);
         while room.remaining() > 0 {
             let before = room.filled().len();
-            match Pin::new(&mut *source).poll_read(cx, &mut room) {
+            match Pin::new(&mut *self.source).poll_read(cx, &mut room) {
                 Poll::Pending => return (room.filled().len(), true),
                 Poll::Ready(Ok(())) if room.filled().len() > before => {}
                 Poll::Ready(Ok(())) => {

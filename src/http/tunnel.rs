@@ -100,7 +100,7 @@ impl<T: Dial> Tunnel<T> {
                 relay(client, stream, early, false).await
             }
             Tunnel::Switched { client, site } => match tokio::try_join!(client, site) {
-                Ok((client, site)) => relay(halves(client), halves(site), [], false).await,
+                Ok((client, site)) => relay(halves(client), halves(site), Vec::new(), false).await,
                 Err(_) => return,
             },
             Tunnel::Refused { client } => {

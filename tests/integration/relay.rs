@@ -35,7 +35,13 @@ fn start(capacity: usize, early: &'static [u8], client_done: bool) -> Setting {
     let (client, near_client) = duplex(capacity);
     let (service, near_service) = duplex(capacity);
     let relaying = tokio::spawn(async move {
-        relay(split(near_client), split(near_service), early, client_done).await
+        relay(
+            split(near_client),
+            split(near_service),
+            early.to_vec(),
+            client_done,
+        )
+        .await
     });
     Setting {
         client,
@@ -109,7 +115,7 @@ async fn large_transfers_arrive_whole_in_both_directions_at_once() {
     const SIZE: usize = 8 * 1024 * 1024;
     let up: &'static [u8] = Random::new(2).bytes(SIZE).leak();
     let down: &'static [u8] = Random::new(3).bytes(SIZE).leak();
-    let setting = start(64 * 1024, b"", false);
+    let setting = start(64 * 1024, Vec::new(), false);
     /// Writes in pieces of many sizes.
     async fn write_in_pieces(sink: &mut (impl AsyncWrite + Unpin), data: &[u8], seed: u64) {
         let mut random = Random::new(seed);
@@ -199,7 +205,7 @@ async fn what_was_read_goes_out_as_soon_as_the_source_pauses() {
         let (service_reader, service_writer) = split(near_service);
         let client = (client_reader, Cells::new(client_writer));
         let stream = (service_reader, Cells::new(service_writer));
-        relay(client, stream, b"early", false).await
+        relay(client, stream, b"early".to_vec(), false).await
     });
     read_exactly(&mut service, b"early").await;
     for round in 0..20 {
@@ -223,7 +229,7 @@ async fn what_was_read_goes_out_as_soon_as_the_source_pauses() {
 
 #[tokio::test(start_paused = true)]
 async fn the_end_of_the_service_is_the_end_at_once() {
-    let mut setting = start(1024, b"", false);
+    let mut setting = start(1024, Vec::new(), false);
     setting.service.write_all(b"bye").await.expect("written");
     setting.service.shutdown().await.expect("shut down");
     let begun = Instant::now();
@@ -250,7 +256,7 @@ async fn a_silent_service_sees_the_end_of_the_request_after_a_while() {
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_goes_on_for_as_long_as_bytes_keep_coming() {
-    let mut setting = start(1024, b"", false);
+    let mut setting = start(1024, Vec::new(), false);
     setting
         .client
         .write_all(b"question")
@@ -283,7 +289,7 @@ async fn an_answer_goes_on_for_as_long_as_bytes_keep_coming() {
 
 #[tokio::test(start_paused = true)]
 async fn a_service_that_ends_after_the_client_is_not_waited_for() {
-    let mut setting = start(1024, b"", false);
+    let mut setting = start(1024, Vec::new(), false);
     setting.client.shutdown().await.expect("shut down");
     let begun = Instant::now();
     sleep(Duration::from_secs(1)).await;
@@ -298,7 +304,7 @@ async fn a_service_that_ends_after_the_client_is_not_waited_for() {
 async fn a_client_that_reads_slowly_gets_all_of_the_answer() {
     // The service has said everything at once; that nothing moves is the client's own doing.
     let answer: &'static [u8] = Random::new(6).bytes(20_000).leak();
-    let mut setting = start(64, b"", false);
+    let mut setting = start(64, Vec::new(), false);
     setting.client.shutdown().await.expect("shut down");
     let mut service = setting.service;
     let answering = tokio::spawn(async move { service.write_all(answer).await });
@@ -359,7 +365,7 @@ async fn whoever_ends_it_both_sides_are_shut_down_in_order() {
         };
         let client = (reader("client"), to_client.clone());
         let stream = (reader("service"), to_service.clone());
-        let relaying = relay(client, stream, b"", false);
+        let relaying = relay(client, stream, Vec::new(), false);
         timeout(LONG, relaying).await.expect("it goes on");
         assert!(to_client.0.load(Ordering::Relaxed), "{ends}: the client");
         assert!(to_service.0.load(Ordering::Relaxed), "{ends}: the service");
@@ -410,8 +416,9 @@ impl AsyncWrite for Broken {
 async fn a_client_that_breaks_off_ends_the_stream_at_once() {
     let (mut service, near_service) = duplex(1024);
     let begun = Instant::now();
-    let relaying =
-        tokio::spawn(async move { relay((Broken, sink()), split(near_service), b"", false).await });
+    let relaying = tokio::spawn(async move {
+        relay((Broken, sink()), split(near_service), Vec::new(), false).await
+    });
     assert_eq!(read_all(&mut service).await, b"");
     end(relaying).await;
     assert_eq!(begun.elapsed(), Duration::ZERO);
@@ -425,7 +432,13 @@ async fn a_client_that_takes_nothing_any_more_ends_the_stream_at_once() {
     let (client_reader, _) = split(near_client);
     let begun = Instant::now();
     let relaying = tokio::spawn(async move {
-        relay((client_reader, Broken), split(near_service), b"", false).await
+        relay(
+            (client_reader, Broken),
+            split(near_service),
+            Vec::new(),
+            false,
+        )
+        .await
     });
     service.write_all(b"lost").await.expect("written");
     assert_eq!(read_all(&mut service).await, b"");
@@ -441,7 +454,13 @@ async fn what_a_service_says_before_it_goes_is_heard_though_it_takes_nothing_any
         let (mut service, near_service) = duplex(1024);
         let relaying = tokio::spawn(async move {
             let (stream_reader, _) = split(near_service);
-            relay(split(near_client), (stream_reader, Broken), early, false).await
+            relay(
+                split(near_client),
+                (stream_reader, Broken),
+                early.to_vec(),
+                false,
+            )
+            .await
         });
         client.write_all(b"lost").await.expect("written");
         sleep(Duration::from_secs(1)).await;
@@ -456,8 +475,9 @@ async fn what_a_service_says_before_it_goes_is_heard_though_it_takes_nothing_any
 async fn a_stream_that_breaks_ends_the_client_at_once() {
     let (mut client, near_client) = duplex(1024);
     let begun = Instant::now();
-    let relaying =
-        tokio::spawn(async move { relay(split(near_client), (Broken, sink()), b"", false).await });
+    let relaying = tokio::spawn(async move {
+        relay(split(near_client), (Broken, sink()), Vec::new(), false).await
+    });
     assert_eq!(read_all(&mut client).await, b"");
     end(relaying).await;
     assert_eq!(begun.elapsed(), Duration::ZERO);
@@ -465,7 +485,7 @@ async fn a_stream_that_breaks_ends_the_client_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn nothing_to_say_on_either_side_is_no_reason_to_end() {
-    let mut setting = start(1024, b"", false);
+    let mut setting = start(1024, Vec::new(), false);
     sleep(Duration::from_secs(3000)).await;
     assert!(!setting.relaying.is_finished());
     setting

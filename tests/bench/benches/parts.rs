@@ -93,10 +93,9 @@ fn through_relay(
         runtime.block_on(async {
             let (client, client_end) = duplex(PIPE);
             let (far, far_end) = duplex(PIPE);
-            let relaying =
-                tokio::spawn(
-                    async move { relay(split(client_end), split(far_end), &[], false).await },
-                );
+            let relaying = tokio::spawn(async move {
+                relay(split(client_end), split(far_end), Vec::new(), false).await
+            });
             let (mut from, mut to) = direction(client, far);
             let writing = tokio::spawn(async move {
                 let bytes = vec![0x5a; message];
@@ -128,7 +127,9 @@ fn relay_echo(bencher: Bencher<'_, '_>) {
     let (mut client, mut far) = runtime.block_on(async {
         let (client, client_end) = duplex(PIPE);
         let (far, far_end) = duplex(PIPE);
-        tokio::spawn(async move { relay(split(client_end), split(far_end), &[], false).await });
+        tokio::spawn(
+            async move { relay(split(client_end), split(far_end), Vec::new(), false).await },
+        );
         (client, far)
     });
     bencher.bench_local(|| {
