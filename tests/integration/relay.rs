@@ -115,7 +115,7 @@ async fn large_transfers_arrive_whole_in_both_directions_at_once() {
     const SIZE: usize = 8 * 1024 * 1024;
     let up: &'static [u8] = Random::new(2).bytes(SIZE).leak();
     let down: &'static [u8] = Random::new(3).bytes(SIZE).leak();
-    let setting = start(64 * 1024, Vec::new(), false);
+    let setting = start(64 * 1024, b"", false);
     /// Writes in pieces of many sizes.
     async fn write_in_pieces(sink: &mut (impl AsyncWrite + Unpin), data: &[u8], seed: u64) {
         let mut random = Random::new(seed);
@@ -229,7 +229,7 @@ async fn what_was_read_goes_out_as_soon_as_the_source_pauses() {
 
 #[tokio::test(start_paused = true)]
 async fn the_end_of_the_service_is_the_end_at_once() {
-    let mut setting = start(1024, Vec::new(), false);
+    let mut setting = start(1024, b"", false);
     setting.service.write_all(b"bye").await.expect("written");
     setting.service.shutdown().await.expect("shut down");
     let begun = Instant::now();
@@ -256,7 +256,7 @@ async fn a_silent_service_sees_the_end_of_the_request_after_a_while() {
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_goes_on_for_as_long_as_bytes_keep_coming() {
-    let mut setting = start(1024, Vec::new(), false);
+    let mut setting = start(1024, b"", false);
     setting
         .client
         .write_all(b"question")
@@ -289,7 +289,7 @@ async fn an_answer_goes_on_for_as_long_as_bytes_keep_coming() {
 
 #[tokio::test(start_paused = true)]
 async fn a_service_that_ends_after_the_client_is_not_waited_for() {
-    let mut setting = start(1024, Vec::new(), false);
+    let mut setting = start(1024, b"", false);
     setting.client.shutdown().await.expect("shut down");
     let begun = Instant::now();
     sleep(Duration::from_secs(1)).await;
@@ -304,7 +304,7 @@ async fn a_service_that_ends_after_the_client_is_not_waited_for() {
 async fn a_client_that_reads_slowly_gets_all_of_the_answer() {
     // The service has said everything at once; that nothing moves is the client's own doing.
     let answer: &'static [u8] = Random::new(6).bytes(20_000).leak();
-    let mut setting = start(64, Vec::new(), false);
+    let mut setting = start(64, b"", false);
     setting.client.shutdown().await.expect("shut down");
     let mut service = setting.service;
     let answering = tokio::spawn(async move { service.write_all(answer).await });
@@ -485,7 +485,7 @@ async fn a_stream_that_breaks_ends_the_client_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn nothing_to_say_on_either_side_is_no_reason_to_end() {
-    let mut setting = start(1024, Vec::new(), false);
+    let mut setting = start(1024, b"", false);
     sleep(Duration::from_secs(3000)).await;
     assert!(!setting.relaying.is_finished());
     setting
@@ -500,7 +500,12 @@ async fn nothing_to_say_on_either_side_is_no_reason_to_end() {
 
 #[tokio::test(start_paused = true)]
 async fn a_finished_client_and_an_empty_answer_make_an_end() {
-    let relayed = relay((empty(), sink()), (empty(), sink()), b"early", true);
+    let relayed = relay(
+        (empty(), sink()),
+        (empty(), sink()),
+        b"early".to_vec(),
+        true,
+    );
     let relayed = timeout(LONG, relayed).await.expect("it goes on");
     assert_eq!(relayed.received, 0);
 }
