@@ -44,8 +44,8 @@ pub fn serve<T: Dial>(
     async move {
         // In a box of its own, which an open stream no longer needs: most of the time, and of the
         // connections, a program like this only waits.
-        if let Some(mut stream) = Box::pin(open(&mut client, gateway)).await {
-            client.relay(&mut stream).await;
+        if let Some(stream) = Box::pin(open(&mut client, gateway)).await {
+            client.relay(stream).await;
         }
     }
 }
@@ -235,12 +235,13 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
     /// Carries bytes both ways until the stream is over, and ends the connection.
     pub(crate) async fn relay(
         &mut self,
-        stream: &mut Stream<impl AsyncRead + Unpin, impl AsyncWrite + Unpin>,
+        mut stream: Box<Stream<impl AsyncRead + Unpin, impl AsyncWrite + Unpin>>,
     ) {
         let client = (&mut self.reader, &mut self.writer);
-        let stream = (&mut stream.reader, &mut stream.writer);
+        let halves = (&mut stream.reader, &mut stream.writer);
         let early = std::mem::take(&mut self.unread);
-        let Relayed { sent, received } = relay(client, stream, early, self.done).await;
+        let Relayed { sent, received } = relay(client, halves, early, self.done).await;
+        drop(stream);
         debug!(sent, received, "the stream is over");
         self.part().await;
     }

@@ -124,19 +124,16 @@ pub async fn serve<T, R, W>(
             carriers: JoinSet::new(),
         }),
     });
+    let wire = Wire::new(reader, writer, line);
     // In a box of its own, which a tunnel no longer needs.
-    let tunnel = Box::pin(converse(
-        session,
-        Wire::new(reader, writer, Arc::clone(&line)),
-    ))
-    .await;
-    if let Some(tunnel) = tunnel {
-        tunnel.carry::<R, W>(&line.ahead).await;
+    if let Some(tunnel) = Box::pin(converse(&session, wire)).await {
+        // The session goes on: a task of its own may still have to hand over the site's connection.
+        tunnel.carry::<R, W>(&session.line.ahead).await;
     }
 }
 
 /// Answers requests until there are no more; gives what the connection becomes then, if it goes on.
-async fn converse<T, R, W>(session: Arc<Session<T>>, wire: Wire<R, W>) -> Option<Tunnel<T>>
+async fn converse<T, R, W>(session: &Arc<Session<T>>, wire: Wire<R, W>) -> Option<Tunnel<T>>
 where
     T: Dial,
     R: AsyncRead + Unpin + Send + 'static,
@@ -144,7 +141,7 @@ where
 {
     // Also for the time between two requests: as C tor does, the connection ends without a word.
     let timeout = session.gateway.timeout;
-    let service = service_fn(|request| Box::pin(Arc::clone(&session).answer(request)));
+    let service = service_fn(|request| Box::pin(Arc::clone(session).answer(request)));
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(timeout)

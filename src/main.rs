@@ -8,8 +8,8 @@ use onionport::tor::keys;
 use onionport::{config, daemon, logging};
 
 /// How many threads carry bytes. A cell goes through four tasks; where they run side by side, waking the
-/// other thread costs more than it brings (docs/performance.md). Key files are read, and puzzles solved,
-/// in threads of their own.
+/// other thread costs more than it brings (docs/performance.md). As in C tor, streams wait for the
+/// moment that a new directory is read; key files are read, and puzzles solved, elsewhere.
 const WORKERS: usize = 1;
 /// tokio's own setting for the same.
 const WORKERS_VARIABLE: &str = "TOKIO_WORKER_THREADS";

@@ -85,9 +85,9 @@ pub async fn carry<T: Dial>(
     let reached = Box::pin(reach(&mut client, gateway, &request)).await;
     match reached {
         None => debug!("the client left after {:.1?}", begun.elapsed()),
-        Some(Ok(Reached::Stream(mut stream))) => {
+        Some(Ok(Reached::Stream(stream))) => {
             debug!("connected in {:.1?}", begun.elapsed());
-            client.relay(&mut stream).await;
+            client.relay(Box::new(stream)).await;
             debug!("closed after {:.1?}", begun.elapsed());
         }
         // A connection is no look-up.

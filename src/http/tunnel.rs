@@ -64,18 +64,17 @@ impl<T: Dial> Session<T> {
         }
     }
 
-    /// Makes `answer` the answer to a CONNECT that gets no tunnel. The connection ends with it if
-    /// the client has said something that was meant for the tunnel: that is no request.
+    /// Makes `answer` the answer to a CONNECT that gets no tunnel. The connection ends with it: the
+    /// client may be saying something already that is meant for the tunnel, and that is no request.
     pub(super) fn no_tunnel(
         &self,
         client: OnUpgrade,
         mut answer: Response<Body>,
     ) -> Response<Body> {
         self.state().tunnel = Some(Tunnel::Refused { client });
-        if self.line.ahead.give_up() {
-            let close = HeaderValue::from_static("close");
-            answer.headers_mut().insert(CONNECTION, close);
-        }
+        self.line.ahead.give_up();
+        let close = HeaderValue::from_static("close");
+        answer.headers_mut().insert(CONNECTION, close);
         answer
     }
 }

@@ -39,10 +39,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// A circuit on which a stream was opened this short a time ago is believed to be alive.
 const PROVEN: Duration = Duration::from_secs(30);
 
-/// For how long a circuit that was asked for is at hand for others who may share it, without another
-/// look at the key files and another word with tor-hsclient (which keeps a circuit open for as long as
-/// it is asked for). A key that is added, changed or taken away counts after this time at the latest,
-/// and at once where there is no circuit that works.
+/// For how long a circuit that was asked for without a key is at hand for others who may share it,
+/// without another look at the key files and another word with tor-hsclient (which keeps a circuit open
+/// for as long as it is asked for). Where there is a key, each request looks whether it is still the
+/// same one; where none is needed, one that is added changes nothing.
 const AT_HAND: Duration = Duration::from_secs(5);
 
 /// Records that nobody asked for in this time are dropped.
@@ -243,7 +243,8 @@ impl Onions {
         let mut all = self.records.lock().unwrap_or_else(PoisonError::into_inner);
         all.get_mut(wanted.service)?.iter_mut().find_map(|record| {
             let (circuit, asked) = record.at_hand.as_ref()?;
-            let still = now.duration_since(*asked) < AT_HAND && circuit.is_open();
+            let still =
+                record.keys.is_empty() && now.duration_since(*asked) < AT_HAND && circuit.is_open();
             let joined = still.then(|| record.isolation.join(wanted.isolation))??;
             let circuit = circuit.clone();
             (record.isolation, record.used) = (joined, now);

@@ -5,8 +5,9 @@
 //! its lines end as they should. In all other cases hyper reads on and keeps what it has read, and
 //! that goes out when the tunnel is open.
 //!
-//! Bytes that were kept from hyper once never get there: a request that is not answered with a tunnel
-//! is then the last one of its connection. They may have been sent to somebody.
+//! A CONNECT that gets no tunnel is the last request of its connection, as in C tor: what stands behind
+//! it, or comes before the client has the answer, is meant for the tunnel and never taken for a
+//! request.
 
 use std::io;
 use std::pin::Pin;
@@ -52,16 +53,9 @@ impl Default for Ahead {
 }
 
 impl Ahead {
-    /// The CONNECT gets no tunnel. Whether that has to end the connection; if not, hyper gets
-    /// everything from now on.
-    pub(in super::super) fn give_up(&self) -> bool {
-        let mut reading = self.lock();
-        *reading = match *reading {
-            Reading::Nothing => Reading::Nothing,
-            Reading::Kept if !self.early.is_empty() => Reading::Nothing,
-            _ => Reading::All,
-        };
-        matches!(*reading, Reading::Nothing)
+    /// The CONNECT gets no tunnel: hyper gets nothing any more.
+    pub(in super::super) fn give_up(&self) {
+        *self.lock() = Reading::Nothing;
     }
 
     /// Reads what hyper may have. As long as something is kept from it, it hears of nothing but a

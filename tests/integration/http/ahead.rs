@@ -207,7 +207,7 @@ async fn what_was_meant_for_a_tunnel_is_never_taken_for_a_request() {
 }
 
 #[tokio::test]
-async fn a_connect_that_is_refused_ends_the_connection_if_something_stands_behind_it() {
+async fn a_connect_that_is_refused_is_the_last_request_of_its_connection() {
     let get = "GET / HTTP/1.1\nHost: localhost\n\n";
     for (ask, status) in [
         ("CONNECT nonsense.onion:80 HTTP/1.1\nHost: a\n\n", 400),
@@ -230,19 +230,31 @@ async fn a_connect_that_is_refused_ends_the_connection_if_something_stands_behin
         served.end().await;
         assert!(port.tor.calls().is_empty(), "{ask}");
     }
-    // If nothing does, it may go on.
-    let (_port, mut client, _served) = client(Plan::Open);
+    // Neither is what comes a moment later, or stands behind a CONNECT that is not the first request.
     let ask = "CONNECT nonsense.onion:80 HTTP/1.1\nHost: a\n\n";
-    for _ in 0..2 {
-        say(&mut client, ask).await;
-        let told = answer(&mut client).await;
-        assert_eq!((told.status, told.header("connection")), (400, None));
-        say(&mut client, get).await;
-        assert_eq!(answer(&mut client).await.status, 200);
+    for before in ["", get] {
+        for apart in [false, true] {
+            let (_port, mut client, served) = self::client(Plan::Open);
+            match apart {
+                false => say(&mut client, &format!("{before}{ask}{get}")).await,
+                true => {
+                    say(&mut client, &format!("{before}{ask}")).await;
+                    say(&mut client, get).await;
+                }
+            }
+            if !before.is_empty() {
+                assert_eq!(answer(&mut client).await.status, 200);
+            }
+            let told = answer(&mut client).await;
+            assert_eq!(
+                (told.status, told.header("connection")),
+                (400, Some("close"))
+            );
+            client.expect_end().await;
+            drop(client);
+            served.end().await;
+        }
     }
-    client.finish().await;
-    let (rest, end) = client.rest().await;
-    assert_eq!((rest.as_slice(), end), (&b""[..], End::Closed));
 }
 
 /// Over TCP, where bytes that nobody reads would take the answer away.
