@@ -10,8 +10,8 @@ use super::{Cell, Line, Report, digits};
 use crate::proxy::Kind;
 
 /// All in pixels.
-const WIDTH: f64 = 900.0;
-const LABELS: f64 = 270.0;
+const WIDTH: f64 = 936.0;
+const LABELS: f64 = 306.0;
 const RIGHT: f64 = 200.0;
 const TOP: f64 = 64.0;
 const BAR: f64 = 9.0;
