@@ -15,6 +15,11 @@
 //! | `nonsense` | the real program among clients that do not know what they say |
 //! | `judge` | the real program beside C tor's HTTPTunnelPort |
 
+use crate::support::client::Client;
+use crate::support::http::answer;
+use crate::support::scripted::Plan;
+use crate::support::serve::Port;
+
 mod ahead;
 mod client;
 mod desk;
@@ -30,3 +35,19 @@ mod tunnel;
 
 /// A site, and the key of its plan.
 const SITE: &str = "good.example:80";
+/// What a site says to most requests.
+const YES: &str = "HTTP/1.1 200 OK\nContent-Length: 3\n\nyes";
+/// What a client asks of it.
+const GET: &str = "GET http://good.example/ HTTP/1.1\nHost: good.example\n\n";
+/// The same, as the site gets it.
+const GOT: &str = "GET / HTTP/1.1\nHost: good.example\n\n";
+
+/// A port whose network knows that site, and another.
+fn port() -> Port {
+    Port::new("", [(SITE, Plan::Open), ("other.example:80", Plan::Open)])
+}
+
+async fn expect_yes(client: &mut Client) {
+    let got = answer(client).await;
+    assert_eq!((got.status, got.text()), (200, "yes"));
+}

@@ -2,26 +2,10 @@
 
 use std::time::Duration;
 
-use super::SITE;
-use crate::support::client::{Client, End};
+use super::{GET, GOT, SITE, YES, expect_yes, port};
+use crate::support::client::End;
 use crate::support::http::{answer, answer_to, head, hear, say};
-use crate::support::scripted::Plan;
-use crate::support::serve::{Port, V4};
-
-/// What a site says to most requests.
-const YES: &str = "HTTP/1.1 200 OK\nContent-Length: 3\n\nyes";
-const GET: &str = "GET http://good.example/ HTTP/1.1\nHost: good.example\n\n";
-/// The same, as the site gets it.
-const GOT: &str = "GET / HTTP/1.1\nHost: good.example\n\n";
-
-fn port() -> Port {
-    Port::new("", [(SITE, Plan::Open), ("other.example:80", Plan::Open)])
-}
-
-async fn expect_yes(client: &mut Client) {
-    let got = answer(client).await;
-    assert_eq!((got.status, got.text()), (200, "yes"));
-}
+use crate::support::serve::V4;
 
 #[tokio::test]
 async fn a_site_gets_what_the_client_wrote_and_nothing_about_it() {
@@ -317,6 +301,34 @@ async fn a_websocket_goes_through_with_what_stands_behind_its_head() {
     site.expect_end().await;
     drop(site);
     served.end().await;
+}
+
+/// The site's connection is handed over only when the body is written.
+#[tokio::test]
+async fn a_websocket_may_begin_before_the_body_of_its_request_has_ended() {
+    let port = port();
+    let (mut client, _served) = port.http_client();
+    say(
+        &mut client,
+        "GET http://good.example/ HTTP/1.1\nHost: good.example\nConnection: Upgrade\n\
+         Upgrade: websocket\nContent-Length: 4\n\nbo",
+    )
+    .await;
+    let mut site = port.tor.far_end().await;
+    head(&mut site).await;
+    hear(&mut site, "bo").await;
+    say(
+        &mut site,
+        "HTTP/1.1 101 Switching Protocols\nConnection: Upgrade\nUpgrade: websocket\n\n",
+    )
+    .await;
+    assert!(head(&mut client).await.starts_with("HTTP/1.1 101 "));
+    say(&mut client, "dy").await;
+    hear(&mut site, "dy").await;
+    say(&mut site, "from the site").await;
+    hear(&mut client, "from the site").await;
+    say(&mut client, "from the client").await;
+    hear(&mut site, "from the client").await;
 }
 
 #[tokio::test]

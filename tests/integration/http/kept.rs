@@ -2,26 +2,9 @@
 
 use std::time::Duration;
 
-use super::SITE;
+use super::{GET, GOT, YES, expect_yes, port};
 use crate::support::client::Client;
-use crate::support::http::{answer, head, hear, say};
-use crate::support::scripted::Plan;
-use crate::support::serve::Port;
-
-/// What a site says to most requests.
-const YES: &str = "HTTP/1.1 200 OK\nContent-Length: 3\n\nyes";
-const GET: &str = "GET http://good.example/ HTTP/1.1\nHost: good.example\n\n";
-/// The same, as the site gets it.
-const GOT: &str = "GET / HTTP/1.1\nHost: good.example\n\n";
-
-fn port() -> Port {
-    Port::new("", [(SITE, Plan::Open), ("other.example:80", Plan::Open)])
-}
-
-async fn expect_yes(client: &mut Client) {
-    let got = answer(client).await;
-    assert_eq!((got.status, got.text()), (200, "yes"));
-}
+use crate::support::http::{head, hear, say};
 
 #[tokio::test]
 async fn a_connection_serves_one_site_for_one_identity_and_no_other() {

@@ -1,0 +1,156 @@
+//! What is told of streams and look-ups that work, and what the network is asked for.
+
+use onionport::failure::Failure;
+use onionport::gateway::Origin;
+
+use super::{CONNECT_GOOD, GOOD, GREETING, SUCCEEDED, port};
+use crate::support::ONION;
+use crate::support::hex::{bytes, socks5_request};
+use crate::support::scripted::Plan;
+use crate::support::serve::{Port, V4, V6};
+
+#[tokio::test]
+async fn success_is_told_in_the_form_that_the_client_knows() {
+    let good4 = "04 01 0050 00000001 00 676f6f642e6578616d706c65 00";
+    let cases = [
+        (V4, CONNECT_GOOD, SUCCEEDED),
+        (V6, CONNECT_GOOD, "05 00 00 04 00*16 0000"),
+        (Origin::Unix, CONNECT_GOOD, "05 00 00 04 00*16 0000"),
+        (V4, good4, "00 5a 0000 00000000"),
+        (Origin::Unix, good4, "00 5a 0000 00000000"),
+    ];
+    for (origin, request, reply) in cases {
+        let port = port(Plan::Open);
+        let (mut client, served) = port.client(origin);
+        if request.starts_with("05") {
+            client.send(GREETING).await;
+            client.expect("05 00").await;
+        }
+        client.send(request).await;
+        client.expect(reply).await;
+        let mut far = port.tor.far_end().await;
+        far.send_bytes(b"hello").await;
+        client.expect_bytes(b"hello").await;
+        client.send_bytes(b"good day").await;
+        far.expect_bytes(b"good day").await;
+        drop(far);
+        client.expect_end().await;
+        drop(client);
+        served.end().await;
+    }
+}
+
+#[tokio::test]
+async fn a_look_up_is_answered_with_what_was_found() {
+    let addresses = |texts: &[&str]| {
+        Plan::Addresses(
+            texts
+                .iter()
+                .map(|ip| ip.parse().expect("an address"))
+                .collect(),
+        )
+    };
+    let failed = "05 04 00 00 00000000 0000";
+    let v4 = "05 00 00 01 c0000201 0000";
+    let v6 = "05 00 00 04 20010db8 00*11 01 0000";
+    let name = "05 f0 00 03 0c 676f6f642e6578616d706c65 0050";
+    let name4 = "04 f0 0000 00000001 00 676f6f642e6578616d706c65 00";
+    let both = &["2001:db8::1", "192.0.2.1"];
+    let cases = [
+        ("", addresses(both), name, v4),
+        ("PreferIPv6", addresses(both), name, v6),
+        ("NoIPv4Traffic", addresses(both), name, v6),
+        ("", addresses(&["2001:db8::1"]), name, v6),
+        ("NoIPv6Traffic", addresses(&["2001:db8::1"]), name, failed),
+        ("", addresses(&[]), name, failed),
+        // An exit that answers with a private address attacks the client's own network.
+        ("", addresses(&["10.0.0.1", "127.0.0.1"]), name, failed),
+        ("", addresses(&["10.0.0.1", "192.0.2.1"]), name, v4),
+        ("", addresses(both), name4, "00 5a 0000 c0000201"),
+        (
+            "",
+            addresses(&["2001:db8::1"]),
+            name4,
+            "00 5b 0000 00000000",
+        ),
+    ];
+    for (flags, plan, request, reply) in cases {
+        let port = Port::new(flags, [("good.example", plan)]);
+        let (mut client, _served) = port.client(V4);
+        if request.starts_with("05") {
+            client.send(GREETING).await;
+            client.expect("05 00").await;
+        }
+        client.send(request).await;
+        client.expect(reply).await;
+        client.expect_end().await;
+    }
+    let names = |names: &[&str]| Plan::Names(names.iter().map(|&n| n.to_owned()).collect());
+    let long = "a".repeat(256);
+    let cases = [
+        (names(&["a.bc", "d.ef"]), "05 00 00 03 04 612e6263 0000"),
+        (names(&[]), failed),
+        (names(&[&long]), failed),
+    ];
+    for (plan, reply) in cases {
+        let port = Port::new("", [("192.0.2.1", plan)]);
+        let (mut client, _served) = port.client(V4);
+        client.send(GREETING).await;
+        client.expect("05 00").await;
+        client.send("05 f1 00 01 c0000201 0000").await;
+        client.expect(reply).await;
+        client.expect_end().await;
+    }
+}
+
+#[tokio::test]
+async fn the_network_is_asked_for_what_the_client_meant() {
+    let onion = format!("{ONION}:80");
+    let shouted = ONION.to_uppercase();
+    let below = format!("www.{ONION}");
+    let cases = [
+        ("Good.Example", GOOD),
+        ("good.example.", GOOD),
+        ("a_b.example", "a_b.example:80"),
+        ("[2001:DB8::1]", "2001:db8::1:80"),
+        ("2001:db8:0::1", "2001:db8::1:80"),
+        ("192.0.2.1", "192.0.2.1:80"),
+        (ONION, &onion),
+        (&shouted, &onion),
+        (&below, &onion),
+    ];
+    for (host, target) in cases {
+        let port = Port::new("", [(target, Plan::Fail(Failure::ConnectionRefused))]);
+        let (mut client, _served) = port.client(V4);
+        client.send(GREETING).await;
+        client.expect("05 00").await;
+        client.send_bytes(&socks5_request(1, host, 80)).await;
+        client.expect("05 05 00 01 00000000 0000").await;
+        let asked: Vec<String> = port
+            .tor
+            .calls()
+            .into_iter()
+            .map(|call| call.target)
+            .collect();
+        assert_eq!(asked, [target], "{host}");
+    }
+}
+
+#[tokio::test]
+async fn a_conversation_in_single_bytes_is_the_same_conversation() {
+    let port = port(Plan::Open);
+    let (client, served) = port.client_with(1, V4);
+    let mut client = client;
+    for byte in bytes(GREETING) {
+        client.send_bytes(&[byte]).await;
+    }
+    client.expect("05 00").await;
+    for byte in bytes(CONNECT_GOOD) {
+        client.send_bytes(&[byte]).await;
+    }
+    client.expect(SUCCEEDED).await;
+    drop(port.tor.far_end().await);
+    client.expect_end().await;
+    drop(client);
+    served.end().await;
+}
