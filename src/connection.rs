@@ -8,7 +8,6 @@
 //! What is no request is refused within [`handshake`], byte for byte as the codec says.
 
 use std::io;
-use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout_at};
@@ -18,7 +17,8 @@ use crate::dial::{Dial, Stream};
 use crate::early::{EARLY_LIMIT, Early};
 use crate::failure::Failure;
 use crate::gateway::{Gateway, Origin, Reached};
-use crate::relay::{Relayed, relay, within};
+use crate::parting::part;
+use crate::relay::{Relayed, relay};
 use crate::request;
 use crate::socks::reply;
 use crate::socks::{Handshake, HandshakeOptions, MAX_MESSAGE_LEN, Request, Step};
@@ -41,6 +41,7 @@ pub fn serve<T: Dial>(
     origin: Origin,
 ) -> impl Future<Output = ()> + Send {
     let mut client = Client::new(reader, writer, origin);
+    // Not an `async fn`: that would remember the halves twice.
     async move {
         // In a box of its own, which an open stream no longer needs: most of the time, and of the
         // connections, a program like this only waits.
@@ -252,19 +253,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
         self.writer.flush().await
     }
 
-    /// Ends the connection so that the last reply arrives: closing a socket in which unread bytes
-    /// wait would reset it, and take the reply away from the client.
+    /// Ends the connection so that the last reply arrives.
     pub(crate) async fn part(&mut self) {
-        /// How long to wait for the client to close its side.
-        const GRACE: Duration = Duration::from_secs(2);
-        /// How much of what it still says is thrown away.
-        const MAX_IGNORED: u64 = 64 * 1024;
-        if self.writer.shutdown().await.is_err() {
-            return;
-        }
-        let mut nowhere = tokio::io::sink();
-        let mut rest = (&mut self.reader).take(MAX_IGNORED);
-        let _ = within(GRACE, tokio::io::copy(&mut rest, &mut nowhere)).await;
+        part(&mut self.reader, &mut self.writer).await;
     }
 }
 

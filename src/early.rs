@@ -9,8 +9,8 @@ use tokio::sync::watch;
 /// socket.
 pub const EARLY_LIMIT: usize = 16 * 1024;
 
-/// The bytes that a client has sent so far behind its request. They only ever grow in number, so
-/// that a second try to open a stream can send them again.
+/// The bytes that a client has sent so far behind its request. They only grow in number, so that
+/// a second try to open a stream can send them again, until [`Early::rest`] takes what is left.
 #[derive(Debug)]
 pub struct Early(watch::Sender<Vec<u8>>);
 

@@ -10,19 +10,17 @@
 //! | `GET http://host/path` | the site's answer, or a page that says why there is none | [`forward`], [`page`] |
 //! | `GET http://onionport.invalid/`, or `GET /` at a loopback `Host` | a page of our own | [`home`], [`desk`] |
 //!
-//! [`mod@ask`] finds out which; hyper reads and writes HTTP itself. What a request to the network leads
-//! to is [`crate::gateway`]'s business, here as on every port.
+//! [`mod@ask`] finds out which; hyper reads and writes HTTP, but for what it has no way to do
+//! ([`wire`]). What a request to the network leads to is [`crate::gateway`]'s business, here as on every port.
 //!
 //! The port answers whoever reaches it, and browsers let any web page send requests to it. So a
 //! request that is not meant for a proxy gets no answer unless it names this computer as its
 //! `Host`: a name that a foreign site has pointed at 127.0.0.1 (DNS rebinding) reaches nothing.
 
 use std::convert::Infallible;
-use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
@@ -32,13 +30,14 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::debug;
 
 use crate::dial::Dial;
 use crate::gateway::{Gateway, Origin};
+use crate::parting::part;
 
 mod answer;
 mod ask;
@@ -227,23 +226,6 @@ fn full(bytes: impl Into<Bytes>) -> Body {
     http_body_util::Full::new(bytes.into())
         .map_err(|never: Infallible| match never {})
         .boxed_unsync()
-}
-
-/// Ends the connection so that the last answer arrives: closing a socket in which unread bytes wait
-/// would reset it, and take the answer away from the client.
-async fn part(reader: impl AsyncRead + Unpin, mut writer: impl AsyncWrite + Unpin) {
-    /// How long to wait for the client to close its side.
-    const GRACE: Duration = Duration::from_secs(2);
-    /// How much of what it still says is thrown away.
-    const MAX_IGNORED: u64 = 64 * 1024;
-    // hyper may have done it; then this does nothing.
-    let ended: io::Result<()> = writer.shutdown().await;
-    if ended.is_err_and(|error| error.kind() != io::ErrorKind::NotConnected) {
-        return;
-    }
-    let mut nowhere = tokio::io::sink();
-    let mut rest = reader.take(MAX_IGNORED);
-    let _ = tokio::time::timeout(GRACE, tokio::io::copy(&mut rest, &mut nowhere)).await;
 }
 
 /// A future in a box, for what has to be named.

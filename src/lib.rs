@@ -20,6 +20,7 @@
 //! | the network is asked | [`dial`], [`tor`] | a stream, or a [`failure::Failure`] |
 //! | the failure becomes a code | [`failure`] | the table |
 //! | bytes go both ways | [`relay`] | [`relay::Relayed`] |
+//! | the connection ends | [`parting`] | |
 //!
 //! Around it: [`cli`], [`config`], [`torrc`] and [`port`] read what the user wants, [`daemon`] is
 //! the life of the process, [`signals`] what it is asked meanwhile, [`port_info`] where others find
@@ -43,6 +44,7 @@ pub mod listener;
 pub mod logging;
 pub mod names;
 pub mod open_ports;
+mod parting;
 pub mod policy;
 pub mod port;
 pub mod port_info;

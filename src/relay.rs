@@ -11,7 +11,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
-use tokio::time::timeout;
+
+use crate::parting::within;
 
 /// How long the other side may be silent after the client has sent its last byte. Then the stream is
 /// ended, so that a service that waits for the end of a request sees it.
@@ -53,9 +54,7 @@ pub async fn relay(
     let (sent, received) = (Count::default(), Count::default());
     {
         let mut up = Pump::new(&mut client.0, &mut stream.1, &sent);
-        if !early.is_empty() {
-            up.held = early;
-        }
+        up.held = early;
         up.ended = client_done.then_some(Ended::Finished);
         let mut down = Pump::new(&mut stream.0, &mut client.1, &received);
         tokio::select! {
@@ -82,11 +81,6 @@ pub async fn relay(
         sent: sent.bytes(),
         received: received.bytes(),
     }
-}
-
-/// Waits for `limit` at most. In a box: while a stream is idle, no room is kept for its end.
-pub(crate) async fn within<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
-    Box::pin(timeout(limit, future)).await.ok()
 }
 
 /// How far one direction has got.

@@ -88,7 +88,6 @@ pub async fn carry<T: Dial>(
         Some(Ok(Reached::Stream(stream))) => {
             debug!("connected in {:.1?}", begun.elapsed());
             client.relay(Box::new(stream)).await;
-            debug!("closed after {:.1?}", begun.elapsed());
         }
         // A connection is no look-up.
         Some(Ok(Reached::Answer(_))) => client.part().await,

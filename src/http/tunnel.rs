@@ -14,11 +14,12 @@ use tracing::{debug, info};
 
 use super::wire::Wire;
 use super::wire::ahead::Ahead;
-use super::{Body, Session, answer, part};
+use super::{Body, Session, answer};
 use crate::dial::{Dial, Stream};
 use crate::failure::Failure;
 use crate::gateway::Reached;
-use crate::relay::relay;
+use crate::parting::part;
+use crate::relay::{Relayed, relay};
 use crate::request;
 
 /// What a connection turns into when its last answer is written: mostly bytes both ways.
@@ -96,10 +97,10 @@ impl<T: Dial> Tunnel<T> {
                 };
                 let early = [&ahead.early.rest(stream.sent), &read[..]].concat();
                 let stream = (stream.reader, stream.writer);
-                relay(client, stream, early, false).await
+                carry_between(client, stream, early).await
             }
             Tunnel::Switched { client, site } => match tokio::try_join!(client, site) {
-                Ok((client, site)) => relay(halves(client), halves(site), Vec::new(), false).await,
+                Ok((client, site)) => carry_between(halves(client), halves(site), Vec::new()).await,
                 Err(_) => return,
             },
             Tunnel::Refused { client } => {
@@ -112,6 +113,17 @@ impl<T: Dial> Tunnel<T> {
         let (sent, received) = (relayed.sent, relayed.received);
         debug!(sent, received, "closed after {:.1?}", begun.elapsed());
     }
+}
+
+/// Carries bytes both ways, `early` first, and ends the client's connection.
+async fn carry_between(
+    mut client: (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
+    stream: (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
+    early: Vec<u8>,
+) -> Relayed {
+    let relayed = relay((&mut client.0, &mut client.1), stream, early, false).await;
+    part(client.0, client.1).await;
+    relayed
 }
 
 /// The halves of a client's connection, and what hyper has read of it and not used. The halves work

@@ -3,6 +3,7 @@
 use std::fs;
 
 use crate::support::client::Client;
+use crate::support::http::{answer, say};
 use crate::support::program::Program;
 
 /// A program whose folder holds `torrc` with these lines, which is named on its command line.
@@ -36,6 +37,24 @@ async fn the_ports_of_a_torrc_are_served_with_their_flags_and_neighbours() {
     client.expect("05 00").await;
     client.send("05 01 00 01 c0000201 0050").await;
     client.expect("05 02 00 01 00000000 0000").await;
+}
+
+#[tokio::test]
+async fn the_http_tunnel_port_of_a_torrc_is_served_for_those_whom_the_policy_admits() {
+    for (policy, served) in [("accept 127.0.0.1", true), ("reject 127.0.0.1", false)] {
+        let lines = format!("SocksPort 0\nHTTPTunnelPort 127.0.0.1:auto\nSocksPolicy {policy}\n");
+        let daemon = with_torrc(&lines).start_with(1);
+        let mut client = Client::connect(&daemon.places[0]).await;
+        if served {
+            say(&mut client, "CONNECT bad.onion:80 HTTP/1.1\nHost: a\n\n").await;
+            let told = answer(&mut client).await;
+            let tokens = told.header("tor-request-failed").expect("tokens");
+            assert!(tokens.starts_with("onionport/HS-BAD-ADDRESS "), "{tokens}");
+        } else {
+            let (said, _) = client.rest().await;
+            assert_eq!(said, b"");
+        }
+    }
 }
 
 #[test]

@@ -197,13 +197,15 @@ async fn the_status_page_says_how_it_goes_and_names_nobody() {
     let page = ask(&port, "http://onionport.invalid/", BROWSER).await;
     assert!(page.text().contains("cannot fetch the file"));
     port.shared().status.bootstrapped();
-    let (mut client, _served) = port.http_client();
-    say(&mut client, "GET / HTTP/1.1\nHost: localhost:9080\n\n").await;
-    let said = answer(&mut client).await;
-    assert!(
-        said.text().contains("\nconnected to the Tor network\n"),
-        "{said:?}"
-    );
+    for host in ["localhost:9080", "127.0.0.1:9080", "[::1]:9080", "[::1]"] {
+        let (mut client, _served) = port.http_client();
+        say(&mut client, &format!("GET / HTTP/1.1\nHost: {host}\n\n")).await;
+        let said = answer(&mut client).await;
+        assert!(
+            said.text().contains("\nconnected to the Tor network\n"),
+            "{host}: {said:?}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use onionport::failure::Failure;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::sleep;
 
 use super::SITE;
 use crate::support::ONION;
 use crate::support::client::{Client, End};
 use crate::support::http::{answer, answer_to, hear, say};
+use crate::support::random::Random;
 use crate::support::scripted::Plan;
 use crate::support::serve::{Port, V4};
 
@@ -183,12 +186,15 @@ async fn headers_isolate_and_the_port_may_say_that_they_do_not() {
 
 #[tokio::test]
 async fn the_family_that_a_client_prefers_must_be_one_that_the_port_carries() {
-    let port = Port::new("NoIPv6Traffic", [(SITE, Plan::Open)]);
-    for (family, status) in [
-        ("ipv6-only", 403),
-        ("ipv6-preferred", 200),
-        ("nonsense", 200),
+    for (flags, family, status) in [
+        ("NoIPv6Traffic", "ipv6-only", 403),
+        ("NoIPv6Traffic", "ipv6-preferred", 200),
+        ("NoIPv6Traffic", "nonsense", 200),
+        ("NoIPv4Traffic IPv6Traffic", "ipv4-only", 403),
+        ("NoIPv4Traffic IPv6Traffic", "ipv4-preferred", 200),
+        ("NoIPv4Traffic IPv6Traffic", "ipv6-only", 200),
     ] {
+        let port = Port::new(flags, [(SITE, Plan::Open)]);
         let (mut client, _served) = port.http_client();
         let header = format!("Tor-Family-Preference: {family}");
         say(
@@ -201,6 +207,56 @@ async fn the_family_that_a_client_prefers_must_be_one_that_the_port_carries() {
             status,
             "{family}"
         );
+    }
+}
+
+/// A socket that is closed before the client has read everything is reset by whatever the client still
+/// says, and what it has not read is lost.
+#[tokio::test]
+async fn the_end_of_an_answer_is_not_lost_to_a_client_that_talks_on() {
+    let answer: &'static [u8] = Random::new(8).bytes(500_000).leak();
+    let port = Port::new("", [(SITE, Plan::Open)]);
+    let (mut client, served) = port.http_tcp_client().await;
+    let ask = b"CONNECT good.example:80 HTTP/1.1\r\n\r\n";
+    client.write_all(ask).await.expect("written");
+    let mut told = Vec::new();
+    while !told.ends_with(b"\r\n\r\n") {
+        told.push(client.read_u8().await.expect("an answer"));
+    }
+    let mut far = port.tor.far_end().await;
+    far.send_bytes(answer).await;
+    drop(far);
+    for _ in 0..20 {
+        if served.is_over() {
+            break;
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    // It fails if it comes too late, and that is the point.
+    let _ = client.write_all(b"and another thing").await;
+    sleep(Duration::from_millis(10)).await;
+    let (heard, _) = Client::over(client).rest().await;
+    assert!(heard == answer, "{} of {} bytes", heard.len(), answer.len());
+    served.end().await;
+}
+
+#[tokio::test]
+async fn a_client_that_speaks_socks_shares_with_one_that_speaks_http_unless_the_port_says_no() {
+    for (flags, shared) in [("", true), ("IsolateClientProtocol", false)] {
+        let port = Port::new(flags, [(SITE, Plan::Open)]);
+        let (mut client, _served) = port.http_client();
+        say(&mut client, "CONNECT good.example:80 HTTP/1.1\n\n").await;
+        open(&mut client).await;
+        let (mut client, _served) = port.client(V4);
+        client.send("05 01 00").await;
+        client.expect("05 00").await;
+        client
+            .send("05 01 00 03 0c 676f6f642e6578616d706c65 0050")
+            .await;
+        client.expect("05 00 00 01 00000000 0000").await;
+        let calls = port.tor.calls();
+        let compatible = calls[0].isolation.compatible(&calls[1].isolation);
+        assert_eq!(compatible, shared, "{flags}");
     }
 }
 

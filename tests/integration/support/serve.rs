@@ -146,19 +146,37 @@ impl Port {
 
     /// A client over a real TCP connection; also its socket.
     pub async fn tcp_client(&self) -> (TcpStream, Served) {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-            .await
-            .expect("a free port");
-        let address = listener.local_addr().expect("bound");
-        let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
-        let (near, peer) = accepted.expect("accepted");
+        let (client, near) = connected().await;
         let gateway = Arc::clone(&self.gateway);
         let serving = tokio::spawn(async move {
             let (reader, writer) = near.into_split();
-            serve(&gateway, reader, writer, Origin::Ip(peer.ip())).await;
+            serve(&gateway, reader, writer, V4).await;
         });
-        (client.expect("connected"), Served(serving))
+        (client, Served(serving))
     }
+
+    /// A client of an HTTP port over a real TCP connection.
+    pub async fn http_tcp_client(&self) -> (TcpStream, Served) {
+        let (client, near) = connected().await;
+        let local = near.local_addr().ok();
+        let gateway = Arc::clone(&self.gateway);
+        let serving = tokio::spawn(async move {
+            let (reader, writer) = near.into_split();
+            let (_port, current) = watch::channel(gateway);
+            http::serve(current, reader, writer, V4, local).await;
+        });
+        (client, Served(serving))
+    }
+}
+
+/// The two ends of a TCP connection.
+async fn connected() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .await
+        .expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+    (client.expect("connected"), accepted.expect("accepted").0)
 }
 
 impl Served {
