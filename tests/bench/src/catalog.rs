@@ -113,8 +113,8 @@ pub const ROWS: &[Row] = &[
         Unit::Milliseconds,
     ),
     row(
-        "stream.exit.next",
-        "new stream right behind another, exit, p50",
+        "stream.exit.rested",
+        "new stream on a circuit at rest, exit, p50",
         Unit::Milliseconds,
     ),
     row(
@@ -133,8 +133,8 @@ pub const ROWS: &[Row] = &[
         Unit::Milliseconds,
     ),
     row(
-        "stream.onion.next",
-        "new stream right behind another, onion, p50",
+        "stream.onion.rested",
+        "new stream on a circuit at rest, onion, p50",
         Unit::Milliseconds,
     ),
     row(

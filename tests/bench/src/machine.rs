@@ -70,7 +70,10 @@ impl Machine {
 pub fn versions(candidates: &[Candidate]) -> BTreeMap<String, String> {
     let mut versions = BTreeMap::new();
     for candidate in candidates {
-        let version = first_line(Command::new(&candidate.program).arg("--version"));
+        let mut version = first_line(Command::new(&candidate.program).arg("--version"));
+        for line in &candidate.lines {
+            version.push_str(&format!(" with {line}"));
+        }
         versions.insert(candidate.kind.name().to_owned(), version);
     }
     if candidates.iter().all(|c| c.kind != Kind::CTor) {

@@ -72,7 +72,14 @@ fn candidates(options: &Options) -> Result<Vec<Candidate>> {
     }
     let candidates = candidates.into_iter();
     Ok(candidates
-        .map(|(kind, program)| Candidate { kind, program })
+        .map(|(kind, program)| Candidate {
+            kind,
+            program,
+            lines: match kind {
+                Kind::CTor => options.c_tor_line.clone(),
+                _ => Vec::new(),
+            },
+        })
         .collect())
 }
 

@@ -25,6 +25,12 @@ pub struct Options {
     /// Only these rows, by name or by the beginning of it: `bulk`, `stream.exit`, `rate.exit.100`
     #[arg(long, value_name = "ROW,...", value_delimiter = ',')]
     pub rows: Vec<String>,
+    /// Another line for C tor's torrc, such as `ConfluxEnabled 0`
+    #[arg(long, value_name = "LINE")]
+    pub c_tor_line: Vec<String>,
+    /// Relays send in runs, as tor's do by default (KIST); else each cell at once
+    #[arg(long)]
+    pub kist: bool,
     /// How many rounds [default: 5, with --quick 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub rounds: Option<u32>,
@@ -46,10 +52,14 @@ pub struct Amounts {
     pub rounds: u32,
     /// How often the codes are: a frozen service takes C tor two minutes.
     pub code_rounds: u32,
+    /// How often, each round, a program is started and asked for those codes that come soon.
+    pub code_starts: usize,
     /// After a program has said that it is usable, before it is measured, in seconds.
     pub settle_seconds: f64,
-    /// Streams opened one after another, for percentiles.
+    /// Streams opened one after another, for percentiles, all starts together.
     pub streams: usize,
+    /// How often a program is started for them: each start has circuits of its own.
+    pub stream_starts: usize,
     /// For how long streams are opened at full speed, in seconds.
     pub rate_seconds: f64,
     /// How many bytes a transfer has, all its streams together.
@@ -62,6 +72,8 @@ pub struct Amounts {
     pub deadline_seconds: u32,
     /// The network's `cbtinitialtimeout` while codes are measured; none for tor's own, a minute.
     pub circuit_timeout_ms: Option<u32>,
+    /// Whether the relays send in runs (KIST), instead of each cell at once.
+    pub kist: bool,
 }
 
 impl Amounts {
@@ -69,28 +81,34 @@ impl Amounts {
     const FULL: Amounts = Amounts {
         rounds: 5,
         code_rounds: 2,
+        code_starts: 6,
         settle_seconds: 3.0,
         streams: 200,
+        stream_starts: 5,
         rate_seconds: 4.0,
         bulk_bytes: 32_000_000,
         cold_starts: 3,
         closing_seconds: 10.0,
         deadline_seconds: 120,
         circuit_timeout_ms: None,
+        kist: false,
     };
 
     /// What shows that the harness works.
     const QUICK: Amounts = Amounts {
         rounds: 1,
         code_rounds: 1,
+        code_starts: 1,
         settle_seconds: 1.0,
         streams: 20,
+        stream_starts: 1,
         rate_seconds: 0.5,
         bulk_bytes: 2_000_000,
         cold_starts: 1,
         closing_seconds: 2.0,
         deadline_seconds: 10,
         circuit_timeout_ms: Some(2500),
+        kist: false,
     };
 
     /// [`Amounts::settle_seconds`].
@@ -121,6 +139,7 @@ impl Options {
         Amounts {
             rounds,
             code_rounds: amounts.code_rounds.min(rounds),
+            kist: self.kist,
             ..amounts
         }
     }

@@ -82,6 +82,8 @@ pub struct Candidate {
     pub kind: Kind,
     /// Where it is.
     pub program: PathBuf,
+    /// Lines for its configuration beyond those that all have.
+    pub lines: Vec<String>,
 }
 
 impl Candidate {
@@ -134,7 +136,7 @@ impl Proxy {
         setup::make_private(home)?;
         // arti is the one that cannot say which port it was given.
         let free_port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
-        let arguments = setup.write(candidate.kind, network, home, free_port)?;
+        let arguments = setup.write(candidate, network, home, free_port)?;
         let (lines, inbox) = mpsc::channel();
         let started = Instant::now();
         let mut child = Command::new("setpriv")

@@ -63,7 +63,7 @@ impl World {
             "{FILES} open files are needed and {files} allowed: raise the limit, see ulimit -n"
         );
         let runtime = Runtime::new()?;
-        let network = Network::builder().start()?;
+        let network = Network::builder().kist(amounts.kist).start()?;
         let server = runtime.block_on(Server::start())?;
         let service = network.service(ServiceOptions::with_port(SERVICE_PORT, server.address()))?;
         Ok(World {

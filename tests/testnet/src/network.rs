@@ -144,6 +144,7 @@ pub struct NetworkBuilder {
     relays: usize,
     spare_relays: usize,
     circuit_timeout_ms: Option<u32>,
+    kist: bool,
     log_level: String,
 }
 
@@ -170,6 +171,13 @@ impl NetworkBuilder {
     /// learned later is shorter than a second, either way.
     pub fn circuit_timeout_ms(mut self, timeout: Option<u32>) -> Self {
         self.circuit_timeout_ms = timeout;
+        self
+    }
+
+    /// Whether relays and services send in runs that are some milliseconds apart (KIST), which is the default and what
+    /// tor does. Otherwise they send each cell as soon as they have it: what then takes time is not the network.
+    pub fn kist(mut self, kist: bool) -> Self {
+        self.kist = kist;
         self
     }
 
@@ -218,6 +226,7 @@ impl NetworkBuilder {
         let common = Common {
             authority_lines: authority_lines.collect(),
             log_level: self.log_level.clone(),
+            kist: self.kist,
         };
         let schedule = Schedule::for_now();
         let votes = votes(&relays);
@@ -646,6 +655,7 @@ impl Network {
             relays: DEFAULT_RELAYS,
             spare_relays: 0,
             circuit_timeout_ms: None,
+            kist: true,
             log_level: std::env::var("TESTNET_LOG").unwrap_or_else(|_| "notice".into()),
         }
     }

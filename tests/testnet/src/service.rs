@@ -98,7 +98,7 @@ impl Service {
         let lines = service.torrc_lines()?;
         fs::write(
             service.folder.join("torrc"),
-            shared.common.client(&service.folder, &lines),
+            shared.common.service(&service.folder, &lines),
         )?;
         service.restart()?;
         let hostname = fs::read_to_string(service.folder.join("hs/hostname"))

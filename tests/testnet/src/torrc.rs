@@ -87,6 +87,8 @@ pub(crate) struct Common {
     pub(crate) authority_lines: String,
     /// The level of the nodes' logs, `notice` or `info` or `debug`.
     pub(crate) log_level: String,
+    /// Whether relays and services send in runs; else each cell at once.
+    pub(crate) kist: bool,
 }
 
 impl Common {
@@ -114,8 +116,18 @@ impl Common {
         )
     }
 
+    /// The line for those who carry what others measure.
+    fn scheduler(&self) -> &'static str {
+        if self.kist {
+            ""
+        } else {
+            "Schedulers Vanilla\n"
+        }
+    }
+
     /// A relay's torrc.
     pub(crate) fn relay(&self, folder: &Path, relay: &RelayPart<'_>) -> String {
+        let head = self.head(folder) + self.scheduler();
         let RelayPart {
             nickname,
             or_port,
@@ -124,13 +136,12 @@ impl Common {
         } = relay;
         if !exit {
             return format!(
-                "{}Nickname {nickname}\nAddress 127.0.0.1\nOrPort 127.0.0.1:{or_port}\nSocksPort 0\nAssumeReachable 1\nExitRelay 0\n",
-                self.head(folder)
+                "{head}Nickname {nickname}\nAddress 127.0.0.1\nOrPort 127.0.0.1:{or_port}\nSocksPort 0\nAssumeReachable 1\nExitRelay 0\n"
             );
         }
         // An exit policy for 127.0.0.0/8 alone is dropped from the microdescriptor's summary of ports, so all must be
         // accepted. Binding exit connections to loopback keeps every packet on this machine nevertheless.
-        let mut text = self.head(folder);
+        let mut text = head;
         let _ = write!(
             text,
             "Nickname {nickname}\n\
@@ -225,7 +236,12 @@ impl Common {
         text
     }
 
-    /// The torrc of a client or onion service, which relays nothing.
+    /// The torrc of an onion service.
+    pub(crate) fn service(&self, folder: &Path, lines: &[String]) -> String {
+        self.client(folder, lines) + self.scheduler()
+    }
+
+    /// The torrc of a client, which relays nothing.
     pub(crate) fn client(&self, folder: &Path, lines: &[String]) -> String {
         let mut text = self.head(folder);
         for line in lines {

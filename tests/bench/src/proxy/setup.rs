@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use testnet::Network;
 
-use super::Kind;
+use super::{Candidate, Kind};
 
 /// What the arti programs log: as they do by default, but for one complaint, which comes every second
 /// on so small a network.
@@ -28,14 +28,14 @@ impl Setup {
     /// Writes the configuration of a program into its folder; gives its arguments.
     pub(super) fn write(
         &self,
-        kind: Kind,
+        candidate: &Candidate,
         network: &Network,
         home: &Path,
         free_port: SocketAddr,
     ) -> Result<Vec<String>> {
         let file = home.join("config");
         let path = file.display().to_string();
-        let (text, arguments) = match kind {
+        let (mut text, arguments) = match candidate.kind {
             Kind::Onionport | Kind::Before => {
                 let text = self.onionport(network.arti_config(home));
                 (text, vec!["-c".into(), path, "-l".into(), ARTI_LOG.into()])
@@ -50,6 +50,9 @@ impl Setup {
                 (text, vec!["proxy".into(), "-c".into(), path])
             }
         };
+        for line in &candidate.lines {
+            let _ = writeln!(text, "{line}");
+        }
         fs::write(file, text)?;
         Ok(arguments)
     }

@@ -126,13 +126,18 @@ fn circumstances(report: &Report) -> Vec<String> {
             .collect::<Vec<_>>()
             .join("; "),
         format!(
-            "medians, rounds: {} ({} for codes); {} streams for percentiles, {} s for rates, {} MB a transfer, deadline {} s",
+            "medians, rounds: {} ({} for codes); {} streams for percentiles, {} s for rates, {} MB a transfer, deadline {} s; relays that send {}",
             settings.rounds,
             settings.code_rounds,
             settings.streams,
             settings.rate_seconds,
             settings.bulk_bytes / 1_000_000,
-            settings.deadline_seconds
+            settings.deadline_seconds,
+            if settings.kist {
+                "in runs (KIST)"
+            } else {
+                "each cell at once"
+            }
         ),
     ];
     if report.quick {

@@ -2,9 +2,11 @@
 //!
 //! The services live in a network of their own, with relays that only one of them uses, so that its
 //! introduction points can be stopped. All are broken before the first program is asked. Answers that
-//! somebody has to work for are asked for one program after the other. Of a frozen service, and of
+//! somebody has to work for are asked for one program after the other, each by several starts of it:
+//! what a program has once learnt of a service it answers without asking. Of a frozen service, and of
 //! silent introduction points, nothing is heard: that wait is spent by all programs at once.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -16,11 +18,12 @@ use crate::client::{Target, answer};
 use crate::options::{Amounts, Picked};
 use crate::proxy::{Candidate, Proxy, Setup, in_turn};
 use crate::record::{Record, Sheet};
+use crate::stats::median;
 use crate::world::Home;
 
 mod stage;
 
-use stage::{Broken, Stage};
+use stage::{Pace, Stage};
 
 /// Relays whose only use is to be introduction points that can be stopped.
 const SPARE_RELAYS: usize = 6;
@@ -45,6 +48,7 @@ pub fn measure(
 ) -> Result<()> {
     let network = Network::builder()
         .spare_relays(SPARE_RELAYS)
+        .kist(amounts.kist)
         .circuit_timeout_ms(amounts.circuit_timeout_ms)
         .start()?;
     let home = Home::new(network.dir())?;
@@ -55,20 +59,44 @@ pub fn measure(
         keys: Some(stage.keys.clone()),
     };
     let limit = Duration::from_secs(amounts.deadline_seconds.into()) / 2 * PATIENCE;
-    let (silent, telling): (Vec<_>, Vec<_>) = stage.broken.iter().partition(|b| b.silent);
+    let of_pace = |pace| -> Vec<_> { stage.broken.iter().filter(|b| b.pace == pace).collect() };
+    let (soon, late, silent) = (
+        of_pace(Pace::Soon),
+        of_pace(Pace::Late),
+        of_pace(Pace::Never),
+    );
+    let start = |candidate: &Candidate| -> Result<Proxy> {
+        let proxy = Proxy::start(candidate, &network, &candidate.home(home.path()), &setup)?;
+        std::thread::sleep(amounts.settle());
+        Ok(proxy)
+    };
     for round in 0..amounts.code_rounds {
         let mut asked = Vec::new();
         for candidate in in_turn(candidates, round) {
             tell(round, candidate.kind.name());
             let mut sheet = Sheet::new(picked);
-            let folder = candidate.home(home.path());
-            match Proxy::start(candidate, &network, &folder, &setup) {
-                Ok(proxy) => {
-                    std::thread::sleep(amounts.settle());
-                    for broken in &telling {
+            let ask_soon = || {
+                let mut samples = Samples::default();
+                let mut starts = 0;
+                loop {
+                    let proxy = start(candidate)?;
+                    for broken in &soon {
                         let said = runtime.block_on(ask(proxy.socks(), &broken.target, limit));
-                        put(&mut sheet, broken, said);
+                        samples.add(broken.id, said);
                     }
+                    starts += 1;
+                    if starts >= amounts.code_starts {
+                        return anyhow::Ok((proxy, samples));
+                    }
+                }
+            };
+            match ask_soon() {
+                Ok((proxy, mut samples)) => {
+                    for broken in &late {
+                        let said = runtime.block_on(ask(proxy.socks(), &broken.target, limit));
+                        samples.add(broken.id, said);
+                    }
+                    samples.put(&mut sheet);
                     asked.push((candidate.kind, proxy, sheet));
                 }
                 Err(why) => {
@@ -92,7 +120,9 @@ pub fn measure(
         };
         for (number, which, said) in runtime.block_on(waits) {
             let (_, _, sheet) = &mut asked[number];
-            put(sheet, silent[which], said);
+            let mut samples = Samples::default();
+            samples.add(silent[which].id, said);
+            samples.put(sheet);
         }
         for (kind, _, sheet) in asked {
             record.add(kind, sheet);
@@ -107,11 +137,35 @@ async fn ask(proxy: SocketAddr, target: &Target, limit: Duration) -> Result<Answ
     Ok((code, begun.elapsed()))
 }
 
-/// Notes an answer with its code. Another code than the one that was to be provoked is no failure of
-/// the measurement: it is what the program says.
-fn put(sheet: &mut Sheet<'_>, broken: &Broken, said: Result<Answered>) {
-    match said {
-        Ok((code, took)) => sheet.put_with(broken.id, took.as_secs_f64(), format!("{code:02X}")),
-        Err(why) => sheet.fail(broken.id, &why),
+/// What a program answered in a round: by row, all answers, or why there was none.
+#[derive(Default)]
+struct Samples(BTreeMap<&'static str, Result<Vec<Answered>>>);
+
+impl Samples {
+    fn add(&mut self, id: &'static str, said: Result<Answered>) {
+        let samples = self.0.entry(id).or_insert_with(|| Ok(Vec::new()));
+        match (&mut *samples, said) {
+            (Ok(samples), Ok(answered)) => samples.push(answered),
+            (Ok(_), Err(why)) => *samples = Err(why),
+            (Err(_), _) => {}
+        }
+    }
+
+    /// Notes the medians, with the codes. Another code than the one that was to be provoked is no
+    /// failure of the measurement: it is what the program says.
+    fn put(self, sheet: &mut Sheet<'_>) {
+        for (id, samples) in self.0 {
+            match samples {
+                Ok(samples) => {
+                    let codes: BTreeSet<u8> = samples.iter().map(|(code, _)| *code).collect();
+                    let codes: Vec<_> = codes.iter().map(|code| format!("{code:02X}")).collect();
+                    let seconds: Vec<_> = samples.iter().map(|(_, t)| t.as_secs_f64()).collect();
+                    if let Some(middle) = median(&seconds) {
+                        sheet.put_with(id, middle, codes.join("/"));
+                    }
+                }
+                Err(why) => sheet.fail(id, &why),
+            }
+        }
     }
 }

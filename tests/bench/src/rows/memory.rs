@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::note;
-use super::stream::{PAUSE, latencies};
+use super::stream::{Gap, latencies};
 use crate::client::{Target, echo, open};
 use crate::proxy::Candidate;
 use crate::record::Sheet;
@@ -30,7 +30,8 @@ pub(super) fn measure(world: &World, candidate: &Candidate, sheet: &mut Sheet<'_
     let at_start = proxy.usage()?.memory;
     sheet.put("memory.start", mebibytes(at_start));
 
-    let timed = latencies(world, &proxy, Way::Exit, TIMED, PAUSE).and_then(|took| took.open(50));
+    let timed =
+        latencies(world, &proxy, Way::Exit, TIMED, Gap::None).and_then(|took| took.open(50));
     note(sheet, "memory.latency.0", timed);
 
     let mut idle = Vec::new();
@@ -45,7 +46,8 @@ pub(super) fn measure(world: &World, candidate: &Candidate, sheet: &mut Sheet<'_
         let grown = proxy.usage()?.memory.saturating_sub(at_start);
         sheet.put(id, kibibytes(grown) / count_as_float(idle.len()));
     }
-    let timed = latencies(world, &proxy, Way::Exit, TIMED, PAUSE).and_then(|took| took.open(50));
+    let timed =
+        latencies(world, &proxy, Way::Exit, TIMED, Gap::None).and_then(|took| took.open(50));
     note(sheet, "memory.latency.5000", timed);
 
     drop(idle);

@@ -39,8 +39,18 @@ pub(super) struct Broken {
     /// The row, which names the right code.
     pub(super) id: &'static str,
     pub(super) target: Target,
-    /// Whether nothing is ever heard of it.
-    pub(super) silent: bool,
+    pub(super) pace: Pace,
+}
+
+/// How soon an answer may be expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// At once, by all programs.
+    Soon,
+    /// From some programs after a minute.
+    Late,
+    /// At the deadline: nothing is ever heard of it.
+    Never,
 }
 
 /// All of them, and what keeps them there.
@@ -81,7 +91,11 @@ impl Stage {
             .map(|((id, harm), service)| Broken {
                 id,
                 target: Target::new(service.address(), PORT),
-                silent: matches!(harm, Harm::Frozen | Harm::PointsFrozen),
+                pace: match harm {
+                    Harm::Frozen | Harm::PointsFrozen => Pace::Never,
+                    Harm::Killed => Pace::Late,
+                    _ => Pace::Soon,
+                },
             })
             .collect();
         let unknown = network.unpublished_address();
@@ -91,7 +105,7 @@ impl Stage {
                 broken.push(Broken {
                     id,
                     target: Target::new(&address, PORT),
-                    silent: false,
+                    pace: Pace::Soon,
                 });
             }
         }
