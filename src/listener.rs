@@ -6,6 +6,7 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -243,11 +244,11 @@ impl<T: Dial> Visit<T> {
             };
             tokio::spawn(serving.instrument(span));
         } else {
-            let serving = async move {
-                let _permit = permit;
-                serve(&gateway, reader, writer, origin).await;
+            let admission = Admission {
+                gateway,
+                _permit: permit,
             };
-            tokio::spawn(serving.instrument(span));
+            spawn(span, serve(admission, reader, writer, origin));
         }
     }
 
@@ -262,6 +263,31 @@ impl<T: Dial> Visit<T> {
             let _permit = permit;
             transparent::serve(&gateway, stream, client, how).await;
         };
+        tokio::spawn(serving.instrument(span));
+    }
+}
+
+/// What a client is served by, and its place among those that are served at once. It goes with the future that
+/// serves: an `async` block around that one would remember it twice.
+struct Admission<T> {
+    gateway: Arc<Gateway<T>>,
+    /// Given back when the client is served.
+    _permit: OwnedSemaphorePermit,
+}
+
+impl<T> Deref for Admission<T> {
+    type Target = Gateway<T>;
+
+    fn deref(&self) -> &Gateway<T> {
+        &self.gateway
+    }
+}
+
+/// Runs what serves a client. Mostly the span is off (it is for the level `debug`), and then no task has to remember it.
+fn spawn(span: Span, serving: impl Future<Output = ()> + Send + 'static) {
+    if span.is_disabled() {
+        tokio::spawn(serving);
+    } else {
         tokio::spawn(serving.instrument(span));
     }
 }

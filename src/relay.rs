@@ -5,14 +5,14 @@
 //! does in C tor: the answer goes on for as long as bytes keep coming.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
-
-use crate::parting::within;
+use tokio::time::timeout;
+use tracing::debug;
 
 /// How long the other side may be silent after the client has sent its last byte. Then the stream is
 /// ended, so that a service that waits for the end of a request sees it.
@@ -31,6 +31,14 @@ pub struct Relayed {
     pub received: u64,
 }
 
+impl Relayed {
+    /// Tells it to who looks for faults.
+    pub(crate) fn tell(self) {
+        let Relayed { sent, received } = self;
+        debug!(sent, received, "the stream is over");
+    }
+}
+
 /// Why one direction came to its end.
 #[derive(Clone, Copy)]
 enum Ended {
@@ -44,64 +52,112 @@ enum Ended {
 
 /// Sends `early`, what the client said before it had an answer, and then carries bytes both ways
 /// until one side is done. `client_done` if the client has already finished sending.
-pub async fn relay(
-    // Not taken apart: an idle stream would be remembered twice.
-    mut client: (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
-    mut stream: (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
+///
+/// Not an `async fn`, which would remember both sides twice: an idle stream has nothing but what is in
+/// [`Relay`].
+pub fn relay<CR, CW, SR, SW>(
+    client: (CR, CW),
+    stream: (SR, SW),
     early: Vec<u8>,
     client_done: bool,
-) -> Relayed {
-    let (sent, received) = (Count::default(), Count::default());
-    {
-        let mut up = Pump::new(&mut client.0, &mut stream.1, &sent);
-        up.held = early;
-        up.ended = client_done.then_some(Ended::Finished);
-        let mut down = Pump::new(&mut stream.0, &mut client.1, &received);
-        tokio::select! {
-            // The far end is done; nothing more can be sent to it either.
-            _ = &mut down => {}
-            ended = &mut up => match ended {
-                Ended::Finished | Ended::SinkLost => {
-                    let mut before = None;
-                    while before != Some(received.bytes()) || received.stuck() {
-                        before = Some(received.bytes());
-                        if within(LAST_WORDS, &mut down).await.is_some() {
-                            break;
-                        }
-                    }
-                }
-                Ended::SourceLost => {}
-            },
+) -> impl Future<Output = Relayed>
+where
+    CR: AsyncRead + Unpin,
+    CW: AsyncWrite + Unpin,
+    SR: AsyncRead + Unpin,
+    SW: AsyncWrite + Unpin,
+{
+    let mut relay = Relay {
+        client,
+        stream,
+        up: Pump::new(early, client_done.then_some(Ended::Finished)),
+        down: Pump::new(Vec::new(), None),
+    };
+    async move {
+        let over = (&mut relay).await;
+        // In a box: while a stream is idle, no room is kept for its end.
+        Box::pin(relay.end(over)).await;
+        Relayed {
+            sent: relay.up.count,
+            received: relay.down.count,
         }
     }
-    // Each side sees the end of the other as its own. A far end that takes nothing any more is left.
-    let _ = client.1.shutdown().await;
-    let _ = within(LAST_WORDS, stream.1.shutdown()).await;
-    Relayed {
-        sent: sent.bytes(),
-        received: received.bytes(),
+}
+
+/// Both sides, and what goes on between them. As a future: carries bytes both ways until one way is over.
+struct Relay<CR, CW, SR, SW> {
+    client: (CR, CW),
+    stream: (SR, SW),
+    up: Pump,
+    down: Pump,
+}
+
+/// Which way was over first.
+enum Over {
+    Up(Ended),
+    Down,
+}
+
+impl<CR, CW, SR, SW> Future for Relay<CR, CW, SR, SW>
+where
+    CR: AsyncRead + Unpin,
+    CW: AsyncWrite + Unpin,
+    SR: AsyncRead + Unpin,
+    SW: AsyncWrite + Unpin,
+{
+    type Output = Over;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Over> {
+        let this = &mut *self;
+        if this
+            .down
+            .carry(cx, &mut this.stream.0, &mut this.client.1)
+            .is_ready()
+        {
+            return Poll::Ready(Over::Down);
+        }
+        this.up
+            .carry(cx, &mut this.client.0, &mut this.stream.1)
+            .map(Over::Up)
     }
 }
 
-/// How far one direction has got.
-#[derive(Default)]
-struct Count {
-    bytes: AtomicU64,
-    /// Whether bytes were read that the sink has not taken yet.
-    stuck: AtomicBool,
-}
-
-impl Count {
-    fn add(&self, bytes: usize) {
-        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+impl<CR, CW, SR, SW> Relay<CR, CW, SR, SW>
+where
+    CR: AsyncRead + Unpin,
+    CW: AsyncWrite + Unpin,
+    SR: AsyncRead + Unpin,
+    SW: AsyncWrite + Unpin,
+{
+    /// Brings it to its end when one way is over.
+    async fn end(&mut self, over: Over) {
+        match over {
+            // The client says nothing more, but it may be waiting for an answer.
+            Over::Up(Ended::Finished | Ended::SinkLost) => self.hear_out().await,
+            // The far end is done, and nothing more can be sent to it either; or the client is lost.
+            Over::Down | Over::Up(Ended::SourceLost) => {}
+        }
+        // Each side sees the end of the other as its own. A far end that takes nothing any more is left.
+        let _ = self.client.1.shutdown().await;
+        let _ = timeout(LAST_WORDS, self.stream.1.shutdown()).await;
     }
 
-    fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
-    }
-
-    fn stuck(&self) -> bool {
-        self.stuck.load(Ordering::Relaxed)
+    /// Carries what the far end still says, for as long as it goes on.
+    async fn hear_out(&mut self) {
+        let Relay {
+            client,
+            stream,
+            down,
+            ..
+        } = self;
+        let mut before = None;
+        while before != Some(down.count) || down.is_stuck() {
+            before = Some(down.count);
+            let carrying = poll_fn(|cx| down.carry(cx, &mut stream.0, &mut client.1));
+            if timeout(LAST_WORDS, carrying).await.is_ok() {
+                break;
+            }
+        }
     }
 }
 
@@ -113,10 +169,9 @@ thread_local! {
 
 /// One direction: carries bytes until there are no more. What was read is flushed whenever the source
 /// pauses: a Tor stream keeps bytes back until a cell is full or it is flushed.
-struct Pump<'a, S, K> {
-    source: &'a mut S,
-    sink: &'a mut K,
-    count: &'a Count,
+struct Pump {
+    /// How many bytes the sink has taken.
+    count: u64,
     /// What was read and the sink has not taken yet.
     held: Vec<u8>,
     unflushed: bool,
@@ -124,62 +179,71 @@ struct Pump<'a, S, K> {
     ended: Option<Ended>,
 }
 
-impl<S: AsyncRead + Unpin, K: AsyncWrite + Unpin> Future for Pump<'_, S, K> {
-    type Output = Ended;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended> {
-        SCRATCH.with_borrow_mut(|scratch| self.carry(cx, scratch))
-    }
-}
-
-impl<'a, S: AsyncRead + Unpin, K: AsyncWrite + Unpin> Pump<'a, S, K> {
-    fn new(source: &'a mut S, sink: &'a mut K, count: &'a Count) -> Self {
+impl Pump {
+    fn new(held: Vec<u8>, ended: Option<Ended>) -> Self {
         Pump {
-            source,
-            sink,
-            count,
-            held: Vec::new(),
+            count: 0,
+            held,
             // Early data may wait in the sink.
             unflushed: true,
-            ended: None,
+            ended,
         }
     }
 
-    fn carry(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<Ended> {
+    /// Whether bytes were read that the sink has not taken yet.
+    fn is_stuck(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// Carries what can be carried now.
+    fn carry(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut (impl AsyncRead + Unpin),
+        sink: &mut (impl AsyncWrite + Unpin),
+    ) -> Poll<Ended> {
+        SCRATCH.with_borrow_mut(|scratch| self.carry_by(scratch, cx, source, sink))
+    }
+
+    fn carry_by(
+        &mut self,
+        scratch: &mut [u8],
+        cx: &mut Context<'_>,
+        source: &mut (impl AsyncRead + Unpin),
+        sink: &mut (impl AsyncWrite + Unpin),
+    ) -> Poll<Ended> {
         for _ in 0..TURNS {
             if !self.held.is_empty() {
                 let mut held = std::mem::take(&mut self.held);
-                let Ok(written) = write(cx, self.sink, &held) else {
+                let Ok(written) = write(cx, sink, &held) else {
                     return Poll::Ready(Ended::SinkLost);
                 };
-                self.count.add(written);
+                self.count += written as u64;
                 held.drain(..written);
                 if !held.is_empty() {
                     self.held = held;
                     return Poll::Pending;
                 }
-                self.count.stuck.store(false, Ordering::Relaxed);
             }
             if let Some(ended) = self.ended {
-                return match ready!(Pin::new(&mut *self.sink).poll_flush(cx)) {
+                return match ready!(Pin::new(&mut *sink).poll_flush(cx)) {
                     Ok(()) => Poll::Ready(ended),
                     Err(_) => Poll::Ready(Ended::SinkLost),
                 };
             }
-            let (read, paused) = self.fill(cx, scratch);
-            let Ok(written) = write(cx, self.sink, &scratch[..read]) else {
+            let (read, paused) = self.fill(cx, source, scratch);
+            let Ok(written) = write(cx, sink, &scratch[..read]) else {
                 return Poll::Ready(Ended::SinkLost);
             };
-            self.count.add(written);
+            self.count += written as u64;
             self.unflushed |= read > 0;
             if written < read {
-                self.count.stuck.store(true, Ordering::Relaxed);
                 self.held = scratch[written..read].to_vec();
                 return Poll::Pending;
             }
             if paused {
                 if self.unflushed {
-                    match Pin::new(&mut *self.sink).poll_flush(cx) {
+                    match Pin::new(&mut *sink).poll_flush(cx) {
                         Poll::Ready(Ok(())) => self.unflushed = false,
                         Poll::Ready(Err(_)) => return Poll::Ready(Ended::SinkLost),
                         Poll::Pending => {}
@@ -196,11 +260,16 @@ impl<'a, S: AsyncRead + Unpin, K: AsyncWrite + Unpin> Pump<'a, S, K> {
     /// Reads until the source pauses or ends or there is no more room: a Tor stream gives a cell at a
     /// time, and a client is better served with many at once. Gives the number of bytes, and whether
     /// the source has paused.
-    fn fill(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> (usize, bool) {
+    fn fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut (impl AsyncRead + Unpin),
+        scratch: &mut [u8],
+    ) -> (usize, bool) {
         let mut room = ReadBuf::new(scratch);
         while room.remaining() > 0 {
             let before = room.filled().len();
-            match Pin::new(&mut *self.source).poll_read(cx, &mut room) {
+            match Pin::new(&mut *source).poll_read(cx, &mut room) {
                 Poll::Pending => return (room.filled().len(), true),
                 Poll::Ready(Ok(())) if room.filled().len() > before => {}
                 Poll::Ready(Ok(())) => {

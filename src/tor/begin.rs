@@ -4,13 +4,13 @@
 //! reading half while it feeds the writing half.
 
 use std::future::poll_fn;
-use std::io::Cursor;
+use std::io::{self, Cursor};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, Chain, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWriteExt as _, ReadBuf};
 use tor_proto::client::stream::{ClientDataStreamCtrl, DataReader, DataStream, DataWriter};
 use tracing::debug;
 
@@ -20,7 +20,38 @@ use crate::early::Early;
 use crate::failure::Failure;
 
 /// The reading half of a stream; first comes what arrived together with CONNECTED.
-pub(crate) type Reader = Chain<Cursor<Vec<u8>>, DataReader>;
+#[derive(Debug)]
+pub struct Reader {
+    /// In a box, as few streams have any and all remember whether they do.
+    first: Option<Box<Cursor<Vec<u8>>>>,
+    rest: DataReader,
+}
+
+impl Reader {
+    fn new(first: Vec<u8>, rest: DataReader) -> Self {
+        let first = (!first.is_empty()).then(|| Box::new(Cursor::new(first)));
+        Reader { first, rest }
+    }
+}
+
+impl AsyncRead for Reader {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if let Some(first) = &mut self.first {
+            let before = buffer.filled().len();
+            ready!(Pin::new(&mut **first).poll_read(cx, buffer))?;
+            if buffer.filled().len() > before || buffer.remaining() == 0 {
+                return Poll::Ready(Ok(()));
+            }
+            self.first = None;
+        }
+        Pin::new(&mut self.rest).poll_read(cx, buffer)
+    }
+}
+
 /// A stream that is open at the far end.
 pub(crate) type Open = Stream<Reader, DataWriter>;
 
@@ -31,7 +62,7 @@ const FIRST_READ: usize = 512;
 pub(crate) fn opened(stream: DataStream) -> Open {
     let (reader, writer) = stream.split();
     Stream {
-        reader: Cursor::new(Vec::new()).chain(reader),
+        reader: Reader::new(Vec::new(), reader),
         writer,
         sent: 0,
     }
@@ -82,17 +113,14 @@ pub(crate) async fn open_with_early_data(
         debug!("{sent} early bytes went out before the stream was open");
     }
     Ok(Stream {
-        reader: Cursor::new(first).chain(reader),
+        reader: Reader::new(first, reader),
         writer,
         sent,
     })
 }
 
 /// Waits for CONNECTED, and gives what came with it.
-async fn connected(
-    reader: &mut DataReader,
-    control: &ClientDataStreamCtrl,
-) -> std::io::Result<Vec<u8>> {
+async fn connected(reader: &mut DataReader, control: &ClientDataStreamCtrl) -> io::Result<Vec<u8>> {
     poll_fn(|context| {
         let mut bytes = [0; FIRST_READ];
         let mut buffer = ReadBuf::new(&mut bytes);

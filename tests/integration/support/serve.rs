@@ -134,7 +134,7 @@ impl Port {
         let gateway = Arc::clone(&self.gateway);
         let serving = tokio::spawn(async move {
             let (reader, writer) = split(near);
-            serve(&gateway, reader, writer, origin).await;
+            serve(gateway, reader, writer, origin).await;
         });
         (Client::over(far), Served(serving))
     }
@@ -150,7 +150,7 @@ impl Port {
         let gateway = Arc::clone(&self.gateway);
         let serving = tokio::spawn(async move {
             let (reader, writer) = near.into_split();
-            serve(&gateway, reader, writer, V4).await;
+            serve(gateway, reader, writer, V4).await;
         });
         (client, Served(serving))
     }
