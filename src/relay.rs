@@ -109,16 +109,17 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Over> {
         let this = &mut *self;
-        if this
-            .down
-            .carry(cx, &mut this.stream.0, &mut this.client.1)
-            .is_ready()
-        {
-            return Poll::Ready(Over::Down);
-        }
-        this.up
+        // First what the client says: if both ways are over at once, its last bytes go out as well.
+        let up = this
+            .up
             .carry(cx, &mut this.client.0, &mut this.stream.1)
-            .map(Over::Up)
+            .map(Over::Up);
+        if up.is_ready() {
+            return up;
+        }
+        this.down
+            .carry(cx, &mut this.stream.0, &mut this.client.1)
+            .map(|_| Over::Down)
     }
 }
 
@@ -301,4 +302,20 @@ fn write(
         }
     }
     Ok(written)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_last_bytes_of_a_client_go_out_though_the_far_end_is_done_too() {
+        let mut far_end = Vec::new();
+        let client = (&b"last"[..], tokio::io::sink());
+        let stream = (tokio::io::empty(), &mut far_end);
+        let relayed = relay(client, stream, b"early ".to_vec(), false).await;
+        let sent = 10;
+        assert_eq!(relayed, Relayed { sent, received: 0 });
+        assert_eq!(far_end, b"early last");
+    }
 }

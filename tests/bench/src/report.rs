@@ -82,7 +82,8 @@ impl Cell {
         let mut notes: Vec<String> = outcomes
             .iter()
             .flatten()
-            .filter_map(|figure| figure.note.clone())
+            .filter_map(|figure| figure.note.as_deref())
+            .flat_map(|note| note.split('/').map(str::to_owned))
             .collect();
         notes.sort();
         notes.dedup();

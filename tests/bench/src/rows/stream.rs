@@ -35,7 +35,8 @@ type Told = fn(&Latencies) -> Result<f64>;
 pub(super) enum Gap {
     /// A pause.
     Pause,
-    /// Nothing: the next begins when the one before has ended.
+    /// Nothing but the turn of a timer, a millisecond at most: the next begins when the one before has
+    /// ended.
     None,
 }
 
@@ -138,7 +139,7 @@ impl Latencies {
     }
 }
 
-/// Opens `count` streams one after another, with a pause before each; and some before them that do
+/// Opens `count` streams one after another, with a gap before each; and some before them that do
 /// not count.
 pub(super) fn latencies(
     world: &World,
