@@ -196,13 +196,15 @@ where
         Err(failure) => {
             let code = failure.socks5_code(extended);
             let bytes = reply::failure_reply(request.version, request.command, code, family);
+            // The client first: it waits, and whoever reads the log does not.
+            let said = client.say(&bytes).await;
             // What is sent: SOCKS4 and look-ups have one code for every failure.
             let sent = bytes.get(1).copied().unwrap_or(code);
             info!(
                 "failed with {sent:02X} after {took:.1?}: {}",
                 failure.name()
             );
-            client.say(&bytes).await?;
+            said?;
             client.part().await;
             Ok(None)
         }
