@@ -98,16 +98,14 @@ struct State<T: Dial> {
 ///
 /// A request that comes when `current` has been replaced, or the port closed, gets no answer: the
 /// client makes a new connection, which the new rules are for.
-pub async fn serve<T, R, W>(
+pub async fn serve<T, C>(
     mut current: watch::Receiver<Arc<Gateway<T>>>,
-    reader: R,
-    writer: W,
+    connection: C,
     origin: Origin,
     local: Option<SocketAddr>,
 ) where
     T: Dial,
-    R: AsyncRead + Unpin + Send + 'static,
-    W: AsyncWrite + Unpin + Send + 'static,
+    C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let gateway = Arc::clone(&current.borrow_and_update());
     let line = Arc::<Line>::default();
@@ -123,20 +121,19 @@ pub async fn serve<T, R, W>(
             carriers: JoinSet::new(),
         }),
     });
-    let wire = Wire::new(reader, writer, line);
+    let wire = Wire::new(connection, line);
     // In a box of its own, which a tunnel no longer needs.
     if let Some(tunnel) = Box::pin(converse(&session, wire)).await {
         // The session goes on: a task of its own may still have to hand over the site's connection.
-        tunnel.carry::<R, W>(&session.line.ahead).await;
+        tunnel.carry::<C>(&session.line.ahead).await;
     }
 }
 
 /// Answers requests until there are no more; gives what the connection becomes then, if it goes on.
-async fn converse<T, R, W>(session: &Arc<Session<T>>, wire: Wire<R, W>) -> Option<Tunnel<T>>
+async fn converse<T, C>(session: &Arc<Session<T>>, wire: Wire<C>) -> Option<Tunnel<T>>
 where
     T: Dial,
-    R: AsyncRead + Unpin + Send + 'static,
-    W: AsyncWrite + Unpin + Send + 'static,
+    C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     // Also for the time between two requests: as C tor does, the connection ends without a word.
     let timeout = session.gateway.timeout;
@@ -162,8 +159,7 @@ where
         Some(parts) => {
             // If the answer could not be written, the far end hears of it by this.
             drop(tunnel);
-            let (reader, writer) = parts.io.into_inner().into_halves();
-            part(reader, writer).await;
+            part(parts.io.into_inner().into_inner()).await;
             None
         }
     }

@@ -180,15 +180,10 @@ impl Listener {
                         continue;
                     }
                     let local = stream.local_addr().ok();
-                    visit.begin(
-                        self.kind,
-                        stream.into_split(),
-                        Origin::Ip(client.ip()),
-                        local,
-                    );
+                    visit.begin(self.kind, stream, Origin::Ip(client.ip()), local);
                 }
                 Accepted::Unix(stream) => {
-                    visit.begin(self.kind, stream.into_split(), Origin::Unix, None);
+                    visit.begin(self.kind, stream, Origin::Unix, None);
                 }
             }
         }
@@ -221,15 +216,9 @@ struct Visit<T> {
 }
 
 impl<T: Dial> Visit<T> {
-    fn begin<R, W>(
-        self,
-        kind: PortKind,
-        (reader, writer): (R, W),
-        origin: Origin,
-        local: Option<SocketAddr>,
-    ) where
-        R: AsyncRead + Unpin + Send + 'static,
-        W: AsyncWrite + Unpin + Send + 'static,
+    fn begin<C>(self, kind: PortKind, connection: C, origin: Origin, local: Option<SocketAddr>)
+    where
+        C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let Visit {
             gateway,
@@ -240,7 +229,7 @@ impl<T: Dial> Visit<T> {
         if kind == PortKind::Http {
             let serving = async move {
                 let _permit = permit;
-                http::serve(current, reader, writer, origin, local).await;
+                http::serve(current, connection, origin, local).await;
             };
             tokio::spawn(serving.instrument(span));
         } else {
@@ -248,7 +237,7 @@ impl<T: Dial> Visit<T> {
                 gateway,
                 _permit: permit,
             };
-            spawn(span, serve(admission, reader, writer, origin));
+            spawn(span, serve(admission, connection, origin));
         }
     }
 

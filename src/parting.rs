@@ -13,14 +13,14 @@ const MAX_IGNORED: u64 = 64 * 1024;
 
 /// Ends the connection so that the last bytes arrive: closing a socket in which unread bytes wait
 /// would reset it, and take them away from the client.
-pub(crate) async fn part(reader: impl AsyncRead + Unpin, mut writer: impl AsyncWrite + Unpin) {
+pub(crate) async fn part(mut client: impl AsyncRead + AsyncWrite + Unpin) {
     // It may have been done before; then this does nothing.
-    let ended: io::Result<()> = writer.shutdown().await;
+    let ended: io::Result<()> = client.shutdown().await;
     if ended.is_err_and(|error| error.kind() != io::ErrorKind::NotConnected) {
         return;
     }
     let mut nowhere = tokio::io::sink();
-    let mut rest = reader.take(MAX_IGNORED);
+    let mut rest = client.take(MAX_IGNORED);
     let _ = within(GRACE, tokio::io::copy(&mut rest, &mut nowhere)).await;
 }
 

@@ -51,21 +51,20 @@ enum Ended {
 }
 
 /// Sends `early`, what the client said before it had an answer, and then carries bytes both ways
-/// until one side is done. `client_done` if the client has already finished sending.
+/// until one side is done. `client_done` if the client has already finished sending. Gives the client's
+/// side back, which has heard that no more will come.
 ///
 /// Not an `async fn`, which would remember both sides twice: an idle stream has nothing but what is in
 /// [`Relay`].
-pub fn relay<CR, CW, SR, SW>(
-    client: (CR, CW),
-    stream: (SR, SW),
+pub fn relay<C, S>(
+    client: C,
+    stream: S,
     early: Vec<u8>,
     client_done: bool,
-) -> impl Future<Output = Relayed>
+) -> impl Future<Output = (C, Relayed)>
 where
-    CR: AsyncRead + Unpin,
-    CW: AsyncWrite + Unpin,
-    SR: AsyncRead + Unpin,
-    SW: AsyncWrite + Unpin,
+    C: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut relay = Relay {
         client,
@@ -77,17 +76,18 @@ where
         let over = (&mut relay).await;
         // In a box: while a stream is idle, no room is kept for its end.
         Box::pin(relay.end(over)).await;
-        Relayed {
+        let relayed = Relayed {
             sent: relay.up.count,
             received: relay.down.count,
-        }
+        };
+        (relay.client, relayed)
     }
 }
 
 /// Both sides, and what goes on between them. As a future: carries bytes both ways until one way is over.
-struct Relay<CR, CW, SR, SW> {
-    client: (CR, CW),
-    stream: (SR, SW),
+struct Relay<C, S> {
+    client: C,
+    stream: S,
     up: Pump,
     down: Pump,
 }
@@ -98,12 +98,10 @@ enum Over {
     Down,
 }
 
-impl<CR, CW, SR, SW> Future for Relay<CR, CW, SR, SW>
+impl<C, S> Future for Relay<C, S>
 where
-    CR: AsyncRead + Unpin,
-    CW: AsyncWrite + Unpin,
-    SR: AsyncRead + Unpin,
-    SW: AsyncWrite + Unpin,
+    C: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin,
 {
     type Output = Over;
 
@@ -112,23 +110,21 @@ where
         // First what the client says: if both ways are over at once, its last bytes go out as well.
         let up = this
             .up
-            .carry(cx, &mut this.client.0, &mut this.stream.1)
+            .carry(cx, &mut this.client, &mut this.stream)
             .map(Over::Up);
         if up.is_ready() {
             return up;
         }
         this.down
-            .carry(cx, &mut this.stream.0, &mut this.client.1)
+            .carry(cx, &mut this.stream, &mut this.client)
             .map(|_| Over::Down)
     }
 }
 
-impl<CR, CW, SR, SW> Relay<CR, CW, SR, SW>
+impl<C, S> Relay<C, S>
 where
-    CR: AsyncRead + Unpin,
-    CW: AsyncWrite + Unpin,
-    SR: AsyncRead + Unpin,
-    SW: AsyncWrite + Unpin,
+    C: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin,
 {
     /// Brings it to its end when one way is over.
     async fn end(&mut self, over: Over) {
@@ -139,8 +135,8 @@ where
             Over::Down | Over::Up(Ended::SourceLost) => {}
         }
         // Each side sees the end of the other as its own. A far end that takes nothing any more is left.
-        let _ = self.client.1.shutdown().await;
-        let _ = timeout(LAST_WORDS, self.stream.1.shutdown()).await;
+        let _ = self.client.shutdown().await;
+        let _ = timeout(LAST_WORDS, self.stream.shutdown()).await;
     }
 
     /// Carries what the far end still says, for as long as it goes on.
@@ -154,7 +150,7 @@ where
         let mut before = None;
         while before != Some(down.count) || down.is_stuck() {
             before = Some(down.count);
-            let carrying = poll_fn(|cx| down.carry(cx, &mut stream.0, &mut client.1));
+            let carrying = poll_fn(|cx| down.carry(cx, stream, client));
             if timeout(LAST_WORDS, carrying).await.is_ok() {
                 break;
             }
@@ -173,18 +169,32 @@ thread_local! {
 struct Pump {
     /// How many bytes the sink has taken.
     count: u64,
-    /// What was read and the sink has not taken yet.
-    held: Vec<u8>,
+    /// What was read and the sink has not taken yet. In a box, as few streams have any.
+    held: Option<Box<Held>>,
     unflushed: bool,
     /// How it ends, once everything read is written.
     ended: Option<Ended>,
 }
 
+/// Bytes of which the sink has taken the first ones.
+struct Held {
+    bytes: Vec<u8>,
+    taken: usize,
+}
+
+impl Held {
+    /// `None` if there are no bytes.
+    fn new(bytes: Vec<u8>) -> Option<Box<Held>> {
+        (!bytes.is_empty()).then(|| Box::new(Held { bytes, taken: 0 }))
+    }
+}
+
 impl Pump {
-    fn new(held: Vec<u8>, ended: Option<Ended>) -> Self {
+    /// Begins with `bytes` that were read already.
+    fn new(bytes: Vec<u8>, ended: Option<Ended>) -> Self {
         Pump {
             count: 0,
-            held,
+            held: Held::new(bytes),
             // Early data may wait in the sink.
             unflushed: true,
             ended,
@@ -193,7 +203,7 @@ impl Pump {
 
     /// Whether bytes were read that the sink has not taken yet.
     fn is_stuck(&self) -> bool {
-        !self.held.is_empty()
+        self.held.is_some()
     }
 
     /// Carries what can be carried now.
@@ -214,17 +224,16 @@ impl Pump {
         sink: &mut (impl AsyncWrite + Unpin),
     ) -> Poll<Ended> {
         for _ in 0..TURNS {
-            if !self.held.is_empty() {
-                let mut held = std::mem::take(&mut self.held);
-                let Ok(written) = write(cx, sink, &held) else {
+            if let Some(held) = &mut self.held {
+                let Ok(written) = write(cx, sink, &held.bytes[held.taken..]) else {
                     return Poll::Ready(Ended::SinkLost);
                 };
                 self.count += written as u64;
-                held.drain(..written);
-                if !held.is_empty() {
-                    self.held = held;
+                held.taken += written;
+                if held.taken < held.bytes.len() {
                     return Poll::Pending;
                 }
+                self.held = None;
             }
             if let Some(ended) = self.ended {
                 return match ready!(Pin::new(&mut *sink).poll_flush(cx)) {
@@ -239,7 +248,7 @@ impl Pump {
             self.count += written as u64;
             self.unflushed |= read > 0;
             if written < read {
-                self.held = scratch[written..read].to_vec();
+                self.held = Held::new(scratch[written..read].to_vec());
                 return Poll::Pending;
             }
             if paused {
@@ -306,14 +315,16 @@ fn write(
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{empty, join, sink};
+
     use super::*;
 
     #[tokio::test]
     async fn the_last_bytes_of_a_client_go_out_though_the_far_end_is_done_too() {
         let mut far_end = Vec::new();
-        let client = (&b"last"[..], tokio::io::sink());
-        let stream = (tokio::io::empty(), &mut far_end);
-        let relayed = relay(client, stream, b"early ".to_vec(), false).await;
+        let client = join(&b"last"[..], sink());
+        let stream = join(empty(), &mut far_end);
+        let (_, relayed) = relay(client, stream, b"early ".to_vec(), false).await;
         let sent = 10;
         assert_eq!(relayed, Relayed { sent, received: 0 });
         assert_eq!(far_end, b"early last");

@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use socket2::{SockRef, Socket};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
@@ -59,15 +60,13 @@ pub async fn serve<T: Dial>(
             return;
         }
     };
-    let (reader, writer) = stream.into_split();
-    carry(gateway, reader, writer, Origin::Ip(client), destination).await;
+    carry(gateway, stream, Origin::Ip(client), destination).await;
 }
 
 /// Carries a connection to its destination.
 pub async fn carry<T: Dial>(
     gateway: &Gateway<T>,
-    reader: impl tokio::io::AsyncRead + Unpin + Send,
-    writer: impl tokio::io::AsyncWrite + Unpin + Send,
+    connection: impl AsyncRead + AsyncWrite + Unpin + Send,
     origin: Origin,
     destination: SocketAddr,
 ) {
@@ -80,7 +79,7 @@ pub async fn carry<T: Dial>(
         credentials: None,
         family: None,
     };
-    let mut client = Client::new(reader, writer, origin);
+    let mut client = Client::new(connection, origin);
     // The box is no longer needed once bytes are carried.
     let reached = Box::pin(reach(&mut client, gateway, &request)).await;
     match reached {

@@ -5,10 +5,10 @@
 use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderValue};
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, split};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tracing::{debug, info};
 
@@ -81,31 +81,31 @@ impl<T: Dial> Session<T> {
 }
 
 impl<T: Dial> Tunnel<T> {
-    /// Carries bytes until one side is done. `R` and `W` are what the client's connection is made
-    /// of; `ahead` is what read it.
-    pub(super) async fn carry<R, W>(self, ahead: &Ahead)
+    /// Carries bytes until one side is done. `C` is the client's connection; `ahead` is what read it.
+    pub(super) async fn carry<C>(self, ahead: &Ahead)
     where
-        R: AsyncRead + Unpin + Send + 'static,
-        W: AsyncWrite + Unpin + Send + 'static,
+        C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let begun = Instant::now();
         let relayed = match self {
             Tunnel::Connected { client, stream } => {
                 // Not all of it may be on its way.
-                let Some((client, read)) = taken_back::<R, W>(client).await else {
+                let Some((client, read)) = taken_back::<C>(client).await else {
                     return;
                 };
                 let early = [&ahead.early.rest(stream.sent), &read[..]].concat();
-                let stream = (stream.reader, stream.writer);
                 carry_between(client, stream, early).await
             }
             Tunnel::Switched { client, site } => match tokio::try_join!(client, site) {
-                Ok((client, site)) => carry_between(halves(client), halves(site), Vec::new()).await,
+                Ok((client, site)) => {
+                    // What hyper has read already comes out before anything else.
+                    carry_between(TokioIo::new(client), TokioIo::new(site), Vec::new()).await
+                }
                 Err(_) => return,
             },
             Tunnel::Refused { client } => {
-                if let Some(((reader, writer), _)) = taken_back::<R, W>(client).await {
-                    part(reader, writer).await;
+                if let Some((client, _)) = taken_back::<C>(client).await {
+                    part(client).await;
                 }
                 return;
             }
@@ -117,28 +117,22 @@ impl<T: Dial> Tunnel<T> {
 
 /// Carries bytes both ways, `early` first, and ends the client's connection.
 async fn carry_between(
-    mut client: (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
-    stream: (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
+    client: impl AsyncRead + AsyncWrite + Unpin,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
     early: Vec<u8>,
 ) -> Relayed {
-    let relayed = relay((&mut client.0, &mut client.1), stream, early, false).await;
-    part(client.0, client.1).await;
+    let (client, relayed) = relay(client, stream, early, false).await;
+    part(client).await;
     relayed
 }
 
-/// The halves of a client's connection, and what hyper has read of it and not used. The halves work
-/// side by side; what hyper made of them does not. `None` if hyper did not get as far as that.
-async fn taken_back<R, W>(client: OnUpgrade) -> Option<((R, W), Bytes)>
+/// A client's connection, and what hyper has read of it and not used. `None` if hyper did not get as
+/// far as that.
+async fn taken_back<C>(client: OnUpgrade) -> Option<(C, Bytes)>
 where
-    R: AsyncRead + Unpin + Send + 'static,
-    W: AsyncWrite + Unpin + Send + 'static,
+    C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     // It is what `serve` gave to hyper.
-    let parts = client.await.ok()?.downcast::<TokioIo<Wire<R, W>>>().ok()?;
-    Some((parts.io.into_inner().into_halves(), parts.read_buf))
-}
-
-/// What hyper has read already comes out of the first half before anything else.
-fn halves(upgraded: Upgraded) -> (impl AsyncRead + Unpin, impl AsyncWrite + Unpin) {
-    split(TokioIo::new(upgraded))
+    let parts = client.await.ok()?.downcast::<TokioIo<Wire<C>>>().ok()?;
+    Some((parts.io.into_inner().into_inner(), parts.read_buf))
 }

@@ -28,35 +28,33 @@ pub(super) struct Line {
 }
 
 /// A client's connection, for hyper.
-pub(super) struct Wire<R, W> {
-    reader: R,
-    writer: W,
+pub(super) struct Wire<C> {
+    connection: C,
     line: Arc<Line>,
     /// What is left of an interim answer of which a part is written: nothing may come between.
     begun: Bytes,
 }
 
-impl<R, W> Wire<R, W> {
-    pub(super) fn new(reader: R, writer: W, line: Arc<Line>) -> Self {
+impl<C> Wire<C> {
+    pub(super) fn new(connection: C, line: Arc<Line>) -> Self {
         Wire {
-            reader,
-            writer,
+            connection,
             line,
             begun: Bytes::new(),
         }
     }
 
-    /// The two halves, when there is nothing more to read or write for hyper.
-    pub(super) fn into_halves(self) -> (R, W) {
-        (self.reader, self.writer)
+    /// The connection, when there is nothing more to read or write for hyper.
+    pub(super) fn into_inner(self) -> C {
+        self.connection
     }
 }
 
-impl<R, W: AsyncWrite + Unpin> Wire<R, W> {
+impl<C: AsyncWrite + Unpin> Wire<C> {
     /// Ready when no interim answer is written in part.
     fn poll_begun(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.begun.is_empty() {
-            let written = ready!(Pin::new(&mut self.writer).poll_write(context, &self.begun))?;
+            let written = ready!(Pin::new(&mut self.connection).poll_write(context, &self.begun))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -66,18 +64,20 @@ impl<R, W: AsyncWrite + Unpin> Wire<R, W> {
     }
 }
 
-impl<R: AsyncRead + Unpin, W: Unpin> AsyncRead for Wire<R, W> {
+impl<C: AsyncRead + Unpin> AsyncRead for Wire<C> {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        this.line.ahead.poll_read(&mut this.reader, context, buffer)
+        this.line
+            .ahead
+            .poll_read(&mut this.connection, context, buffer)
     }
 }
 
-impl<R: Unpin, W: AsyncWrite + Unpin> AsyncWrite for Wire<R, W> {
+impl<C: AsyncWrite + Unpin> AsyncWrite for Wire<C> {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -85,7 +85,7 @@ impl<R: Unpin, W: AsyncWrite + Unpin> AsyncWrite for Wire<R, W> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         ready!(this.poll_begun(context))?;
-        Pin::new(&mut this.writer).poll_write(context, bytes)
+        Pin::new(&mut this.connection).poll_write(context, bytes)
     }
 
     fn poll_write_vectored(
@@ -95,11 +95,11 @@ impl<R: Unpin, W: AsyncWrite + Unpin> AsyncWrite for Wire<R, W> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         ready!(this.poll_begun(context))?;
-        Pin::new(&mut this.writer).poll_write_vectored(context, slices)
+        Pin::new(&mut this.connection).poll_write_vectored(context, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.writer.is_write_vectored()
+        self.connection.is_write_vectored()
     }
 
     /// hyper calls this when it has written everything that it had, and after every look at how far
@@ -113,12 +113,12 @@ impl<R: Unpin, W: AsyncWrite + Unpin> AsyncWrite for Wire<R, W> {
                 Poll::Ready(None) | Poll::Pending => break,
             }
         }
-        Pin::new(&mut this.writer).poll_flush(context)
+        Pin::new(&mut this.connection).poll_flush(context)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         ready!(this.poll_begun(context))?;
-        Pin::new(&mut this.writer).poll_shutdown(context)
+        Pin::new(&mut this.connection).poll_shutdown(context)
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use onionport::relay::{Relayed, relay};
 use tokio::io::{
     AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf, duplex,
-    empty, sink, split,
+    empty, join, sink, split,
 };
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -30,19 +30,22 @@ struct Setting {
     relaying: JoinHandle<Relayed>,
 }
 
+/// Carries bytes, and drops what it carried them between.
+async fn carry(
+    client: impl AsyncRead + AsyncWrite + Unpin,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    early: &[u8],
+    client_done: bool,
+) -> Relayed {
+    let (_, relayed) = relay(client, stream, early.to_vec(), client_done).await;
+    relayed
+}
+
 /// Starts a relay between two pipes that hold `capacity` bytes each way.
 fn start(capacity: usize, early: &'static [u8], client_done: bool) -> Setting {
     let (client, near_client) = duplex(capacity);
     let (service, near_service) = duplex(capacity);
-    let relaying = tokio::spawn(async move {
-        relay(
-            split(near_client),
-            split(near_service),
-            early.to_vec(),
-            client_done,
-        )
-        .await
-    });
+    let relaying = tokio::spawn(carry(near_client, near_service, early, client_done));
     Setting {
         client,
         service,
@@ -203,9 +206,9 @@ async fn what_was_read_goes_out_as_soon_as_the_source_pauses() {
     let relaying = tokio::spawn(async move {
         let (client_reader, client_writer) = split(near_client);
         let (service_reader, service_writer) = split(near_service);
-        let client = (client_reader, Cells::new(client_writer));
-        let stream = (service_reader, Cells::new(service_writer));
-        relay(client, stream, b"early".to_vec(), false).await
+        let client = join(client_reader, Cells::new(client_writer));
+        let stream = join(service_reader, Cells::new(service_writer));
+        carry(client, stream, b"early", false).await
     });
     read_exactly(&mut service, b"early").await;
     for round in 0..20 {
@@ -363,9 +366,9 @@ async fn whoever_ends_it_both_sides_are_shut_down_in_order() {
                 _ => Box::new(Silent),
             }
         };
-        let client = (reader("client"), to_client.clone());
-        let stream = (reader("service"), to_service.clone());
-        let relaying = relay(client, stream, Vec::new(), false);
+        let client = join(reader("client"), to_client.clone());
+        let stream = join(reader("service"), to_service.clone());
+        let relaying = carry(client, stream, b"", false);
         timeout(LONG, relaying).await.expect("it goes on");
         assert!(to_client.0.load(Ordering::Relaxed), "{ends}: the client");
         assert!(to_service.0.load(Ordering::Relaxed), "{ends}: the service");
@@ -416,9 +419,8 @@ impl AsyncWrite for Broken {
 async fn a_client_that_breaks_off_ends_the_stream_at_once() {
     let (mut service, near_service) = duplex(1024);
     let begun = Instant::now();
-    let relaying = tokio::spawn(async move {
-        relay((Broken, sink()), split(near_service), Vec::new(), false).await
-    });
+    let client = join(Broken, sink());
+    let relaying = tokio::spawn(carry(client, near_service, b"", false));
     assert_eq!(read_all(&mut service).await, b"");
     end(relaying).await;
     assert_eq!(begun.elapsed(), Duration::ZERO);
@@ -431,15 +433,8 @@ async fn a_client_that_takes_nothing_any_more_ends_the_stream_at_once() {
     // The client still could say something.
     let (client_reader, _) = split(near_client);
     let begun = Instant::now();
-    let relaying = tokio::spawn(async move {
-        relay(
-            (client_reader, Broken),
-            split(near_service),
-            Vec::new(),
-            false,
-        )
-        .await
-    });
+    let near_client = join(client_reader, Broken);
+    let relaying = tokio::spawn(carry(near_client, near_service, b"", false));
     service.write_all(b"lost").await.expect("written");
     assert_eq!(read_all(&mut service).await, b"");
     end(relaying).await;
@@ -452,16 +447,9 @@ async fn what_a_service_says_before_it_goes_is_heard_though_it_takes_nothing_any
     for early in [&b""[..], b"early"] {
         let (mut client, near_client) = duplex(1024);
         let (mut service, near_service) = duplex(1024);
-        let relaying = tokio::spawn(async move {
-            let (stream_reader, _) = split(near_service);
-            relay(
-                split(near_client),
-                (stream_reader, Broken),
-                early.to_vec(),
-                false,
-            )
-            .await
-        });
+        let (stream_reader, _) = split(near_service);
+        let stream = join(stream_reader, Broken);
+        let relaying = tokio::spawn(carry(near_client, stream, early, false));
         client.write_all(b"lost").await.expect("written");
         sleep(Duration::from_secs(1)).await;
         service.write_all(b"too large").await.expect("written");
@@ -475,9 +463,8 @@ async fn what_a_service_says_before_it_goes_is_heard_though_it_takes_nothing_any
 async fn a_stream_that_breaks_ends_the_client_at_once() {
     let (mut client, near_client) = duplex(1024);
     let begun = Instant::now();
-    let relaying = tokio::spawn(async move {
-        relay(split(near_client), (Broken, sink()), Vec::new(), false).await
-    });
+    let stream = join(Broken, sink());
+    let relaying = tokio::spawn(carry(near_client, stream, b"", false));
     assert_eq!(read_all(&mut client).await, b"");
     end(relaying).await;
     assert_eq!(begun.elapsed(), Duration::ZERO);
@@ -500,12 +487,9 @@ async fn nothing_to_say_on_either_side_is_no_reason_to_end() {
 
 #[tokio::test(start_paused = true)]
 async fn a_finished_client_and_an_empty_answer_make_an_end() {
-    let relayed = relay(
-        (empty(), sink()),
-        (empty(), sink()),
-        b"early".to_vec(),
-        true,
-    );
-    let relayed = timeout(LONG, relayed).await.expect("it goes on");
+    let (client, stream) = (join(empty(), sink()), join(empty(), sink()));
+    let relayed = timeout(LONG, carry(client, stream, b"early", true))
+        .await
+        .expect("it goes on");
     assert_eq!(relayed.received, 0);
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use onionport::config::TransProxyType;
 use onionport::failure::Failure;
 use onionport::transparent::{Redirection, carry, serve};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex, split};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -23,8 +23,7 @@ fn client(port: &Port, destination: &str) -> (Client, JoinHandle<()>) {
     let (near, far) = duplex(1024);
     let gateway = port.gateway();
     let served = tokio::spawn(async move {
-        let (reader, writer) = split(near);
-        carry(&gateway, reader, writer, V4, destination).await;
+        carry(&gateway, near, V4, destination).await;
     });
     (Client::over(far), served)
 }

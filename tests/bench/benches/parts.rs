@@ -6,7 +6,7 @@ use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
 use onionport::relay::relay;
 use onionport::socks::{ClientFamily, Handshake, HandshakeOptions, Step};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex, split};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio::runtime::Runtime;
 
 fn main() {
@@ -93,9 +93,8 @@ fn through_relay(
         runtime.block_on(async {
             let (client, client_end) = duplex(PIPE);
             let (far, far_end) = duplex(PIPE);
-            let relaying = tokio::spawn(async move {
-                relay(split(client_end), split(far_end), Vec::new(), false).await
-            });
+            let relaying =
+                tokio::spawn(async move { relay(client_end, far_end, Vec::new(), false).await });
             let (mut from, mut to) = direction(client, far);
             let writing = tokio::spawn(async move {
                 let bytes = vec![0x5a; message];
@@ -114,7 +113,7 @@ fn through_relay(
             }
             drop(writing.await.expect("no panic"));
             drop(to);
-            let relayed = relaying.await.expect("no panic");
+            let (_, relayed) = relaying.await.expect("no panic");
             assert_eq!(relayed.sent + relayed.received, CARRIED as u64);
         });
     });
@@ -127,9 +126,7 @@ fn relay_echo(bencher: Bencher<'_, '_>) {
     let (mut client, mut far) = runtime.block_on(async {
         let (client, client_end) = duplex(PIPE);
         let (far, far_end) = duplex(PIPE);
-        tokio::spawn(
-            async move { relay(split(client_end), split(far_end), Vec::new(), false).await },
-        );
+        tokio::spawn(async move { relay(client_end, far_end, Vec::new(), false).await });
         (client, far)
     });
     bencher.bench_local(|| {

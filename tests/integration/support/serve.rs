@@ -12,7 +12,7 @@ use onionport::isolation::SessionGroup;
 use onionport::policy::Rules;
 use onionport::port::PortLine;
 use onionport::tor::keys::KeyFolder;
-use tokio::io::{duplex, split};
+use tokio::io::duplex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -115,10 +115,9 @@ impl Port {
         let (near, far) = duplex(capacity);
         let gateway = Arc::clone(&self.gateway);
         let serving = tokio::spawn(async move {
-            let (reader, writer) = split(near);
             let local = Some((Ipv4Addr::LOCALHOST, 9080).into());
             let (_port, current) = watch::channel(gateway);
-            http::serve(current, reader, writer, origin, local).await;
+            http::serve(current, near, origin, local).await;
         });
         (Client::over(far), Served(serving))
     }
@@ -133,8 +132,7 @@ impl Port {
         let (near, far) = duplex(capacity);
         let gateway = Arc::clone(&self.gateway);
         let serving = tokio::spawn(async move {
-            let (reader, writer) = split(near);
-            serve(gateway, reader, writer, origin).await;
+            serve(gateway, near, origin).await;
         });
         (Client::over(far), Served(serving))
     }
@@ -149,8 +147,7 @@ impl Port {
         let (client, near) = connected().await;
         let gateway = Arc::clone(&self.gateway);
         let serving = tokio::spawn(async move {
-            let (reader, writer) = near.into_split();
-            serve(gateway, reader, writer, V4).await;
+            serve(gateway, near, V4).await;
         });
         (client, Served(serving))
     }
@@ -161,9 +158,8 @@ impl Port {
         let local = near.local_addr().ok();
         let gateway = Arc::clone(&self.gateway);
         let serving = tokio::spawn(async move {
-            let (reader, writer) = near.into_split();
             let (_port, current) = watch::channel(gateway);
-            http::serve(current, reader, writer, V4, local).await;
+            http::serve(current, near, V4, local).await;
         });
         (client, Served(serving))
     }
