@@ -3,8 +3,10 @@
 //! The services live in a network of their own, with relays that only one of them uses, so that its
 //! introduction points can be stopped. All are broken before the first program is asked. Answers that
 //! somebody has to work for are asked for one program after the other, each by several starts of it:
-//! what a program has once learnt of a service it answers without asking. Of a frozen service, and of
-//! silent introduction points, nothing is heard: that wait is spent by all programs at once.
+//! what a program has once learnt of a service it answers without asking. Between two of them is a
+//! pause, so that circuits which one has left are closed, and others built, before the next. Of a
+//! frozen service, and of silent introduction points, nothing is heard: that wait is spent by all
+//! programs at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -31,6 +33,9 @@ const SPARE_RELAYS: usize = 6;
 /// How long an answer may take, in halves of the deadline. C tor begins its deadline anew when it has
 /// the descriptor; arti has none, and is given up.
 const PATIENCE: u32 = 3;
+
+/// The pause between two questions.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// What was answered, and after how long.
 type Answered = (u8, Duration);
@@ -84,6 +89,7 @@ pub fn measure(
                         if !samples.sound(broken.id) {
                             continue;
                         }
+                        std::thread::sleep(PAUSE);
                         let said = runtime.block_on(ask(proxy.socks(), &broken.target, limit));
                         samples.add(broken.id, said);
                     }
