@@ -37,6 +37,9 @@ enum Command {
         /// The network's first circuit timeout in milliseconds [default: tor's, a minute].
         #[arg(long, value_name = "MS")]
         circuit_timeout: Option<u32>,
+        /// Relays send each cell at once, instead of in runs as tor's do by default (KIST).
+        #[arg(long)]
+        at_once: bool,
         /// The onion service's virtual port; an HTTP server answers behind it.
         #[arg(long, value_name = "PORT", default_value_t = 80)]
         service: u16,
@@ -51,12 +54,14 @@ fn main() -> ExitCode {
         relays,
         spare_relays,
         circuit_timeout,
+        at_once,
         service,
     } = Options::parse().command;
     let builder = Network::builder()
         .relays(relays)
         .spare_relays(spare_relays)
-        .circuit_timeout_ms(circuit_timeout);
+        .circuit_timeout_ms(circuit_timeout)
+        .kist(!at_once);
     match run(builder, service) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
