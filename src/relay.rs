@@ -52,7 +52,7 @@ enum Ended {
 
 /// Sends `early`, what the client said before it had an answer, and then carries bytes both ways
 /// until one side is done. `client_done` if the client has already finished sending. Gives the client's
-/// side back, which has heard that no more will come.
+/// side back, which has heard that no more will come; the stream is gone by then.
 ///
 /// Not an `async fn`, which would remember both sides twice: an idle stream has nothing but what is in
 /// [`Relay`].

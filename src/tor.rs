@@ -34,10 +34,11 @@ use arti_client::{BootstrapBehavior, TorClient};
 use futures::StreamExt as _;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
+use tor_circmgr::hspool::HsCircPool;
 use tor_dirmgr::DirProvider;
 use tor_error::ErrorReport as _;
 use tor_hsclient::HsClientConnector;
-use tor_netdir::{DirEvent, NetDir};
+use tor_netdir::{DirEvent, NetDir, NetDirProvider};
 use tor_proto::client::stream::DataWriter;
 use tracing::{info, warn};
 
@@ -57,6 +58,10 @@ use runtime::TorRuntime;
 const DIRECTORY_POLL: Duration = Duration::from_millis(250);
 /// How long to wait after bootstrapping failed for good, before it is tried again.
 const BOOTSTRAP_PAUSE: Duration = Duration::from_secs(5);
+
+/// When the circuits that are kept ready for onion services are built, after the client has become usable:
+/// the vanguards that they go through are chosen by a task that hears of the directory when this does.
+const READY_AFTER: Duration = Duration::from_secs(1);
 
 /// The part of the program's `tracing` subscriber that the Tor side needs; without it, requests
 /// that run into their deadline cannot say where they stuck.
@@ -188,6 +193,7 @@ impl Tor {
         let provider = client.dirmgr().map_err(|e| e.report().to_string())?;
         let circuits = client.circmgr().map_err(|e| e.report().to_string())?;
         let pool = client.hs_circ_pool().map_err(|e| e.report().to_string())?;
+        build_ahead(&pool, client.runtime(), &provider)?;
         // tor-hsclient throws out old data whenever this yields.
         let housekeeping = provider
             .events()
@@ -217,6 +223,23 @@ impl Tor {
             .and_then(|usable| usable.clone())
             .ok_or(Failure::NotBootstrapped)
     }
+}
+
+/// Has the circuits built soon that are kept ready for onion services. The pool looks for a directory
+/// when the client is made, finds none, and would look again half a minute later: the first streams
+/// would wait for circuits of their own.
+fn build_ahead(
+    pool: &Arc<HsCircPool<TorRuntime>>,
+    runtime: &TorRuntime,
+    directory: &Arc<dyn DirProvider>,
+) -> Result<(), String> {
+    let directory: Arc<dyn NetDirProvider> = Arc::<dyn DirProvider>::clone(directory);
+    // They run since the client was made; this gives their handles.
+    let tasks = pool.launch_background_tasks(runtime, &directory);
+    for task in tasks.map_err(|e| e.report().to_string())? {
+        task.fire_at((Instant::now() + READY_AFTER).into_std());
+    }
+    Ok(())
 }
 
 impl Dial for Tor {

@@ -231,6 +231,19 @@ async fn what_was_read_goes_out_as_soon_as_the_source_pauses() {
 // --- How it ends ---
 
 #[tokio::test(start_paused = true)]
+async fn the_stream_is_gone_while_the_client_is_still_there() {
+    let (client, near_client) = duplex(1024);
+    let (mut service, near_service) = duplex(1024);
+    drop(client);
+    let relaying = relay(near_client, near_service, Vec::new(), false);
+    let (near_client, _) = timeout(LONG, relaying).await.expect("it goes on");
+    let written = service.write_all(b"anybody there?").await;
+    let error = written.expect_err("the stream is still there");
+    assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    drop(near_client);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_end_of_the_service_is_the_end_at_once() {
     let mut setting = start(1024, b"", false);
     setting.service.write_all(b"bye").await.expect("written");

@@ -61,7 +61,7 @@ impl Onionport {
             // tor_netdir complains every second that so small a network has too few guards.
             .args([
                 "-l",
-                "info,onionport=debug,tor_hsclient=debug,tor_netdir=error",
+                "info,onionport=debug,tor_hsclient=debug,tor_circmgr::hspool=trace,tor_netdir=error",
             ])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

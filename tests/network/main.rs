@@ -3,6 +3,7 @@
 //!
 //! | module | shows |
 //! |---|---|
+//! | `ahead` | circuits that are there before anybody asks |
 //! | `browser` | what a person sees in Chromium |
 //! | `codes` | every way to break a service, and every code |
 //! | `clients` | curl, torsocks, ssh, git, a browser and others do the same as through C tor |
@@ -14,6 +15,7 @@
 //! | `streams` | what goes through an open stream; look-ups |
 //! | `transparent` | redirected connections, in a network namespace |
 
+mod ahead;
 mod browser;
 mod clients;
 mod codes;

@@ -1,7 +1,7 @@
 //! The measurements, a file for each group of rows.
 //!
-//! Each group starts its program anew, so that what one group leaves behind changes nothing for the
-//! next.
+//! Each group starts its program anew, some of them more than once, so that what one leaves behind
+//! changes nothing for the next.
 
 use anyhow::Result;
 
@@ -20,7 +20,7 @@ mod stream;
 /// The name of the group that is not in [`GROUPS`]: it has a network of its own.
 pub const CODES: &str = "codes";
 
-/// A group of rows that is measured with one start of a program.
+/// Rows that are measured together.
 pub struct Group {
     /// The first word of the names of its rows.
     pub name: &'static str,

@@ -1,16 +1,21 @@
 //! How connections end, and who may finish first.
 
+use std::ops::Deref;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use onionport::connection::serve;
+use onionport::gateway::Gateway;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 
 use super::{CONNECT_GOOD, GREETING, SUCCEEDED, asking, port};
 use crate::support::client::{Client, End};
 use crate::support::hex::{bytes, show};
 use crate::support::random::Random;
-use crate::support::scripted::Plan;
+use crate::support::scripted::{Plan, Scripted};
 use crate::support::serve::V4;
 
 #[tokio::test(start_paused = true)]
@@ -143,4 +148,40 @@ async fn a_client_that_leaves_in_the_middle_of_its_handshake_asks_for_nothing() 
             assert_eq!(port.tor.calls().len(), 0, "after {length} bytes");
         }
     }
+}
+
+/// What a client is served by, and its place among others.
+struct Admission(
+    Arc<Gateway<Scripted>>,
+    #[expect(dead_code)] OwnedSemaphorePermit,
+);
+
+impl Deref for Admission {
+    type Target = Gateway<Scripted>;
+
+    fn deref(&self) -> &Gateway<Scripted> {
+        &self.0
+    }
+}
+
+#[tokio::test]
+async fn a_client_keeps_its_place_until_its_stream_is_over() {
+    let port = port(Plan::Open);
+    let places = Arc::new(Semaphore::new(1));
+    let place = Arc::clone(&places).try_acquire_owned().expect("free");
+    let (near, far) = duplex(1024);
+    let serving = tokio::spawn(serve(Admission(port.gateway(), place), near, V4));
+    let mut client = Client::over(far);
+    client.send(&format!("{GREETING} {CONNECT_GOOD}")).await;
+    client.expect("05 00").await;
+    client.expect(SUCCEEDED).await;
+    let mut far = port.tor.far_end().await;
+    client.send_bytes(b"hello").await;
+    far.expect_bytes(b"hello").await;
+    assert_eq!(places.available_permits(), 0);
+    drop(far);
+    client.expect_end().await;
+    drop(client);
+    serving.await.expect("no panic");
+    assert_eq!(places.available_permits(), 1);
 }

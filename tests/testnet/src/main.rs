@@ -37,7 +37,7 @@ enum Command {
         /// The network's first circuit timeout in milliseconds [default: tor's, a minute].
         #[arg(long, value_name = "MS")]
         circuit_timeout: Option<u32>,
-        /// Relays send each cell at once, instead of in runs as tor's do by default (KIST).
+        /// Relays and the service send each cell at once, instead of in runs as tor's do by default (KIST).
         #[arg(long)]
         at_once: bool,
         /// The onion service's virtual port; an HTTP server answers behind it.

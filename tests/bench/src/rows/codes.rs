@@ -2,11 +2,11 @@
 //!
 //! The services live in a network of their own, with relays that only one of them uses, so that its
 //! introduction points can be stopped. All are broken before the first program is asked. Answers that
-//! somebody has to work for are asked for one program after the other, each by several starts of it:
-//! what a program has once learnt of a service it answers without asking. Between two of them is a
-//! pause, so that circuits which one has left are closed, and others built, before the next. Of a
-//! frozen service, and of silent introduction points, nothing is heard: that wait is spent by all
-//! programs at once.
+//! somebody has to work for are asked for one program after the other, those that come soon by several
+//! starts of it: what a program has once learnt of a service it answers without asking. Before each is
+//! a pause, so that circuits which the one before has left are closed, and others built. Of a frozen
+//! service, and of silent introduction points, nothing is heard: that wait is spent by all programs at
+//! once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -75,6 +75,10 @@ pub fn measure(
         std::thread::sleep(amounts.settle());
         Ok(proxy)
     };
+    let ask_one = |proxy: &Proxy, target: &Target| {
+        std::thread::sleep(PAUSE);
+        runtime.block_on(ask(proxy.socks(), target, limit))
+    };
     for round in 0..amounts.code_rounds {
         let mut asked = Vec::new();
         for candidate in in_turn(candidates, round) {
@@ -89,9 +93,7 @@ pub fn measure(
                         if !samples.sound(broken.id) {
                             continue;
                         }
-                        std::thread::sleep(PAUSE);
-                        let said = runtime.block_on(ask(proxy.socks(), &broken.target, limit));
-                        samples.add(broken.id, said);
+                        samples.add(broken.id, ask_one(&proxy, &broken.target));
                     }
                     starts += 1;
                     if starts >= amounts.code_starts || soon.is_empty() {
@@ -102,8 +104,7 @@ pub fn measure(
             match ask_soon() {
                 Ok((proxy, mut samples)) => {
                     for broken in &late {
-                        let said = runtime.block_on(ask(proxy.socks(), &broken.target, limit));
-                        samples.add(broken.id, said);
+                        samples.add(broken.id, ask_one(&proxy, &broken.target));
                     }
                     samples.put(&mut sheet);
                     asked.push((candidate.kind, proxy, sheet));

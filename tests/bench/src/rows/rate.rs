@@ -32,8 +32,8 @@ pub(super) fn measure(world: &World, candidate: &Candidate, sheet: &mut Sheet<'_
         if !sheet.wants_any(id) {
             continue;
         }
-        let proxy = world.start_settled(candidate)?;
-        match rate(world, &proxy, way, clients) {
+        let started = world.start_settled(candidate);
+        match started.and_then(|proxy| rate(world, &proxy, way, clients)) {
             Ok(rate) => {
                 sheet.put(id, rate.streams_per_second);
                 if let Some(processor) = processor {
