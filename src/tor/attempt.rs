@@ -1,12 +1,15 @@
 //! One effort to get a circuit to an onion service, awaited by any number of requests.
 //!
 //! An attempt follows one or more *lines*. A line asks tor-hsclient for a circuit, and once more
-//! with a descriptor fetched anew if the introduction points of the first have failed. When a line
-//! has not moved for a while, another is begun beside it: a rendezvous that was asked for just
+//! with a descriptor fetched anew if the introduction points of the first have failed. If they refuse
+//! one after another, that is begun beside it, before it comes to the last. When a line
+//! has not moved for a while, another is begun beside it as well: a rendezvous that was asked for just
 //! before the service went away, or came back, would be waited for until the end. To tor-hsclient
 //! each line is an isolation token of its own.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -114,6 +117,10 @@ struct Progress {
     nudge: Notify,
     /// The introduction points at which lines have stood still.
     silent: Mutex<Vec<usize>>,
+    /// Introduction points refuse: the descriptor may be old.
+    doubt: Notify,
+    /// Whether a line is begun that fetches the descriptor anew because of that.
+    doubted: AtomicBool,
 }
 
 impl Progress {
@@ -201,6 +208,13 @@ impl Progress {
         }
     }
 
+    /// Tells once if introduction points refuse. Never returns.
+    async fn watch_refusals(&self, evidence: &Evidence) -> Infallible {
+        evidence.doubt().await;
+        self.doubt.notify_one();
+        std::future::pending().await
+    }
+
     /// Returns when nobody waits any more.
     async fn end(&self) {
         loop {
@@ -276,6 +290,8 @@ impl Launcher {
             until: Mutex::new(deadline.max(Instant::now() + LEAST_LIFE)),
             nudge: Notify::new(),
             silent: Mutex::default(),
+            doubt: Notify::new(),
+            doubted: AtomicBool::new(false),
         });
         let (sender, outcome) = watch::channel(None);
         let attempt = Attempt {
@@ -308,15 +324,15 @@ impl Shared {
         tokens: Tokens,
         progress: &Progress,
     ) -> Outcome {
-        let begin = |number: usize| {
+        let begin = |number: usize, earlier: Option<Failure>| {
             // Noted here, so that the line counts before it is polled for the first time.
-            let evidence = Evidence::new(None);
+            let evidence = Evidence::new(earlier);
             progress.begin(number, &evidence);
             let line = self.line(&service, &keys, tokens[number], number, evidence, progress);
             abortable(line)
         };
         let mut lines = FuturesUnordered::new();
-        let (line, _) = begin(0);
+        let (line, _) = begin(0, None);
         lines.push(line);
         let mut others: VecDeque<(usize, AbortHandle)> = VecDeque::new();
         let mut failed = None;
@@ -350,9 +366,18 @@ impl Shared {
                         oldest.abort();
                         number
                     };
-                    let (line, handle) = begin(number);
+                    let (line, handle) = begin(number, None);
                     lines.push(line);
                     others.push_back((number, handle));
+                }
+                () = progress.doubt.notified() => {
+                    let number = others.len() + 1;
+                    if number < LINES && !progress.doubted.swap(true, Ordering::Relaxed) {
+                        debug!("introduction points refuse; fetching the onion service's descriptor anew");
+                        let (line, handle) = begin(number, Some(Failure::IntroductionFailed));
+                        lines.push(line);
+                        others.push_back((number, handle));
+                    }
                 }
                 () = progress.end() => break Outcome::Failed(progress.verdict_so_far()),
             }
@@ -378,6 +403,7 @@ impl Shared {
             let round = self.round(service, keys, token, &evidence, progress);
             let round = tokio::select! {
                 round = round => round,
+                never = progress.watch_refusals(&evidence) => match never {},
                 () = evidence.turned_to(silent), if other_points > 0 => {
                     debug!("another way stands still at this introduction point; choosing again");
                     other_points -= 1;
@@ -397,11 +423,12 @@ impl Shared {
                 }
                 Err(failure) => failure,
             };
-            if !evidence.worth_another_round(failure) {
+            let doubted = progress.doubted.load(Ordering::Relaxed);
+            if !evidence.worth_another_round(failure, doubted) {
                 return Ended {
                     number,
                     result: Err(evidence.beside_earlier(failure)),
-                    proven: evidence.proven().is_some(),
+                    proven: evidence.proves_for_all(doubted),
                 };
             }
             debug!("trying the onion service once more with a descriptor fetched anew");

@@ -35,6 +35,8 @@ const SOURCE: &str = "tor_hsclient";
 const AWAITING_RENDEZVOUS: &str = "awaiting rendezvous completion";
 /// What stands before the place of an introduction point in the messages about it.
 const POINT: &str = "IPT #";
+/// So many introduction points that have refused say that the descriptor may be old. One alone may have gone.
+const DOUBTFUL: usize = 2;
 /// How its message begins when it begins to solve a puzzle; nor has that one.
 const SOLVING: &str = "beginning solve";
 
@@ -155,19 +157,44 @@ impl Evidence {
         self.lock().findings.stage > Stage::Asked
     }
 
-    /// Whether a descriptor fetched anew may change the outcome.
+    /// Waits until so many introduction points have refused, one after another, that the descriptor is to be
+    /// doubted. Never returns if it is the one that was fetched because of that.
+    pub(crate) async fn doubt(&self) {
+        let mut changes = self.changed.subscribe();
+        loop {
+            {
+                let findings = &self.lock().findings;
+                if findings.earlier.is_none() && findings.refusals().count() >= DOUBTFUL {
+                    return;
+                }
+            }
+            // The sender lives in `self`.
+            let _ = changes.changed().await;
+        }
+    }
+
+    /// Whether a descriptor fetched anew may change the outcome; `doubted` if another line fetches it already.
     ///
     /// Introduction points are only as good as the descriptor that names them, and directories may
     /// differ in which one they hold. After a failure tor-hsclient forgets the descriptor, so that
     /// asking again fetches one.
-    pub(crate) fn worth_another_round(&self, failure: Failure) -> bool {
+    pub(crate) fn worth_another_round(&self, failure: Failure, doubted: bool) -> bool {
         let findings = &self.lock().findings;
-        findings.earlier.is_none()
-            && match failure {
-                Failure::IntroductionFailed => true,
-                Failure::IntroductionTimedOut | Failure::RendezvousFailed => !findings.fetched,
-                _ => false,
-            }
+        match (failure, findings.earlier) {
+            (Failure::IntroductionFailed, None) => !doubted,
+            // It was to be fetched anew, and tor-hsclient had one left.
+            (Failure::IntroductionFailed, Some(_)) => !findings.fetched,
+            (Failure::IntroductionTimedOut | Failure::RendezvousFailed, None) => !findings.fetched,
+            _ => false,
+        }
+    }
+
+    /// Whether the findings prove the outcome of the whole attempt; `doubted` if another line fetches the
+    /// descriptor anew, which may name other introduction points.
+    pub(crate) fn proves_for_all(&self, doubted: bool) -> bool {
+        let findings = &self.lock().findings;
+        let replaced = doubted && findings.earlier.is_none() && findings.refused_by_all;
+        findings.conclusion().is_some() && !replaced
     }
 
     /// The furthest step it has been in.
@@ -261,8 +288,8 @@ impl<S: Subscriber> Layer<S> for EvidenceLayer {
         if let Some(stage) = seen.stage {
             evidence.update(|findings| findings.enter(stage));
         }
-        if seen.point.is_some() {
-            evidence.update(|findings| findings.point = seen.point);
+        if let Some(point) = seen.point {
+            evidence.update(|findings| findings.turn_to(point));
         }
         if let Some(clue) = seen.descriptor {
             evidence.update(|findings| findings.descriptor.push(clue));
@@ -304,11 +331,11 @@ impl Visit for Seen {
     }
 }
 
-/// The place of the introduction point that a message names.
+/// The place of the introduction point that a message names. Messages count from one.
 fn point_in(message: &str) -> Option<usize> {
     let (_, rest) = message.split_once(POINT)?;
     let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
-    digits.parse().ok()
+    digits.parse::<usize>().ok()?.checked_sub(1)
 }
 
 #[cfg(test)]
@@ -320,11 +347,11 @@ mod tests {
         let place = |message| point_in(message);
         assert_eq!(
             place("hs conn to x: IPT #3: obtaining intro circuit"),
-            Some(3)
+            Some(2)
         );
         assert_eq!(
             place("hs conn to x: RPT y IPT #12: making introduction"),
-            Some(12)
+            Some(11)
         );
         assert_eq!(place("hs conn to x: setting up rendezvous point"), None);
     }

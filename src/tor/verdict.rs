@@ -107,19 +107,28 @@ impl Findings {
         }
     }
 
+    /// Notes that it turns to an introduction point.
+    pub(crate) fn turn_to(&mut self, point: usize) {
+        // The points are tried in turn, and then again from the first: once it comes to one that has
+        // refused, and none has done anything else in between, all have been asked.
+        let refusal = RendezvousClue::IntroductionRefused { point };
+        let again = self.refusals().any(|c| *c == refusal);
+        self.refused_by_all |= again;
+        self.point = Some(point);
+    }
+
     /// Notes that a pair of introduction and rendezvous point has failed.
     pub(crate) fn note(&mut self, clue: RendezvousClue) {
-        // The points are tried in turn, and then again from the first: once a point refuses for the
-        // second time, and none has done anything else in between, all have been asked.
-        let refused = |c: &&RendezvousClue| matches!(c, RendezvousClue::IntroductionRefused { .. });
-        self.refused_by_all = refused(&&clue)
-            && self
-                .rendezvous
-                .iter()
-                .rev()
-                .take_while(refused)
-                .any(|c| *c == clue);
+        // The same as when it turned to that point, should that have been missed.
+        let again = self.refusals().any(|c| *c == clue);
+        self.refused_by_all = again;
         self.rendezvous.push(clue);
+    }
+
+    /// The refusals of introduction points since anything else has happened, the last one first.
+    pub(crate) fn refusals(&self) -> impl Iterator<Item = &RendezvousClue> {
+        let refused = |c: &&RendezvousClue| matches!(c, RendezvousClue::IntroductionRefused { .. });
+        self.rendezvous.iter().rev().take_while(refused)
     }
 
     /// The outcome, once nothing that would still be tried can change it.
@@ -404,6 +413,27 @@ mod tests {
         }
         findings.note(R::IntroductionRefused { point: 2 });
         assert_eq!(findings.conclusion(), Some(Failure::IntroductionFailed));
+    }
+
+    #[test]
+    fn it_is_known_to_be_gone_when_the_first_point_has_its_turn_again() {
+        let mut findings = Findings::default();
+        for point in [2, 0, 1] {
+            findings.turn_to(point);
+            assert_eq!(findings.conclusion(), None);
+            findings.note(R::IntroductionRefused { point });
+        }
+        findings.turn_to(2);
+        assert_eq!(findings.conclusion(), Some(Failure::IntroductionFailed));
+    }
+
+    #[test]
+    fn a_point_that_has_its_turn_again_after_something_else_may_still_answer() {
+        let mut findings = Findings::default();
+        findings.note(R::IntroductionRefused { point: 0 });
+        findings.note(R::IntroductionBroken);
+        findings.turn_to(0);
+        assert_eq!(findings.conclusion(), None);
     }
 
     #[test]
