@@ -283,6 +283,61 @@ pub const ROWS: &[Row] = &[
         "new stream, 5,000 idle ones open, p50",
         Unit::Milliseconds,
     ),
+    row(
+        "far.onion.cold",
+        "far: first onion connection, cold",
+        Unit::Milliseconds,
+    ),
+    row(
+        "far.exit.answer",
+        "far: first byte of the answer, exit, p50",
+        Unit::Milliseconds,
+    ),
+    row(
+        "far.onion.answer",
+        "far: first byte of the answer, onion, p50",
+        Unit::Milliseconds,
+    ),
+    row(
+        "far.exit.down.1",
+        "far: download, exit, 1 stream",
+        Unit::MegabytesPerSecond,
+    ),
+    row(
+        "far.exit.down.8",
+        "far: download, exit, 8 streams",
+        Unit::MegabytesPerSecond,
+    ),
+    row(
+        "far.exit.up.1",
+        "far: upload, exit, 1 stream",
+        Unit::MegabytesPerSecond,
+    ),
+    row(
+        "far.exit.up.8",
+        "far: upload, exit, 8 streams",
+        Unit::MegabytesPerSecond,
+    ),
+    row(
+        "far.onion.down.1",
+        "far: download, onion, 1 stream",
+        Unit::MegabytesPerSecond,
+    ),
+    row(
+        "far.onion.down.8",
+        "far: download, onion, 8 streams",
+        Unit::MegabytesPerSecond,
+    ),
+    row(
+        "far.onion.up.1",
+        "far: upload, onion, 1 stream",
+        Unit::MegabytesPerSecond,
+    ),
+    row(
+        "far.onion.up.8",
+        "far: upload, onion, 8 streams",
+        Unit::MegabytesPerSecond,
+    ),
     row("codes.F0", "no descriptor: answer", Unit::Seconds),
     row(
         "codes.F1",

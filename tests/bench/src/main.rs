@@ -11,7 +11,7 @@ use bench::options::{Amounts, Options, Picked};
 use bench::proxy::{Candidate, Kind, in_turn};
 use bench::record::{Record, Sheet};
 use bench::report::{self, Report, markers, plot, table};
-use bench::rows::{CODES, GROUPS, codes};
+use bench::rows::{CODES, GROUPS, Links, codes};
 use bench::world::World;
 use clap::Parser as _;
 
@@ -97,11 +97,18 @@ fn measure(
     progress: &Progress,
 ) -> Result<Record> {
     let mut record = Record::default();
-    if GROUPS.iter().any(|group| picked.wants_any(group.name)) {
-        progress.say("starting the network");
-        let world = World::start(*amounts)?;
+    for links in [Links::Near, Links::Far] {
+        let groups: Vec<_> = GROUPS
+            .iter()
+            .filter(|group| group.links == links && picked.wants_any(group.name))
+            .collect();
+        if groups.is_empty() {
+            continue;
+        }
+        progress.say("starting a network");
+        let world = World::start(*amounts, links)?;
         for round in 0..amounts.rounds {
-            for group in GROUPS.iter().filter(|group| picked.wants_any(group.name)) {
+            for group in &groups {
                 for candidate in in_turn(candidates, round) {
                     progress.say_round(round, amounts.rounds, group.name, candidate.kind.name());
                     let mut sheet = Sheet::new(picked);

@@ -31,6 +31,9 @@ pub struct Options {
     /// Relays send in runs, as tor's do by default (KIST); else each cell at once
     #[arg(long)]
     pub kist: bool,
+    /// How long each link to a relay takes, each way, in milliseconds, for the rows `far` [default: 20]
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub distance: Option<u64>,
     /// How many rounds [default: 5, with --quick 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub rounds: Option<u32>,
@@ -74,6 +77,12 @@ pub struct Amounts {
     pub circuit_timeout_ms: Option<u32>,
     /// Whether the relays send in runs (KIST), instead of each cell at once.
     pub kist: bool,
+    /// How long each link to a relay takes, each way, where links take time, in milliseconds.
+    pub distance_ms: u64,
+    /// Streams opened one after another there, for a median.
+    pub far_streams: usize,
+    /// How many bytes a transfer has there, all its streams together.
+    pub far_bytes: u64,
 }
 
 impl Amounts {
@@ -92,6 +101,9 @@ impl Amounts {
         deadline_seconds: 120,
         circuit_timeout_ms: None,
         kist: false,
+        distance_ms: 20,
+        far_streams: 40,
+        far_bytes: 16_000_000,
     };
 
     /// What shows that the harness works.
@@ -109,6 +121,9 @@ impl Amounts {
         deadline_seconds: 10,
         circuit_timeout_ms: Some(2500),
         kist: false,
+        distance_ms: 5,
+        far_streams: 5,
+        far_bytes: 1_000_000,
     };
 
     /// [`Amounts::settle_seconds`].
@@ -125,6 +140,11 @@ impl Amounts {
     pub fn closing(&self) -> Duration {
         Duration::from_secs_f64(self.closing_seconds)
     }
+
+    /// [`Amounts::distance_ms`].
+    pub fn distance(&self) -> Duration {
+        Duration::from_millis(self.distance_ms)
+    }
 }
 
 impl Options {
@@ -140,6 +160,7 @@ impl Options {
             rounds,
             code_rounds: amounts.code_rounds.min(rounds),
             kist: self.kist,
+            distance_ms: self.distance.unwrap_or(amounts.distance_ms),
             ..amounts
         }
     }
@@ -159,7 +180,7 @@ impl Options {
 }
 
 /// For the error message.
-const GROUPS: &str = "start, onion, stream, rate, bulk, memory, codes";
+const GROUPS: &str = "start, onion, stream, rate, bulk, memory, far, codes";
 
 /// Which rows are wanted.
 #[derive(Clone, Debug)]

@@ -11,6 +11,7 @@ use crate::world::World;
 
 mod bulk;
 pub mod codes;
+mod far;
 mod memory;
 mod onion;
 mod rate;
@@ -24,35 +25,57 @@ pub const CODES: &str = "codes";
 pub struct Group {
     /// The first word of the names of its rows.
     pub name: &'static str,
+    /// In which network.
+    pub links: Links,
     /// Measures it once. An error is the outcome of all rows that have none yet.
     pub measure: fn(&World, &Candidate, &mut Sheet<'_>) -> Result<()>,
+}
+
+/// What a network's links are like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Links {
+    /// Those of loopback: no time passes on them.
+    Near,
+    /// Each takes a while ([`Amounts::distance`](crate::options::Amounts::distance)).
+    Far,
 }
 
 /// In the order in which they are measured.
 pub const GROUPS: &[Group] = &[
     Group {
         name: "start",
+        links: Links::Near,
         measure: start::measure,
     },
     Group {
         name: "onion",
+        links: Links::Near,
         measure: onion::measure,
     },
     Group {
         name: "stream",
+        links: Links::Near,
         measure: stream::measure,
     },
     Group {
         name: "rate",
+        links: Links::Near,
         measure: rate::measure,
     },
     Group {
         name: "bulk",
+        links: Links::Near,
         measure: bulk::measure,
     },
     Group {
         name: "memory",
+        links: Links::Near,
         measure: memory::measure,
+    },
+    Group {
+        name: "far",
+        links: Links::Far,
+        measure: far::measure,
     },
 ];
 

@@ -12,6 +12,7 @@ use tokio::runtime::Runtime;
 use crate::client::Target;
 use crate::options::Amounts;
 use crate::proxy::{Candidate, Proxy, Setup};
+use crate::rows::Links;
 use crate::server::Server;
 
 /// Open files that this program needs at the most: both ends of 5,000 streams, and some.
@@ -56,14 +57,17 @@ impl World {
     ///
     /// # Errors
     /// When the system allows too few open files, or something does not start.
-    pub fn start(amounts: Amounts) -> Result<World> {
+    pub fn start(amounts: Amounts, links: Links) -> Result<World> {
         let files = rlimit::increase_nofile_limit(FILES)?;
         anyhow::ensure!(
             files >= FILES,
             "{FILES} open files are needed and {files} allowed: raise the limit, see ulimit -n"
         );
         let runtime = Runtime::new()?;
-        let network = Network::builder().kist(amounts.kist).start()?;
+        let network = Network::builder()
+            .kist(amounts.kist)
+            .distance((links == Links::Far).then(|| amounts.distance()))
+            .start()?;
         let server = runtime.block_on(Server::start())?;
         let service = network.service(ServiceOptions::with_port(SERVICE_PORT, server.address()))?;
         Ok(World {

@@ -78,6 +78,7 @@
 //!
 //! - `network`: authorities and relays, from keys to a consensus; `torrc`: their configuration and the voting schedule
 //! - `service`, `judge`: onion services, C tor clients; `control`: the control port of all of them
+//! - `distance`: links that take time
 //! - `corrupt`: descriptors overwritten in the directories' memory
 //! - `address`, `keys`: onion addresses, client authorization
 //! - `names`, `backend`, `socks`: the name server, servers to connect to, a raw SOCKS5 client
@@ -87,6 +88,7 @@ mod address;
 mod backend;
 mod control;
 mod corrupt;
+mod distance;
 mod judge;
 mod keys;
 mod names;

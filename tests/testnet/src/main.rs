@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
@@ -40,6 +41,9 @@ enum Command {
         /// Relays and the service send each cell at once, instead of in runs as tor's do by default (KIST).
         #[arg(long)]
         at_once: bool,
+        /// How long each link to a relay takes, each way, in milliseconds.
+        #[arg(long, value_name = "MS")]
+        distance: Option<u64>,
         /// The onion service's virtual port; an HTTP server answers behind it.
         #[arg(long, value_name = "PORT", default_value_t = 80)]
         service: u16,
@@ -55,13 +59,15 @@ fn main() -> ExitCode {
         spare_relays,
         circuit_timeout,
         at_once,
+        distance,
         service,
     } = Options::parse().command;
     let builder = Network::builder()
         .relays(relays)
         .spare_relays(spare_relays)
         .circuit_timeout_ms(circuit_timeout)
-        .kist(!at_once);
+        .kist(!at_once)
+        .distance(distance.map(Duration::from_millis));
     match run(builder, service) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -16,6 +16,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::signal::Signal;
 
 use crate::control::Control;
+use crate::distance::Distance;
 use crate::judge::{CTor, ClientOptions};
 use crate::names::NameServer;
 use crate::ports::free_ports;
@@ -109,7 +110,10 @@ pub(crate) struct Relay {
     pub(crate) role: Role,
     pub(crate) nickname: String,
     ed_identity: String,
+    /// Where the network reaches it.
     or_port: u16,
+    /// Where it listens, if that is behind a front.
+    behind: Option<u16>,
     /// Only of an authority.
     v3ident: Option<String>,
     folder: PathBuf,
@@ -145,6 +149,7 @@ pub struct NetworkBuilder {
     spare_relays: usize,
     circuit_timeout_ms: Option<u32>,
     kist: bool,
+    distance: Option<Duration>,
     log_level: String,
 }
 
@@ -181,6 +186,13 @@ impl NetworkBuilder {
         self
     }
 
+    /// How long each link to a relay takes, each way: those of clients and services and those between relays. Nothing if
+    /// not said.
+    pub fn distance(mut self, each_way: Option<Duration>) -> Self {
+        self.distance = each_way;
+        self
+    }
+
     /// How much all nodes log: `notice` (the default), `info` or `debug`. The logs are `DIR/NODE/log`.
     pub fn log_level(mut self, level: &str) -> Self {
         level.clone_into(&mut self.log_level);
@@ -213,6 +225,10 @@ impl NetworkBuilder {
 
         let plans = self.plans(workdir.path())?;
         let mut relays = make_keys(&plans)?;
+        let distance = self
+            .distance
+            .map(|each_way| set_apart(&mut relays, each_way));
+        let distance = distance.transpose()?;
         let authority_lines = relays.iter().zip(&plans).filter_map(|(relay, plan)| {
             let v3ident = relay.v3ident.as_ref()?;
             Some(authority_line(
@@ -239,6 +255,7 @@ impl NetworkBuilder {
             let part = RelayPart {
                 nickname: &relay.nickname,
                 or_port: relay.or_port,
+                behind: relay.behind,
                 exit: relay.role.is_common(),
                 resolv_conf: &resolver_file,
             };
@@ -263,6 +280,7 @@ impl NetworkBuilder {
             common,
             schedule,
             names,
+            distance,
             nodes_made: AtomicUsize::new(0),
             workdir,
         };
@@ -335,6 +353,16 @@ fn votes(relays: &[Relay]) -> Votes {
     }
 }
 
+/// Puts a front before each relay, from which everything takes a while.
+fn set_apart(relays: &mut [Relay], each_way: Duration) -> Result<Distance> {
+    let distance = Distance::new()?;
+    for relay in relays {
+        relay.behind = Some(relay.or_port);
+        relay.or_port = distance.front(relay.or_port, each_way)?;
+    }
+    Ok(distance)
+}
+
 /// Makes the keys of all nodes, side by side.
 fn make_keys(plans: &[Plan]) -> Result<Vec<Relay>> {
     thread::scope(|scope| {
@@ -396,6 +424,7 @@ fn make_relay_keys(plan: &Plan) -> Result<Relay> {
         nickname: plan.nickname.clone(),
         ed_identity: read("fingerprint-ed25519")?,
         or_port: plan.or_port,
+        behind: None,
         v3ident,
         folder: plan.folder.clone(),
         tor: Mutex::new(None),
@@ -460,6 +489,11 @@ pub(crate) struct Shared {
     pub(crate) schedule: Schedule,
     #[expect(dead_code, reason = "the exits ask it as long as it lives")]
     names: NameServer,
+    #[expect(
+        dead_code,
+        reason = "the relays are reached through it as long as it lives"
+    )]
+    distance: Option<Distance>,
     nodes_made: AtomicUsize,
     workdir: WorkDir,
 }
@@ -656,6 +690,7 @@ impl Network {
             spare_relays: 0,
             circuit_timeout_ms: None,
             kist: true,
+            distance: None,
             log_level: std::env::var("TESTNET_LOG").unwrap_or_else(|_| "notice".into()),
         }
     }

@@ -131,12 +131,19 @@ impl Common {
         let RelayPart {
             nickname,
             or_port,
+            behind,
             exit,
             resolv_conf,
         } = relay;
+        let or_port = match behind {
+            None => format!("OrPort 127.0.0.1:{or_port}"),
+            Some(own) => {
+                format!("OrPort 127.0.0.1:{or_port} NoListen\nOrPort 127.0.0.1:{own} NoAdvertise")
+            }
+        };
         if !exit {
             return format!(
-                "{head}Nickname {nickname}\nAddress 127.0.0.1\nOrPort 127.0.0.1:{or_port}\nSocksPort 0\nAssumeReachable 1\nExitRelay 0\n"
+                "{head}Nickname {nickname}\nAddress 127.0.0.1\n{or_port}\nSocksPort 0\nAssumeReachable 1\nExitRelay 0\n"
             );
         }
         // An exit policy for 127.0.0.0/8 alone is dropped from the microdescriptor's summary of ports, so all must be
@@ -146,7 +153,7 @@ impl Common {
             text,
             "Nickname {nickname}\n\
              Address 127.0.0.1\n\
-             OrPort 127.0.0.1:{or_port}\n\
+             {or_port}\n\
              SocksPort 0\n\
              AssumeReachable 1\n\
              ExitRelay 1\n\
@@ -254,7 +261,10 @@ impl Common {
 /// What one relay's torrc needs.
 pub(crate) struct RelayPart<'a> {
     pub(crate) nickname: &'a str,
+    /// The port that the network knows.
     pub(crate) or_port: u16,
+    /// The port that it listens on, if that is another one.
+    pub(crate) behind: Option<u16>,
     pub(crate) exit: bool,
     pub(crate) resolv_conf: &'a Path,
 }

@@ -126,7 +126,7 @@ fn circumstances(report: &Report) -> Vec<String> {
             .collect::<Vec<_>>()
             .join("; "),
         format!(
-            "medians, rounds: {} ({} for codes); {} streams for percentiles, {} s for rates, {} MB a transfer, deadline {} s; relays that send {}",
+            "medians, rounds: {} ({} for codes); {} streams for percentiles, {} s for rates, {} MB a transfer, deadline {} s; relays that send {}; far: links of {} ms each way, {} MB a transfer",
             settings.rounds,
             settings.code_rounds,
             settings.streams,
@@ -137,7 +137,9 @@ fn circumstances(report: &Report) -> Vec<String> {
                 "in runs (KIST)"
             } else {
                 "each cell at once"
-            }
+            },
+            settings.distance_ms,
+            settings.far_bytes / 1_000_000,
         ),
     ];
     if report.quick {

@@ -21,8 +21,9 @@ use crate::world::{Way, World};
 /// How long a transfer may take.
 const LIMIT: Duration = Duration::from_secs(180);
 
+/// Which way it goes.
 #[derive(Clone, Copy)]
-enum Direction {
+pub(super) enum Direction {
     Down,
     Up,
 }
@@ -51,7 +52,8 @@ pub(super) fn measure(world: &World, candidate: &Candidate, sheet: &mut Sheet<'_
         if !sheet.wants_any(speed) {
             continue;
         }
-        let transfer = transfer(world, &proxy, way, direction, streams);
+        let bytes = world.amounts.bulk_bytes;
+        let transfer = transfer(world, &proxy, way, direction, streams, bytes);
         match world.runtime.block_on(transfer) {
             Ok(took) => {
                 sheet.put(speed, took.megabytes_per_second);
@@ -63,19 +65,22 @@ pub(super) fn measure(world: &World, candidate: &Candidate, sheet: &mut Sheet<'_
     Ok(())
 }
 
-struct Took {
-    megabytes_per_second: f64,
+/// What a transfer took.
+pub(super) struct Took {
+    pub(super) megabytes_per_second: f64,
     processor_per_gigabyte: f64,
 }
 
-async fn transfer(
+/// Carries a number of bytes, shared by some streams, on streams that are open.
+pub(super) async fn transfer(
     world: &World,
     proxy: &Proxy,
     way: Way,
     direction: Direction,
     streams: u32,
+    bytes: u64,
 ) -> Result<Took> {
-    let each = world.amounts.bulk_bytes / u64::from(streams);
+    let each = bytes / u64::from(streams);
     let mut opened = Vec::new();
     for _ in 0..streams {
         let mut stream = open(proxy.socks(), world.target(way)).await?;

@@ -54,6 +54,7 @@ pub fn measure(
     let network = Network::builder()
         .spare_relays(SPARE_RELAYS)
         .kist(amounts.kist)
+        .distance(Some(amounts.distance()))
         .circuit_timeout_ms(amounts.circuit_timeout_ms)
         .start()?;
     let home = Home::new(network.dir())?;
