@@ -1,21 +1,20 @@
 //! One effort to get a circuit to an onion service, awaited by any number of requests.
 //!
 //! An attempt follows one or more *lines*. A line asks tor-hsclient for a circuit, and once more
-//! with a descriptor fetched anew if the introduction points of the first have failed. If they refuse
-//! one after another, that is begun beside it, before it comes to the last. When a line
-//! has not moved for a while, another is begun beside it as well: a rendezvous that was asked for just
+//! with a descriptor fetched anew if the introduction points of the first have failed; the first line
+//! does so beside its first round, once two of them have refused. When a line
+//! has not moved for a while, another is begun beside it: a rendezvous that was asked for just
 //! before the service went away, or came back, would be waited for until the end. To tor-hsclient
-//! each line is an isolation token of its own.
+//! each line, and that second round, is an isolation token of its own.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use futures::StreamExt as _;
-use futures::future::{AbortHandle, Aborted, abortable};
+use futures::future::{AbortHandle, Aborted, BoxFuture, Fuse, FusedFuture as _, abortable};
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt as _, StreamExt as _};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use tor_circmgr::ClientOnionServiceDataTunnel as Tunnel;
@@ -47,9 +46,16 @@ const OTHER_POINTS: usize = 5;
 /// An attempt goes on for this long even if nobody waits: who asks again finds it further along.
 const LEAST_LIFE: Duration = Duration::from_secs(120);
 
-/// What the lines of a record's attempts are to tor-hsclient. It never forgets a token that had no
+/// What the lines of a record's attempts are to tor-hsclient, and last, what the first line's second round
+/// is if it runs beside the first. tor-hsclient never forgets a token that had no
 /// success, so the same few are used again and again. The first is the one that worked last.
-pub(super) type Tokens = [IsolationToken; LINES];
+pub(super) type Tokens = [IsolationToken; LINES + 1];
+
+/// What a round leads to.
+type Round<'a> = BoxFuture<'a, Result<Found, Failure>>;
+
+/// A circuit that was found, by the token that it was asked for with; and whether it was built for that.
+type Found = (Weak<Tunnel>, bool, IsolationToken);
 
 /// Begins attempts.
 pub(super) struct Launcher(Arc<Shared>);
@@ -117,10 +123,6 @@ struct Progress {
     nudge: Notify,
     /// The introduction points at which lines have stood still.
     silent: Mutex<Vec<usize>>,
-    /// Introduction points refuse: the descriptor may be old.
-    doubt: Notify,
-    /// Whether a line is begun that fetches the descriptor anew because of that.
-    doubted: AtomicBool,
 }
 
 impl Progress {
@@ -208,13 +210,6 @@ impl Progress {
         }
     }
 
-    /// Tells once if introduction points refuse. Never returns.
-    async fn watch_refusals(&self, evidence: &Evidence) -> Infallible {
-        evidence.doubt().await;
-        self.doubt.notify_one();
-        std::future::pending().await
-    }
-
     /// Returns when nobody waits any more.
     async fn end(&self) {
         loop {
@@ -290,8 +285,6 @@ impl Launcher {
             until: Mutex::new(deadline.max(Instant::now() + LEAST_LIFE)),
             nudge: Notify::new(),
             silent: Mutex::default(),
-            doubt: Notify::new(),
-            doubted: AtomicBool::new(false),
         });
         let (sender, outcome) = watch::channel(None);
         let attempt = Attempt {
@@ -309,8 +302,7 @@ impl Launcher {
 
 /// How a line ended.
 struct Ended {
-    number: usize,
-    result: Result<(Weak<Tunnel>, bool), Failure>,
+    result: Result<Found, Failure>,
     /// Whether a failure is proven, whatever the other lines still wait for.
     proven: bool,
 }
@@ -324,23 +316,28 @@ impl Shared {
         tokens: Tokens,
         progress: &Progress,
     ) -> Outcome {
-        let begin = |number: usize, earlier: Option<Failure>| {
+        let begin = |number: usize| {
             // Noted here, so that the line counts before it is polled for the first time.
-            let evidence = Evidence::new(earlier);
+            let evidence = Evidence::new(None);
             progress.begin(number, &evidence);
-            let line = self.line(&service, &keys, tokens[number], number, evidence, progress);
-            abortable(line)
+            let spare = (number == 0).then_some(tokens[LINES]);
+            let place = Place {
+                number,
+                token: tokens[number],
+                spare,
+            };
+            abortable(self.line(&service, &keys, place, evidence, progress))
         };
         let mut lines = FuturesUnordered::new();
-        let (line, _) = begin(0, None);
+        let (line, _) = begin(0);
         lines.push(line);
         let mut others: VecDeque<(usize, AbortHandle)> = VecDeque::new();
         let mut failed = None;
         let outcome = loop {
             tokio::select! {
                 ended = lines.next() => match ended {
-                    Some(Ok(Ended { number, result: Ok((tunnel, fresh)), .. })) => {
-                        break Outcome::Circuit(Circuit { tunnel, fresh, token: tokens[number] });
+                    Some(Ok(Ended { result: Ok((tunnel, fresh, token)), .. })) => {
+                        break Outcome::Circuit(Circuit { tunnel, fresh, token });
                     }
                     Some(Ok(Ended { result: Err(failure), proven, .. })) => {
                         if proven {
@@ -366,18 +363,9 @@ impl Shared {
                         oldest.abort();
                         number
                     };
-                    let (line, handle) = begin(number, None);
+                    let (line, handle) = begin(number);
                     lines.push(line);
                     others.push_back((number, handle));
-                }
-                () = progress.doubt.notified() => {
-                    let number = others.len() + 1;
-                    if number < LINES && !progress.doubted.swap(true, Ordering::Relaxed) {
-                        debug!("introduction points refuse; fetching the onion service's descriptor anew");
-                        let (line, handle) = begin(number, Some(Failure::IntroductionFailed));
-                        lines.push(line);
-                        others.push_back((number, handle));
-                    }
                 }
                 () = progress.end() => break Outcome::Failed(progress.verdict_so_far()),
             }
@@ -392,48 +380,82 @@ impl Shared {
         &self,
         service: &OnionAddress,
         keys: &HsClientSecretKeys,
-        token: IsolationToken,
-        number: usize,
+        mut place: Place,
         mut evidence: Arc<Evidence>,
         progress: &Progress,
     ) -> Ended {
         let mut other_points = OTHER_POINTS;
-        loop {
+        // The first round, if the second was begun beside it; and how it has failed.
+        let mut older: Fuse<Round<'_>> = Fuse::terminated();
+        let mut older_failed = None;
+        let found = |found| Ended {
+            result: Ok(found),
+            proven: true,
+        };
+        'rounds: loop {
             let silent = |point: usize| progress.silent().contains(&point);
-            let round = self.round(service, keys, token, &evidence, progress);
-            let round = tokio::select! {
-                round = round => round,
-                never = progress.watch_refusals(&evidence) => match never {},
-                () = evidence.turned_to(silent), if other_points > 0 => {
-                    debug!("another way stands still at this introduction point; choosing again");
-                    other_points -= 1;
-                    evidence.abandon();
-                    evidence = evidence.anew();
-                    progress.go_on(number, &evidence);
-                    continue;
+            let round = self.round(service, keys, place.token, Arc::clone(&evidence), progress);
+            let mut round: Round<'_> = round.boxed();
+            let here = Arc::clone(&evidence);
+            let mut turned_to_silent = pin!(async move { here.turned_to(silent).await });
+            let round = loop {
+                tokio::select! {
+                    round = &mut round => break round,
+                    ended = &mut older, if !older.is_terminated() => match ended {
+                        Ok(circuit) => {
+                            evidence.abandon();
+                            return found(circuit);
+                        }
+                        Err(failure) => older_failed = Some(failure),
+                    },
+                    () = &mut turned_to_silent, if other_points > 0 => {
+                        debug!("another way stands still at this introduction point; choosing again");
+                        other_points -= 1;
+                        evidence.abandon();
+                        evidence = evidence.anew();
+                        progress.go_on(place.number, &evidence);
+                        continue 'rounds;
+                    }
+                    spare = evidence.doubted(place.spare) => {
+                        debug!("introduction points refuse; fetching the descriptor anew beside the last");
+                        place.token = spare;
+                        place.spare = None;
+                        let first = std::mem::replace(&mut evidence, Evidence::new(Some(Failure::IntroductionFailed)));
+                        older = abandoned_when_dropped(round, first).boxed().fuse();
+                        progress.go_on(place.number, &evidence);
+                        continue 'rounds;
+                    }
                 }
             };
             let failure = match round {
-                Ok(found) => {
-                    return Ended {
-                        number,
-                        result: Ok(found),
-                        proven: true,
-                    };
-                }
+                Ok(circuit) => return found(circuit),
                 Err(failure) => failure,
             };
-            let doubted = progress.doubted.load(Ordering::Relaxed);
-            if !evidence.worth_another_round(failure, doubted) {
-                return Ended {
-                    number,
-                    result: Err(evidence.beside_earlier(failure)),
-                    proven: evidence.proves_for_all(doubted),
-                };
+            if evidence.worth_another_round(failure) {
+                debug!("trying the onion service once more with a descriptor fetched anew");
+                evidence = Evidence::new(Some(failure));
+                progress.go_on(place.number, &evidence);
+                continue;
             }
-            debug!("trying the onion service once more with a descriptor fetched anew");
-            evidence = Evidence::new(Some(failure));
-            progress.go_on(number, &evidence);
+            let proven = evidence.proven().is_some();
+            if !proven && !older.is_terminated() {
+                match older.await {
+                    Ok(circuit) => return found(circuit),
+                    Err(failure) => older_failed = Some(failure),
+                }
+            }
+            let failure = evidence.beside_earlier(failure);
+            let failure = match older_failed {
+                // That introduction points have refused is known to the second round.
+                Some(older) if older != Failure::IntroductionFailed && !proven => {
+                    more_telling(failure, older)
+                }
+                _ => failure,
+            };
+            return Ended {
+                result: Err(failure),
+                proven,
+            };
         }
     }
 
@@ -443,9 +465,9 @@ impl Shared {
         service: &OnionAddress,
         keys: &HsClientSecretKeys,
         token: IsolationToken,
-        evidence: &Arc<Evidence>,
+        evidence: Arc<Evidence>,
         progress: &Progress,
-    ) -> Result<(Weak<Tunnel>, bool), Failure> {
+    ) -> Result<Found, Failure> {
         let until = *progress.until();
         let netdir = self
             .directory
@@ -465,7 +487,7 @@ impl Shared {
             .get_or_launch_tunnel(&netdir, service, keys.clone(), isolation);
         tokio::select! {
             got = evidence.gather(asking) => match got {
-                Ok(tunnel) => Ok((Arc::downgrade(&tunnel), evidence.worked())),
+                Ok(tunnel) => Ok((Arc::downgrade(&tunnel), evidence.worked(), token)),
                 Err(error) => Err(border::of_onion_attempt(&error)),
             },
             failure = evidence.conclusion() => {
@@ -474,4 +496,28 @@ impl Shared {
             }
         }
     }
+}
+
+/// Which line it is.
+struct Place {
+    number: usize,
+    /// What it is to tor-hsclient.
+    token: IsolationToken,
+    /// What its second round is, should it begin before the first has ended.
+    spare: Option<IsolationToken>,
+}
+
+/// A round whose work ends with it.
+async fn abandoned_when_dropped(
+    round: Round<'_>,
+    evidence: Arc<Evidence>,
+) -> Result<Found, Failure> {
+    struct Work(Arc<Evidence>);
+    impl Drop for Work {
+        fn drop(&mut self) {
+            self.0.abandon();
+        }
+    }
+    let _work = Work(evidence);
+    round.await
 }

@@ -35,10 +35,11 @@ const SOURCE: &str = "tor_hsclient";
 const AWAITING_RENDEZVOUS: &str = "awaiting rendezvous completion";
 /// What stands before the place of an introduction point in the messages about it.
 const POINT: &str = "IPT #";
-/// So many introduction points that have refused say that the descriptor may be old. One alone may have gone.
-const DOUBTFUL: usize = 2;
 /// How its message begins when it begins to solve a puzzle; nor has that one.
 const SOLVING: &str = "beginning solve";
+
+/// So many introduction points that have refused say that the descriptor may be old. One alone may have gone.
+const DOUBTFUL: usize = 2;
 
 tokio::task_local! {
     /// The attempt that the running task works for.
@@ -72,14 +73,11 @@ struct Inner {
 }
 
 impl Evidence {
-    /// Begins with what a round before found, if there was one.
+    /// Begins with what the round before found, or has found so far, if there is one.
     pub(crate) fn new(earlier: Option<Failure>) -> Arc<Evidence> {
         Arc::new(Evidence {
             inner: Mutex::new(Inner {
-                findings: Findings {
-                    earlier,
-                    ..Findings::default()
-                },
+                findings: Findings::after(earlier),
                 since: Instant::now(),
                 work: None,
             }),
@@ -158,43 +156,32 @@ impl Evidence {
     }
 
     /// Waits until so many introduction points have refused, one after another, that the descriptor is to be
-    /// doubted. Never returns if it is the one that was fetched because of that.
-    pub(crate) async fn doubt(&self) {
+    /// doubted, and gives `spare`. Never returns if there is none.
+    pub(crate) async fn doubted<T>(&self, spare: Option<T>) -> T {
+        let Some(spare) = spare else {
+            return std::future::pending().await;
+        };
         let mut changes = self.changed.subscribe();
-        loop {
-            {
-                let findings = &self.lock().findings;
-                if findings.earlier.is_none() && findings.refusals().count() >= DOUBTFUL {
-                    return;
-                }
-            }
+        while self.lock().findings.refusals().count() < DOUBTFUL {
             // The sender lives in `self`.
             let _ = changes.changed().await;
         }
+        spare
     }
 
-    /// Whether a descriptor fetched anew may change the outcome; `doubted` if another line fetches it already.
+    /// Whether a descriptor fetched anew may change the outcome.
     ///
     /// Introduction points are only as good as the descriptor that names them, and directories may
     /// differ in which one they hold. After a failure tor-hsclient forgets the descriptor, so that
     /// asking again fetches one.
-    pub(crate) fn worth_another_round(&self, failure: Failure, doubted: bool) -> bool {
+    pub(crate) fn worth_another_round(&self, failure: Failure) -> bool {
         let findings = &self.lock().findings;
-        match (failure, findings.earlier) {
-            (Failure::IntroductionFailed, None) => !doubted,
-            // It was to be fetched anew, and tor-hsclient had one left.
-            (Failure::IntroductionFailed, Some(_)) => !findings.fetched,
-            (Failure::IntroductionTimedOut | Failure::RendezvousFailed, None) => !findings.fetched,
+        match failure {
+            // A second round may have found a descriptor that was left from long ago.
+            Failure::IntroductionFailed => findings.earlier.is_none() || !findings.fetched,
+            Failure::IntroductionTimedOut | Failure::RendezvousFailed => !findings.fetched,
             _ => false,
         }
-    }
-
-    /// Whether the findings prove the outcome of the whole attempt; `doubted` if another line fetches the
-    /// descriptor anew, which may name other introduction points.
-    pub(crate) fn proves_for_all(&self, doubted: bool) -> bool {
-        let findings = &self.lock().findings;
-        let replaced = doubted && findings.earlier.is_none() && findings.refused_by_all;
-        findings.conclusion().is_some() && !replaced
     }
 
     /// The furthest step it has been in.

@@ -89,18 +89,33 @@ pub(crate) struct Findings {
     pub(crate) fetched: bool,
     pub(crate) descriptor: Vec<DescriptorClue>,
     pub(crate) rendezvous: Vec<RendezvousClue>,
+    /// How many of them belong to introduction points of an older descriptor.
+    outdated: usize,
     /// Whether every introduction point was tried, and each has refused.
-    pub(crate) refused_by_all: bool,
-    /// What an earlier round found, with another descriptor.
+    refused_by_all: bool,
+    /// What the round before found, or has found so far; its descriptor may have been another.
     pub(crate) earlier: Option<Failure>,
 }
 
 impl Findings {
+    /// Nothing yet, but what the round before found.
+    pub(crate) fn after(earlier: Option<Failure>) -> Findings {
+        Findings {
+            earlier,
+            ..Findings::default()
+        }
+    }
+
     /// Notes that a step has begun.
     pub(crate) fn enter(&mut self, stage: Stage) {
         self.stage = stage;
         self.furthest = self.furthest.max(stage);
         self.fetched |= stage == Stage::Fetching;
+        if stage == Stage::Descriptor {
+            // Another descriptor may name other points.
+            self.outdated = self.rendezvous.len();
+            self.refused_by_all = false;
+        }
         if stage == Stage::Rendezvous {
             // The point is chosen afterwards.
             self.point = None;
@@ -125,10 +140,11 @@ impl Findings {
         self.rendezvous.push(clue);
     }
 
-    /// The refusals of introduction points since anything else has happened, the last one first.
+    /// The refusals of the descriptor's introduction points since anything else has happened, the last one first.
     pub(crate) fn refusals(&self) -> impl Iterator<Item = &RendezvousClue> {
         let refused = |c: &&RendezvousClue| matches!(c, RendezvousClue::IntroductionRefused { .. });
-        self.rendezvous.iter().rev().take_while(refused)
+        let of_this_descriptor = self.rendezvous.iter().skip(self.outdated);
+        of_this_descriptor.rev().take_while(refused)
     }
 
     /// The outcome, once nothing that would still be tried can change it.
@@ -370,10 +386,7 @@ mod tests {
 
     #[test]
     fn a_second_round_that_gets_nowhere_hides_nothing() {
-        let mut findings = Findings {
-            earlier: Some(Failure::IntroductionFailed),
-            ..Findings::default()
-        };
+        let mut findings = Findings::after(Some(Failure::IntroductionFailed));
         findings.enter(Stage::Fetching);
         assert_eq!(findings.verdict_so_far(), Failure::IntroductionFailed);
         let unreachable = findings.beside_earlier(Failure::DirectoriesUnreachable);
@@ -424,6 +437,23 @@ mod tests {
             findings.note(R::IntroductionRefused { point });
         }
         findings.turn_to(2);
+        assert_eq!(findings.conclusion(), Some(Failure::IntroductionFailed));
+    }
+
+    #[test]
+    fn refusals_count_for_the_descriptor_that_named_the_points() {
+        let mut findings = Findings::default();
+        findings.enter(Stage::Descriptor);
+        for point in [0, 1] {
+            findings.turn_to(point);
+            findings.note(R::IntroductionRefused { point });
+        }
+        findings.enter(Stage::Descriptor);
+        findings.turn_to(0);
+        assert_eq!(findings.conclusion(), None);
+        findings.note(R::IntroductionRefused { point: 0 });
+        assert_eq!(findings.conclusion(), None);
+        findings.turn_to(0);
         assert_eq!(findings.conclusion(), Some(Failure::IntroductionFailed));
     }
 

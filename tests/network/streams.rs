@@ -56,7 +56,10 @@ fn streams_carry_what_was_sent_and_lookups_answer_as_c_tor_does() -> Result<()> 
 /// allow 500 cells a round trip for a stream: 0.8 MB/s if that takes 0.3 s.
 fn congestion_control_was_agreed_on(service: &Service) -> Result<()> {
     let log = std::fs::read_to_string(service.log())?;
-    assert!(log.contains("TOR_VEGAS Onion Circuit"), "{log}");
+    assert!(
+        log.contains("TOR_VEGAS Onion Circuit"),
+        "no word of it in the log"
+    );
     Ok(())
 }
 

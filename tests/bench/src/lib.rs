@@ -1,4 +1,4 @@
-//! Measures onionport beside C tor, and beside arti where there is one, on one private Tor network.
+//! Measures onionport beside C tor, and beside arti where there is one, on private Tor networks.
 //!
 //! `scripts/bench` builds and runs it; `docs/performance.md` says what is measured and how to read it.
 //!
@@ -10,7 +10,7 @@
 //! |---|---|
 //! | [`options`] | what the user asked for, and how much of everything a run takes |
 //! | [`catalog`] | every row: its name, title and unit |
-//! | [`world`] | the network, the onion service, the folders |
+//! | [`world`] | a network, the onion service, the folders |
 //! | [`server`], [`client`] | what stands behind exits and service; who asks the proxies |
 //! | [`proxy`] | a running program under measurement, and what it uses |
 //! | [`rows`] | the measurements, a file for each group |

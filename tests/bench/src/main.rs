@@ -106,7 +106,20 @@ fn measure(
             continue;
         }
         progress.say("starting a network");
-        let world = World::start(*amounts, links)?;
+        let world = match World::start(*amounts, links) {
+            Ok(world) => world,
+            Err(why) => {
+                eprintln!("no network: {why:#}");
+                for candidate in candidates {
+                    let mut sheet = Sheet::new(picked);
+                    groups
+                        .iter()
+                        .for_each(|group| sheet.fail_all(group.name, &why));
+                    record.add(candidate.kind, sheet);
+                }
+                continue;
+            }
+        };
         for round in 0..amounts.rounds {
             for group in &groups {
                 for candidate in in_turn(candidates, round) {

@@ -31,8 +31,8 @@ pub struct Options {
     /// Relays send in runs, as tor's do by default (KIST); else each cell at once
     #[arg(long)]
     pub kist: bool,
-    /// How long each link to a relay takes, each way, in milliseconds, for the rows `far` [default: 20]
-    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=1000))]
+    /// How long each link to a relay takes, each way, in milliseconds, for the rows `far` and `codes` [default: 20]
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=200))]
     pub distance: Option<u64>,
     /// How many rounds [default: 5, with --quick 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]

@@ -1,15 +1,17 @@
-//! Links that take time, as those of the Internet do.
+//! Links that take time.
 //!
 //! On loopback a packet arrives at once. For a network with distances each relay is reached through a front: the
 //! network knows the front's port, and what comes there is passed on to the relay after a while, and what the relay
-//! sends back as well. Fronts acknowledge what they get at once and pass it on at once when its time has come, so that
-//! neither Nagle's algorithm nor delayed acknowledgements are in the figures. A connection is open without delay.
+//! sends back as well. Only that is like the Internet: nothing is lost, TCP ends at the front, which acknowledges at
+//! once, and a connection is open without delay. A relay that was killed does not refuse connections: its front takes
+//! and closes them.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+#[cfg(any(target_os = "linux", target_os = "android"))]
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -47,15 +49,17 @@ impl Distance {
         })
     }
 
-    /// Makes a front for the relay that listens on a port of 127.0.0.1; gives the front's port. Each way takes `delay`.
+    /// Makes a front for the relay that listens on a port of 127.0.0.1; gives the front's port. Each way takes
+    /// `delay`, and up to a millisecond more.
     pub(crate) fn front(&self, relay: u16, delay: Duration) -> Result<u16> {
         let runtime = self.runtime.as_ref().context("the links are gone")?;
-        let listener = runtime
-            .block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .context("no free port on 127.0.0.1")?;
+        listener.set_nonblocking(true)?;
         let port = listener.local_addr()?.port();
+        let _runtime = runtime.enter();
         runtime.spawn(accept(
-            listener,
+            TcpListener::from_std(listener)?,
             SocketAddr::from((Ipv4Addr::LOCALHOST, relay)),
             delay,
         ));
@@ -98,7 +102,7 @@ async fn link(near: TcpStream, relay: SocketAddr, delay: Duration) -> std::io::R
     Ok(())
 }
 
-/// Passes on what comes, and the end of it, a while later.
+/// Passes on what comes, and the end of it, a while later. If either side breaks, what is under way is lost.
 async fn pass(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
@@ -140,7 +144,7 @@ fn acknowledge(connection: &OwnedReadHalf) {
     // A connection that is broken says so when it is used next.
     let _ = SockRef::from(AsRef::<TcpStream>::as_ref(connection)).set_tcp_quickack(true);
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    let _ = SockRef::from(AsRef::<TcpStream>::as_ref(connection));
+    let _ = connection;
 }
 
 #[cfg(test)]

@@ -126,7 +126,7 @@ fn circumstances(report: &Report) -> Vec<String> {
             .collect::<Vec<_>>()
             .join("; "),
         format!(
-            "medians, rounds: {} ({} for codes); {} streams for percentiles, {} s for rates, {} MB a transfer, deadline {} s; relays that send {}; far: links of {} ms each way, {} MB a transfer",
+            "medians, rounds: {} ({} for codes); {} streams for percentiles, {} s for rates, {} MB a transfer, deadline {} s; relays that send {}; far and codes: links of {} ms each way, far: {} MB a transfer",
             settings.rounds,
             settings.code_rounds,
             settings.streams,

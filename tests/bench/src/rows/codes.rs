@@ -1,6 +1,6 @@
 //! How long each answer about a broken onion service takes, and which one it is.
 //!
-//! The services live in a network of their own, with relays that only one of them uses, so that its
+//! The services live in a network of their own, whose links take time, with relays that only one of them uses, so that its
 //! introduction points can be stopped. All are broken before the first program is asked. Answers that
 //! somebody has to work for are asked for one program after the other, those that come soon by several
 //! starts of it: what a program has once learnt of a service it answers without asking. Before each is
