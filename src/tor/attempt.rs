@@ -43,6 +43,9 @@ pub(super) const LINES: usize = 3;
 /// How often a line is begun anew because it turned to an introduction point at which another stands
 /// still: tor-hsclient chooses among them at random.
 const OTHER_POINTS: usize = 5;
+/// How often a line asks again with a descriptor fetched anew; the second time only if the first found one
+/// that was left over.
+const FURTHER_ROUNDS: usize = 2;
 /// An attempt goes on for this long even if nobody waits: who asks again finds it further along.
 const LEAST_LIFE: Duration = Duration::from_secs(120);
 
@@ -114,13 +117,15 @@ impl Circuit {
 
 /// How far the lines of an attempt have got, for those who wait.
 struct Progress {
-    /// The evidence of each line's current round, by the number of the line; and the number of the
+    /// The evidence of each line's newest round, by the number of the line; and the number of the
     /// line that was begun last.
     lines: Mutex<(Vec<Arc<Evidence>>, usize)>,
     /// When the last of those who wait will have gone.
     until: Mutex<Instant>,
     /// Somebody new waits.
     nudge: Notify,
+    /// The evidence of the first line's first round, while the second runs beside it.
+    older: Mutex<Option<Arc<Evidence>>>,
     /// The introduction points at which lines have stood still.
     silent: Mutex<Vec<usize>>,
 }
@@ -154,6 +159,29 @@ impl Progress {
         }
     }
 
+    /// A first round that goes on beside the second; its work ends with it.
+    fn beside<'a>(&'a self, round: Round<'a>, evidence: Arc<Evidence>) -> Round<'a> {
+        struct Older<'a>(&'a Progress, Arc<Evidence>);
+        impl Drop for Older<'_> {
+            fn drop(&mut self) {
+                *self.0.older() = None;
+                self.1.abandon();
+            }
+        }
+        *self.older() = Some(Arc::clone(&evidence));
+        // Made here: the future may be dropped before it is polled.
+        let older = Older(self, evidence);
+        async move {
+            let _older = older;
+            round.await
+        }
+        .boxed()
+    }
+
+    fn older(&self) -> MutexGuard<'_, Option<Arc<Evidence>>> {
+        self.older.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn until(&self) -> MutexGuard<'_, Instant> {
         self.until.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -164,8 +192,10 @@ impl Progress {
         if let Some(proven) = lines.iter().find_map(|evidence| evidence.proven()) {
             return proven;
         }
+        let older = self.older();
         let furthest = lines
             .iter()
+            .chain(older.as_ref())
             .rev()
             .max_by_key(|evidence| evidence.furthest());
         furthest.map_or(Failure::DirectoriesTimedOut, |evidence| {
@@ -173,11 +203,13 @@ impl Progress {
         })
     }
 
-    /// Notes where the newest line stands still.
+    /// Notes where the newest line stands still, and that round.
     fn note_silence(&self) {
         let (lines, newest) = &*self.lines();
-        let point = lines.get(*newest).and_then(|line| line.silent_point());
-        self.silent().extend(point);
+        let older = self.older();
+        let waiting = lines.get(*newest).into_iter().chain(older.as_ref());
+        let points = waiting.filter_map(|evidence| evidence.silent_point());
+        self.silent().extend(points);
     }
 
     fn silent(&self) -> MutexGuard<'_, Vec<usize>> {
@@ -284,6 +316,7 @@ impl Launcher {
             lines: Mutex::default(),
             until: Mutex::new(deadline.max(Instant::now() + LEAST_LIFE)),
             nudge: Notify::new(),
+            older: Mutex::default(),
             silent: Mutex::default(),
         });
         let (sender, outcome) = watch::channel(None);
@@ -385,6 +418,7 @@ impl Shared {
         progress: &Progress,
     ) -> Ended {
         let mut other_points = OTHER_POINTS;
+        let mut further_rounds = FURTHER_ROUNDS;
         // The first round, if the second was begun beside it; and how it has failed.
         let mut older: Fuse<Round<'_>> = Fuse::terminated();
         let mut older_failed = None;
@@ -420,8 +454,9 @@ impl Shared {
                         debug!("introduction points refuse; fetching the descriptor anew beside the last");
                         place.token = spare;
                         place.spare = None;
-                        let first = std::mem::replace(&mut evidence, Evidence::new(Some(Failure::IntroductionFailed)));
-                        older = abandoned_when_dropped(round, first).boxed().fuse();
+                        let anew = Evidence::new(Some(Failure::IntroductionFailed));
+                        let first = std::mem::replace(&mut evidence, anew);
+                        older = progress.beside(round, first).fuse();
                         progress.go_on(place.number, &evidence);
                         continue 'rounds;
                     }
@@ -431,14 +466,22 @@ impl Shared {
                 Ok(circuit) => return found(circuit),
                 Err(failure) => failure,
             };
-            if evidence.worth_another_round(failure) {
+            if further_rounds > 0 && evidence.worth_another_round(failure) {
                 debug!("trying the onion service once more with a descriptor fetched anew");
+                further_rounds -= 1;
                 evidence = Evidence::new(Some(failure));
                 progress.go_on(place.number, &evidence);
+                place.spare = None;
                 continue;
             }
-            let proven = evidence.proven().is_some();
-            if !proven && !older.is_terminated() {
+            let refused = failure == Failure::IntroductionFailed && evidence.refused_only();
+            let proven = refused || evidence.proven().is_some();
+            // The older round may be about to succeed all the same.
+            let hopeful = progress
+                .older()
+                .as_ref()
+                .is_some_and(|o| o.is_acknowledged());
+            if !older.is_terminated() && (hopeful || !proven) {
                 match older.await {
                     Ok(circuit) => return found(circuit),
                     Err(failure) => older_failed = Some(failure),
@@ -446,7 +489,7 @@ impl Shared {
             }
             let failure = evidence.beside_earlier(failure);
             let failure = match older_failed {
-                // That introduction points have refused is known to the second round.
+                // That introduction points refused is the reason for the second round, and no news.
                 Some(older) if older != Failure::IntroductionFailed && !proven => {
                     more_telling(failure, older)
                 }
@@ -505,19 +548,4 @@ struct Place {
     token: IsolationToken,
     /// What its second round is, should it begin before the first has ended.
     spare: Option<IsolationToken>,
-}
-
-/// A round whose work ends with it.
-async fn abandoned_when_dropped(
-    round: Round<'_>,
-    evidence: Arc<Evidence>,
-) -> Result<Found, Failure> {
-    struct Work(Arc<Evidence>);
-    impl Drop for Work {
-        fn drop(&mut self) {
-            self.0.abandon();
-        }
-    }
-    let _work = Work(evidence);
-    round.await
 }

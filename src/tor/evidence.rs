@@ -177,11 +177,22 @@ impl Evidence {
     pub(crate) fn worth_another_round(&self, failure: Failure) -> bool {
         let findings = &self.lock().findings;
         match failure {
-            // A second round may have found a descriptor that was left from long ago.
+            // A second round may have found a descriptor that was left from another attempt.
             Failure::IntroductionFailed => findings.earlier.is_none() || !findings.fetched,
             Failure::IntroductionTimedOut | Failure::RendezvousFailed => !findings.fetched,
             _ => false,
         }
+    }
+
+    /// Whether a failure to be introduced is the last word: all introduction points have refused, or all that
+    /// tor-hsclient had tries for.
+    pub(crate) fn refused_only(&self) -> bool {
+        self.lock().findings.refused_only()
+    }
+
+    /// Whether it waits for the service itself, at the rendezvous point.
+    pub(crate) fn is_acknowledged(&self) -> bool {
+        self.lock().findings.stage == Stage::Acknowledged
     }
 
     /// The furthest step it has been in.

@@ -140,6 +140,12 @@ impl Findings {
         self.rendezvous.push(clue);
     }
 
+    /// Whether the descriptor's introduction points have done nothing but refuse.
+    pub(crate) fn refused_only(&self) -> bool {
+        let tries = self.rendezvous.len() - self.outdated;
+        tries > 0 && self.refusals().count() == tries
+    }
+
     /// The refusals of the descriptor's introduction points since anything else has happened, the last one first.
     pub(crate) fn refusals(&self) -> impl Iterator<Item = &RendezvousClue> {
         let refused = |c: &&RendezvousClue| matches!(c, RendezvousClue::IntroductionRefused { .. });
@@ -170,10 +176,13 @@ impl Findings {
     }
 
     /// The outcome of this round, unless the round before says more: that the service could not be
-    /// tried again takes nothing from what was seen.
+    /// tried again, or not yet, takes nothing from what was seen.
     pub(crate) fn beside_earlier(&self, failure: Failure) -> Failure {
+        let nothing_seen = self.rendezvous.is_empty() && self.furthest < Stage::Acknowledged;
         match self.earlier {
-            Some(earlier) if self.furthest < Stage::Introduction => more_telling(earlier, failure),
+            Some(earlier) if self.furthest < Stage::Introduction || nothing_seen => {
+                more_telling(earlier, failure)
+            }
             _ => failure,
         }
     }
@@ -394,10 +403,16 @@ mod tests {
         // What the directories did say is newer.
         let gone = findings.beside_earlier(Failure::DescriptorNotFound);
         assert_eq!(gone, Failure::DescriptorNotFound);
-        findings.enter(Stage::Rendezvous);
-        assert_eq!(findings.verdict_so_far(), Failure::IntroductionFailed);
-        findings.enter(Stage::Acknowledged);
-        assert_eq!(findings.verdict_so_far(), Failure::RendezvousFailed);
+        for stage in [Stage::Rendezvous, Stage::Introduction] {
+            findings.enter(stage);
+            assert_eq!(findings.verdict_so_far(), Failure::IntroductionFailed);
+        }
+        let mut further = findings.clone();
+        further.enter(Stage::Acknowledged);
+        assert_eq!(further.verdict_so_far(), Failure::RendezvousFailed);
+        // The points of its descriptor are silent.
+        findings.note(R::IntroductionTimedOut);
+        assert_eq!(findings.verdict_so_far(), Failure::IntroductionTimedOut);
     }
 
     #[test]
@@ -455,6 +470,23 @@ mod tests {
         assert_eq!(findings.conclusion(), None);
         findings.turn_to(0);
         assert_eq!(findings.conclusion(), Some(Failure::IntroductionFailed));
+    }
+
+    #[test]
+    fn more_points_than_tries_may_all_have_refused() {
+        let mut findings = Findings::default();
+        for points in [0..6, 6..12] {
+            findings.enter(Stage::Descriptor);
+            assert!(!findings.refused_only());
+            for point in points {
+                findings.turn_to(point);
+                findings.note(R::IntroductionRefused { point });
+                assert_eq!(findings.conclusion(), None);
+                assert!(findings.refused_only());
+            }
+        }
+        findings.note(R::IntroductionTimedOut);
+        assert!(!findings.refused_only());
     }
 
     #[test]
