@@ -34,7 +34,7 @@ pub struct Options {
     /// How long each link to a relay takes, each way, in milliseconds, for the rows `far` and `codes` [default: 20]
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=200))]
     pub distance: Option<u64>,
-    /// How many rounds [default: 5, with --quick 1]
+    /// How many rounds [default: 3, with --quick 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub rounds: Option<u32>,
     /// A short run that shows that all works; its figures say nothing
@@ -67,6 +67,9 @@ pub struct Amounts {
     pub rate_seconds: f64,
     /// How many bytes a transfer has, all its streams together.
     pub bulk_bytes: u64,
+    /// How often a program is started for a transfer, each round, near and far: what is carried
+    /// depends on the relays of a circuit.
+    pub transfer_starts: usize,
     /// How often a program is started for a first onion connection, each round.
     pub cold_starts: usize,
     /// After all streams are closed, before memory is looked at, in seconds.
@@ -88,7 +91,7 @@ pub struct Amounts {
 impl Amounts {
     /// What makes the figures of a table.
     const FULL: Amounts = Amounts {
-        rounds: 5,
+        rounds: 3,
         code_rounds: 2,
         code_starts: 6,
         settle_seconds: 3.0,
@@ -96,6 +99,7 @@ impl Amounts {
         stream_starts: 5,
         rate_seconds: 4.0,
         bulk_bytes: 32_000_000,
+        transfer_starts: 3,
         cold_starts: 3,
         closing_seconds: 10.0,
         deadline_seconds: 120,
@@ -116,6 +120,7 @@ impl Amounts {
         stream_starts: 1,
         rate_seconds: 0.5,
         bulk_bytes: 2_000_000,
+        transfer_starts: 1,
         cold_starts: 1,
         closing_seconds: 2.0,
         deadline_seconds: 10,

@@ -126,12 +126,13 @@ fn circumstances(report: &Report) -> Vec<String> {
             .collect::<Vec<_>>()
             .join("; "),
         format!(
-            "medians, rounds: {} ({} for codes); {} streams for percentiles, {} s for rates, {} MB a transfer, deadline {} s; relays that send {}; far and codes: links of {} ms each way, far: {} MB a transfer",
+            "medians, rounds: {} ({} for codes); {} streams for percentiles, {} s for rates, {} MB a transfer, {} starts a round for transfers, deadline {} s; relays that send {}; far and codes: links of {} ms each way, far: {} MB a transfer",
             settings.rounds,
             settings.code_rounds,
             settings.streams,
             settings.rate_seconds,
             settings.bulk_bytes / 1_000_000,
+            settings.transfer_starts,
             settings.deadline_seconds,
             if settings.kist {
                 "in runs (KIST)"

@@ -2,7 +2,7 @@
 //! program.
 //!
 //! The clock runs from the first byte asked for, on streams that are open, to the last byte arrived:
-//! for an upload, to the server's word that it has all.
+//! for an upload, to the server's word that it has all. A figure is the middle of some starts of the program.
 
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use crate::client::{echo, open};
 use crate::proxy::{Candidate, Proxy};
 use crate::record::Sheet;
 use crate::server::{Order, send, take};
+use crate::stats::median;
 use crate::world::{Way, World};
 
 /// How long a transfer may take.
@@ -47,14 +48,26 @@ const TRANSFERS: [Transfer; 8] = {
 };
 
 pub(super) fn measure(world: &World, candidate: &Candidate, sheet: &mut Sheet<'_>) -> Result<()> {
-    let proxy = world.start_settled(candidate)?;
-    for (way, direction, streams, speed, cost) in TRANSFERS {
-        if !sheet.wants_any(speed) {
-            continue;
+    let mut transfers: Vec<(Transfer, Result<Vec<Took>>)> = TRANSFERS
+        .into_iter()
+        .filter(|(.., speed, _)| sheet.wants_any(speed))
+        .map(|transfer| (transfer, Ok(Vec::new())))
+        .collect();
+    for _ in 0..world.amounts.transfer_starts {
+        let proxy = world.start_settled(candidate)?;
+        for ((way, direction, streams, ..), took) in &mut transfers {
+            let bytes = world.amounts.bulk_bytes;
+            let transfer = transfer(world, &proxy, *way, *direction, *streams, bytes);
+            let carried = world.runtime.block_on(transfer);
+            // One that failed decides the row, whatever the others were.
+            *took = std::mem::replace(took, Ok(Vec::new())).and_then(|mut took| {
+                took.push(carried?);
+                Ok(took)
+            });
         }
-        let bytes = world.amounts.bulk_bytes;
-        let transfer = transfer(world, &proxy, way, direction, streams, bytes);
-        match world.runtime.block_on(transfer) {
+    }
+    for ((.., speed, cost), took) in transfers {
+        match took.and_then(|took| middle(&took)) {
             Ok(took) => {
                 sheet.put(speed, took.megabytes_per_second);
                 sheet.put(cost, took.processor_per_gigabyte);
@@ -69,6 +82,18 @@ pub(super) fn measure(world: &World, candidate: &Candidate, sheet: &mut Sheet<'_
 pub(super) struct Took {
     pub(super) megabytes_per_second: f64,
     processor_per_gigabyte: f64,
+}
+
+/// The middle of what several starts took, each figure by itself.
+pub(super) fn middle(took: &[Took]) -> Result<Took> {
+    let middle = |figure: fn(&Took) -> f64| {
+        let figures: Vec<f64> = took.iter().map(figure).collect();
+        median(&figures).context("the program was not started")
+    };
+    Ok(Took {
+        megabytes_per_second: middle(|took| took.megabytes_per_second)?,
+        processor_per_gigabyte: middle(|took| took.processor_per_gigabyte)?,
+    })
 }
 
 /// Carries a number of bytes, shared by some streams, on streams that are open.

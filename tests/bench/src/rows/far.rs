@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 
-use super::bulk::{Direction, Took, transfer};
+use super::bulk::{Direction, Took, middle, transfer};
 use super::stream::{Gap, latencies};
 use super::{note, onion};
 use crate::proxy::Candidate;
@@ -44,23 +44,27 @@ pub(super) fn measure(world: &World, candidate: &Candidate, sheet: &mut Sheet<'_
     }
     for (way, direction, streams, row) in TRANSFERS {
         if sheet.wants(row) {
-            let took = fresh_transfer(world, candidate, way, direction, streams);
+            let took = fresh_transfers(world, candidate, way, direction, streams);
             note(sheet, row, took.map(|took| took.megabytes_per_second));
         }
     }
     Ok(())
 }
 
-/// A transfer on circuits that have carried nothing before: what may be under way grows with what was.
-fn fresh_transfer(
+/// Transfers on circuits that have carried nothing before: what may be under way grows with what was.
+fn fresh_transfers(
     world: &World,
     candidate: &Candidate,
     way: Way,
     direction: Direction,
     streams: u32,
 ) -> Result<Took> {
-    let proxy = world.start_settled(candidate)?;
     let bytes = world.amounts.far_bytes;
-    let transfer = transfer(world, &proxy, way, direction, streams, bytes);
-    world.runtime.block_on(transfer)
+    let mut all = Vec::new();
+    for _ in 0..world.amounts.transfer_starts {
+        let proxy = world.start_settled(candidate)?;
+        let transfer = transfer(world, &proxy, way, direction, streams, bytes);
+        all.push(world.runtime.block_on(transfer)?);
+    }
+    middle(&all)
 }
