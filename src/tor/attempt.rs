@@ -34,7 +34,7 @@ mod progress;
 
 /// How many lines an attempt follows at once. The first is followed to its end; the others make room
 /// for newer ones.
-pub(super) const LINES: usize = 3;
+const LINES: usize = 3;
 /// An attempt goes on for this long even if nobody waits: who asks again finds it further along.
 const LEAST_LIFE: Duration = Duration::from_secs(120);
 

@@ -21,7 +21,7 @@ const STALLED_AGAIN: Duration = Duration::from_secs(15);
 /// See the module.
 pub(super) struct Progress {
     lines: Mutex<Lines>,
-    /// When the last of those who wait will have gone.
+    /// Until when the attempt goes on: its least life, or when the last of those who wait will have gone.
     until: Mutex<Instant>,
     /// Somebody new waits.
     nudge: Notify,
@@ -51,7 +51,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Progress {
-    /// That of an attempt without a line yet, which somebody waits for until then.
+    /// That of an attempt without a line yet, which goes on until then or longer.
     pub(super) fn new(until: Instant) -> Progress {
         Progress {
             lines: Mutex::default(),
@@ -120,7 +120,7 @@ impl Progress {
         self.nudge.notify_one();
     }
 
-    /// When the last of those who wait will have gone.
+    /// Until when the attempt goes on.
     pub(super) fn until(&self) -> Instant {
         *lock(&self.until)
     }

@@ -22,7 +22,7 @@ mod identity;
 mod relay;
 
 pub use self::builder::NetworkBuilder;
-pub(crate) use self::relay::Relay;
+use self::relay::Relay;
 pub use self::relay::{RelayId, Role};
 
 /// Between two looks at something awaited.
@@ -75,7 +75,7 @@ pub struct Network {
 impl Network {
     /// Settings for a network: 3 authorities and 8 relays, tor's own timeouts.
     pub fn builder() -> NetworkBuilder {
-        NetworkBuilder::default()
+        NetworkBuilder::new()
     }
 
     /// The folder with everything in it: one folder for each node, with its `torrc` and `log`.

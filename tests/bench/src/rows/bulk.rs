@@ -56,14 +56,16 @@ pub(super) fn measure(world: &World, candidate: &Candidate, sheet: &mut Sheet<'_
     for _ in 0..world.amounts.transfer_starts {
         let proxy = world.start_settled(candidate)?;
         for ((way, direction, streams, ..), took) in &mut transfers {
+            let Ok(before) = took else {
+                // One that failed decides the row, whatever the others are.
+                continue;
+            };
             let bytes = world.amounts.bulk_bytes;
             let transfer = transfer(world, &proxy, *way, *direction, *streams, bytes);
-            let carried = world.runtime.block_on(transfer);
-            // One that failed decides the row, whatever the others were.
-            *took = std::mem::replace(took, Ok(Vec::new())).and_then(|mut took| {
-                took.push(carried?);
-                Ok(took)
-            });
+            match world.runtime.block_on(transfer) {
+                Ok(carried) => before.push(carried),
+                Err(why) => *took = Err(why),
+            }
         }
     }
     for ((.., speed, cost), took) in transfers {

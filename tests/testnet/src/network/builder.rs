@@ -43,8 +43,9 @@ pub struct NetworkBuilder {
     log_level: String,
 }
 
-impl Default for NetworkBuilder {
-    fn default() -> Self {
+impl NetworkBuilder {
+    /// 3 authorities and 8 relays, tor's own timeouts.
+    pub(super) fn new() -> Self {
         Self {
             relays: DEFAULT_RELAYS,
             spare_relays: 0,
@@ -54,9 +55,7 @@ impl Default for NetworkBuilder {
             log_level: std::env::var("TESTNET_LOG").unwrap_or_else(|_| "notice".into()),
         }
     }
-}
 
-impl NetworkBuilder {
     /// How many relays beside the three authorities; 8 if not said. All are guards, exits and onion service directories.
     /// These carry the traffic: the consensus gives authorities no bandwidth, so that clients leave them alone. With fewer
     /// than five there are too few different ones for a long circuit.
