@@ -39,16 +39,24 @@ fn run(arguments: &cli::ProxyArgs) -> Result<(), String> {
     let config = config::load(arguments).map_err(|error| error.to_string())?;
     if arguments.check_config {
         match &config.torrc {
-            Some(toml) => print!("{toml}"),
+            Some(toml) => {
+                print!("{toml}");
+                // The output is a file to keep; those of the torrc itself stand in it.
+                for warning in config.warnings.iter().filter(|w| !toml.contains(*w)) {
+                    eprintln!("warning: {warning}");
+                }
+            }
             None => print!("{}", config::describe(&config)),
         }
         // The start would refuse it; looking changes nothing.
         if let Some(folder) = &config.client_onion_auth_dir {
-            keys::check_folder(folder, config.tor.fs_mistrust())?;
+            keys::check_folder(folder, config.tor.fs_mistrust(), |problem| {
+                eprintln!("warning: {problem}");
+            })?;
         }
         return Ok(());
     }
-    logging::start(&config.log_filter)?;
+    let _log = logging::start(&config.log_filter)?;
     let handed = Handed::from_environment()?;
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if std::env::var_os(WORKERS_VARIABLE).is_none() {

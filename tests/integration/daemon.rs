@@ -219,6 +219,38 @@ async fn nobody_reading_standard_output_is_no_reason_to_stop() {
     assert!(daemon.process.is_alive());
 }
 
+/// Who starts the program may stop reading its log: what it does not take must not hold up a client.
+#[tokio::test]
+async fn nobody_reading_the_log_is_no_reason_to_stop() {
+    /// Each leaves a line in the log. A pipe holds 64 KiB.
+    const FAILURES: usize = 1500;
+    let program = Program::offline();
+    let pipe = program.folder().join("log");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    let log = File::options()
+        .read(true)
+        .write(true)
+        .open(&pipe)
+        .expect("both ends of it");
+    let daemon = program.port("auto").log(log).start();
+    let failures = async {
+        for _ in 0..FAILURES {
+            let mut client = Client::connect(&daemon.places[0]).await;
+            // A bad onion address.
+            client.send("05 01 00").await;
+            client.expect("05 00").await;
+            client.send("05 01 00 03 09 6261642e6f6e696f6e 0050").await;
+            client.expect("05 01 00 01 00000000 0000").await;
+        }
+    };
+    timeout(3 * LIMIT, failures)
+        .await
+        .expect("clients go unanswered");
+    // Nor is it a reason not to end.
+    daemon.process.signal("TERM");
+    assert_eq!(exit_status(&daemon.process.wait()), Some(0));
+}
+
 #[tokio::test]
 async fn a_program_without_ports_says_that_nothing_can_use_it() {
     let mut daemon = Program::offline()

@@ -66,7 +66,8 @@ impl CTor {
         command
             .args(["--defaults-torrc", "/dev/null", "-f"])
             .arg(torrc)
-            .stdout(Stdio::piped());
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         CTor {
             process: Process::start("C tor", &mut command),
             _folder: folder,

@@ -1,7 +1,7 @@
 //! Child processes that end with their test, and tell what they said when it fails.
 
 use std::io::{BufRead as _, BufReader, Read};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -97,7 +97,6 @@ impl Process {
     /// is whatever the command says.
     pub fn start(name: &'static str, command: &mut Command) -> Self {
         let mut child = command
-            .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
         let out = child.stdout.take().map(Lines::follow).unwrap_or_default();

@@ -35,6 +35,7 @@ pub struct Program {
     arguments: Vec<String>,
     trusting: bool,
     output: Option<File>,
+    log: Option<File>,
     open_files: Option<u32>,
     handed: Option<(OwnedFd, String)>,
     environment: Vec<(String, OsString)>,
@@ -71,6 +72,7 @@ impl Program {
             arguments: Vec::new(),
             trusting: true,
             output: None,
+            log: None,
             open_files: None,
             handed: None,
             environment: Vec::new(),
@@ -105,6 +107,12 @@ impl Program {
     /// Writes its standard output there.
     pub fn output(mut self, file: File) -> Self {
         self.output = Some(file);
+        self
+    }
+
+    /// Writes its log there.
+    pub fn log(mut self, file: File) -> Self {
+        self.log = Some(file);
         self
     }
 
@@ -180,6 +188,9 @@ impl Program {
         if let Some(file) = &self.output {
             command.stdout(file.try_clone().expect("another handle"));
         }
+        if let Some(file) = &self.log {
+            command.stderr(file.try_clone().expect("another handle"));
+        }
         Process::start("onionport", &mut command)
     }
 
@@ -233,7 +244,8 @@ fn bare(program: &str) -> Command {
     command
         .env_clear()
         .stdin(Stdio::null())
-        .stdout(Stdio::piped());
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     command
 }
 
