@@ -264,7 +264,7 @@ impl Failure {
                 500,
                 "onionport/CLIENT-AUTH-UNREADABLE",
                 "authorization key unreadable",
-                "The stored client authorization keys could not be read; the log names the file.",
+                "The stored client authorization keys could not be read; the log says why.",
             ),
             F::StreamFailed => row(
                 0x01,

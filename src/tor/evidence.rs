@@ -150,6 +150,11 @@ impl Evidence {
         self.lock().findings.beside_earlier(failure)
     }
 
+    /// How a round has failed, in the light of what it has tried.
+    pub(crate) fn beside_tries(&self, failure: Failure) -> Failure {
+        self.lock().findings.beside_tries(failure)
+    }
+
     /// Whether tor-hsclient did any work, that is: had no open circuit to hand out.
     pub(crate) fn worked(&self) -> bool {
         self.lock().findings.stage > Stage::Asked

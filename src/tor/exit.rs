@@ -35,7 +35,7 @@ pub(crate) struct Exits {
     circuits: Arc<CircMgr<TorRuntime>>,
     directory: Directory,
     timeouts: ExitTimeouts,
-    /// Numbers the requests' second and third tries.
+    /// Numbers the requests' further tries.
     retries: AtomicU64,
 }
 
@@ -178,7 +178,7 @@ impl Exits {
         }
     }
 
-    /// A circuit to an exit that allows the request; for the second and third try, one that no
+    /// A circuit to an exit that allows the request; for a further try, one that no
     /// other request uses.
     async fn circuit(
         &self,

@@ -22,7 +22,7 @@ use tor_hsclient::{
 };
 use tor_hscrypto::pk::{HsClientDescEncKeypair, HsId};
 use tor_llcrypto::pk::curve25519;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::runtime::TorRuntime;
 use crate::failure::Failure;
@@ -61,7 +61,7 @@ impl KeyRing {
     /// The key for `service`, or the empty set of keys if there is none.
     ///
     /// [`Failure::ClientAuthUnreadable`] if a place where keys are kept cannot be read; the log
-    /// says which.
+    /// says which, at level debug if it names the service.
     pub(crate) async fn for_service(
         self: &Arc<Self>,
         service: &OnionAddress,
@@ -114,7 +114,11 @@ impl KeyRing {
                 pair.secret.to_bytes()
             })),
             Err(error) => {
-                warn!("cannot read the key store: {error}");
+                // The name of a key file holds that of the service.
+                warn!(
+                    "cannot read a client authorization key of the key store; level debug says which"
+                );
+                debug!("cannot read the key store: {error}");
                 Err(Failure::ClientAuthUnreadable)
             }
         }
@@ -133,12 +137,12 @@ fn assemble(secret: Secret) -> Result<HsClientSecretKeys, Failure> {
     })
 }
 
-/// Names every file in `folder` that looks like a key and is none, and a folder that others can
-/// read; for the start of the program.
+/// Counts the keys in `folder`; for the start of the program. `report` gets a sentence for every file that
+/// looks like a key and is none.
 ///
-/// Gives the number of good keys. Fails if the folder cannot be read or is not private: the keys in
+/// Fails if the folder cannot be read or is not private: the keys in
 /// it are secrets (tor(1) refuses to start with such a folder).
-pub fn check_folder(folder: &Path, mistrust: &Mistrust) -> Result<usize, String> {
+pub fn check_folder(folder: &Path, mistrust: &Mistrust, report: fn(&str)) -> Result<usize, String> {
     mistrust
         .verifier()
         .require_directory()
@@ -150,10 +154,10 @@ pub fn check_folder(folder: &Path, mistrust: &Mistrust) -> Result<usize, String>
             )
         })?;
     let keys = read_folder_reporting(folder, |path, problem| {
-        warn!(
+        report(&format!(
             "client authorization key {} is not used: {problem}",
             path.display()
-        );
+        ));
     })
     .map_err(|error| format!("client_onion_auth_dir {}: {error}", folder.display()))?;
     Ok(keys.len())

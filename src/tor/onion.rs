@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tor_circmgr::IsolationToken;
 use tor_hsclient::{HsClientConnector, HsClientSecretKeys};
 use tor_proto::client::stream::StreamParameters;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::Directory;
 use super::attempt::{Attempt, Circuit, Launcher, Outcome, Tokens};
@@ -63,6 +63,8 @@ struct Record {
     /// cannot disagree on who shares what.
     tokens: Tokens,
     attempt: Option<Attempt>,
+    /// Whether an attempt before that one has found a circuit.
+    worked: bool,
     used: Instant,
     /// The circuit that was got last, and when it was asked for.
     at_hand: Option<(Circuit, Instant)>,
@@ -173,7 +175,11 @@ impl Onions {
     /// Waits for a circuit to the service.
     async fn circuit(&self, wanted: Wanted<'_>) -> Result<Circuit, Failure> {
         let asked = Instant::now();
-        let keys = self.keys.for_service(wanted.service).await?;
+        let keys = timeout_at(wanted.deadline, self.keys.for_service(wanted.service)).await;
+        let keys = keys.unwrap_or_else(|_| {
+            warn!("client authorization keys could not be read in time");
+            Err(Failure::ClientAuthUnreadable)
+        })?;
         let attempt = self.join_or_launch(wanted, &keys);
         match timeout_at(wanted.deadline, attempt.ended()).await {
             Ok(Outcome::Circuit(circuit)) => {
@@ -204,11 +210,19 @@ impl Onions {
                 record
             }
             None => {
+                // tor-hsclient never forgets a token that had no success: who comes with an isolation
+                // of its own for each request takes over those that nobody needs.
+                let left = records
+                    .iter()
+                    .position(|r| r.is_in_vain() && r.keys == *keys);
+                let tokens = left.map(|place| records.swap_remove(place).tokens);
+                let fresh = || std::array::from_fn(|_| IsolationToken::new());
                 records.push(Record {
                     isolation: wanted.isolation.clone(),
                     keys: keys.clone(),
-                    tokens: std::array::from_fn(|_| IsolationToken::new()),
+                    tokens: tokens.unwrap_or_else(fresh),
                     attempt: None,
+                    worked: false,
                     used: now,
                     at_hand: None,
                     proven: None,
@@ -224,6 +238,7 @@ impl Onions {
                 return attempt.clone();
             }
             if let Some(circuit) = attempt.found() {
+                record.worked = true;
                 record.put_first(circuit.token);
             }
         }
@@ -297,6 +312,12 @@ impl Onions {
 }
 
 impl Record {
+    /// Whether no circuit was ever found, and nobody is looking for one.
+    fn is_in_vain(&self) -> bool {
+        let failed = |attempt: &Attempt| !attempt.is_running() && attempt.found().is_none();
+        !self.worked && self.proven.is_none() && self.attempt.as_ref().is_some_and(failed)
+    }
+
     /// Has the next attempt begin with this token: there is an open circuit on it.
     fn put_first(&mut self, token: IsolationToken) {
         if let Some(place) = self.tokens.iter().position(|t| *t == token) {

@@ -187,6 +187,19 @@ impl Findings {
         }
     }
 
+    /// The failure of this round, unless it is that the descriptor could not be fetched once more: that takes
+    /// nothing from what the introduction points of the last one said.
+    pub(crate) fn beside_tries(&self, failure: Failure) -> Failure {
+        match failure {
+            Failure::DirectoriesUnreachable | Failure::DirectoriesTimedOut
+                if !self.rendezvous.is_empty() =>
+            {
+                more_telling(failure, of_rendezvous(&self.rendezvous))
+            }
+            _ => failure,
+        }
+    }
+
     fn verdict_of_this_round(&self) -> Failure {
         if let Some(failure) = self.conclusion() {
             return failure;
@@ -305,6 +318,20 @@ mod tests {
     use super::DescriptorClue as D;
     use super::RendezvousClue as R;
     use super::*;
+
+    #[test]
+    fn a_descriptor_that_could_not_be_fetched_again_takes_nothing_from_what_was_seen() {
+        let mut findings = Findings::after(None);
+        let unreachable = Failure::DirectoriesUnreachable;
+        assert_eq!(findings.beside_tries(unreachable), unreachable);
+        findings.rendezvous = vec![R::NoRendezvousCircuit];
+        assert_eq!(findings.beside_tries(unreachable), unreachable);
+        findings.rendezvous.push(R::IntroductionTimedOut);
+        let timed_out = Failure::IntroductionTimedOut;
+        assert_eq!(findings.beside_tries(unreachable), timed_out);
+        let not_found = Failure::DescriptorNotFound;
+        assert_eq!(findings.beside_tries(not_found), not_found);
+    }
 
     #[test]
     fn descriptor_clues_are_weighed_as_a_set() {

@@ -26,8 +26,13 @@ fn streams_carry_what_was_sent_and_lookups_answer_as_c_tor_does() -> Result<()> 
         .start()?;
     let echo = EchoServer::start()?;
     let bulk = BulkServer::start(BULK)?;
+    let hasty = BulkServer::start(0)?;
     let service = network.service(ServiceOptions {
-        ports: vec![(80, echo.address()), (81, bulk.address())],
+        ports: vec![
+            (80, echo.address()),
+            (81, bulk.address()),
+            (82, hasty.address()),
+        ],
         ..ServiceOptions::default()
     })?;
     let judge = network.c_tor_client(ClientOptions {
@@ -38,15 +43,22 @@ fn streams_carry_what_was_sent_and_lookups_answer_as_c_tor_does() -> Result<()> 
     let proxy = onionport.extended();
     let mut early_streams = 0;
 
-    for (host, echo_port, bulk_port) in [
-        (service.address(), 80, 81),
-        ("good.test", echo.address().port(), bulk.address().port()),
+    let port = |address: SocketAddr| address.port();
+    for (host, echo_port, bulk_port, hasty_port) in [
+        (service.address(), 80, 81, 82),
+        (
+            "good.test",
+            port(echo.address()),
+            port(bulk.address()),
+            port(hasty.address()),
+        ),
     ] {
         for socks in [true, false] {
             early_data_arrives_first(&onionport, socks, host, echo_port, &mut early_streams)?;
         }
         the_answer_comes_after_the_client_has_finished(proxy, host, echo_port)?;
         nothing_is_lost_on_the_way(proxy, host, bulk_port)?;
+        a_stream_that_ends_at_once_was_open(proxy, host, hasty_port)?;
     }
     congestion_control_was_agreed_on(&service)?;
     lookups_agree(proxy, judge.extended_port())
@@ -80,12 +92,7 @@ fn early_data_arrives_first(
     let mut stream = TcpStream::connect(place)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut bytes = match socks {
-        true => {
-            let mut bytes = vec![5, 1, 0, 5, 1, 0, 3, u8::try_from(host.len())?];
-            bytes.extend_from_slice(host.as_bytes());
-            bytes.extend_from_slice(&port.to_be_bytes());
-            bytes
-        }
+        true => greeting_and_request(host, port)?,
         false => format!("CONNECT {host}:{port} HTTP/1.1\r\n\r\n").into_bytes(),
     };
     bytes.extend_from_slice(b"early ");
@@ -111,6 +118,35 @@ fn early_data_arrives_first(
     let early = early.matches("6 early bytes went out before the stream was open");
     *early_streams += 1;
     assert_eq!(early.count(), *early_streams, "{host}");
+    Ok(())
+}
+
+/// All that a SOCKS client says to have a stream, in one piece.
+fn greeting_and_request(host: &str, port: u16) -> Result<Vec<u8>> {
+    let mut bytes = vec![5, 1, 0, 5, 1, 0, 3, u8::try_from(host.len())?];
+    bytes.extend_from_slice(host.as_bytes());
+    bytes.extend_from_slice(&port.to_be_bytes());
+    Ok(bytes)
+}
+
+/// A server that takes a connection and closes it has not refused it: the end of such a stream often comes
+/// in one piece with the word that it is open.
+fn a_stream_that_ends_at_once_was_open(proxy: SocketAddr, host: &str, port: u16) -> Result<()> {
+    const TIMES: usize = 30;
+    for _ in 0..TIMES {
+        let mut stream = TcpStream::connect(proxy)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut bytes = greeting_and_request(host, port)?;
+        bytes.extend_from_slice(b"early");
+        stream.write_all(&bytes)?;
+        let mut replies = [0; 12];
+        stream.read_exact(&mut replies)?;
+        assert_eq!(replies, [5, 0, 5, 0, 0, 1, 0, 0, 0, 0, 0, 0], "{host}");
+        let mut rest = Vec::new();
+        // The server has left something unread, so it may be a reset.
+        let _ = stream.read_to_end(&mut rest);
+        assert_eq!(rest, b"", "{host}");
+    }
     Ok(())
 }
 

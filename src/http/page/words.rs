@@ -164,7 +164,7 @@ pub(super) fn told(trouble: Trouble, onion: bool) -> Told {
             F::ClientAuthUnreadable => (
                 "Your keys cannot be read",
                 Side::Settings,
-                &["Look into onionport's log: it names the file or folder."],
+                &["Look into onionport's log: it names the folder, and at level debug the file."],
             ),
             F::NameNotResolved => (
                 "There is no such site",

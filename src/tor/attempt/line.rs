@@ -238,7 +238,7 @@ impl Errand<'_> {
                     fresh: evidence.worked(),
                     token,
                 }),
-                Err(error) => Err(border::of_onion_attempt(&error)),
+                Err(error) => Err(evidence.beside_tries(border::of_onion_attempt(&error))),
             },
             failure = evidence.conclusion() => {
                 evidence.abandon();

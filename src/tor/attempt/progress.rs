@@ -18,6 +18,10 @@ const STALLED: Duration = Duration::from_secs(10);
 /// How long the newest of several may stand still when no new request comes.
 const STALLED_AGAIN: Duration = Duration::from_secs(15);
 
+/// For how long an introduction point is passed over at which a line stood still: the network may have been
+/// away, and another descriptor may list others in its place.
+const SILENT: Duration = Duration::from_secs(30);
+
 /// See the module.
 pub(super) struct Progress {
     lines: Mutex<Lines>,
@@ -27,8 +31,8 @@ pub(super) struct Progress {
     nudge: Notify,
     /// The evidence of the first line's first round, while the second runs beside it.
     older: Mutex<Option<Arc<Evidence>>>,
-    /// The introduction points at which lines have stood still.
-    silent: Mutex<Vec<usize>>,
+    /// The introduction points at which lines have stood still, and when.
+    silent: Mutex<Vec<(usize, Instant)>>,
 }
 
 #[derive(Default)]
@@ -148,12 +152,16 @@ impl Progress {
         let older = lock(&self.older);
         let waiting = lines.newest().into_iter().chain(older.as_ref());
         let points = waiting.filter_map(|evidence| evidence.silent_point());
-        lock(&self.silent).extend(points);
+        let mut silent = lock(&self.silent);
+        silent.retain(|(_, noted)| noted.elapsed() < SILENT);
+        silent.extend(points.map(|point| (point, Instant::now())));
     }
 
-    /// Whether a line has stood still at this introduction point.
+    /// Whether a line has stood still at this introduction point a short time ago.
     pub(super) fn is_silent(&self, point: usize) -> bool {
-        lock(&self.silent).contains(&point)
+        let silent = lock(&self.silent);
+        let mut recent = silent.iter().filter(|(_, noted)| noted.elapsed() < SILENT);
+        recent.any(|(silent, _)| *silent == point)
     }
 
     /// Whether another line should be begun.
