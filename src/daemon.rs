@@ -46,7 +46,9 @@ pub async fn run(config: Config, arguments: &ProxyArgs, mut handed: Handed) -> R
     // All or nothing: a port that cannot be opened is found before anything else happens.
     let bound = Bound::open(&config, &mut handed)?;
     if let Some(folder) = &config.client_onion_auth_dir {
-        let found = keys::check_folder(folder, config.tor.fs_mistrust())?;
+        let found = keys::check_folder(folder, config.tor.fs_mistrust(), |problem| {
+            warn!("{problem}")
+        })?;
         info!("{found} client authorization keys in {}", folder.display());
     }
     let tor = Tor::new(
@@ -128,7 +130,9 @@ async fn reload(
 ) -> Result<(Config, Option<PortInfo>), String> {
     let config = config::load(arguments).map_err(|error| error.to_string())?;
     if let Some(folder) = &config.client_onion_auth_dir {
-        let found = keys::check_folder(folder, config.tor.fs_mistrust())?;
+        let found = keys::check_folder(folder, config.tor.fs_mistrust(), |problem| {
+            warn!("{problem}")
+        })?;
         info!("{found} client authorization keys in {}", folder.display());
     }
     let new_names = match config.names == before.names {
@@ -137,21 +141,36 @@ async fn reload(
         false => Some(renewed(&shared.names.get(), &config)?),
     };
     tor.could_change_to(&config.tor)?;
-    let changes = ports.change(&config).await?;
-    // It could a moment ago.
-    if let Err(problem) = tor.change_to(&config.tor) {
-        warn!("the Tor client goes on as it was: {problem}");
-    }
+    // Before a port is opened: whoever comes there at once is met with what the new configuration says.
+    let old_names = shared.names.get();
     shared.access.set(config.access.clone());
     shared.safety.set(safety(&config));
     if let Some(names) = new_names {
         shared.names.set(names);
+    }
+    let changes = match ports.change(before, &config).await {
+        Ok(changes) => changes,
+        Err(problem) => {
+            shared.access.set(before.access.clone());
+            shared.safety.set(safety(before));
+            shared.names.restore(old_names);
+            return Err(problem);
+        }
+    };
+    // It could a moment ago.
+    if let Err(problem) = tor.change_to(&config.tor) {
+        warn!("the Tor client goes on as it was: {problem}");
     }
     for warning in &config.warnings {
         warn!("{warning}");
     }
     for setting in needs_a_new_start(before, &config) {
         warn!("{setting} has changed: start the program anew for it");
+    }
+    if Tor::differs_in_timing(&before.tor, &config.tor) {
+        warn!(
+            "circuit_timing has changed: what it says of onion services (hs_*) counts from a new start on"
+        );
     }
     let port_info = write_port_info(&config, ports).unwrap_or_else(|problem| {
         warn!("{problem}");

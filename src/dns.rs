@@ -45,7 +45,7 @@ pub async fn run<T: Dial>(socket: UdpSocket, current: watch::Receiver<Arc<Gatewa
     let socket = Arc::new(socket);
     let places = Arc::new(Semaphore::new(MAX_QUESTIONS));
     let mut datagram = [0; MAX_DATAGRAM_LEN];
-    // They end with the port, which could not be opened again as long as one holds the socket.
+    // They end with the port, and do not hold its socket: it could not be opened again.
     let mut answering = JoinSet::new();
     loop {
         while answering.try_join_next().is_some() {}
@@ -78,10 +78,12 @@ pub async fn run<T: Dial>(socket: UdpSocket, current: watch::Receiver<Arc<Gatewa
             send(&socket, &questions.refuse(ResponseCode::ServFail), client).await;
             continue;
         };
-        let socket = Arc::clone(&socket);
+        let socket = Arc::downgrade(&socket);
         let answer = async move {
             let reply = answer(&gateway, &questions, client).await;
-            send(&socket, &reply, client).await;
+            if let Some(socket) = socket.upgrade() {
+                send(&socket, &reply, client).await;
+            }
             drop(place);
         };
         answering.spawn(answer.instrument(debug_span!("client", kind = "dns")));

@@ -38,6 +38,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// How often that is told.
 static TROUBLE: Rarely = Rarely::new(Duration::from_secs(60));
 static REFUSED: Rarely = Rarely::new(Duration::from_secs(60));
+static FULL: Rarely = Rarely::new(Duration::from_secs(60));
 
 /// An open port.
 pub struct Listener {
@@ -159,9 +160,22 @@ impl Listener {
                 }
                 continue;
             }
-            // The semaphore is never closed. Taken only now: ports without clients hold none.
-            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
-                return;
+            // Taken only now: ports without clients hold none.
+            let permit = match Arc::clone(&permits).try_acquire_owned() {
+                Ok(permit) => permit,
+                Err(_) => {
+                    if let Some(times) = FULL.due() {
+                        warn!(
+                            "as many clients as there is room for; others wait ({times} times): \
+                             raise system.max_files, and the system's limit"
+                        );
+                    }
+                    // The semaphore is never closed.
+                    let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
+                        return;
+                    };
+                    permit
+                }
             };
             let visit = Visit {
                 gateway,

@@ -13,7 +13,7 @@ use crate::gateway::{Gateway, Shared};
 use crate::isolation::SessionGroup;
 use crate::listener::{Handed, Listener, Place};
 use crate::policy::Rules;
-use crate::port::{Flags, Port, PortKind};
+use crate::port::{Bind, Flags, Port, PortKind};
 
 /// Ports that are bound and do not serve yet.
 pub struct Bound {
@@ -97,6 +97,25 @@ struct Open<T> {
     task: JoinHandle<()>,
 }
 
+impl<T> Open<T> {
+    /// Whether a port cannot be opened as long as this one is: that is so for another address with the
+    /// same number, too, if one of them is that of all interfaces.
+    fn is_in_the_way_of(&self, port: &Port) -> bool {
+        let is_udp = |kind| kind == PortKind::Dns;
+        match (&self.place, &port.line.bind) {
+            _ if is_udp(self.port.kind) != is_udp(port.kind) => false,
+            (Place::Tcp(open), Bind::Tcp(wanted)) => open.port() == wanted.port(),
+            (Place::Unix(open), Bind::Unix(wanted)) => open == wanted,
+            _ => false,
+        }
+    }
+}
+
+/// How many of some numbers are lower than one.
+fn below(numbers: &[usize], one: usize) -> usize {
+    numbers.iter().filter(|number| **number < one).count()
+}
+
 /// What becomes of the ports under another configuration. Those that are open are meant by number.
 struct Plan {
     staying: Vec<(usize, Port)>,
@@ -154,9 +173,9 @@ impl<T: Dial> OpenPorts<T> {
         changes
     }
 
-    /// Makes the ports those of another configuration: opens, closes, and gives those that stay
-    /// their new flags. If one cannot be opened, everything stays as it was.
-    pub async fn change(&mut self, config: &Config) -> Result<Changes, String> {
+    /// Makes the ports, which are those of `before`, those of another configuration: opens, closes, and
+    /// gives those that stay their new flags. If one cannot be opened, everything stays as it was.
+    pub async fn change(&mut self, before: &Config, config: &Config) -> Result<Changes, String> {
         let Plan {
             staying,
             leaving,
@@ -168,23 +187,36 @@ impl<T: Dial> OpenPorts<T> {
         };
         let open = |config: &Config| Bound::open(config, &mut Handed::default());
         // A port may come in the place of one that leaves. So if it cannot be opened beside it, it is
-        // tried again without.
+        // tried again without. Only those that may be in the way are closed for that: another may be
+        // one whose number the system chose, and would come back with a new one.
+        let in_the_way = |number: &usize| {
+            let open = &self.ports[*number];
+            coming.ports.iter().any(|port| open.is_in_the_way_of(port))
+        };
         let (bound, closed) = match open(&coming) {
             Ok(bound) => (bound, self.close_some(&leaving).await),
-            Err(problem) if leaving.is_empty() => return Err(problem),
-            Err(_) => {
+            Err(problem) => {
+                let (first, then): (Vec<usize>, Vec<usize>) =
+                    leaving.iter().copied().partition(in_the_way);
+                if first.is_empty() {
+                    return Err(problem);
+                }
+                let closing = first.iter().map(|number| self.ports[*number].port.clone());
                 let before = Config {
-                    ports: leaving
-                        .iter()
-                        .map(|i| self.ports[*i].port.clone())
-                        .collect(),
-                    ..config.clone()
+                    ports: closing.collect(),
+                    ..before.clone()
                 };
-                let closed = self.close_some(&leaving).await;
+                let mut closed = self.close_some(&first).await;
                 match open(&coming) {
-                    Ok(bound) => (bound, closed),
+                    Ok(bound) => {
+                        let then: Vec<usize> = then.iter().map(|n| n - below(&first, *n)).collect();
+                        closed.extend(self.close_some(&then).await);
+                        (bound, closed)
+                    }
                     Err(problem) => {
-                        self.serve(config, open(&before)?);
+                        let again = open(&before)
+                            .map_err(|lost| format!("{problem}; and a port is lost: {lost}"))?;
+                        self.serve(&before, again);
                         return Err(problem);
                     }
                 }
@@ -192,7 +224,7 @@ impl<T: Dial> OpenPorts<T> {
         };
         for (place, port) in staying {
             // Those that left stood in between.
-            let place = place - leaving.iter().filter(|left| **left < place).count();
+            let place = place - below(&leaving, place);
             self.stay(config, place, port);
         }
         let mut changes = self.serve(config, bound);

@@ -19,6 +19,11 @@ impl<T> Swap<T> {
 
     /// Puts another in its place.
     pub fn set(&self, value: T) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(value);
+        self.restore(Arc::new(value));
+    }
+
+    /// Puts one back that was taken before.
+    pub fn restore(&self, value: Arc<T>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = value;
     }
 }

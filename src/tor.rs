@@ -34,6 +34,7 @@ use arti_client::{BootstrapBehavior, TorClient};
 use futures::StreamExt as _;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
+use tor_circmgr::CircuitTiming;
 use tor_circmgr::hspool::HsCircPool;
 use tor_dirmgr::DirProvider;
 use tor_error::ErrorReport as _;
@@ -136,6 +137,15 @@ impl Tor {
     /// Whether the client can use another configuration while it runs. The error is one sentence.
     pub fn could_change_to(&self, config: &TorClientConfig) -> Result<(), String> {
         self.reconfigure(config, Reconfigure::CheckAllOrNothing)
+    }
+
+    /// Whether a configuration has another `[circuit_timing]`, whose `hs_*` keys count only from a start on:
+    /// what connects to onion services keeps a copy.
+    pub fn differs_in_timing(before: &TorClientConfig, after: &TorClientConfig) -> bool {
+        let timing = |config: &TorClientConfig| -> CircuitTiming {
+            AsRef::<CircuitTiming>::as_ref(config).clone()
+        };
+        timing(before) != timing(after)
     }
 
     /// Has the client use another configuration.

@@ -184,3 +184,29 @@ async fn neighbours_of_the_ports_change_too() {
     client.expect("05 02 00 01 00000000 0000").await;
     assert_eq!(fs::read_to_string(&info).expect("still there"), before);
 }
+
+/// Of a configuration of which one port cannot be opened nothing holds, and no port is another.
+#[tokio::test]
+async fn a_change_that_fails_changes_nothing() {
+    let somebody = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken = somebody.local_addr().expect("bound").port();
+    let fixed = free();
+    let daemon = Program::offline()
+        .port("auto ExtendedErrors")
+        .port(format!("127.0.0.1:{fixed} ExtendedErrors"))
+        .proxy("socks_policy = []")
+        .start();
+    let file = daemon.folder.path().join("onionport.toml");
+    rewrite(&file, "\"auto ExtendedErrors\"", &format!("\"{taken}\""));
+    rewrite(
+        &file,
+        &format!("127.0.0.1:{fixed} ExtendedErrors"),
+        &format!("0.0.0.0:{fixed}"),
+    );
+    rewrite(&file, "socks_policy = []", "socks_policy = [\"reject *\"]");
+    daemon.process.signal("HUP");
+    daemon.process.wait_err("the configuration stays as it was");
+    for place in &daemon.places {
+        assert_eq!(code(place).await, 0xF6, "{place}");
+    }
+}
