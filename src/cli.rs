@@ -67,7 +67,8 @@ pub struct ProxyArgs {
     #[arg(short, long, value_name = "FILE")]
     pub config: Vec<PathBuf>,
 
-    /// Read this configuration file of C tor; the first is its defaults, later ones win
+    /// Read this configuration file of C tor; the first is its defaults, later ones win. Then the default
+    /// port is C tor's, 9050, and a TOML file is read only if -c names it
     #[arg(long, value_name = "FILE")]
     pub torrc: Vec<PathBuf>,
 

@@ -1,6 +1,6 @@
 //! The configuration: what the files and the command line say, checked and typed.
 //!
-//! [`load`] reads `arti.toml` (a superset of arti's own) with tor-config, puts the command line on
+//! [`load`] reads `arti.toml` (arti-client's tables and ours) with tor-config, puts the command line on
 //! top and gives one [`Config`], or one [`ConfigError`] that says what, where and what to do.
 //! Nothing is bound, created or changed.
 
@@ -235,11 +235,12 @@ fn check(sources: &Sources, args: &ProxyArgs) -> Result<Config, ConfigError> {
         warnings.extend(of_kind.warnings());
         ports.extend(of_kind.open(kind));
     }
-    if let Some(bind) = same_place(&ports) {
-        return Err(sources.setting("proxy.socks_port").wrong(format!(
-            "{bind} is also that of a port of another kind: give each a place of its own"
+    if let Some((bind, one, other)) = same_place(&ports) {
+        return Err(other.wrong(format!(
+            "{bind} is also the place of {one}: give each a place of its own"
         )));
     }
+    let ports: Vec<Port> = ports.into_iter().map(|(port, _)| port).collect();
     if ports.is_empty() {
         warnings.push("no port is open: nothing can use this proxy".to_owned());
     }
@@ -311,16 +312,16 @@ fn check(sources: &Sources, args: &ProxyArgs) -> Result<Config, ConfigError> {
     })
 }
 
-/// A place that two ports of different kinds ask for. DNS is served over UDP, and has places of its
-/// own.
-fn same_place(ports: &[Port]) -> Option<&Bind> {
-    let streams = || ports.iter().filter(|port| port.kind != PortKind::Dns);
-    streams()
-        .find(|a| {
-            streams()
-                .any(|b| a.kind != b.kind && a.line.bind == b.line.bind && !a.line.bind.is_auto())
-        })
-        .map(|port| &port.line.bind)
+/// A place that two ports of different kinds ask for, and where the two stand. DNS is served over UDP,
+/// and has places of its own.
+fn same_place(ports: &[(Port, Setting)]) -> Option<(&Bind, &Setting, &Setting)> {
+    let streams = || ports.iter().filter(|(port, _)| port.kind != PortKind::Dns);
+    streams().find_map(|(a, one)| {
+        let (_, other) = streams().rfind(|(b, _)| {
+            a.kind != b.kind && a.line.bind == b.line.bind && !a.line.bind.is_auto()
+        })?;
+        Some((&a.line.bind, one, other))
+    })
 }
 
 /// Refuses a key that neither arti-client nor we know, unless it is the bare heading of a table

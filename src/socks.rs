@@ -33,6 +33,7 @@ use reply::{GENERAL_FAILURE, NOT_ALLOWED, connect_reply};
 
 use crate::gateway::Origin;
 use crate::isolation::Protocol;
+use crate::policy::Family;
 use crate::request::{self, Secret};
 pub use crate::request::{Address, Command};
 
@@ -239,7 +240,11 @@ impl From<&Request> for request::Request {
                 Version::V5 => Protocol::Socks5,
             },
             credentials: Secret::new(asked.credentials.user(), asked.credentials.password()),
-            family: None,
+            // A SOCKS4 reply has room for an IPv4 address alone.
+            family: match (asked.command, asked.version) {
+                (Command::Resolve, Version::V4 | Version::V4a) => Some(Family::V4Only),
+                _ => None,
+            },
         }
     }
 }

@@ -56,7 +56,7 @@ pub enum ConfigError {
         path: PathBuf,
     },
     /// A file cannot be read.
-    #[error("{}: cannot be read: {problem}", path.display())]
+    #[error("{}: cannot be read: {problem}; see that it is a file or folder which this user may read", path.display())]
     Unreadable {
         /// The file or folder.
         path: PathBuf,

@@ -110,14 +110,12 @@ impl Ports {
         })
     }
 
-    /// The ports to open.
-    pub(super) fn open(self, kind: PortKind) -> impl Iterator<Item = Port> {
+    /// The ports to open, and where each stands.
+    pub(super) fn open(self, kind: PortKind) -> impl Iterator<Item = (Port, Setting)> {
         let chosen = self.chosen;
-        self.lines
-            .into_iter()
-            .map(|line| line.line)
-            .filter(|line| line.bind != Bind::Disabled)
-            .map(move |line| Port { kind, line, chosen })
+        let opened = |line: &Line| line.line.bind != Bind::Disabled;
+        let lines = self.lines.into_iter().filter(opened);
+        lines.map(move |Line { line, setting, .. }| (Port { kind, line, chosen }, setting))
     }
 }
 
@@ -172,14 +170,15 @@ impl Written {
         let arti = arti.and_then(|(key, lines)| Some((key, lines.as_ref()?)));
         let ports = match (written, arti) {
             _ if !lines.is_empty() => Ports::on_command_line(option, lines)?,
-            (Some(_), Some((arti, _))) => {
+            (Some(_), Some((arti, _))) if !sources.is_from_torrc(key) => {
                 return Err(sources.setting(arti).wrong(format!(
                     "{} is for the same purpose: remove one of the two",
                     sources.setting(key)
                 )));
             }
             (Some(lines), None) => Ports::in_files(key, lines, sources)?,
-            (None, Some((arti, lines))) => {
+            // Ours over C tor's.
+            (_, Some((arti, lines))) => {
                 let ports = Ports::in_files(arti, lines, sources)?;
                 ports.must_be_plain(key)?;
                 ports

@@ -127,6 +127,17 @@ impl Sources {
             .unwrap_or(Origin::Unknown)
     }
 
+    /// Whether C tor's files alone give `key` its value.
+    pub(super) fn is_from_torrc(&self, key: &str) -> bool {
+        let key = Key::parse(key);
+        let setting = self
+            .0
+            .iter()
+            .rev()
+            .find(|source| source.origin(&key).is_some());
+        setting.is_some_and(|source| matches!(source.kind, SourceKind::Torrc(_)))
+    }
+
     /// A key of ours with its place.
     pub(super) fn setting(&self, key: &'static str) -> Setting {
         Setting {

@@ -35,7 +35,7 @@ pub enum TorrcError {
         path: PathBuf,
     },
     /// A file cannot be read.
-    #[error("{}: cannot be read: {problem}", path.display())]
+    #[error("{}: cannot be read: {problem}; name a torrc which this user may read", path.display())]
     Unreadable {
         /// The file or folder.
         path: PathBuf,

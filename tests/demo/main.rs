@@ -73,7 +73,7 @@ fn main() -> Result<()> {
             waiting -= 1;
             println!("{}", answers.row(case, colours));
             if waiting == 2 {
-                step("waiting for the slowest two: silence is known by the deadline alone ...");
+                step("waiting for the slowest two, who say nothing ...");
             }
         }
     });

@@ -86,6 +86,27 @@ fn a_torrc_becomes_a_configuration_that_says_the_same() {
 }
 
 #[test]
+fn a_toml_file_counts_over_a_torrc_and_both_are_warned_of() {
+    let program = with_torrc("SocksPort 127.0.0.1:9052\n");
+    let file = program.folder().join("ours.toml");
+    let keys = program.folder().join("keys");
+    fs::create_dir(&keys).expect("made");
+    fs::write(keys.join("bad.auth_private"), "no key").expect("written");
+    let text = format!(
+        "[proxy]\nsocks_listen = \"0.0.0.0:9053\"\nclient_onion_auth_dir = {keys:?}\n\
+         [storage.permissions]\ndangerously_trust_everyone = true\n"
+    );
+    fs::write(&file, text).expect("written");
+    let file = file.to_str().expect("UTF-8").to_owned();
+    let ended = program.arguments(&["-c", &file, "--check-config"]).run();
+    assert!(ended.status.success(), "{:?}", ended.err);
+    let said = ended.err.join("\n");
+    for words in ["socks_listen", "0.0.0.0:9053", "bad.auth_private"] {
+        assert!(said.contains(words), "{words} is missing in {said}");
+    }
+}
+
+#[test]
 fn what_is_no_clients_business_is_refused_in_one_message() {
     let ended = with_torrc("SocksPort auto\nORPort 9001\nHiddenServiceDir /x\nExitRelay 1\n").run();
     assert_eq!(ended.status.code(), Some(1));

@@ -148,7 +148,8 @@ fn a_file_that_is_too_long_is_refused() {
     let error = read(&[path]).unwrap_err();
     assert_eq!(
         message(&error, folder.path()),
-        "torrc: cannot be read: it has more than 4194304 bytes, which no torrc has"
+        "torrc: cannot be read: it has more than 4194304 bytes, which no torrc has; \
+         name a torrc which this user may read"
     );
 }
 

@@ -44,7 +44,13 @@ impl Machine {
                 .to_owned(),
             cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             memory_gib: kib / f64::from(1 << 20),
-            kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+            // What stands behind is the name of a build.
+            kernel: read("/proc/sys/kernel/osrelease")
+                .trim()
+                .split('-')
+                .next()
+                .unwrap_or_default()
+                .to_owned(),
             load_before: load
                 .split(' ')
                 .next()

@@ -5,8 +5,8 @@
 //! somebody has to work for are asked for one program after the other, those that come soon by several
 //! starts of it: what a program has once learnt of a service it answers without asking. Before each is
 //! a pause, so that circuits which the one before has left are closed, and others built. Of a frozen
-//! service, and of silent introduction points, nothing is heard: that wait is spent by all programs at
-//! once.
+//! service, and of silent introduction points, nothing is heard, or not for long: that wait is spent by all
+//! programs at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
