@@ -1,12 +1,19 @@
 //! The log: to standard error, filtered as the user asks; and the evidence that the Tor side
 //! collects, which no filter may switch off.
 //!
-//! It is written by a thread of its own: who starts the program and does not read its log must not stop
-//! its streams. What finds no room is dropped.
+//! Who starts the program and does not read its log must not stop its streams. So what is not a file, and may
+//! keep a writer waiting, is written by a thread of its own, and lines that find no room are dropped and counted.
 
-use std::io::IsTerminal as _;
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, IsTerminal as _, Write};
+use std::os::fd::AsFd as _;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::fmt::writer::{BoxMakeWriter, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
@@ -14,28 +21,192 @@ use tracing_subscriber::{EnvFilter, Layer as _};
 /// How many lines may wait to be written.
 const MAX_WAITING: usize = 4096;
 
-/// Writes what still waits when it is dropped, but waits no longer than a moment for that.
-pub type Log = WorkerGuard;
+/// How long the end of the program waits for lines to be written.
+const LAST_WAIT: Duration = Duration::from_secs(1);
 
-/// Starts logging, for as long as the result is kept. `filter` is in the language of [`EnvFilter`]: `info`, `info,onionport=debug`, ...
+/// The log that was started. When it is dropped, lines that wait are written, if that takes no longer than
+/// a second.
+#[derive(Debug)]
+pub struct Log(Arc<Queue>);
+
+impl Log {
+    /// Says something as it is, whatever the filter.
+    pub fn say(&self, line: &str) {
+        self.0.push(format!("{line}\n").into_bytes());
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        let waiting = self.0.lock();
+        // A thread that panicked leaves nothing to wait for.
+        let _ =
+            (self.0.changed).wait_timeout_while(waiting, LAST_WAIT, |waiting| waiting.is_busy());
+    }
+}
+
+/// Lines on their way to standard error.
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    lines: VecDeque<Vec<u8>>,
+    /// How many have found no room since one was written.
+    lost: u64,
+    /// Whether one is being written.
+    writing: bool,
+}
+
+impl Waiting {
+    fn is_busy(&self) -> bool {
+        self.writing || !self.lines.is_empty()
+    }
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a line, or counts it as lost.
+    fn push(&self, line: Vec<u8>) {
+        let mut waiting = self.lock();
+        if waiting.lines.len() < MAX_WAITING {
+            waiting.lines.push_back(line);
+        } else {
+            waiting.lost += 1;
+        }
+        drop(waiting);
+        self.changed.notify_all();
+    }
+
+    /// Writes line after line; never returns.
+    fn write_to(&self, mut output: impl Write) {
+        let mut waiting = self.lock();
+        loop {
+            let Some(line) = waiting.lines.pop_front() else {
+                let woken = self.changed.wait(waiting);
+                waiting = woken.unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let lost = std::mem::take(&mut waiting.lost);
+            waiting.writing = true;
+            drop(waiting);
+            // Who closed it does not want to know.
+            let _ = output.write_all(&line);
+            if lost > 0 {
+                let _ = writeln!(
+                    output,
+                    "{lost} lines of the log are missing: nobody has taken those before them"
+                );
+            }
+            waiting = self.lock();
+            waiting.writing = false;
+            self.changed.notify_all();
+        }
+    }
+}
+
+/// Puts each event, which comes in one piece, in the queue.
+impl Write for &Queue {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.push(line.to_vec());
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Makes the writer of each event.
+struct Lines(Arc<Queue>);
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = &'a Queue;
+
+    fn make_writer(&'a self) -> &'a Queue {
+        &self.0
+    }
+}
+
+/// Starts logging. `filter` is in the language of [`EnvFilter`]: `info`, `info,onionport=debug`, ...
 ///
 /// The error says what is wrong with the filter, or that logging was started before.
 pub fn start(filter: &str) -> Result<Log, String> {
     let filter = EnvFilter::try_new(filter).map_err(|e| format!("log filter {filter:?}: {e}"))?;
-    let (writer, log) = NonBlockingBuilder::default()
-        .buffered_lines_limit(MAX_WAITING)
-        .lossy(true)
-        .thread_name("log")
-        .finish(std::io::stderr());
-    let output = tracing_subscriber::fmt::layer()
+    let failed = |error: &dyn std::fmt::Display| format!("cannot start logging: {error}");
+    // Not by the handle of the standard library, whose lock others would wait for.
+    let output = io::stderr().as_fd().try_clone_to_owned();
+    let output = File::from(output.map_err(|error| failed(&error))?);
+    let queue = Arc::new(Queue::default());
+    let is_file = output.metadata().is_ok_and(|metadata| metadata.is_file());
+    let writer = if is_file {
+        let copy = output.try_clone().map_err(|error| failed(&error))?;
+        BoxMakeWriter::new(Arc::new(copy))
+    } else {
+        BoxMakeWriter::new(Lines(Arc::clone(&queue)))
+    };
+    let writing = Arc::clone(&queue);
+    thread::Builder::new()
+        .name("log".to_owned())
+        .spawn(move || writing.write_to(output))
+        .map_err(|error| failed(&error))?;
+    let layer = tracing_subscriber::fmt::layer()
         .with_writer(writer)
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_ansi(io::stderr().is_terminal())
         .with_target(false)
         .with_filter(filter);
     tracing_subscriber::registry()
-        .with(output)
+        .with(layer)
         .with(crate::tor::evidence_layer())
         .try_init()
-        .map_err(|error| format!("cannot start logging: {error}"))?;
-    Ok(log)
+        .map_err(|error| failed(&error))?;
+    std::panic::set_hook(Box::new(|panic| {
+        let trace = Backtrace::capture();
+        match trace.status() {
+            BacktraceStatus::Captured => tracing::error!("{panic}\n{trace}"),
+            _ => tracing::error!("{panic}"),
+        }
+    }));
+    Ok(Log(queue))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_that_find_no_room_are_counted_and_told() {
+        let queue = Arc::new(Queue::default());
+        for number in 0..MAX_WAITING + 3 {
+            queue.push(format!("{number}\n").into_bytes());
+        }
+        let (reader, writer) = io::pipe().expect("a pipe");
+        let writing = Arc::clone(&queue);
+        thread::spawn(move || writing.write_to(writer));
+        let mut lines = io::BufRead::lines(io::BufReader::new(reader));
+        assert_eq!(lines.next().expect("a line").expect("text"), "0");
+        let told = lines.next().expect("a line").expect("text");
+        assert!(told.starts_with("3 lines "), "{told}");
+        for number in 1..MAX_WAITING {
+            let line = lines.next().expect("a line").expect("text");
+            assert_eq!(line, number.to_string());
+        }
+    }
+
+    #[test]
+    fn the_end_waits_for_what_is_being_written_but_not_for_ever() {
+        let queue = Arc::new(Queue::default());
+        queue.push(b"said\n".to_vec());
+        let begun = std::time::Instant::now();
+        // Nobody writes.
+        drop(Log(Arc::clone(&queue)));
+        assert!(begun.elapsed() >= LAST_WAIT);
+        assert!(begun.elapsed() < 10 * LAST_WAIT);
+    }
 }

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use onionport::cli::{self, Invocation};
 use onionport::listener::Handed;
+use onionport::logging::Log;
 use onionport::tor::keys;
 use onionport::{config, daemon, logging};
 
@@ -26,16 +27,21 @@ fn main() -> ExitCode {
             return ExitCode::from(cli::EXIT_USAGE);
         }
     };
-    match run(&arguments) {
+    let mut log = None;
+    match run(&arguments, &mut log) {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
-            eprintln!("onionport: {problem}");
+            match &log {
+                Some(log) => log.say(&format!("onionport: {problem}")),
+                None => eprintln!("onionport: {problem}"),
+            }
             ExitCode::from(cli::EXIT_FAILURE)
         }
     }
 }
 
-fn run(arguments: &cli::ProxyArgs) -> Result<(), String> {
+/// Runs the program to its end. `log` is there once the log was started.
+fn run(arguments: &cli::ProxyArgs, log: &mut Option<Log>) -> Result<(), String> {
     let config = config::load(arguments).map_err(|error| error.to_string())?;
     if arguments.check_config {
         match &config.torrc {
@@ -56,7 +62,7 @@ fn run(arguments: &cli::ProxyArgs) -> Result<(), String> {
         }
         return Ok(());
     }
-    let _log = logging::start(&config.log_filter)?;
+    *log = Some(logging::start(&config.log_filter)?);
     let handed = Handed::from_environment()?;
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if std::env::var_os(WORKERS_VARIABLE).is_none() {

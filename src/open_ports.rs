@@ -98,6 +98,15 @@ struct Open<T> {
 }
 
 impl<T> Open<T> {
+    /// The port, with the place that it has got.
+    fn pinned(&self) -> Port {
+        let mut port = self.port.clone();
+        if let Place::Tcp(address) = self.place {
+            port.line.bind = Bind::Tcp(address);
+        }
+        port
+    }
+
     /// Whether a port cannot be opened as long as this one is: that is so for another address with the
     /// same number, too, if one of them is that of all interfaces.
     fn is_in_the_way_of(&self, port: &Port) -> bool {
@@ -201,11 +210,12 @@ impl<T: Dial> OpenPorts<T> {
                 if first.is_empty() {
                     return Err(problem);
                 }
-                let closing = first.iter().map(|number| self.ports[*number].port.clone());
+                let closing = first.iter().map(|number| &self.ports[*number]);
                 let before = Config {
-                    ports: closing.collect(),
+                    ports: closing.clone().map(Open::pinned).collect(),
                     ..before.clone()
                 };
+                let lines: Vec<Port> = closing.map(|open| open.port.clone()).collect();
                 let mut closed = self.close_some(&first).await;
                 match open(&coming) {
                     Ok(bound) => {
@@ -216,7 +226,11 @@ impl<T: Dial> OpenPorts<T> {
                     Err(problem) => {
                         let again = open(&before)
                             .map_err(|lost| format!("{problem}; and a port is lost: {lost}"))?;
+                        let count = self.ports.len();
                         self.serve(&before, again);
+                        for (open, port) in self.ports[count..].iter_mut().zip(lines) {
+                            open.port = port;
+                        }
                         return Err(problem);
                     }
                 }

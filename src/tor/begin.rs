@@ -127,6 +127,10 @@ pub(crate) async fn open_with_early_data(
             (None, Some(failure)) => return Err(StreamError::Ended(failure)),
             (None, None) => Some(First::End(None)),
         },
+        Some(First::End(error)) => {
+            debug!("the stream was opened and closed in one go");
+            Some(First::End(error))
+        }
         first => first,
     };
     // A partly filled message may be left over: whoever carries the stream flushes it.

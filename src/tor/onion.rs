@@ -25,6 +25,7 @@ use super::runtime::TorRuntime;
 use crate::early::Early;
 use crate::failure::Failure;
 use crate::isolation::Isolation;
+use crate::rarely::Rarely;
 use crate::target::OnionAddress;
 
 /// How often a request tries again because a circuit was gone when the stream was to be opened. A
@@ -47,6 +48,9 @@ const AT_HAND: Duration = Duration::from_secs(5);
 
 /// Records that nobody asked for in this time are dropped.
 const FORGET_AFTER: Duration = Duration::from_secs(60 * 60);
+
+/// How often the same trouble is told.
+static SLOW_KEYS: Rarely = Rarely::new(Duration::from_secs(60));
 
 /// Opens streams to onion services.
 pub(crate) struct Onions {
@@ -177,7 +181,9 @@ impl Onions {
         let asked = Instant::now();
         let keys = timeout_at(wanted.deadline, self.keys.for_service(wanted.service)).await;
         let keys = keys.unwrap_or_else(|_| {
-            warn!("client authorization keys could not be read in time");
+            if let Some(times) = SLOW_KEYS.due() {
+                warn!("client authorization keys could not be read in time ({times} times)");
+            }
             Err(Failure::ClientAuthUnreadable)
         })?;
         let attempt = self.join_or_launch(wanted, &keys);

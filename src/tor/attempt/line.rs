@@ -139,8 +139,9 @@ impl<'a> Line<'a> {
     async fn step(&mut self) -> Step<'a> {
         let evidence = Arc::clone(&self.evidence);
         let mut round = self.errand.round(self.token, Arc::clone(&evidence)).boxed();
-        let progress = self.errand.progress;
-        let mut turned_to_silent = pin!(evidence.turned_to(|point| progress.is_silent(point)));
+        let (progress, number) = (self.errand.progress, self.number);
+        let silent = |point| progress.is_silent(point, number);
+        let mut turned_to_silent = pin!(evidence.turned_to(silent));
         loop {
             tokio::select! {
                 ended = &mut round => return match ended {

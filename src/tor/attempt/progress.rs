@@ -157,8 +157,15 @@ impl Progress {
         silent.extend(points.map(|point| (point, Instant::now())));
     }
 
-    /// Whether a line has stood still at this introduction point a short time ago.
-    pub(super) fn is_silent(&self, point: usize) -> bool {
+    /// Whether a line other than this one stands still at an introduction point, or has a short time ago.
+    pub(super) fn is_silent(&self, point: usize, number: usize) -> bool {
+        let others = lock(&self.lines);
+        let mut others = others.evidence.iter().enumerate();
+        if others.any(|(other, line)| {
+            other != number && line.silent_point() == Some(point) && line.stands_still(STALLED)
+        }) {
+            return true;
+        }
         let silent = lock(&self.silent);
         let mut recent = silent.iter().filter(|(_, noted)| noted.elapsed() < SILENT);
         recent.any(|(silent, _)| *silent == point)
