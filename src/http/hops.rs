@@ -1,6 +1,8 @@
 //! Headers that are for the next hop alone, and what may not pass through a proxy at all
 //! (RFC 9110 section 7.6.1).
 
+use std::collections::HashSet;
+
 use hyper::HeaderMap;
 use hyper::body::Frame;
 use hyper::header::{
@@ -103,12 +105,14 @@ pub(super) fn without_trailers_for_one_hop<D>(frame: Frame<D>) -> Frame<D> {
 /// the order, too. A length beside chunks counts for nothing, and goes (RFC 9112 section 6.3).
 fn keep_the_rest(headers: &mut HeaderMap) {
     let chunked = coding(headers) == Coding::Chunked;
+    // Read once: the list may be long, and whoever wrote it decides how many headers are looked up.
+    let named: HashSet<HeaderName> = names(headers, &CONNECTION)
+        .filter_map(|name| name.parse().ok())
+        .collect();
     let goes = |name: &HeaderName| {
         FOR_ONE_HOP.contains(&name.as_str())
             || (chunked && *name == CONTENT_LENGTH)
-            || (*name != HOST
-                && names(headers, &CONNECTION)
-                    .any(|named| named.eq_ignore_ascii_case(name.as_str())))
+            || (*name != HOST && named.contains(name))
     };
     let mut kept = HeaderMap::with_capacity(headers.len());
     for (name, value) in headers.iter().filter(|(name, _)| !goes(name)) {

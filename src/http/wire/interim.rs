@@ -81,10 +81,13 @@ impl Teller {
         if !interim {
             return;
         }
+        // If there is no room, nobody can wait for it here.
+        let Ok(place) = self.0.try_reserve() else {
+            return;
+        };
         let head = head(status, headers);
         if head.len() <= MAX_LENGTH {
-            // If there is no room, nobody can wait for it here.
-            let _ = self.0.try_send(head.into());
+            place.send(head.into());
         }
     }
 }
