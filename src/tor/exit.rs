@@ -3,17 +3,21 @@
 //! An exit that cannot serve a request may be replaced by one that can: as in C tor up to three may
 //! say that they cannot, and one that says nothing for some seconds is left for another until the
 //! request's time is up (tor(1), "CircuitStreamTimeout"; C tor's `connection_ap_process_end_not_open`
-//! and `connection_ap_expire_beginning`).
+//! and `connection_ap_expire_beginning`). Requests that leave a circuit share the next one.
+//!
+//! Who is to blame shows afterwards: if another exit does better, the circuit gets no new streams any
+//! more, for they would fail or wait there as well. If none does, it was the destination, and others
+//! keep the circuit and its exit's address. (C tor gives up the circuit at once.)
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 use tor_cell::relaycell::msg::IpVersionPreference;
 use tor_circmgr::isolation::{IsolationHelper, StreamIsolation};
 use tor_circmgr::{CircMgr, ClientDataTunnel, TargetPort};
+use tor_proto::circuit::UniqId;
 use tor_proto::client::stream::StreamParameters;
 use tracing::debug;
 
@@ -35,8 +39,6 @@ pub(crate) struct Exits {
     circuits: Arc<CircMgr<TorRuntime>>,
     directory: Directory,
     timeouts: ExitTimeouts,
-    /// Numbers the requests' further tries.
-    retries: AtomicU64,
 }
 
 /// What an exit is asked for.
@@ -68,7 +70,6 @@ impl Exits {
             circuits,
             directory,
             timeouts,
-            retries: AtomicU64::new(1),
         }
     }
 
@@ -136,15 +137,21 @@ impl Exits {
     ) -> Result<Answer, Failure> {
         let mut said = None;
         let mut refusals = 0;
+        let mut left = None;
+        let mut suspects = Vec::new();
         for number in 0.. {
-            let tunnel = match self.circuit(&question, isolation, number, deadline).await {
+            let circuit = self.circuit(&question, isolation, left, deadline);
+            let tunnel = match circuit.await {
                 Ok(tunnel) => tunnel,
                 // What the exit before has said is the better answer.
                 Err(failure) => return Err(said.unwrap_or(failure)),
             };
             let until = deadline.min(Instant::now() + self.patience(&question, number));
             let failure = match timeout_at(until, question.put(&tunnel)).await {
-                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Ok(answer)) => {
+                    suspects.iter().for_each(|id| self.circuits.retire_circ(id));
+                    return Ok(answer);
+                }
                 Ok(Err(error)) => {
                     refusals += 1;
                     if !another_exit_may_do_better(error) || refusals == REFUSALS {
@@ -159,6 +166,19 @@ impl Exits {
                 break;
             }
             debug!("an exit could not serve the request: {}", failure.name());
+            let circuit = tunnel.unique_id();
+            match failure {
+                // It says so itself.
+                Failure::CircuitDestroyed | Failure::RelayHibernating | Failure::RelayBusy => {
+                    self.circuits.retire_circ(&circuit);
+                }
+                // It serves all others.
+                Failure::ExitPolicyRefused => left = Some(circuit),
+                _ => {
+                    left = Some(circuit);
+                    suspects.push(circuit);
+                }
+            }
         }
         Err(said.unwrap_or(Failure::DeadlinePassed))
     }
@@ -178,27 +198,21 @@ impl Exits {
         }
     }
 
-    /// A circuit to an exit that allows the request; for a further try, one that no
-    /// other request uses.
+    /// A circuit to an exit that allows the request, other than the one that was left.
     async fn circuit(
         &self,
         question: &Question<'_>,
         isolation: &Isolation,
-        number: u32,
+        left: Option<UniqId>,
         deadline: Instant,
     ) -> Result<ClientDataTunnel, Failure> {
         let Some(netdir) = self.directory.timely(deadline).await else {
             return Err(Failure::NotBootstrapped);
         };
-        let retry = if number == 0 {
-            0
-        } else {
-            self.retries.fetch_add(1, Ordering::Relaxed)
-        };
         let isolation = StreamIsolation::builder()
             .stream_isolation(Box::new(OnExit {
                 isolation: isolation.clone(),
-                retry,
+                left,
             }))
             .build()
             .map_err(|error| {
@@ -289,27 +303,28 @@ impl Question<'_> {
 #[derive(Clone, Debug)]
 struct OnExit {
     isolation: Isolation,
-    /// 0 for first tries, which may share; a number of its own for each later one.
-    retry: u64,
+    /// The circuit that the stream has left, if it has left one. Such streams share the next one, and only
+    /// with each other: else they would be given the same again.
+    left: Option<UniqId>,
 }
 
 impl IsolationHelper for OnExit {
     fn compatible_same_type(&self, other: &Self) -> bool {
-        self.retry == other.retry && self.isolation.compatible(&other.isolation)
+        self.left == other.left && self.isolation.compatible(&other.isolation)
     }
 
     fn join_same_type(&self, other: &Self) -> Option<Self> {
-        if self.retry != other.retry {
+        if self.left != other.left {
             return None;
         }
         let isolation = self.isolation.join(&other.isolation)?;
         Some(OnExit {
             isolation,
-            retry: self.retry,
+            left: self.left,
         })
     }
 
     fn enables_long_lived_circuits(&self) -> bool {
-        self.isolation.keeps_alive()
+        self.left.is_none() && self.isolation.keeps_alive()
     }
 }

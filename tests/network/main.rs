@@ -8,6 +8,7 @@
 //! | `codes` | every way to break a service, and every code |
 //! | `clients` | curl, torsocks, ssh, git, a browser and others do the same as through C tor |
 //! | `deadline` | what is said when the time is up, on a network with default timeouts |
+//! | `exits` | exits that cannot serve a request |
 //! | `http` | the HTTP port, asked by curl |
 //! | `recovery` | services that go and come back |
 //! | `names` | names that stand for others, virtual addresses, DNS |
@@ -21,6 +22,7 @@ mod clients;
 mod codes;
 mod daemon;
 mod deadline;
+mod exits;
 mod http;
 mod isolation;
 mod names;

@@ -1,5 +1,6 @@
 //! The network itself: authorities and relays, from keys to a full consensus.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,7 +12,7 @@ use nix::sys::signal::Signal;
 use crate::distance::Distance;
 use crate::judge::{CTor, ClientOptions};
 use crate::names::NameServer;
-use crate::process::Tor;
+use crate::process::{Tor, is_connected_to};
 use crate::service::{Service, ServiceOptions};
 use crate::torrc::{Common, Schedule};
 use crate::workdir::WorkDir;
@@ -167,6 +168,22 @@ impl Network {
     /// The nickname of a relay (`auth0`, `relay3`, `spare1`), which is also the name of its folder.
     pub fn nickname(&self, relay: &RelayId) -> Option<&str> {
         self.shared.relay(relay).ok().map(|r| r.nickname.as_str())
+    }
+
+    /// The relay that has a connection to a server outside of the network, as the exit of an open stream has.
+    ///
+    /// # Errors
+    /// When none has.
+    pub fn relay_connected_to(&self, server: SocketAddr) -> Result<RelayId> {
+        let ours = |relay: &&Relay| {
+            let pid = relay.tor().as_ref().map(Tor::pid);
+            pid.is_some_and(|pid| is_connected_to(pid, server))
+        };
+        let found = self.shared.relays.iter().find(ours);
+        Ok(found
+            .with_context(|| format!("no relay is connected to {server}"))?
+            .id
+            .clone())
     }
 
     /// Stops relays (SIGSTOP): their connections stay open and nothing moves.

@@ -4,7 +4,9 @@
 //! That signal comes when the *thread* that started the child ends, and test harnesses start a thread for each test:
 //! so one thread of our own, which lives as long as the process, starts all children.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
@@ -59,6 +61,29 @@ pub(crate) fn find_program(name: &str) -> Result<PathBuf> {
             }
             _ => anyhow!("no `{name}` found: install it with `apt-get install tor`"),
         })
+}
+
+/// Whether a process has an open connection to an IPv4 address (proc(5), `/proc/pid/net/tcp`).
+pub(crate) fn is_connected_to(pid: u32, server: SocketAddr) -> bool {
+    /// State of an open connection.
+    const ESTABLISHED: &str = "01";
+    let SocketAddr::V4(server) = server else {
+        return false;
+    };
+    // In the byte order of the machine.
+    let ip = u32::from_ne_bytes(server.ip().octets());
+    let remote = format!("{ip:08X}:{:04X}", server.port());
+    let table = fs::read_to_string(format!("/proc/{pid}/net/tcp")).unwrap_or_default();
+    let sockets: HashSet<String> = table
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .filter(|row| row.get(2) == Some(&&*remote) && row.get(3) == Some(&ESTABLISHED))
+        .filter_map(|row| Some(format!("socket:[{}]", row.get(9)?)))
+        .collect();
+    let files = fs::read_dir(format!("/proc/{pid}/fd"));
+    files.into_iter().flatten().flatten().any(|file| {
+        fs::read_link(file.path()).is_ok_and(|to| sockets.contains(&*to.to_string_lossy()))
+    })
 }
 
 /// A running `tor`, killed when dropped.

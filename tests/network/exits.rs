@@ -1,0 +1,113 @@
+//! Exits that cannot serve a request: how many circuits that takes, and who keeps theirs.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use testnet::{EchoServer, HttpServer, Network, SocksReply, UnresponsivePort, socks5_connect};
+
+use crate::daemon::Onionport;
+use crate::program;
+use crate::stage::PAGE;
+
+/// How long an exit may say nothing.
+const SILENCE: Duration = Duration::from_secs(2);
+/// The deadline of requests that nobody answers.
+const LIMIT: Duration = Duration::from_secs(10);
+/// How often an exit is left until then: after 2, 4, 7 and 10 seconds.
+const TRIES: usize = 4;
+/// How many requests come at once.
+const REQUESTS: usize = 12;
+
+fn network() -> Result<Network> {
+    let builder = Network::builder().relays(8);
+    builder.circuit_timeout_ms(Some(2500)).start()
+}
+
+fn onionport(network: &Network, limit: Duration) -> Result<Onionport> {
+    let settings = format!(
+        "socks_timeout = {}\n[stream_timeouts]\nconnect_timeout = \"{} s\"",
+        limit.as_secs(),
+        SILENCE.as_secs()
+    );
+    Onionport::start(program(), network, &settings)
+}
+
+fn ask(onionport: &Onionport, target: SocketAddr) -> Result<SocksReply> {
+    let host = target.ip().to_string();
+    let patience = Duration::from_secs(60);
+    socks5_connect(onionport.extended(), &host, target.port(), patience)
+}
+
+/// The circuits on which exits were asked, one for each time.
+fn asked(onionport: &Onionport) -> Vec<String> {
+    let log = onionport.log();
+    let after = log.split("asking the exit of circuit ").skip(1);
+    after
+        .filter_map(|rest| Some(rest.lines().next()?.to_owned()))
+        .collect()
+}
+
+#[test]
+fn requests_that_leave_an_exit_share_the_next_one_and_others_keep_theirs() -> Result<()> {
+    let network = network()?;
+    let server = HttpServer::start(PAGE)?;
+    let nowhere = UnresponsivePort::new()?;
+    let onionport = onionport(&network, LIMIT)?;
+
+    assert_eq!(ask(&onionport, server.address())?.code, 0x00);
+    let ours = asked(&onionport).pop().context("no circuit")?;
+    let codes = std::thread::scope(|scope| {
+        let requests: Vec<_> = (0..REQUESTS)
+            .map(|_| scope.spawn(|| ask(&onionport, nowhere.address())))
+            .collect();
+        requests
+            .into_iter()
+            .map(|request| {
+                Ok(request
+                    .join()
+                    .map_err(|_| anyhow::anyhow!("panicked"))??
+                    .code)
+            })
+            .collect::<Result<Vec<_>>>()
+    })?;
+    assert_eq!(codes, [0x06; REQUESTS]);
+    let circuits: HashSet<String> = asked(&onionport).into_iter().collect();
+    let number = circuits.len();
+    println!("{REQUESTS} requests that nobody answers took {number} circuits");
+    assert!(circuits.contains(&ours));
+    assert!(
+        (2..=TRIES + 1).contains(&number),
+        "{number} circuits for {REQUESTS} requests"
+    );
+    // The destination was to blame.
+    assert_eq!(ask(&onionport, server.address())?.code, 0x00);
+    assert_eq!(asked(&onionport).pop(), Some(ours));
+    Ok(())
+}
+
+#[test]
+fn an_exit_that_says_nothing_is_asked_once() -> Result<()> {
+    let network = network()?;
+    let (server, echo) = (HttpServer::start(PAGE)?, EchoServer::start()?);
+    let onionport = onionport(&network, Duration::from_secs(50))?;
+
+    let held = ask(&onionport, echo.address())?;
+    assert_eq!(held.code, 0x00);
+    let silent = asked(&onionport).pop().context("no circuit")?;
+    network.freeze_relays(&[network.relay_connected_to(echo.address())?])?;
+    let first = ask(&onionport, server.address())?;
+    assert_eq!(first.code, 0x00, "after {:?}", first.elapsed);
+    assert!(first.elapsed >= SILENCE);
+    println!("a silent exit: {:.1?}", first.elapsed);
+    let before = asked(&onionport);
+    assert!(before[1..].contains(&silent));
+    let second = ask(&onionport, server.address())?;
+    assert_eq!(second.code, 0x00, "after {:?}", second.elapsed);
+    println!("and the next request: {:.1?}", second.elapsed);
+    let after = asked(&onionport);
+    assert!(after.len() > before.len());
+    assert!(!after[before.len()..].contains(&silent));
+    Ok(())
+}
