@@ -17,7 +17,8 @@ pub enum Failure {
     DescriptorInvalid,
     /// The descriptor names introduction points, and none of them knows the service any more.
     IntroductionFailed,
-    /// The introduction was acknowledged, and the service never came to the rendezvous.
+    /// The introduction was acknowledged, and the service never came to the rendezvous; or, with circuits
+    /// at hand, no relay would be the rendezvous point.
     RendezvousFailed,
     /// The service wants client authorization, and we have no key for it.
     ClientAuthMissing,
@@ -208,7 +209,7 @@ impl Failure {
                 504,
                 "onionport/HS-REND-FAILED",
                 "rendezvous failed",
-                "The introduction was passed on, but the onion service never came to the rendezvous.",
+                "The introduction was passed on, but the onion service never came to the rendezvous; or no relay would hold one.",
             ),
             F::ClientAuthMissing => row(
                 0xF4,

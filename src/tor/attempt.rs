@@ -15,7 +15,7 @@ use futures::StreamExt as _;
 use futures::future::{AbortHandle, Aborted, abortable};
 use futures::stream::FuturesUnordered;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tor_circmgr::ClientOnionServiceDataTunnel as Tunnel;
 use tor_circmgr::IsolationToken;
 use tor_hsclient::{HsClientConnector, HsClientSecretKeys};
@@ -37,6 +37,10 @@ mod progress;
 const LINES: usize = 3;
 /// An attempt goes on for this long even if nobody waits: who asks again finds it further along.
 const LEAST_LIFE: Duration = Duration::from_secs(120);
+
+/// How much longer a line may wait for a service to which its introduction was passed on, when introduction points
+/// have refused another's: they also do so because the service wants no more at once.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// What the lines of a record's attempts are to tor-hsclient, and last, what the first line's second round
 /// is if it runs beside the first. tor-hsclient never forgets a token that had no
@@ -193,18 +197,27 @@ impl Shared {
         lines.push(line);
         let mut others: VecDeque<(usize, AbortHandle)> = VecDeque::new();
         let mut failed = None;
+        let mut gone = None;
         let outcome = loop {
             tokio::select! {
                 ended = lines.next() => match ended {
                     Some(Ok(Ended { result: Ok(circuit), .. })) => break Outcome::Circuit(circuit),
-                    Some(Ok(Ended { result: Err(failure), proven, .. })) => {
-                        if proven {
+                    Some(Ok(Ended { number, result: Err(failure), proven })) => {
+                        let hope = failure == Failure::IntroductionFailed
+                            && gone.is_none()
+                            && progress.another_is_acknowledged(number);
+                        if proven && !hope {
                             break Outcome::Failed(failure);
+                        }
+                        if proven {
+                            debug!("introduction points refuse; another way still waits for the onion service");
+                            gone = Some(Instant::now() + GRACE);
                         }
                         let failure = failed.map_or(failure, |f| more_telling(f, failure));
                         failed = Some(failure);
                         if lines.is_empty() {
-                            break Outcome::Failed(failure);
+                            let gone = gone.map(|_| Failure::IntroductionFailed);
+                            break Outcome::Failed(gone.unwrap_or(failure));
                         }
                     }
                     // It made room for another.
@@ -225,11 +238,20 @@ impl Shared {
                     lines.push(line);
                     others.push_back((number, handle));
                 }
+                () = at(gone) => break Outcome::Failed(Failure::IntroductionFailed),
                 () = progress.end() => break Outcome::Failed(progress.verdict_so_far()),
             }
         };
         drop(lines);
         progress.abandon();
         outcome
+    }
+}
+
+/// Returns at that time, if there is one.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }

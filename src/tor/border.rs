@@ -5,6 +5,7 @@
 
 use std::error::Error;
 
+use tor_cell::relaycell::hs::IntroduceAckStatus;
 use tor_cell::relaycell::msg::EndReason;
 use tor_dirclient::RequestError;
 use tor_error::{ErrorKind, ErrorReport as _, HasKind as _};
@@ -155,9 +156,14 @@ fn rendezvous_clue(failed: &FailedAttemptError) -> RendezvousClue {
         F::IntroductionCircuitObtain { .. } | F::IntroductionExchange { .. } => {
             C::IntroductionBroken
         }
-        F::IntroductionFailed { intro_index, .. } => C::IntroductionRefused {
+        F::IntroductionFailed {
+            intro_index,
+            status: IntroduceAckStatus::NOT_RECOGNIZED,
+        } => C::IntroductionRefused {
             point: intro_index.0,
         },
+        // It could not pass the introduction on: that says nothing of the service.
+        F::IntroductionFailed { .. } => C::IntroductionBroken,
         F::IntroductionTimeout { .. } => C::IntroductionTimedOut,
         F::RendezvousCompletionTimeout { .. }
         | F::RendezvousCompletionCircuitError { .. }

@@ -70,6 +70,8 @@ struct Inner {
     since: Instant,
     /// Ends the task that does the work.
     work: Option<AbortHandle>,
+    /// Whether it waits for nothing any more.
+    rests: bool,
 }
 
 impl Evidence {
@@ -80,6 +82,7 @@ impl Evidence {
                 findings: Findings::after(earlier),
                 since: Instant::now(),
                 work: None,
+                rests: false,
             }),
             changed: watch::Sender::new(0),
         })
@@ -197,7 +200,8 @@ impl Evidence {
 
     /// Whether it waits for the service itself, at the rendezvous point.
     pub(crate) fn is_acknowledged(&self) -> bool {
-        self.lock().findings.stage == Stage::Acknowledged
+        let inner = self.lock();
+        !inner.rests && inner.findings.stage == Stage::Acknowledged
     }
 
     /// The furthest step it has been in.
@@ -207,10 +211,17 @@ impl Evidence {
 
     /// The introduction point that it waits for, if that has not answered.
     pub(crate) fn silent_point(&self) -> Option<usize> {
-        let findings = &self.lock().findings;
-        findings
-            .point
-            .filter(|_| matches!(findings.stage, Stage::Rendezvous | Stage::Introduction))
+        let inner = self.lock();
+        let waits = matches!(
+            inner.findings.stage,
+            Stage::Rendezvous | Stage::Introduction
+        );
+        inner.findings.point.filter(|_| waits && !inner.rests)
+    }
+
+    /// Notes that it waits for nothing any more.
+    pub(crate) fn rest(&self) {
+        self.lock().rests = true;
     }
 
     /// Waits until it turns to an introduction point for which `avoid` holds at that moment. One that

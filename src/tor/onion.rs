@@ -49,6 +49,11 @@ const AT_HAND: Duration = Duration::from_secs(5);
 /// Records that nobody asked for in this time are dropped.
 const FORGET_AFTER: Duration = Duration::from_secs(60 * 60);
 
+/// Those that were in vain are kept nevertheless, as long as there are records of no more services than these:
+/// tor-hsclient never forgets a token that had no success, and who asks for the same dead services every
+/// few hours should bring the same tokens.
+const MAX_IN_VAIN: usize = 4096;
+
 /// How often the same trouble is told.
 static SLOW_KEYS: Rarely = Rarely::new(Duration::from_secs(60));
 
@@ -124,10 +129,11 @@ impl Onions {
             // So it goes out early only where one stream is all there will be.
             let speaks_early =
                 !early.is_empty() && (circuit.fresh || self.is_proven(service, circuit.token));
-            let opened = if circuit.fresh || speaks_early {
+            let opened = if circuit.fresh {
                 wanted.begin(&circuit, speaks_early).await
             } else {
-                self.begin_on_open_circuit(wanted, &circuit).await
+                self.begin_on_open_circuit(wanted, &circuit, speaks_early)
+                    .await
             };
             match opened {
                 Ok(stream) => {
@@ -144,14 +150,16 @@ impl Onions {
         Err(Failure::CircuitDestroyed)
     }
 
-    /// Opens a stream on a circuit that was open already; if there is no answer for a while, on a
-    /// new one as well, and takes whichever comes first. Early data waits until then.
+    /// Opens a stream on a circuit that was open already; if there is no answer for a while, looks for the
+    /// service anew as well: for a stream there, whichever comes first, or if early data has gone out
+    /// here, for what there is to say of the service.
     async fn begin_on_open_circuit(
         &self,
         wanted: Wanted<'_>,
         circuit: &Circuit,
+        speaks_early: bool,
     ) -> Result<Open, StreamError> {
-        let mut here = pin!(wanted.begin(circuit, false));
+        let mut here = pin!(wanted.begin(circuit, speaks_early));
         if let Ok(opened) = timeout(PATIENCE, &mut here).await {
             return opened;
         }
@@ -159,13 +167,25 @@ impl Onions {
         self.retire(wanted.service, circuit.token);
         let anew = async {
             let circuit = self.circuit(wanted).await.map_err(StreamError::Failed)?;
+            if speaks_early {
+                // The service is there, and nothing more to be said of it.
+                return Err(StreamError::Failed(Failure::ConnectionTimedOut));
+            }
             wanted.begin(&circuit, false).await
         };
         let mut anew = pin!(anew);
         tokio::select! {
             opened = &mut here => match opened {
                 // At the deadline the new way has the better reason.
-                Err(StreamError::CircuitGone | StreamError::Failed(_)) => anew.await,
+                Err(gone @ (StreamError::CircuitGone | StreamError::Failed(_))) => {
+                    let opened = anew.await;
+                    match opened {
+                        Err(other) if speaks_early && !other.failure().blames_the_service() => {
+                            Err(gone)
+                        }
+                        opened => opened,
+                    }
+                }
                 opened => opened,
             },
             opened = &mut anew => match opened {
@@ -201,8 +221,12 @@ impl Onions {
     fn join_or_launch(&self, wanted: Wanted<'_>, keys: &HsClientSecretKeys) -> Attempt {
         let now = Instant::now();
         let mut all = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        let few = all.len() < MAX_IN_VAIN;
         all.retain(|_, records| {
-            records.retain(|r| now.duration_since(r.used) < FORGET_AFTER);
+            records.retain_mut(|record| {
+                let recent = now.duration_since(record.used) < FORGET_AFTER;
+                recent || (few && record.is_kept_in_vain())
+            });
             !records.is_empty()
         });
         let records = all.entry(*wanted.service).or_default();
@@ -310,6 +334,7 @@ impl Onions {
         for record in all.get_mut(service).into_iter().flatten() {
             if let Some(retired) = record.tokens.iter_mut().find(|t| **t == token) {
                 *retired = IsolationToken::new();
+                record.worked = true;
                 record.attempt = None;
                 record.at_hand = None;
             }
@@ -321,7 +346,16 @@ impl Record {
     /// Whether no circuit was ever found, and nobody is looking for one.
     fn is_in_vain(&self) -> bool {
         let failed = |attempt: &Attempt| !attempt.is_running() && attempt.found().is_none();
-        !self.worked && self.proven.is_none() && self.attempt.as_ref().is_some_and(failed)
+        !self.worked && self.proven.is_none() && self.attempt.as_ref().is_none_or(failed)
+    }
+
+    /// The same; if so, it lets go of all but what it takes to be used again.
+    fn is_kept_in_vain(&mut self) -> bool {
+        let in_vain = self.is_in_vain();
+        if in_vain {
+            self.attempt = None;
+        }
+        in_vain
     }
 
     /// Has the next attempt begin with this token: there is an open circuit on it.

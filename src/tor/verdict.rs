@@ -43,7 +43,9 @@ pub(crate) enum RendezvousClue {
     NotEstablished,
     /// No circuit to the introduction point, or it broke before the introduction was acknowledged.
     IntroductionBroken,
-    /// The introduction point does not know the service (any more).
+    /// The introduction point does not know the service (any more), or says so because the service
+    /// has asked it to let no more than so many introductions through (C tor's
+    /// `HiddenServiceEnableIntroDoSDefense`): the answer is the same.
     IntroductionRefused {
         /// Number of the introduction point in the descriptor.
         point: usize,
@@ -55,6 +57,16 @@ pub(crate) enum RendezvousClue {
     NotCompleted,
     /// A bug in the crates.
     Bug,
+}
+
+impl RendezvousClue {
+    /// Whether it came to no introduction, for want of a rendezvous point.
+    fn is_before_introduction(self) -> bool {
+        matches!(
+            self,
+            RendezvousClue::NoRendezvousCircuit | RendezvousClue::NotEstablished
+        )
+    }
 }
 
 /// The step an attempt is in.
@@ -215,12 +227,9 @@ impl Findings {
                 answers.push(DescriptorClue::TimedOut);
                 return of_descriptor(&answers);
             }
-            // Nothing but circuits that could not be built: there is no point in blaming anybody.
+            // Nobody was ever to be introduced: no introduction point is to blame.
             Stage::Rendezvous
-                if !tries.is_empty()
-                    && tries
-                        .iter()
-                        .all(|c| *c == RendezvousClue::NoRendezvousCircuit) => {}
+                if !tries.is_empty() && tries.iter().all(|c| c.is_before_introduction()) => {}
             Stage::Rendezvous | Stage::Puzzle | Stage::Introduction => {
                 tries.push(RendezvousClue::IntroductionTimedOut);
             }
@@ -304,10 +313,11 @@ pub(crate) fn of_rendezvous(clues: &[RendezvousClue]) -> Failure {
         Failure::IntroductionTimedOut
     } else if points_tried || unusable {
         Failure::IntroductionFailed
+    } else if no_circuit {
+        // Also beside relays that said nothing: the way to them may have been gone.
+        Failure::NoCircuit
     } else if not_established {
         Failure::RendezvousFailed
-    } else if no_circuit {
-        Failure::NoCircuit
     } else {
         Failure::Internal
     }
@@ -379,7 +389,7 @@ mod tests {
             ),
             (
                 &[R::NotEstablished, R::NoRendezvousCircuit],
-                Failure::RendezvousFailed,
+                Failure::NoCircuit,
             ),
             (&[R::NotEstablished, silent], Failure::IntroductionTimedOut),
             (&[R::NoRendezvousCircuit], Failure::NoCircuit),
@@ -447,6 +457,11 @@ mod tests {
         let mut findings = Findings::default();
         findings.note(R::NoRendezvousCircuit);
         findings.enter(Stage::Rendezvous);
+        assert_eq!(findings.verdict_so_far(), Failure::NoCircuit);
+        // Nor do rendezvous points that say nothing blame an introduction point.
+        findings.rendezvous = vec![R::NotEstablished];
+        assert_eq!(findings.verdict_so_far(), Failure::RendezvousFailed);
+        findings.note(R::NoRendezvousCircuit);
         assert_eq!(findings.verdict_so_far(), Failure::NoCircuit);
     }
 

@@ -50,7 +50,7 @@ fn asked(onionport: &Onionport) -> Vec<String> {
 }
 
 #[test]
-fn requests_that_leave_an_exit_share_the_next_one_and_others_keep_theirs() -> Result<()> {
+fn requests_that_leave_an_exit_share_the_next_one() -> Result<()> {
     let network = network()?;
     let server = HttpServer::start(PAGE)?;
     let nowhere = UnresponsivePort::new()?;
@@ -81,9 +81,10 @@ fn requests_that_leave_an_exit_share_the_next_one_and_others_keep_theirs() -> Re
         (2..=TRIES + 1).contains(&number),
         "{number} circuits for {REQUESTS} requests"
     );
-    // The destination was to blame.
+    // The others are for those who left it alone. (Which of its circuits a new stream gets, is arti's choice.)
     assert_eq!(ask(&onionport, server.address())?.code, 0x00);
-    assert_eq!(asked(&onionport).pop(), Some(ours));
+    let next = asked(&onionport).pop().context("no circuit")?;
+    assert!(next == ours || !circuits.contains(&next), "{next}");
     Ok(())
 }
 

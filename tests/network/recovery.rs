@@ -2,6 +2,8 @@
 //! nothing of it remains afterwards.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
@@ -13,6 +15,7 @@ use testnet::{
 use crate::daemon::Onionport;
 use crate::program;
 use crate::stage::{PAGE, patience};
+use crate::streams::greeting_and_request;
 
 /// The deadline that users have.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -40,6 +43,18 @@ fn ask(onionport: &Onionport, service: &Service) -> Result<u8> {
 fn timed(onionport: &Onionport, service: &Service) -> Result<(u8, Duration)> {
     let reply = socks5_connect(onionport.extended(), service.address(), 80, patience(LIMIT))?;
     Ok((reply.code, reply.elapsed))
+}
+
+/// The code for a client that says something right behind its request.
+fn early_code(proxy: SocketAddr, service: &Service) -> Result<u8> {
+    let mut stream = TcpStream::connect(proxy)?;
+    stream.set_read_timeout(Some(patience(LIMIT)))?;
+    let mut bytes = greeting_and_request(service.address(), 80)?;
+    bytes.extend_from_slice(b"GET /");
+    stream.write_all(&bytes)?;
+    let mut replies = [0; 4];
+    stream.read_exact(&mut replies)?;
+    Ok(replies[3])
 }
 
 #[test]
@@ -85,8 +100,14 @@ fn a_service_that_stops_answering_on_an_open_circuit_is_looked_for_anew() -> Res
     let onionport = onionport(&network, "")?;
     assert_eq!(ask(&onionport, &service)?, 0x00);
     service.freeze()?;
-    let (code, took) = timed(&onionport, &service)?;
-    assert_eq!(code, 0xF3, "frozen, after {took:?}");
+    // Whether the client has said something already makes no difference to what it is told.
+    let early = std::thread::scope(|scope| {
+        let early = scope.spawn(|| early_code(onionport.extended(), &service));
+        let (code, took) = timed(&onionport, &service)?;
+        assert_eq!(code, 0xF3, "frozen, after {took:?}");
+        early.join().expect("no panic")
+    })?;
+    assert_eq!(early, 0xF3, "with early data");
 
     // Somebody is waiting when it comes back with new introduction points.
     std::thread::scope(|scope| {

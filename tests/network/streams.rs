@@ -124,7 +124,7 @@ fn early_data_arrives_first(
 }
 
 /// All that a SOCKS client says to have a stream, in one piece.
-fn greeting_and_request(host: &str, port: u16) -> Result<Vec<u8>> {
+pub fn greeting_and_request(host: &str, port: u16) -> Result<Vec<u8>> {
     let mut bytes = vec![5, 1, 0, 5, 1, 0, 3, u8::try_from(host.len())?];
     bytes.extend_from_slice(host.as_bytes());
     bytes.extend_from_slice(&port.to_be_bytes());

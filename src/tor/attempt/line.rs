@@ -22,9 +22,6 @@ use crate::tor::evidence::Evidence;
 use crate::tor::runtime::TorRuntime;
 use crate::tor::verdict::more_telling;
 
-/// How often a line is begun anew because it turned to an introduction point at which another stands
-/// still: tor-hsclient chooses among them at random.
-const OTHER_POINTS: usize = 5;
 /// How often a line asks again with a descriptor fetched anew; the second time only if the first found one
 /// that was left over.
 const FURTHER_ROUNDS: usize = 2;
@@ -44,6 +41,8 @@ pub(super) struct Errand<'a> {
 
 /// How a line ended.
 pub(super) struct Ended {
+    /// Its place among the lines of the attempt.
+    pub(super) number: usize,
     pub(super) result: Result<Circuit, Failure>,
     /// Whether a failure is proven, whatever the other lines still wait for.
     pub(super) proven: bool,
@@ -64,7 +63,6 @@ pub(super) struct Line<'a> {
     older: Fuse<Round<'a>>,
     /// How it has failed.
     older_failed: Option<Failure>,
-    other_points_left: usize,
     further_rounds_left: usize,
 }
 
@@ -98,7 +96,6 @@ impl<'a> Line<'a> {
             evidence,
             older: Fuse::terminated(),
             older_failed: None,
-            other_points_left: OTHER_POINTS,
             further_rounds_left: FURTHER_ROUNDS,
         }
     }
@@ -107,10 +104,9 @@ impl<'a> Line<'a> {
     pub(super) async fn follow(mut self) -> Ended {
         loop {
             match self.step().await {
-                Step::Found(circuit) => return found(circuit),
+                Step::Found(circuit) => return found(self.number, circuit),
                 Step::SilentPoint => {
                     debug!("another way stands still at this introduction point; choosing again");
-                    self.other_points_left -= 1;
                     self.evidence.abandon();
                     self.go_on(self.evidence.anew());
                 }
@@ -142,6 +138,7 @@ impl<'a> Line<'a> {
         let (progress, number) = (self.errand.progress, self.number);
         let silent = |point| progress.is_silent(point, number);
         let mut turned_to_silent = pin!(evidence.turned_to(silent));
+        let mut silent_passed = false;
         loop {
             tokio::select! {
                 ended = &mut round => return match ended {
@@ -155,8 +152,11 @@ impl<'a> Line<'a> {
                     }
                     Err(failure) => self.older_failed = Some(failure),
                 },
-                () = &mut turned_to_silent, if self.other_points_left > 0 => {
-                    return Step::SilentPoint;
+                () = &mut turned_to_silent, if !silent_passed => {
+                    if progress.may_choose_again() {
+                        return Step::SilentPoint;
+                    }
+                    silent_passed = true;
                 }
                 spare = evidence.doubted(self.spare) => return Step::Doubted(round, spare),
             }
@@ -182,10 +182,11 @@ impl<'a> Line<'a> {
         let hopeful = self.errand.progress.older_is_acknowledged();
         if !self.older.is_terminated() && (hopeful || !proven) {
             match (&mut self.older).await {
-                Ok(circuit) => return found(circuit),
+                Ok(circuit) => return found(self.number, circuit),
                 Err(failure) => self.older_failed = Some(failure),
             }
         }
+        evidence.rest();
         let failure = evidence.beside_earlier(failure);
         let failure = match self.older_failed {
             // That introduction points refused is the reason for the second round, and no news.
@@ -195,14 +196,16 @@ impl<'a> Line<'a> {
             _ => failure,
         };
         Ended {
+            number: self.number,
             result: Err(failure),
             proven,
         }
     }
 }
 
-fn found(circuit: Circuit) -> Ended {
+fn found(number: usize, circuit: Circuit) -> Ended {
     Ended {
+        number,
         result: Ok(circuit),
         proven: true,
     }

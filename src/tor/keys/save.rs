@@ -98,7 +98,7 @@ impl KeyFolder {
 }
 
 /// The file to write: the first that holds a key for `service`, since that one counts; or a free
-/// name as C tor chooses it, which must not cost another service its key.
+/// name, which must not cost another service its key.
 fn file_for(folder: &Path, service: &OnionAddress) -> io::Result<PathBuf> {
     let mut paths: Vec<PathBuf> = fs::read_dir(folder)?
         .filter_map(Result::ok)
@@ -107,9 +107,29 @@ fn file_for(folder: &Path, service: &OnionAddress) -> io::Result<PathBuf> {
         .collect();
     paths.sort();
     let of_service = |path: &&PathBuf| matches!(look(path), There::Key(owner) if owner == *service);
-    if let Some(path) = paths.iter().find(of_service) {
-        return Ok(path.clone());
+    let counts = paths.iter().find(of_service);
+    // Not ours to write, but read like any other.
+    let behind_link = |path: &&PathBuf| {
+        matches!(look(path), There::Other)
+            && super::read_file(path).is_ok_and(|(owner, _)| owner == *service)
+    };
+    let link = paths.iter().find(behind_link);
+    let file = match counts {
+        Some(path) => path.clone(),
+        None => free_file(folder, service)?,
+    };
+    match link {
+        Some(link) if *link < file => Err(io::Error::other(format!(
+            "{} is a link to a key for this onion service, and would go on to count; remove it, or \
+             change the file it points to",
+            link.display()
+        ))),
+        _ => Ok(file),
     }
+}
+
+/// A name as C tor chooses it that costs nobody a key.
+fn free_file(folder: &Path, service: &OnionAddress) -> io::Result<PathBuf> {
     let label = label(service);
     let names = std::iter::once(format!("{label}.{SUFFIX}"))
         .chain((2..).map(|number| format!("{label}-{number}.{SUFFIX}")));
@@ -368,7 +388,7 @@ mod tests {
         let (folder, keys) = folder();
         let at = |name: &str| folder.path().join(name);
         let elsewhere = tempfile::NamedTempFile::new().expect("a file");
-        fs::write(elsewhere.path(), line(ONE, OTHER)).expect("put");
+        fs::write(elsewhere.path(), line(TWO, OTHER)).expect("put");
         // Names that stand before and at the one that is wanted.
         nix::unistd::mkfifo(&at("a.auth_private"), nix::sys::stat::Mode::S_IRWXU).expect("a FIFO");
         fs::create_dir(at(&format!("{ONE}.auth_private"))).expect("a folder");
@@ -388,8 +408,29 @@ mod tests {
             assert!(fs::symlink_metadata(link).expect("there").is_symlink());
         }
         let text = fs::read_to_string(elsewhere.path()).expect("there");
-        assert_eq!(text, line(ONE, OTHER));
+        assert_eq!(text, line(TWO, OTHER));
         assert_eq!(fs::read_dir(folder.path()).expect("folder").count(), 6);
+    }
+
+    #[test]
+    fn a_key_that_would_not_count_beside_a_link_is_not_kept() {
+        let (folder, keys) = folder();
+        let elsewhere = tempfile::NamedTempFile::new().expect("a file");
+        fs::write(elsewhere.path(), line(ONE, OTHER)).expect("put");
+        let link = |name: &str| {
+            let link = folder.path().join(name);
+            std::os::unix::fs::symlink(elsewhere.path(), &link).expect("a link");
+            link
+        };
+        // Behind the new one, which counts then.
+        link("zz.auth_private");
+        save(&keys, ONE, KEY);
+        let first = link("0.auth_private");
+        let key = NewKey::read(OTHER, service(ONE)).unwrap_or_else(|p| panic!("{p}"));
+        let problem = keys.save(&key).expect_err("refused");
+        assert!(problem.contains(&*first.to_string_lossy()), "{problem}");
+        let kept = fs::read_to_string(folder.path().join(format!("{ONE}.auth_private")));
+        assert_eq!(kept.expect("still there"), line(ONE, KEY));
     }
 
     #[test]
