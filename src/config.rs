@@ -4,6 +4,7 @@
 //! top and gives one [`Config`], or one [`ConfigError`] that says what, where and what to do.
 //! Nothing is bound, created or changed.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -87,6 +88,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// arti's folder for downloaded directories. It has not been looked at.
     pub cache_dir: PathBuf,
+    /// The proxy between us and the relays, if there is one (`channel.outbound_proxy`).
+    pub outbound_proxy: Option<OutboundProxy>,
     /// The file that is to name the open ports; `None` for [`crate::daemon::PORT_INFO`] if a port
     /// is chosen by the system, else none.
     pub port_info_file: Option<PathBuf>,
@@ -100,6 +103,17 @@ pub struct Config {
     pub files: Vec<PathBuf>,
     /// What C tor's files came to, as a file that the user could keep; `None` without such files.
     pub torrc: Option<String>,
+}
+
+/// A proxy as it is written: arti-client, which reads it, does not tell. Whoever shows it would show a
+/// password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct OutboundProxy(String);
+
+impl fmt::Debug for OutboundProxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OutboundProxy")
+    }
 }
 
 /// How connections get to a transparent port (tor(1) `TransProxyType`).
@@ -176,6 +190,7 @@ fn check(sources: &Sources, args: &ProxyArgs) -> Result<Config, ConfigError> {
         system,
         application,
         storage,
+        channel,
         address_filter,
         stream_timeouts,
     } = sections;
@@ -206,6 +221,7 @@ fn check(sources: &Sources, args: &ProxyArgs) -> Result<Config, ConfigError> {
         state_dir,
         port_info_file,
     } = storage;
+    let file::Channel { outbound_proxy } = channel;
     let file::AddressFilter {
         allow_local_addrs,
         allow_onion_addrs,
@@ -302,6 +318,9 @@ fn check(sources: &Sources, args: &ProxyArgs) -> Result<Config, ConfigError> {
         allow_resolving_local_addrs,
         state_dir,
         cache_dir,
+        outbound_proxy: outbound_proxy
+            .filter(|proxy| !proxy.is_empty())
+            .map(OutboundProxy),
         port_info_file,
         max_files: max_files.unwrap_or(DEFAULT_MAX_FILES),
         log_filter: log_filter(args.log.as_deref(), console, at("logging.console"))?,

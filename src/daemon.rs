@@ -141,6 +141,14 @@ async fn reload(
         false => Some(renewed(&shared.names.get(), &config)?),
     };
     tor.could_change_to(&config.tor)?;
+    // The Tor client would take it without a word and go on as before: past the proxy that was asked for.
+    if before.outbound_proxy != config.outbound_proxy {
+        return Err(
+            "channel.outbound_proxy has changed, and relays would be reached as before: start the program \
+             anew for it"
+                .to_owned(),
+        );
+    }
     // Before a port is opened: whoever comes there at once is met with what the new configuration says.
     let old_names = shared.names.get();
     shared.access.set(config.access.clone());
@@ -195,6 +203,10 @@ fn needs_a_new_start(before: &Config, after: &Config) -> Vec<&'static str> {
         (
             "stream_timeouts",
             before.exit_timeouts != after.exit_timeouts,
+        ),
+        (
+            "storage.keystore",
+            before.tor.keystore() != after.tor.keystore(),
         ),
         ("system.max_files", before.max_files != after.max_files),
         ("logging.console", before.log_filter != after.log_filter),

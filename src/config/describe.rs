@@ -34,6 +34,7 @@ fn write_config(out: &mut String, config: &Config) -> fmt::Result {
         allow_resolving_local_addrs,
         state_dir,
         cache_dir,
+        outbound_proxy,
         port_info_file,
         max_files,
         log_filter,
@@ -88,6 +89,9 @@ fn write_config(out: &mut String, config: &Config) -> fmt::Result {
     }
     writeln!(out, "state: {}", state_dir.display())?;
     writeln!(out, "cache: {}", cache_dir.display())?;
+    if outbound_proxy.is_some() {
+        writeln!(out, "relays are reached through a proxy")?;
+    }
     match port_info_file {
         Some(path) => writeln!(out, "ports are named in: {}", path.display())?,
         None if ports.iter().any(|port| port.line.bind.is_auto()) => {

@@ -23,6 +23,8 @@ pub(super) struct Sections {
     pub(super) application: Application,
     /// `[storage]`, with arti-client
     pub(super) storage: Storage,
+    /// `[channel]`, with arti-client
+    pub(super) channel: Channel,
     /// `[address_filter]`, with arti-client
     pub(super) address_filter: AddressFilter,
     /// `[stream_timeouts]`, with arti-client
@@ -109,6 +111,14 @@ pub(super) struct Storage {
     pub(super) state_dir: Option<CfgPath>,
     /// The file that names the open ports.
     pub(super) port_info_file: Option<CfgPath>,
+}
+
+/// `[channel]`: what arti-client reads too and does not tell.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, expecting = "a table")]
+pub(super) struct Channel {
+    /// The proxy between us and the relays.
+    pub(super) outbound_proxy: Option<String>,
 }
 
 /// `[address_filter]`: what arti-client reads too and does not tell.

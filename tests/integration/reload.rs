@@ -210,3 +210,42 @@ async fn a_change_that_fails_changes_nothing() {
         assert_eq!(code(place).await, 0xF6, "{place}");
     }
 }
+
+/// Relays would be reached past the proxy, or through one that is no more.
+#[tokio::test]
+async fn another_proxy_to_relays_is_refused_and_not_passed_over() {
+    let key = |proxy: &str| format!("outbound_proxy = \"{proxy}\"");
+    let (one, other) = ("socks5://127.0.0.1:1", "socks5://127.0.0.1:2");
+    for (before, after) in [("", one), (one, ""), (one, other)] {
+        let daemon = Program::offline()
+            .port("auto")
+            .proxy(format!("[channel]\n{}", key(before)))
+            .start();
+        let file = daemon.folder.path().join("onionport.toml");
+        rewrite(&file, &key(before), &key(after));
+        rewrite(&file, "\"auto\"", "\"auto ExtendedErrors\"");
+        daemon.process.signal("HUP");
+        let said = daemon.process.wait_err("the configuration stays as it was");
+        assert!(said.contains("channel.outbound_proxy"), "{said}");
+        assert!(said.contains("start the program anew"), "{said}");
+        assert_eq!(code(&daemon.places[0]).await, 0x01);
+        // What was refused is not taken for what is so.
+        rewrite(&file, &key(after), &key(before));
+        daemon.process.signal("HUP");
+        daemon.process.wait_err("the configuration was read again");
+        assert_eq!(code(&daemon.places[0]).await, 0xF6);
+    }
+}
+
+#[tokio::test]
+async fn a_key_store_that_counts_from_the_next_start_on_is_named() {
+    let daemon = Program::offline()
+        .port("auto")
+        .proxy("[storage.keystore]\nenabled = true")
+        .start();
+    let file = daemon.folder.path().join("onionport.toml");
+    rewrite(&file, "enabled = true", "enabled = false");
+    daemon.process.signal("HUP");
+    let said = daemon.process.wait_err("storage.keystore has changed");
+    assert!(said.contains("start the program anew"), "{said}");
+}
