@@ -12,6 +12,7 @@ use crate::config::{self, Config};
 use crate::gateway::{Epoch, Shared};
 use crate::http::Desk;
 use crate::listener::Handed;
+use crate::logging::ALWAYS;
 use crate::names::Names;
 use crate::open_ports::{Bound, Changes, OpenPorts};
 use crate::port_info::PortInfo;
@@ -36,7 +37,7 @@ pub async fn run(config: Config, arguments: &ProxyArgs, mut handed: Handed) -> R
     // First of all: a signal that comes before somebody listens for it kills the process at once.
     let mut signals = Signals::listen()?;
     for warning in &config.warnings {
-        warn!("{warning}");
+        warn!(target: ALWAYS, "{warning}");
     }
     let files = raise_file_limit(config.max_files);
     let connections = usize::try_from(files.saturating_sub(RESERVED_FILES).max(16))
@@ -99,7 +100,9 @@ pub async fn run(config: Config, arguments: &ProxyArgs, mut handed: Handed) -> R
                             }
                             (config, port_info) = (again, newer);
                         }
-                        Err(problem) => warn!("the configuration stays as it was: {problem}"),
+                        Err(problem) => {
+                            warn!(target: ALWAYS, "the configuration stays as it was: {problem}");
+                        }
                     }
                 }
                 Asked::NewCircuits => {
@@ -167,21 +170,22 @@ async fn reload(
     };
     // It could a moment ago.
     if let Err(problem) = tor.change_to(&config.tor) {
-        warn!("the Tor client goes on as it was: {problem}");
+        warn!(target: ALWAYS, "the Tor client goes on as it was: {problem}");
     }
     for warning in &config.warnings {
-        warn!("{warning}");
+        warn!(target: ALWAYS, "{warning}");
     }
     for setting in needs_a_new_start(before, &config) {
-        warn!("{setting} has changed: start the program anew for it");
+        warn!(target: ALWAYS, "{setting} has changed: start the program anew for it");
     }
     if Tor::differs_in_timing(&before.tor, &config.tor) {
         warn!(
+            target: ALWAYS,
             "circuit_timing has changed: what it says of onion services (hs_*) counts from a new start on"
         );
     }
     let port_info = write_port_info(&config, ports).unwrap_or_else(|problem| {
-        warn!("{problem}");
+        warn!(target: ALWAYS, "{problem}");
         None
     });
     tell(&changes, ports, &shared.status);

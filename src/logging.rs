@@ -18,6 +18,10 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
 
+/// The target of warnings of configuration that is not obeyed, which are logged whatever the filter: who
+/// wants to hear of errors alone would not hear of these otherwise. C tor tells them at any level too.
+pub const ALWAYS: &str = "onionport::configuration";
+
 /// How many lines may wait to be written.
 const MAX_WAITING: usize = 4096;
 
@@ -134,11 +138,14 @@ impl<'a> MakeWriter<'a> for Lines {
     }
 }
 
-/// Starts logging. `filter` is in the language of [`EnvFilter`]: `info`, `info,onionport=debug`, ...
+/// Starts logging. `filter` is in the language of [`EnvFilter`]: `info`, `info,onionport=debug`, ...; whatever it
+/// says, warnings for [`ALWAYS`] pass.
 ///
 /// The error says what is wrong with the filter, or that logging was started before.
 pub fn start(filter: &str) -> Result<Log, String> {
-    let filter = EnvFilter::try_new(filter).map_err(|e| format!("log filter {filter:?}: {e}"))?;
+    // Of directives for one target the last counts.
+    let filter = EnvFilter::try_new(format!("{filter},{ALWAYS}=warn"))
+        .map_err(|e| format!("log filter {filter:?}: {e}"))?;
     let failed = |error: &dyn std::fmt::Display| format!("cannot start logging: {error}");
     // Not by the handle of the standard library, whose lock others would wait for.
     let output = io::stderr().as_fd().try_clone_to_owned();

@@ -634,6 +634,36 @@ async fn no_level_of_the_log_above_debug_names_targets_or_clients() {
     }
 }
 
+/// C tor tells them at any level too.
+#[tokio::test]
+async fn no_level_of_the_log_hides_configuration_that_is_not_obeyed() {
+    for level in ["error", "off", "error,onionport=off", "warn", "debug"] {
+        let daemon = Program::offline()
+            .port("auto Wombat")
+            .arguments(&["-l", level])
+            .start();
+        daemon.process.wait_err("Wombat");
+        let file = daemon.folder.path().join("onionport.toml");
+        let text = fs::read_to_string(&file).expect("readable");
+        fs::write(&file, text.replace("[proxy]", "[prxy]")).expect("written");
+        daemon.process.signal("HUP");
+        daemon.process.wait_err("the configuration stays as it was");
+        daemon.process.signal("TERM");
+        let Daemon {
+            process, folder, ..
+        } = daemon;
+        let log = process.wait().err;
+        drop(folder);
+        for words in ["Wombat", "stays as it was"] {
+            let told = log.iter().filter(|line| line.contains(words)).count();
+            assert_eq!(told, 1, "{level}: {log:#?}");
+        }
+        if ["error", "off"].contains(&level) {
+            assert_eq!(log.len(), 2, "{level}: {log:#?}");
+        }
+    }
+}
+
 // --- Client authorization keys ---
 
 /// A good key file for the service of [`ONION`].
