@@ -11,6 +11,7 @@ use std::time::Duration;
 use arti_client::TorClientConfig;
 use arti_client::config::{CfgPath, CfgPathResolver};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::access::Access;
 use crate::cli::ProxyArgs;
@@ -395,18 +396,37 @@ fn log_filter(
         (None, Some(filter)) => (filter, console_setting),
         (None, None) => return Ok(DEFAULT_LOG_FILTER.to_owned()),
     };
-    if filter.trim().is_empty() {
+    let directives = filter.split(',').map(str::trim);
+    let directives: Vec<&str> = directives.filter(|d| !d.is_empty()).collect();
+    if directives.is_empty() {
         return Ok("off".to_owned());
     }
-    match EnvFilter::try_new(&filter) {
-        Ok(_) => Ok(filter),
-        Err(error) => Err(ConfigError::LogFilter {
+    // Blanks would be part of a target's name.
+    let read = directives.join(",");
+    let problem = directives.iter().find_map(|d| no_level(d));
+    let problem = problem.or_else(|| EnvFilter::try_new(&read).err().map(|error| chain(&error)));
+    match problem {
+        None => Ok(read),
+        Some(problem) => Err(ConfigError::LogFilter {
             origin: setting.origin,
             key: setting.key.to_owned(),
             filter,
-            problem: chain(&error),
+            problem,
         }),
     }
+}
+
+/// What is wrong with a directive of a log filter that should be a level and is none. [`EnvFilter`] takes
+/// the word for a target, shows all of it, and nothing else.
+fn no_level(directive: &str) -> Option<String> {
+    if directive.contains('=') || directive.parse::<LevelFilter>().is_ok() {
+        return None;
+    }
+    Some(match directive.to_ascii_lowercase().as_str() {
+        "notice" => "notice is C tor's level: info shows as much".to_owned(),
+        "err" => "err is C tor's level: here it is error".to_owned(),
+        _ => format!("{directive:?} is no level"),
+    })
 }
 
 /// A path with its variables and `~` put in.

@@ -158,8 +158,8 @@ pub enum ConfigError {
     },
     /// A log filter that cannot be read.
     #[error(
-        "{origin}: {key}: {filter:?} is not a log filter ({problem}): write a level such as info, \
-         or TARGET=LEVEL pairs with commas between them"
+        "{origin}: {key}: {filter:?} is not a log filter ({problem}): write a level (error, warn, info, \
+         debug, trace, off), or TARGET=LEVEL pairs with commas between them"
     )]
     LogFilter {
         /// Where it stands.

@@ -209,6 +209,30 @@ fn the_log_filter_is_checked_and_the_command_line_wins() {
         error.starts_with("command line: --log: \"onionport=loud\""),
         "{error}"
     );
+    for (filter, words) in [
+        ("notice", "info shows as much"),
+        ("Err", "here it is error"),
+        ("wran", "\"wran\" is no level"),
+        ("info,tor_netdir", "\"tor_netdir\" is no level"),
+        ("6", "\"6\" is no level"),
+    ] {
+        let error = refusal(&format!("[logging]\nconsole = {filter:?}"));
+        assert!(
+            error.starts_with(&format!("test.toml:2: logging.console: {filter:?} ")),
+            "{error}"
+        );
+        assert!(error.contains(words), "{error}");
+    }
+    for (filter, read) in [
+        ("WARN", "WARN"),
+        ("3", "3"),
+        ("Off", "Off"),
+        ("tor_netdir=error", "tor_netdir=error"),
+        (" info, tor_netdir=error,", "info,tor_netdir=error"),
+    ] {
+        let config = good(&format!("[logging]\nconsole = {filter:?}"));
+        assert_eq!(config.log_filter, read);
+    }
     let error = refusal("[logging]\nconsole = \"a=b=c\"");
     assert!(
         error.starts_with("test.toml:2: logging.console: \"a=b=c\""),
