@@ -344,19 +344,19 @@ fn same_place(ports: &[(Port, Setting)]) -> Option<(&Bind, &Setting, &Setting)> 
     })
 }
 
-/// Refuses a key that neither arti-client nor we know, unless it is the bare heading of a table
-/// which the arti program knows.
+/// Refuses a key that neither arti-client nor we know, unless the arti program knows it and nothing is
+/// asked for: the bare heading of a table, or a value such as `false`.
 fn refuse_unknown(sources: &Sources, key: &Key) -> Result<(), ConfigError> {
-    let Some(remedy) = key.not_served() else {
+    if key.not_served().is_none() {
         return Err(ConfigError::UnknownKey {
             origin: sources.origin(key),
             key: key.to_string(),
             nearest: key.nearest(),
         });
-    };
-    match sources.first_setting(key) {
+    }
+    match sources.first_asking(key) {
         None => Ok(()),
-        Some(key) => Err(ConfigError::NotServed {
+        Some((key, remedy)) => Err(ConfigError::NotServed {
             origin: sources.origin(&key),
             key: key.to_string(),
             remedy,

@@ -9,40 +9,122 @@ pub(super) const EXAMPLE: &str = include_str!("../../arti.toml.example");
 /// Every key and table that the example names, commented out or not.
 static KNOWN: LazyLock<Vec<Key>> = LazyLock::new(|| known(EXAMPLE));
 
-/// Keys of the arti program which mean nothing here or are not served yet, and what to do.
-/// An entry stands for everything below it.
-const NOT_SERVED: &[(&str, &str)] = &[
-    (
-        "proxy.enable_http_connect",
-        "remove it; a SOCKS port never speaks HTTP here, proxy.http_port is for that",
-    ),
-    (
-        "proxy.socket_send_buf_size",
-        "remove it; the system chooses",
-    ),
-    (
-        "proxy.socket_recv_buf_size",
-        "remove it; the system chooses",
-    ),
-    ("logging.syslog", LOGGING),
-    ("logging.journald", LOGGING),
-    ("logging.files", LOGGING),
-    ("logging.opentelemetry", LOGGING),
-    ("logging.tokio_console", LOGGING),
-    ("logging.time_granularity", LOGGING),
-    ("logging.protocol_warnings", LOGGING),
-    (
-        "logging.log_sensitive_information",
-        "remove it; addresses are never logged above level debug",
-    ),
-    ("metrics", "remove it; there are no metrics"),
-    ("rpc", "remove it; there is no RPC, use arti for that"),
-    (
-        "onion_services",
-        "remove it; services are arti's business, this is a client",
-    ),
+/// A key of the arti program which means nothing here or is not served; it stands for everything below it.
+#[derive(Debug)]
+pub(super) struct NotServed {
+    key: &'static str,
+    /// Values that ask for nothing, or for what is so anyway; an empty list is the empty text. Most are
+    /// arti's defaults, which people leave in their files.
+    nothing: &'static [&'static str],
+    /// What to do about any other value.
+    remedy: &'static str,
+}
+
+impl NotServed {
+    /// What to do about a value, unless it asks for nothing.
+    pub(super) fn remedy_for(&self, value: &str) -> Option<&'static str> {
+        (!self.nothing.contains(&value)).then_some(self.remedy)
+    }
+}
+
+/// All of them.
+const NOT_SERVED: &[NotServed] = &[
+    NotServed {
+        key: "application.defer_bootstrap",
+        nothing: &["false"],
+        remedy: "remove it, and start onionport when it may connect",
+    },
+    NotServed {
+        key: "proxy.enable_http_connect",
+        nothing: &["false"],
+        remedy: "remove it; a SOCKS port never speaks HTTP here, proxy.http_port is for that",
+    },
+    NotServed {
+        key: "proxy.socket_send_buf_size",
+        nothing: BUFFER,
+        remedy: "remove it; the system chooses",
+    },
+    NotServed {
+        key: "proxy.socket_recv_buf_size",
+        nothing: BUFFER,
+        remedy: "remove it; the system chooses",
+    },
+    NotServed {
+        key: "logging.syslog",
+        nothing: &[""],
+        remedy: LOGGING,
+    },
+    NotServed {
+        key: "logging.journald",
+        nothing: &[""],
+        remedy: LOGGING,
+    },
+    NotServed {
+        key: "logging.files",
+        nothing: &[""],
+        remedy: LOGGING,
+    },
+    NotServed {
+        key: "logging.opentelemetry",
+        nothing: &[],
+        remedy: LOGGING,
+    },
+    NotServed {
+        key: "logging.tokio_console.enabled",
+        nothing: &["false"],
+        remedy: LOGGING,
+    },
+    NotServed {
+        key: "logging.tokio_console",
+        nothing: &[],
+        remedy: LOGGING,
+    },
+    NotServed {
+        key: "logging.time_granularity",
+        nothing: &[],
+        remedy: LOGGING,
+    },
+    NotServed {
+        key: "logging.protocol_warnings",
+        nothing: &["false"],
+        remedy: LOGGING,
+    },
+    NotServed {
+        key: "logging.log_sensitive_information",
+        nothing: &["false"],
+        remedy: "remove it; addresses are never logged above level debug",
+    },
+    NotServed {
+        key: "metrics.prometheus.listen",
+        nothing: &["", "0", "false"],
+        remedy: METRICS,
+    },
+    NotServed {
+        key: "metrics",
+        nothing: &[],
+        remedy: METRICS,
+    },
+    NotServed {
+        key: "rpc.enable",
+        nothing: &["false"],
+        remedy: RPC,
+    },
+    NotServed {
+        key: "rpc",
+        nothing: &[],
+        remedy: RPC,
+    },
+    NotServed {
+        key: "onion_services",
+        nothing: &[],
+        remedy: "remove it; services are arti's business, this is a client",
+    },
 ];
 
+/// arti's default size of a socket's buffers.
+const BUFFER: &[&str] = &["128 KB", "128000"];
+const METRICS: &str = "remove it; there are no metrics";
+const RPC: &str = "remove it; there is no RPC, use arti for that";
 /// What to do about the other ways of logging.
 const LOGGING: &str = "remove it and use logging.console: the log goes to standard error";
 
@@ -116,13 +198,11 @@ impl Key {
         key
     }
 
-    /// What to do about this key if it is one of the arti program's that is not served.
-    pub(super) fn not_served(&self) -> Option<&'static str> {
+    /// The entry for this key if it is one of the arti program's that is not served.
+    pub(super) fn not_served(&self) -> Option<&'static NotServed> {
         let names = self.names();
-        NOT_SERVED
-            .iter()
-            .find(|(prefix, _)| names.starts_with(&Key::parse(prefix).names()))
-            .map(|(_, remedy)| *remedy)
+        let below = |entry: &&NotServed| names.starts_with(&Key::parse(entry.key).names());
+        NOT_SERVED.iter().find(below)
     }
 
     /// The known key that looks most like this one.

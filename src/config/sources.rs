@@ -154,14 +154,31 @@ impl Sources {
         }
     }
 
-    /// The first setting at or below `key` that has a value, if any has.
-    pub(super) fn first_setting(&self, key: &Key) -> Option<Key> {
-        self.0.iter().rev().find_map(|source| {
-            source.with_table(|table| {
-                let (_, value) = find_key(table, key)?;
-                first_leaf(value, key.clone())
-            })?
-        })
+    /// The first setting at or below `key`, which is not served, whose value asks for something; and what to
+    /// do about it.
+    pub(super) fn first_asking(&self, key: &Key) -> Option<(Key, &'static str)> {
+        let mut known = Vec::new();
+        for source in self.0.iter().rev() {
+            let leaves = source.with_table(|table| {
+                let mut leaves = Vec::new();
+                if let Some((_, value)) = find_key(table, key) {
+                    collect_leaves(value, key.clone(), &mut leaves);
+                }
+                leaves
+            });
+            for (leaf, value) in leaves.unwrap_or_default() {
+                // What a later source says counts.
+                if known.contains(&leaf) {
+                    continue;
+                }
+                let remedy = leaf.not_served().and_then(|entry| entry.remedy_for(&value));
+                if let Some(remedy) = remedy {
+                    return Some((leaf, remedy));
+                }
+                known.push(leaf);
+            }
+        }
+        None
     }
 
     /// Names the place of an error that arti's configuration code found.
@@ -399,14 +416,25 @@ fn find_key<'a, 'i>(table: &'a DeTable<'i>, key: &Key) -> Option<(usize, &'a DeV
     Some((found?, value?))
 }
 
-/// The first key at or below `key` whose value is more than an empty table.
-fn first_leaf(value: &DeValue<'_>, key: Key) -> Option<Key> {
-    match value.as_table() {
-        None => Some(key),
-        Some(table) => table
-            .iter()
-            .find_map(|(name, value)| first_leaf(value.get_ref(), key.child(name.get_ref()))),
-    }
+/// The keys at or below `key` whose values are no tables, each with its value as text; lists are only told
+/// from empty ones.
+fn collect_leaves(value: &DeValue<'_>, key: Key, leaves: &mut Vec<(Key, String)>) {
+    let text = match value {
+        DeValue::Table(table) => {
+            for (name, value) in table {
+                collect_leaves(value.get_ref(), key.child(name.get_ref()), leaves);
+            }
+            return;
+        }
+        DeValue::Array(array) if array.is_empty() => String::new(),
+        DeValue::Array(_) => "[…]".to_owned(),
+        DeValue::String(text) => text.clone().into_owned(),
+        DeValue::Integer(number) => number.to_string(),
+        DeValue::Float(number) => number.to_string(),
+        DeValue::Boolean(switch) => switch.to_string(),
+        DeValue::Datetime(time) => time.to_string(),
+    };
+    leaves.push((key, text));
 }
 
 /// The number of the line, counted from 1, in which the byte at `offset` stands.

@@ -52,9 +52,34 @@ fn keys_that_only_arti_serves_are_refused_with_the_remedy() {
             "remove it",
         ),
         (
-            "[logging]\nfiles = []",
+            "[logging]\nfiles = [{path = \"/log\", filter = \"info\"}]",
             "test.toml:2: logging.files ",
             "logging.console",
+        ),
+        (
+            "[application]\ndefer_bootstrap = true",
+            "test.toml:2: application.defer_bootstrap ",
+            "start onionport when it may connect",
+        ),
+        (
+            "[logging]\nsyslog = \"info\"",
+            "test.toml:2: logging.syslog ",
+            "logging.console",
+        ),
+        (
+            "[proxy]\nsocket_send_buf_size = \"64 KB\"",
+            "test.toml:2: proxy.socket_send_buf_size ",
+            "the system chooses",
+        ),
+        (
+            "[proxy]\nenable_http_connect = true",
+            "test.toml:2: proxy.enable_http_connect ",
+            "proxy.http_port",
+        ),
+        (
+            "[rpc]\nenable = false\nlisten_default = [\"a\"]",
+            "test.toml:3: rpc.listen_default ",
+            "remove it",
         ),
         (
             "metrics.prometheus.listen = 1",
@@ -66,6 +91,32 @@ fn keys_that_only_arti_serves_are_refused_with_the_remedy() {
         assert!(error.starts_with(start), "{error}");
         assert!(error.contains(remedy), "{error}");
     }
+}
+
+#[test]
+fn keys_that_only_arti_serves_pass_where_they_ask_for_nothing() {
+    let config = good(
+        "[application]\ndefer_bootstrap = false\n\
+         [proxy]\nenable_http_connect = false\nsocket_send_buf_size = \"128 KB\"\n\
+         socket_recv_buf_size = 128000\n\
+         [logging]\nsyslog = \"\"\njournald = \"\"\nfiles = []\nlog_sensitive_information = false\n\
+         protocol_warnings = false\ntokio_console.enabled = false\n\
+         [metrics]\nprometheus.listen = \"\"\n[rpc]\nenable = false",
+    );
+    assert_eq!(config.warnings, Vec::<String>::new());
+    // A later word counts.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("first.toml");
+    std::fs::write(&path, "[rpc]\nenable = true").unwrap();
+    let with = |option: &str| {
+        load(&ProxyArgs {
+            config: vec![path.clone()],
+            option: vec![option.to_owned()],
+            ..Default::default()
+        })
+    };
+    assert!(with("rpc.enable=false").is_ok());
+    assert!(with("logging.syslog=").is_err());
 }
 
 #[test]
