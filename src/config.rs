@@ -50,6 +50,8 @@ pub const MAX_SOCKS_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 pub const DEFAULT_MAX_FILES: u64 = 16_384;
 /// The log filter if nothing is configured.
 pub const DEFAULT_LOG_FILTER: &str = "info";
+/// How exact the times of the log are if nothing is configured; C tor's and arti's.
+pub const DEFAULT_LOG_GRANULARITY: Duration = Duration::from_secs(1);
 
 /// The configuration of a run.
 #[derive(Debug, Clone, PartialEq)]
@@ -98,6 +100,8 @@ pub struct Config {
     pub max_files: u64,
     /// A filter that [`EnvFilter`] takes.
     pub log_filter: String,
+    /// What the times of the log are cut to a multiple of.
+    pub log_granularity: Duration,
     /// Whole sentences for the log, each with its origin.
     pub warnings: Vec<String>,
     /// The files that were read, in order.
@@ -216,7 +220,10 @@ fn check(sources: &Sources, args: &ProxyArgs) -> Result<Config, ConfigError> {
         socks_timeout,
         client_onion_auth_dir,
     } = proxy;
-    let file::Logging { console } = logging;
+    let file::Logging {
+        console,
+        time_granularity,
+    } = logging;
     let file::System { max_files } = system;
     let file::Storage {
         state_dir,
@@ -324,6 +331,13 @@ fn check(sources: &Sources, args: &ProxyArgs) -> Result<Config, ConfigError> {
             .map(OutboundProxy),
         port_info_file,
         max_files: max_files.unwrap_or(DEFAULT_MAX_FILES),
+        log_granularity: match time_granularity {
+            None => DEFAULT_LOG_GRANULARITY,
+            Some(span) => span.duration().ok_or_else(|| {
+                at("logging.time_granularity")
+                    .wrong("write a time such as \"1 s\" or \"100 ms\", or seconds as a number")
+            })?,
+        },
         log_filter: log_filter(args.log.as_deref(), console, at("logging.console"))?,
         warnings,
         files: sources.files(),

@@ -214,6 +214,10 @@ fn needs_a_new_start(before: &Config, after: &Config) -> Vec<&'static str> {
         ),
         ("system.max_files", before.max_files != after.max_files),
         ("logging.console", before.log_filter != after.log_filter),
+        (
+            "logging.time_granularity",
+            before.log_granularity != after.log_granularity,
+        ),
     ]
     .into_iter()
     .filter(|(_, differs)| *differs)

@@ -6,13 +6,16 @@
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::collections::VecDeque;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Write};
 use std::os::fd::AsFd as _;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::fmt::writer::{BoxMakeWriter, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -138,11 +141,41 @@ impl<'a> MakeWriter<'a> for Lines {
     }
 }
 
+/// Writes times of UTC, cut to multiples of this: exact times, once somebody else gets hold of them, help to
+/// tell who was connected where.
+struct Timer(Duration);
+
+impl Timer {
+    /// A length of time since 1970, as it is written.
+    fn text(&self, since_epoch: Duration) -> impl fmt::Display {
+        let Timer(granularity) = *self;
+        let nanos = since_epoch.as_nanos();
+        let rest = nanos.checked_rem(granularity.as_nanos()).unwrap_or(0);
+        // Enough for centuries.
+        let cut = u64::try_from(nanos - rest).unwrap_or(u64::MAX);
+        let time = UNIX_EPOCH + Duration::from_nanos(cut);
+        if granularity >= Duration::from_secs(1) {
+            humantime::format_rfc3339_seconds(time)
+        } else if granularity >= Duration::from_millis(1) {
+            humantime::format_rfc3339_millis(time)
+        } else {
+            humantime::format_rfc3339_micros(time)
+        }
+    }
+}
+
+impl FormatTime for Timer {
+    fn format_time(&self, w: &mut Writer<'_>) -> fmt::Result {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        write!(w, "{}", self.text(now.unwrap_or_default()))
+    }
+}
+
 /// Starts logging. `filter` is in the language of [`EnvFilter`]: `info`, `info,onionport=debug`, ...; whatever it
-/// says, warnings for [`ALWAYS`] pass.
+/// says, warnings for [`ALWAYS`] pass. Times are cut to multiples of `granularity`.
 ///
 /// The error says what is wrong with the filter, or that logging was started before.
-pub fn start(filter: &str) -> Result<Log, String> {
+pub fn start(filter: &str, granularity: Duration) -> Result<Log, String> {
     // Of directives for one target the last counts.
     let filter = EnvFilter::try_new(format!("{filter},{ALWAYS}=warn"))
         .map_err(|e| format!("log filter {filter:?}: {e}"))?;
@@ -167,6 +200,7 @@ pub fn start(filter: &str) -> Result<Log, String> {
         .with_writer(writer)
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
+        .with_timer(Timer(granularity))
         .with_filter(filter);
     tracing_subscriber::registry()
         .with(layer)
@@ -186,6 +220,20 @@ pub fn start(filter: &str) -> Result<Log, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_cut_and_not_rounded() {
+        let time = Duration::from_micros(1_700_000_059_987_654);
+        for (granularity, text) in [
+            (Duration::from_secs(1), "2023-11-14T22:14:19Z"),
+            (Duration::from_secs(10), "2023-11-14T22:14:10Z"),
+            (Duration::from_secs(3600), "2023-11-14T22:00:00Z"),
+            (Duration::from_millis(500), "2023-11-14T22:14:19.500Z"),
+            (Duration::ZERO, "2023-11-14T22:14:19.987654Z"),
+        ] {
+            assert_eq!(Timer(granularity).text(time).to_string(), text);
+        }
+    }
 
     #[test]
     fn lines_that_find_no_room_are_counted_and_told() {

@@ -62,7 +62,7 @@ fn run(arguments: &cli::ProxyArgs, log: &mut Option<Log>) -> Result<(), String> 
         }
         return Ok(());
     }
-    *log = Some(logging::start(&config.log_filter)?);
+    *log = Some(logging::start(&config.log_filter, config.log_granularity)?);
     let handed = Handed::from_environment()?;
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if std::env::var_os(WORKERS_VARIABLE).is_none() {

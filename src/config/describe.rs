@@ -38,6 +38,7 @@ fn write_config(out: &mut String, config: &Config) -> fmt::Result {
         port_info_file,
         max_files,
         log_filter,
+        log_granularity,
         warnings,
         files,
         torrc: _,
@@ -100,7 +101,7 @@ fn write_config(out: &mut String, config: &Config) -> fmt::Result {
         None => {}
     }
     writeln!(out, "open files: {max_files}")?;
-    writeln!(out, "log: {log_filter}")?;
+    writeln!(out, "log: {log_filter}, times exact to {log_granularity:?}")?;
     for warning in warnings {
         writeln!(out, "warning: {warning}")?;
     }

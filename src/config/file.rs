@@ -81,6 +81,8 @@ pub(super) struct Proxy {
 pub(super) struct Logging {
     /// The filter of the log on standard error.
     pub(super) console: Option<String>,
+    /// How exact its times are.
+    pub(super) time_granularity: Option<Span>,
 }
 
 /// `[system]`

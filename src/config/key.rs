@@ -80,11 +80,6 @@ const NOT_SERVED: &[NotServed] = &[
         remedy: LOGGING,
     },
     NotServed {
-        key: "logging.time_granularity",
-        nothing: &[],
-        remedy: LOGGING,
-    },
-    NotServed {
         key: "logging.protocol_warnings",
         nothing: &["false"],
         remedy: LOGGING,

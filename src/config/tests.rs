@@ -241,6 +241,21 @@ fn the_log_filter_is_checked_and_the_command_line_wins() {
 }
 
 #[test]
+fn the_times_of_the_log_are_as_exact_as_asked() {
+    let granularity =
+        |value: &str| good(&format!("[logging]\ntime_granularity = {value}")).log_granularity;
+    assert_eq!(defaults().log_granularity, Duration::from_secs(1));
+    assert_eq!(granularity("\"1s\""), Duration::from_secs(1));
+    assert_eq!(granularity("\"100 ms\""), Duration::from_millis(100));
+    assert_eq!(granularity("60"), Duration::from_secs(60));
+    let error = refusal("[logging]\ntime_granularity = \"soon\"");
+    assert!(
+        error.starts_with("test.toml:2: logging.time_granularity: write a time"),
+        "{error}"
+    );
+}
+
+#[test]
 fn wrong_names_are_refused_with_their_place() {
     for (text, start, part) in [
         (

@@ -634,6 +634,27 @@ async fn no_level_of_the_log_above_debug_names_targets_or_clients() {
     }
 }
 
+/// What stands before the first blank of a line of the log.
+fn time_of(line: &str) -> &str {
+    line.split_once(' ').expect("a line of the log").0
+}
+
+#[tokio::test]
+async fn times_of_the_log_are_exact_to_a_second_unless_more_is_asked_for() {
+    for (options, length) in [
+        (&[][..], "2026-01-02T03:04:05Z".len()),
+        (
+            &["-o", "logging.time_granularity=1ms"],
+            "2026-01-02T03:04:05.678Z".len(),
+        ),
+    ] {
+        let daemon = Program::offline().port("auto").arguments(options).start();
+        let line = daemon.process.wait_err("connecting to Tor");
+        assert_eq!(time_of(&line).len(), length, "{line}");
+        assert!(time_of(&line).ends_with('Z'), "{line}");
+    }
+}
+
 /// C tor tells them at any level too.
 #[tokio::test]
 async fn no_level_of_the_log_hides_configuration_that_is_not_obeyed() {

@@ -33,6 +33,7 @@ pub(super) const GROUPS: &[Group] = &[
             ("HTTPSProxyAuthenticator", Text, ""),
             ("HTTPTunnelPort", Lines, ""),
             ("Log", Lines, ""),
+            ("LogTimeGranularity", Msec, "1000"),
             (
                 "LongLivedPorts",
                 Csv,
@@ -132,7 +133,6 @@ pub(super) const GROUPS: &[Group] = &[
         ),
         options: &[
             ("LogMessageDomains", Bool, "0"),
-            ("LogTimeGranularity", Msec, "1000"),
             ("MaxUnparseableDescSizeToLog", Size, "10485760"),
             ("ProtocolWarnings", Bool, "0"),
             ("SyslogIdentityTag", Text, ""),

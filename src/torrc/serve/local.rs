@@ -55,6 +55,7 @@ const OWN_FOLDER: &str = "onionport";
 /// Fills `[logging]`, `[system]` and `[storage]`.
 pub(super) fn serve(values: &mut Values, document: &mut Document) -> Result<(), TorrcError> {
     log(values, document)?;
+    log_times(values, document)?;
     if let Some(said) = values.one("ConnLimit") {
         let files = number(said)?;
         if files == 0 {
@@ -113,6 +114,32 @@ fn log(values: &mut Values, document: &mut Document) -> Result<(), TorrcError> {
         }
         document.set("logging.console", *level, from(&said));
     }
+    Ok(())
+}
+
+/// `LogTimeGranularity`: a divisor or a multiple of one second; C tor takes the next one.
+fn log_times(values: &mut Values, document: &mut Document) -> Result<(), TorrcError> {
+    let Some(said) = values.one("LogTimeGranularity").cloned() else {
+        return Ok(());
+    };
+    let asked = number(&said)?;
+    let taken = match asked {
+        0 => return Err(bad(&said, "0 is no length of time: write at least 1 msec")),
+        1..1000 => (asked..=1000).find(|n| 1000 % n == 0).unwrap_or(1000),
+        _ => (asked + 999) / 1000 * 1000,
+    };
+    if taken != asked {
+        let text = format!(
+            "LogTimeGranularity: {asked} msec is neither a divisor nor a multiple of a second: it is \
+             {taken} msec now"
+        );
+        values.warn(&said.place, &text);
+    }
+    document.set(
+        "logging.time_granularity",
+        format!("{taken} ms"),
+        from(&said),
+    );
     Ok(())
 }
 

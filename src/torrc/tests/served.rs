@@ -245,6 +245,21 @@ fn the_log_shows_no_more_than_c_tor_would_or_a_warning_says_so() {
 }
 
 #[test]
+fn the_times_of_the_log_are_no_more_exact_than_c_tors() {
+    for (line, taken, warned) in [
+        ("LogTimeGranularity 1", "1 ms", false),
+        ("LogTimeGranularity 300 msec", "500 ms", true),
+        ("LogTimeGranularity 600 msec", "1000 ms", true),
+        ("LogTimeGranularity 1500 msec", "2000 ms", true),
+        ("LogTimeGranularity 1 minute", "60000 ms", false),
+    ] {
+        gives(line, &format!("[logging]\ntime_granularity = \"{taken}\""));
+        assert_eq!(!warnings(line).is_empty(), warned, "{line}");
+    }
+    assert!(refusal("LogTimeGranularity 0").starts_with("torrc:1: LogTimeGranularity: "));
+}
+
+#[test]
 fn a_data_folder_gets_a_folder_of_our_own() {
     gives(
         "DataDirectory /var/lib/tor",
