@@ -96,7 +96,8 @@ pub struct ProxyArgs {
     #[arg(short, long, value_name = "FILTER")]
     pub log: Option<String>,
 
-    /// Say what the configuration would do, and stop; of --torrc files: print them as TOML
+    /// Say what the configuration would do, and stop; of --torrc files: print them as TOML, and nothing of
+    /// the other options
     #[arg(long)]
     pub check_config: bool,
 }
@@ -146,6 +147,34 @@ where
 }
 
 impl ProxyArgs {
+    /// The options in use that change the configuration and are no `--torrc`.
+    #[must_use]
+    pub fn beside_torrc(&self) -> Vec<&'static str> {
+        let ProxyArgs {
+            config,
+            torrc: _,
+            socks_port,
+            http_port,
+            dns_port,
+            trans_port,
+            option,
+            log,
+            check_config: _,
+        } = self;
+        [
+            ("-c", !config.is_empty()),
+            ("-o", !option.is_empty()),
+            ("-l", log.is_some()),
+            ("--socks-port", !socks_port.is_empty()),
+            ("--http-port", !http_port.is_empty()),
+            ("--dns-port", !dns_port.is_empty()),
+            ("--trans-port", !trans_port.is_empty()),
+        ]
+        .into_iter()
+        .filter_map(|(option, given)| given.then_some(option))
+        .collect()
+    }
+
     /// The options before the word `proxy`, joined by those after it.
     fn followed_by(mut self, after: ProxyArgs) -> Self {
         let ProxyArgs {

@@ -51,6 +51,14 @@ fn run(arguments: &cli::ProxyArgs, log: &mut Option<Log>) -> Result<(), String> 
                 for warning in config.warnings.iter().filter(|w| !toml.contains(*w)) {
                     eprintln!("warning: {warning}");
                 }
+                let beside = arguments.beside_torrc();
+                if !beside.is_empty() {
+                    eprintln!(
+                        "warning: the output is --torrc alone, without {}: give these options beside \
+                         the file that you make of it, or write what they say into it",
+                        beside.join(", ")
+                    );
+                }
             }
             None => print!("{}", config::describe(&config)),
         }

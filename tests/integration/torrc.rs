@@ -98,12 +98,25 @@ fn a_toml_file_counts_over_a_torrc_and_both_are_warned_of() {
     );
     fs::write(&file, text).expect("written");
     let file = file.to_str().expect("UTF-8").to_owned();
-    let ended = program.arguments(&["-c", &file, "--check-config"]).run();
+    let program = program.arguments(&["-c", &file, "--check-config"]);
+    let ended = program.run();
     assert!(ended.status.success(), "{:?}", ended.err);
     let said = ended.err.join("\n");
     for words in ["socks_listen", "0.0.0.0:9053", "bad.auth_private"] {
         assert!(said.contains(words), "{words} is missing in {said}");
     }
+    // What is printed is the torrc alone, and that is said.
+    let ended = program
+        .arguments(&["--http-port", "9080", "-o", "proxy.safe_socks=true"])
+        .run();
+    assert!(ended.status.success(), "{:?}", ended.err);
+    let printed = ended.out.join("\n");
+    assert!(printed.contains("127.0.0.1:9052"), "{printed}");
+    for words in ["9053", "9080", "safe_socks"] {
+        assert!(!printed.contains(words), "{words} stands in {printed}");
+    }
+    let said = ended.err.join("\n");
+    assert!(said.contains("without -c, -o, --http-port: "), "{said}");
 }
 
 #[test]
