@@ -173,7 +173,8 @@ pub(super) enum Line {
 }
 
 impl Lines {
-    /// The lines as text. `false` and the empty text are arti's ways to say `0`.
+    /// The lines as text. `false` and the empty text are arti's ways to say `0`; on the command line `false`
+    /// is a text too.
     ///
     /// # Errors
     /// What is wrong, for `true`.
@@ -185,7 +186,9 @@ impl Lines {
         match self {
             Lines::Switch(true) => Err("true is not a port: write its number".to_owned()),
             Lines::Switch(false) => Ok(vec!["0".to_owned()]),
-            Lines::One(Line::Text(text)) if text.trim().is_empty() => Ok(vec!["0".to_owned()]),
+            Lines::One(Line::Text(text)) if ["", "false"].contains(&text.trim()) => {
+                Ok(vec!["0".to_owned()])
+            }
             Lines::One(line) => Ok(vec![text(line)]),
             Lines::Many(lines) => Ok(lines.iter().map(text).collect()),
         }

@@ -41,6 +41,10 @@ fn artis_socks_listen_is_served() {
     for none in ["0", "false", "\"\"", "[]"] {
         assert_eq!(bind(none), []);
     }
+    // An option's value gets here as text.
+    let config = options(&["proxy.http_port=false", "proxy.dns_listen=false"]).unwrap();
+    assert_eq!(config.ports_of(PortKind::Http), []);
+    assert_eq!(config.ports_of(PortKind::Dns), []);
 }
 
 #[test]
