@@ -23,6 +23,7 @@ use crate::torrc;
 mod describe;
 mod error;
 mod file;
+mod folders;
 mod key;
 mod ports;
 mod setting;
@@ -87,9 +88,9 @@ pub struct Config {
     /// Whether private and local addresses may be the answer to a look-up
     /// (`address_filter.allow_resolving_local_addrs`; C tor's `ClientDNSRejectInternalAddresses 0`).
     pub allow_resolving_local_addrs: bool,
-    /// arti's folder for lasting state. It has not been looked at.
+    /// arti's folder for lasting state.
     pub state_dir: PathBuf,
-    /// arti's folder for downloaded directories. It has not been looked at.
+    /// arti's folder for downloaded directories.
     pub cache_dir: PathBuf,
     /// The proxy between us and the relays, if there is one (`channel.outbound_proxy`).
     pub outbound_proxy: Option<OutboundProxy>,
@@ -284,6 +285,9 @@ fn check(sources: &Sources, args: &ProxyArgs) -> Result<Config, ConfigError> {
         .dir_mgr_config()
         .map_err(|error| at("storage.cache_dir").wrong(chain(&error)))?
         .cache_dir;
+    let mistrust = tor.fs_mistrust();
+    folders::check_state(&state_dir, mistrust, &at("storage.state_dir"))?;
+    folders::check_cache(&cache_dir, mistrust, &at("storage.cache_dir"))?;
     let defaults = names::Settings::default();
     let names = names::Settings {
         map: map_address,

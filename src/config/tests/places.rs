@@ -119,6 +119,56 @@ fn keys_that_only_arti_serves_pass_where_they_ask_for_nothing() {
     assert!(with("logging.syslog=").is_err());
 }
 
+#[cfg(unix)]
+#[test]
+fn folders_that_arti_could_not_use_are_refused_with_their_place_and_the_remedy() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let make = |name: &str, mode: u32| {
+        let path = folder.path().join(name);
+        std::fs::create_dir(&path).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        path.display().to_string()
+    };
+    let (private, readable, open) = (make("a", 0o700), make("b", 0o755), make("c", 0o777));
+    let file = folder.path().join("d");
+    std::fs::write(&file, "").unwrap();
+    let file = file.display().to_string();
+    let text = |key: &str, path: &str| format!("[storage]\n{key} = {path:?}\n");
+    for (key, path, remedy) in [
+        (
+            "state_dir",
+            readable.clone(),
+            format!("chmod go-rx {readable}"),
+        ),
+        ("state_dir", open.clone(), format!("chmod go-rwx {open}")),
+        ("cache_dir", open.clone(), format!("chmod go-w {open}")),
+        // Not there yet, in a folder that is bad.
+        (
+            "cache_dir",
+            format!("{open}/new"),
+            format!("chmod go-w {open}"),
+        ),
+        ("state_dir", file.clone(), format!("remove {file}")),
+    ] {
+        let text = text(key, &path);
+        let error = refusal(&text);
+        let start = format!("test.toml:2: storage.{key}: {path}: ");
+        assert!(error.starts_with(&start), "{error}");
+        assert!(error.contains(&remedy), "{error}");
+        let trusting = format!("{text}[storage.permissions]\ndangerously_trust_everyone = true");
+        assert_eq!(super::file(&trusting).is_ok(), path != file, "{path}");
+    }
+    for (key, path) in [
+        ("state_dir", private.clone()),
+        ("cache_dir", readable),
+        ("state_dir", format!("{private}/not/yet")),
+    ] {
+        good(&text(key, &path));
+    }
+    assert!(!Path::new(&private).join("not").exists());
+}
+
 #[test]
 fn the_bare_headings_of_artis_own_example_are_harmless() {
     good("[metrics]\n[rpc]\n[onion_services]\n[logging]\n[proxy]\ndns_listen = 0");
