@@ -68,7 +68,7 @@ fn remedy(error: &fs_mistrust::Error) -> String {
             path.display()
         ),
         fs_mistrust::Error::BadType(path) => {
-            format!("remove {}, or choose another folder", path.display())
+            format!("choose another folder, or move {} away", path.display())
         }
         _ => format!("choose another folder, or {OTHERWISE}"),
     }

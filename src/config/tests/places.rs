@@ -149,7 +149,7 @@ fn folders_that_arti_could_not_use_are_refused_with_their_place_and_the_remedy()
             format!("{open}/new"),
             format!("chmod go-w {open}"),
         ),
-        ("state_dir", file.clone(), format!("remove {file}")),
+        ("state_dir", file.clone(), format!("move {file} away")),
     ] {
         let text = text(key, &path);
         let error = refusal(&text);
