@@ -9,13 +9,21 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use hickory_proto::op::{Header, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::PTR;
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
-use hickory_proto::serialize::binary::{BinDecodable as _, BinDecoder};
+use hickory_proto::serialize::binary::{
+    BinDecodable as _, BinDecoder, BinEncodable as _, BinEncoder,
+};
 
 use crate::policy::Family;
 use crate::request::{Address, Answer, Command};
 
 /// How long an answer is, at most: nobody was asked whether more would arrive (RFC 1035, 4.2.1).
 const MAX_ANSWER_LEN: usize = 512;
+/// How many questions of a message are read, at most. Resolvers ask one (RFC 9619), and a name that
+/// points to an earlier one is two bytes to write and 127 labels to read: what a datagram has room
+/// for would keep the port busy. A message with more gets FORMERR, if those can be read.
+const MAX_QUESTIONS: u16 = 16;
+/// How long a name is at most, in bytes (RFC 1035, 2.3.4).
+const MAX_NAME_LEN: usize = 255;
 /// Seconds that an answer may be kept. C tor's least; relays' own numbers are not told here.
 const TTL: u32 = 60;
 
@@ -23,6 +31,7 @@ const TTL: u32 = 60;
 #[derive(Debug)]
 pub(super) struct Questions {
     header: Header,
+    /// Those that were read; none of too many.
     all: Vec<Query>,
     /// Which of them is answered.
     chosen: Option<usize>,
@@ -48,7 +57,11 @@ impl Questions {
         if header.message_type != MessageType::Query || header.counts.queries == 0 {
             return None;
         }
-        let all = Message::read_queries(&mut decoder, header.counts.queries.into()).ok()?;
+        let count = header.counts.queries;
+        let mut all = Message::read_queries(&mut decoder, count.min(MAX_QUESTIONS).into()).ok()?;
+        if count > MAX_QUESTIONS {
+            all.clear();
+        }
         // The first that can be answered counts, as in C tor.
         let chosen = all.iter().position(|query| {
             query.query_class() == DNSClass::IN
@@ -66,6 +79,9 @@ impl Questions {
 
     /// The question to be answered, or what to say instead.
     pub(super) fn question(&self) -> Result<Question, ResponseCode> {
+        if self.all.is_empty() {
+            return Err(ResponseCode::FormErr);
+        }
         let query = self.query().ok_or(ResponseCode::NotImp)?;
         let name = text(query.name()).ok_or(ResponseCode::ServFail)?;
         let of_name = |family| Question {
@@ -113,28 +129,44 @@ impl Questions {
         self.all.get(self.chosen?)
     }
 
+    /// The message as far as it fits: without the answer, if need be, and then with one question
+    /// alone. Whoever sends the questions chooses how long this takes, so there are few attempts.
     fn write(&self, code: ResponseCode, data: Option<RData>) -> Vec<u8> {
         let mut message = Message::response(self.header.id, OpCode::Query);
         message.metadata.recursion_desired = self.header.recursion_desired;
         message.metadata.recursion_available = true;
         message.metadata.checking_disabled = self.header.checking_disabled;
         message.metadata.response_code = code;
+        // Too many to be read are too many to be written.
+        message.metadata.truncation = self.all.is_empty();
         message.add_queries(self.all.iter().cloned());
         if let (Some(query), Some(data)) = (self.query(), data) {
             message.add_answer(Record::from_rdata(query.name().clone(), TTL, data));
-        }
-        loop {
-            match message.to_vec() {
-                Ok(bytes) if bytes.len() <= MAX_ANSWER_LEN => return bytes,
-                _ => message.metadata.truncation = true,
+            if let Some(bytes) = encode(&message) {
+                return bytes;
             }
-            // First the answer goes, then one question after the other.
-            if message.answers.pop().is_none() && message.queries.pop().is_none() {
-                // A bare header always fits.
-                return Vec::new();
-            }
+            message.answers.clear();
+            message.metadata.truncation = true;
         }
+        if let Some(bytes) = encode(&message) {
+            return bytes;
+        }
+        message.metadata.truncation = true;
+        // One always fits: a name is no longer than 255 bytes.
+        let shown = self.query().or(self.all.first());
+        message.queries = shown.into_iter().cloned().collect();
+        encode(&message).unwrap_or_default()
     }
+}
+
+/// A message as bytes; `None` if they are too many, and then without having written all of it.
+fn encode(message: &Message) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(MAX_ANSWER_LEN + MAX_NAME_LEN);
+    let mut encoder = BinEncoder::new(&mut bytes);
+    // A name is written in full before it becomes a pointer.
+    encoder.set_max_size(u16::try_from(MAX_ANSWER_LEN + MAX_NAME_LEN).ok()?);
+    message.emit(&mut encoder).ok()?;
+    (bytes.len() <= MAX_ANSWER_LEN).then_some(bytes)
 }
 
 /// A name as text, without a dot at its end; `None` if it is no host name.

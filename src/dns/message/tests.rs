@@ -305,6 +305,50 @@ fn no_answer_is_longer_than_512_bytes() {
     }
 }
 
+/// The most expensive datagram: a name of 127 labels, and questions that point to it. Before there was
+/// a limit it took 25 ms of a processor.
+#[test]
+fn too_many_questions_are_not_read() {
+    let name = vec!["x"; 127].join(".");
+    let pointing = [0xc0, 12, 0, 0xff, 0, 1];
+    for count in [MAX_QUESTIONS, MAX_QUESTIONS + 1, 205] {
+        let more = pointing.repeat(usize::from(count) - 1);
+        let parts = [header(0x0100, count), question(&name, A, IN), more];
+        let questions = read(&parts).expect("a good datagram");
+        assert!(questions.all.len() <= usize::from(MAX_QUESTIONS));
+        let refused = questions.refuse(ResponseCode::Refused);
+        if count == MAX_QUESTIONS {
+            assert!(questions.question().is_ok());
+            assert_eq!(refused[2..6], [0x81, 0x85, 0, 16]);
+            continue;
+        }
+        assert_eq!(questions.question(), Err(ResponseCode::FormErr));
+        // Nothing but a header, which says that something was left out.
+        assert_eq!(show(&refused), "432183850000000000000000", "{count}");
+    }
+}
+
+#[test]
+fn a_reply_without_room_for_all_shows_the_question_that_is_answered() {
+    for chosen in 0..9usize {
+        let parts: Vec<_> = (0..9usize)
+            .map(|number| {
+                let name = format!("{}.test", number.to_string().repeat(60));
+                question(&name, if number == chosen { A } else { TXT }, IN)
+            })
+            .collect();
+        let questions = read(&[header(0x0100, 9), parts.concat()]).expect("a good datagram");
+        for reply in [
+            questions.answer(&Answer::Ip(ip("192.0.2.1"))),
+            questions.refuse(ResponseCode::ServFail),
+        ] {
+            let message = Message::from_vec(&reply).expect("a good reply");
+            assert!(message.metadata.truncation && message.answers.is_empty());
+            assert_eq!(message.queries, [questions.all[chosen].clone()]);
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn no_datagram_does_harm(mut datagram in proptest::collection::vec(any::<u8>(), 0..600), few in any::<bool>()) {
