@@ -64,7 +64,8 @@ pub async fn run<T: Dial>(socket: UdpSocket, current: watch::Receiver<Arc<Gatewa
             debug!("dropped a datagram that asks nothing");
             continue;
         };
-        if !gateway.shared.access.get().permits(Origin::Ip(client.ip())) {
+        let origin = Origin::of(client);
+        if !gateway.shared.access.get().permits(origin) {
             if let Some(times) = REFUSED.due() {
                 info!("refused a client that socks_policy does not admit ({times} times)");
             }
@@ -80,7 +81,7 @@ pub async fn run<T: Dial>(socket: UdpSocket, current: watch::Receiver<Arc<Gatewa
         };
         let socket = Arc::downgrade(&socket);
         let answer = async move {
-            let reply = answer(&gateway, &questions, client).await;
+            let reply = answer(&gateway, &questions, origin).await;
             if let Some(socket) = socket.upgrade() {
                 send(&socket, &reply, client).await;
             }
@@ -98,11 +99,7 @@ async fn send(socket: &UdpSocket, reply: &[u8], client: SocketAddr) {
 }
 
 /// Finds the answer to a client's questions.
-async fn answer<T: Dial>(
-    gateway: &Gateway<T>,
-    questions: &Questions,
-    client: SocketAddr,
-) -> Vec<u8> {
+async fn answer<T: Dial>(gateway: &Gateway<T>, questions: &Questions, origin: Origin) -> Vec<u8> {
     let Question {
         command,
         address,
@@ -123,10 +120,7 @@ async fn answer<T: Dial>(
         family,
     };
     let nothing = Early::new(Vec::new());
-    match gateway
-        .reach(&request, Origin::Ip(client.ip()), &nothing)
-        .await
-    {
+    match gateway.reach(&request, origin, &nothing).await {
         Ok(Reached::Answer(answer)) => {
             debug!("looked up");
             questions.answer(&answer)

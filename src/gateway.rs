@@ -1,7 +1,7 @@
 //! What every port does with a request, whatever protocol brought it: names, rules, isolation, and
 //! then the network.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -73,13 +73,20 @@ impl Epoch {
 /// Where a client came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// Over TCP or UDP, from this address.
+    /// Over TCP or UDP, from this address ([`Origin::of`]).
     Ip(IpAddr),
     /// Over a unix socket.
     Unix,
 }
 
 impl Origin {
+    /// Where the peer of a socket came from. A socket that takes both families, such as a service
+    /// manager hands over, shows IPv4 clients as `::ffff:192.0.2.1`: they are IPv4 clients all the
+    /// same.
+    pub fn of(peer: SocketAddr) -> Origin {
+        Origin::Ip(peer.ip().to_canonical())
+    }
+
     /// The address, if there is one.
     pub fn ip(self) -> Option<IpAddr> {
         match self {

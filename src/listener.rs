@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use crate::gateway::{Gateway, Origin};
 use crate::http;
 use crate::port::{Bind, Port, PortKind, PortLine};
 use crate::rarely::Rarely;
-use crate::transparent::{self, Redirection};
+use crate::transparent::{self, Redirection, unmapped};
 
 mod handed;
 mod unix;
@@ -190,11 +190,11 @@ impl Listener {
                         debug!("cannot set TCP_NODELAY for a client: {error}");
                     }
                     if let Some(how) = self.transparent {
-                        visit.redirected(stream, client.ip(), how);
+                        visit.redirected(stream, client, how);
                         continue;
                     }
-                    let local = stream.local_addr().ok();
-                    visit.begin(self.kind, stream, Origin::Ip(client.ip()), local);
+                    let local = stream.local_addr().ok().map(unmapped);
+                    visit.begin(self.kind, stream, client, local);
                 }
                 Accepted::Unix(stream) => {
                     visit.begin(self.kind, stream, Origin::Unix, None);
@@ -207,7 +207,7 @@ impl Listener {
         match &self.socket {
             Socket::Tcp(listener) => {
                 let (stream, client) = listener.accept().await?;
-                Ok(Accepted::Tcp(stream, client))
+                Ok(Accepted::Tcp(stream, Origin::of(client)))
             }
             Socket::Unix(listener, _) => {
                 let (stream, _) = listener.accept().await?;
@@ -255,7 +255,7 @@ impl<T: Dial> Visit<T> {
         }
     }
 
-    fn redirected(self, stream: TcpStream, client: IpAddr, how: Redirection) {
+    fn redirected(self, stream: TcpStream, client: Origin, how: Redirection) {
         let Visit {
             gateway,
             permit,
@@ -296,14 +296,14 @@ fn spawn(span: Span, serving: impl Future<Output = ()> + Send + 'static) {
 }
 
 enum Accepted {
-    Tcp(TcpStream, SocketAddr),
+    Tcp(TcpStream, Origin),
     Unix(UnixStream),
 }
 
 impl Accepted {
     fn origin(&self) -> Origin {
         match self {
-            Accepted::Tcp(_, client) => Origin::Ip(client.ip()),
+            Accepted::Tcp(_, client) => *client,
             Accepted::Unix(_) => Origin::Unix,
         }
     }

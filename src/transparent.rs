@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use socket2::{SockRef, Socket};
@@ -47,7 +47,7 @@ enum Lost {
 pub async fn serve<T: Dial>(
     gateway: &Gateway<T>,
     stream: TcpStream,
-    client: IpAddr,
+    origin: Origin,
     how: Redirection,
 ) {
     let destination = match destination(&stream, how) {
@@ -60,7 +60,7 @@ pub async fn serve<T: Dial>(
             return;
         }
     };
-    carry(gateway, stream, Origin::Ip(client), destination).await;
+    carry(gateway, stream, origin, destination).await;
 }
 
 /// Carries a connection to its destination.
@@ -100,22 +100,41 @@ pub async fn carry<T: Dial>(
 /// Where a connection was going when it was redirected.
 fn destination(stream: &TcpStream, how: Redirection) -> Result<SocketAddr, Lost> {
     let local = stream.local_addr().map_err(Lost::Unknown)?;
-    let (destination, itself) = match how.kind {
+    let (destination, direct) = match how.kind {
         // The local address is where the client wanted to go.
-        TransProxyType::Tproxy => (local, how.port),
-        TransProxyType::Default => (original(stream, local)?, local),
+        TransProxyType::Tproxy => (local, is_port(local, how.port)),
+        TransProxyType::Default => {
+            let destination = original(stream, local)?;
+            (destination, unmapped(destination) == unmapped(local))
+        }
     };
-    match unmapped(destination) == unmapped(itself) {
+    match direct {
         true => Err(Lost::NotRedirected),
         false => Ok(unmapped(destination)),
     }
+}
+
+/// Whether a connection to `address` is one to the port itself. Whoever carried it would connect it to
+/// itself, without end.
+fn is_port(address: SocketAddr, port: SocketAddr) -> bool {
+    let (address, port) = (unmapped(address), unmapped(port));
+    address == port
+        || (port.ip().is_unspecified() && address.port() == port.port() && is_near(address.ip()))
+}
+
+/// Whether an address is this computer's: no socket can be bound to another one. (Unless the system is
+/// set so, `ip_nonlocal_bind`; then nothing is carried to the number of the port.)
+fn is_near(ip: IpAddr) -> bool {
+    let bound = UdpSocket::bind((ip, 0));
+    !bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
 }
 
 /// What the system remembers of a connection that it redirected (`SO_ORIGINAL_DST`).
 #[cfg(target_os = "linux")]
 fn original(stream: &TcpStream, local: SocketAddr) -> Result<SocketAddr, Lost> {
     let socket = SockRef::from(stream);
-    let original = match local {
+    // An IPv4 connection to a socket for both families is remembered as what it is.
+    let original = match unmapped(local) {
         SocketAddr::V4(_) => socket.original_dst_v4(),
         SocketAddr::V6(_) => socket.original_dst_v6(),
     };
@@ -134,8 +153,8 @@ fn original(_stream: &TcpStream, _local: SocketAddr) -> Result<SocketAddr, Lost>
     Err(Lost::Unknown(io::ErrorKind::Unsupported.into()))
 }
 
-/// An IPv4 address that came to an IPv6 socket.
-fn unmapped(address: SocketAddr) -> SocketAddr {
+/// An address without the form that IPv4 addresses have at an IPv6 socket.
+pub(crate) fn unmapped(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 

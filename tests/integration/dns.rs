@@ -233,6 +233,32 @@ async fn the_policy_refuses_with_a_word() {
 }
 
 #[tokio::test]
+async fn an_ipv4_client_of_a_socket_for_both_families_is_an_ipv4_client() {
+    let port = Port::new("", [("good.example", addresses(&["192.0.2.1"]))]);
+    let gateway = port.gateway();
+    let server = Server::before(port).await;
+    server.ask("good.example", A).await;
+    let both = UdpSocket::bind("[::]:0").await.expect("a free port");
+    let at = both.local_addr().expect("bound").port();
+    let (_gateway, current) = watch::channel(gateway);
+    let running = tokio::spawn(dns::run(both, current));
+    let client = UdpSocket::bind("127.0.0.1:0").await.expect("a free port");
+    let to = (Ipv4Addr::LOCALHOST, at);
+    let asked = question(1, "good.example", A);
+    client.send_to(&asked, to).await.expect("sent");
+    let mut reply = [0; 512];
+    let received = timeout(LIMIT, client.recv_from(&mut reply)).await;
+    let (length, from) = received.expect("no answer").expect("received");
+    assert_eq!(
+        (&reply[length - 4..length], from),
+        (&[192, 0, 2, 1][..], to.into())
+    );
+    let calls = server.port.tor.calls();
+    assert!(calls[0].isolation.compatible(&calls[1].isolation));
+    running.abort();
+}
+
+#[tokio::test]
 async fn nonsense_gets_no_answer_and_does_no_harm() {
     let server = Server::before(Port::new("", [("good.example", addresses(&["192.0.2.1"]))])).await;
     let good = question(0x1234, "good.example", A);

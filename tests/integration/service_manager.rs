@@ -48,6 +48,34 @@ async fn a_socket_that_is_handed_over_gets_the_flags_of_the_line_with_its_addres
     assert_eq!(code_for_a_bad_address(&daemon.places[1]).await, 0x01);
 }
 
+/// systemd's `ListenStream=9050` is one socket for both families.
+#[tokio::test]
+async fn an_ipv4_client_of_a_socket_for_both_families_is_an_ipv4_client() {
+    let listener = TcpListener::bind("[::]:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let http = TcpListener::bind("[::]:0").unwrap();
+    let daemon = Program::offline()
+        .proxy("socks_policy = [\"accept 127.0.0.1\", \"accept [::1]\", \"reject *\"]")
+        .handed(listener, "socks")
+        .start_with(1);
+    for (ip, length) in [("127.0.0.1", 10), ("[::1]", 22)] {
+        let mut client = greeted(&Place::Tcp(format!("{ip}:{port}").parse().unwrap())).await;
+        client.send("05 01 00 03 09 6261642e6f6e696f6e 0050").await;
+        let (reply, _) = client.rest().await;
+        assert_eq!(reply.len(), length, "{ip}: {reply:02x?}");
+    }
+    drop(daemon);
+    let port = http.local_addr().unwrap().port();
+    let _daemon = Program::offline().handed(http, "http").start_with(1);
+    let place = Place::Tcp(format!("127.0.0.1:{port}").parse().unwrap());
+    let mut client = Client::connect(&place).await;
+    let ask = "GET http://onionport.invalid/proxy.pac HTTP/1.0\r\n\r\n";
+    client.send_bytes(ask.as_bytes()).await;
+    let (said, _) = client.rest().await;
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(said.contains(&format!("PROXY 127.0.0.1:{port}")), "{said}");
+}
+
 #[tokio::test]
 async fn a_unix_socket_that_is_handed_over_is_served_and_its_file_left_alone() {
     let program = Program::offline();

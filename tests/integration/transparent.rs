@@ -1,18 +1,20 @@
-//! What becomes of a redirected connection, with a network that answers as it is told. That the
-//! system's redirection is understood is shown on the network (`tests/network/transparent.rs`).
+//! What becomes of a redirected connection, with a network that answers as it is told. C tor's port
+//! stands beside ours in `tests/network/transparent.rs`.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::process::Command;
 
 use onionport::config::TransProxyType;
 use onionport::failure::Failure;
-use onionport::transparent::{Redirection, carry, serve};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+use onionport::gateway::Origin;
+use onionport::transparent::{Redirection, carry, permit, serve};
+use socket2::{Domain, Socket, Type};
+use tokio::io::duplex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::support::client::Client;
+use crate::support::client::{Client, End};
 use crate::support::scripted::Plan;
 use crate::support::serve::{Port, V4};
 use crate::support::{LIMIT, ONION};
@@ -91,26 +93,175 @@ async fn a_virtual_address_leads_to_its_name() {
 #[tokio::test]
 async fn a_connection_that_nobody_redirected_is_closed() {
     let port = Port::new::<&str>("", []).with_private(true, true);
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = listener.local_addr().expect("bound");
-    for kind in [TransProxyType::Default, TransProxyType::Tproxy] {
-        let mut stream = TcpStream::connect(address).await.expect("connected");
-        let (near, peer) = listener.accept().await.expect("accepted");
-        let gateway = port.gateway();
-        let how = Redirection {
-            kind,
-            port: address,
-        };
-        let serving = serve(&gateway, near, peer.ip(), how);
-        timeout(Duration::from_secs(5), serving)
-            .await
-            .expect("over");
-        let _ = stream.write_all(b"hello").await;
-        let mut said = Vec::new();
-        let _ = timeout(LIMIT, stream.read_to_end(&mut said))
-            .await
-            .expect("closed");
-        assert!(said.is_empty());
+    for (kind, wildcard) in [
+        (TransProxyType::Default, "127.0.0.1:0"),
+        (TransProxyType::Tproxy, "127.0.0.1:0"),
+        (TransProxyType::Default, "0.0.0.0:0"),
+        (TransProxyType::Tproxy, "0.0.0.0:0"),
+        (TransProxyType::Default, "[::]:0"),
+        (TransProxyType::Tproxy, "[::]:0"),
+    ] {
+        let listener = Listening::at(wildcard, kind).await;
+        // By two addresses of this computer.
+        for ip in ["127.0.0.1", "127.0.0.2"] {
+            let to = format!("{ip}:{}", listener.how.port.port());
+            if wildcard == "127.0.0.1:0" && ip == "127.0.0.2" {
+                continue;
+            }
+            let (mut client, served) = listener.connect(&port, &to).await;
+            let _ = client.try_send(b"hello").await;
+            let (said, end) = client.rest().await;
+            assert!(said.is_empty() && end != End::Open, "{wildcard} {to}");
+            served.await.expect("no panic");
+        }
     }
     assert!(port.tor.calls().is_empty());
+}
+
+/// A listening socket of a transparent port.
+struct Listening {
+    listener: TcpListener,
+    how: Redirection,
+}
+
+impl Listening {
+    async fn at(address: &str, kind: TransProxyType) -> Listening {
+        let listener = TcpListener::bind(address).await.expect("a free port");
+        Listening::on(listener, kind)
+    }
+
+    fn on(listener: TcpListener, kind: TransProxyType) -> Listening {
+        let port = listener.local_addr().expect("bound");
+        let how = Redirection { kind, port };
+        Listening { listener, how }
+    }
+
+    /// A client that connects to `to`, and ends up here.
+    async fn connect(&self, port: &Port, to: &str) -> (Client, JoinHandle<()>) {
+        let connecting = timeout(LIMIT, TcpStream::connect(to)).await;
+        let client = connecting.expect("in time").expect("connected");
+        let accepting = timeout(LIMIT, self.listener.accept()).await;
+        let (near, peer) = accepting.expect("in time").expect("accepted");
+        let (gateway, how) = (port.gateway(), self.how);
+        let serving = tokio::spawn(async move {
+            serve(&gateway, near, Origin::of(peer), how).await;
+        });
+        (Client::over(client), serving)
+    }
+}
+
+/// Set for the part that runs in a network namespace of its own.
+const INSIDE: &str = "ONIONPORT_TEST_NAMESPACE";
+const RULES: &str = "
+table ip redirected {
+    chain out {
+        type nat hook output priority -100;
+        ip protocol tcp ip daddr 192.0.2.0/24 redirect to :9040
+    }
+}
+table ip6 redirected {
+    chain out {
+        type nat hook output priority -100;
+        meta l4proto tcp ip6 daddr 2001:db8:1::/48 redirect to :9040
+    }
+}
+table ip diverted {
+    chain out {
+        type route hook output priority mangle;
+        ip daddr 203.0.113.0/24 meta mark set 1
+    }
+    chain in {
+        type filter hook prerouting priority mangle;
+        ip protocol tcp ip daddr 203.0.113.0/24 tproxy to :9042
+    }
+}
+";
+/// The namespace needs addresses of its own to go out from.
+const ROUTES: &str = "
+    ip link set lo up &&
+    ip addr add 172.31.0.1/32 dev lo &&
+    ip -6 addr add fd00::1/128 dev lo &&
+    ip route add default dev lo &&
+    ip -6 route add default dev lo &&
+    ip rule add fwmark 1 lookup 100 &&
+    ip route add local 0.0.0.0/0 dev lo table 100";
+
+/// A service manager hands over sockets that take both families.
+#[test]
+fn a_port_for_both_families_knows_where_connections_were_going() {
+    const MYSELF: &str = "transparent::a_port_for_both_families_knows_where_connections_were_going";
+    if std::env::var_os(INSIDE).is_some() {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        return runtime.block_on(within());
+    }
+    let script = format!("{ROUTES} && nft -f - <<END\n{RULES}END");
+    let mut namespace = Command::new("unshare");
+    let tried = namespace.args(["-rn", "sh", "-c", &script]).output();
+    if !tried.as_ref().is_ok_and(|tried| tried.status.success()) {
+        assert!(std::env::var_os("CI").is_none(), "{tried:?}");
+        println!("not tested: no network namespaces, or no nftables: {tried:?}");
+        return;
+    }
+    let myself = std::env::current_exe().expect("a file");
+    let status = Command::new("unshare")
+        .args(["-rn", "sh", "-c", &format!("{script}\nexec \"$0\" \"$@\"")])
+        .arg(myself)
+        .args([MYSELF, "--exact", "--nocapture"])
+        .env(INSIDE, "1")
+        .status();
+    assert!(
+        status.expect("started").success(),
+        "failed in the namespace"
+    );
+}
+
+async fn within() {
+    let targets = [
+        "192.0.2.9:80",
+        "2001:db8:1::9:80",
+        "203.0.113.9:80",
+        "203.0.113.9:9042",
+    ];
+    let port = Port::new("", targets.map(|target| (target, Plan::Open)));
+    let redirected = Listening::at("[::]:9040", TransProxyType::Default).await;
+    let diverted = Listening::on(for_diverted("0.0.0.0:9042"), TransProxyType::Tproxy);
+    for (listening, to) in [
+        (&redirected, "192.0.2.9:80"),
+        (&redirected, "[2001:db8:1::9]:80"),
+        (&diverted, "203.0.113.9:80"),
+        // The number is that of the port, the address is not.
+        (&diverted, "203.0.113.9:9042"),
+    ] {
+        let (mut client, _serving) = listening.connect(&port, to).await;
+        client.send_bytes(b"hello").await;
+        let mut far = port.tor.far_end().await;
+        far.expect_bytes(b"hello").await;
+        let calls = port.tor.calls();
+        let target = to.replace(['[', ']'], "");
+        assert_eq!(calls.last().expect("a call").target, target);
+    }
+    for (listening, to) in [
+        (&redirected, "172.31.0.1:9040"),
+        (&redirected, "[fd00::1]:9040"),
+        (&diverted, "172.31.0.1:9042"),
+    ] {
+        let (client, serving) = listening.connect(&port, to).await;
+        timeout(LIMIT, serving)
+            .await
+            .expect("over")
+            .expect("no panic");
+        drop(client);
+    }
+    assert_eq!(port.tor.calls().len(), targets.len());
+}
+
+/// A socket for connections that keep their destination as local address.
+fn for_diverted(address: &str) -> TcpListener {
+    let address: SocketAddr = address.parse().expect("an address and a port");
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("a socket");
+    permit(&socket, address).expect("permitted in the namespace");
+    socket.bind(&address.into()).expect("a free port");
+    socket.listen(16).expect("listening");
+    socket.set_nonblocking(true).expect("set");
+    TcpListener::from_std(socket.into()).expect("in a runtime")
 }
