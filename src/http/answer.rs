@@ -3,8 +3,8 @@
 use hyper::body::Incoming;
 use hyper::ext::ReasonPhrase;
 use hyper::header::{
-    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, SERVER, VIA,
-    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, SERVER,
+    USER_AGENT, VIA, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use hyper::{Method, Request, Response, StatusCode};
 
@@ -43,6 +43,8 @@ pub(super) struct Asked {
     pub(super) request: Option<request::Request>,
     /// Whether the client shows HTML to somebody.
     pub(super) html: bool,
+    /// Whether it is a browser's, which may ask for what a site's scripts want.
+    pub(super) browser: bool,
     /// What isolates the client from others.
     pub(super) credentials: Option<Secret>,
 }
@@ -68,6 +70,7 @@ impl Asked {
                 .unwrap_or_default(),
             request: wanted.map(|wanted| wanted.request.clone()),
             html: takes_html(request.headers()),
+            browser: is_browser(request.headers()),
             credentials: credentials(request.headers()),
         }
     }
@@ -89,6 +92,13 @@ pub(super) fn takes_html(headers: &HeaderMap) -> bool {
             };
             html && !parts.any(refused)
         })
+}
+
+/// Whether a client is a browser: all of them say so in these words, and a script cannot change them
+/// in a request to another site.
+fn is_browser(headers: &HeaderMap) -> bool {
+    let agent = headers.get(USER_AGENT);
+    agent.is_some_and(|agent| agent.as_bytes().starts_with(b"Mozilla/"))
 }
 
 /// The tunnel is open.
@@ -118,11 +128,15 @@ fn as_tor(headers: &mut HeaderMap) {
 /// Says in the headers why a request failed: our own token first, then C tor's for the same.
 pub(super) fn set_tokens(headers: &mut HeaderMap, failure: Failure) {
     let token = failure.row().token;
-    let tokens = match end_reason(failure) {
-        Some(reason) => format!("{token} {reason}"),
-        None => token.to_owned(),
-    };
-    if let Ok(tokens) = HeaderValue::from_str(&tokens) {
+    match end_reason(failure) {
+        Some(reason) => set_token(headers, &format!("{token} {reason}")),
+        None => set_token(headers, token),
+    }
+}
+
+/// Says it in a token, or several.
+pub(super) fn set_token(headers: &mut HeaderMap, tokens: &str) {
+    if let Ok(tokens) = HeaderValue::from_str(tokens) {
         headers.insert(REQUEST_FAILED, tokens);
     }
 }

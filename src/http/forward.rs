@@ -113,11 +113,14 @@ impl<T: Dial> Session<T> {
         Ok(answer.map(|body| exchange.answer(body)))
     }
 
-    /// Says that a site gave no answer. What sites can bring about themselves is told in pages
-    /// alone: an answer to the scripts of a site would tell it of this program.
+    /// Says that a site gave no answer: as a page, or as a line to programs. What sites can bring
+    /// about themselves is not told to a browser that shows no page: with `no-cors` a site's script
+    /// hears whether an answer came or a connection broke, and an answer where the site gave none
+    /// would tell it of this program. (One that asks for a page itself gets it.)
     fn troubled(&self, trouble: Trouble, asked: answer::Asked) -> Answered {
+        let for_script = asked.browser && !asked.html;
         match trouble {
-            Trouble::Lost | Trouble::Silent | Trouble::Nonsense if !asked.html => Err(Silence),
+            Trouble::Lost | Trouble::Silent | Trouble::Nonsense if for_script => Err(Silence),
             _ => Ok(self.page(trouble, asked)),
         }
     }

@@ -60,6 +60,16 @@ impl Trouble {
         }
     }
 
+    /// For `Tor-Request-Failed`: without it nobody could tell our 502 from one of the site's.
+    fn token(self) -> &'static str {
+        match self {
+            Trouble::Failure(failure) => failure.row().token,
+            Trouble::Lost => "onionport/NO-ANSWER",
+            Trouble::Silent => "onionport/ANSWER-TIMED-OUT",
+            Trouble::Nonsense => "onionport/BAD-ANSWER",
+        }
+    }
+
     fn sentence(self) -> &'static str {
         match self {
             Trouble::Failure(failure) => failure.row().sentence,
@@ -100,7 +110,7 @@ struct FailurePage<'a> {
     retry: bool,
     steps: Vec<Step>,
     status: u16,
-    token: Option<&'a str>,
+    token: &'a str,
 }
 
 /// One of the three on the way from the user to the site.
@@ -142,8 +152,9 @@ impl<T: Dial> Session<T> {
                 answer::short(trouble.status(), &text)
             }
         };
-        if let Trouble::Failure(failure) = trouble {
-            answer::set_tokens(answer.headers_mut(), failure);
+        match trouble {
+            Trouble::Failure(failure) => answer::set_tokens(answer.headers_mut(), failure),
+            _ => answer::set_token(answer.headers_mut(), trouble.token()),
         }
         answer::name_it(&mut answer, trouble.name());
         answer
@@ -180,10 +191,7 @@ impl<T: Dial> Session<T> {
             retry: asked.method == Method::GET,
             steps: words::steps(trouble, onion),
             status: trouble.status().as_u16(),
-            token: match trouble {
-                Trouble::Failure(failure) => Some(failure.row().token),
-                Trouble::Lost | Trouble::Silent | Trouble::Nonsense => None,
-            },
+            token: trouble.token(),
         };
         html(trouble.status(), &page, &nonce, Links::No)
     }

@@ -209,8 +209,10 @@ async fn a_site_that_breaks_after_its_hints_has_broken() {
     drop(site);
     hear(&mut client, &hints(1)).await;
     assert_eq!(answer(&mut client).await.status, 502);
-    // And where no page is shown, that is all.
-    let post = GET.replace("GET", "POST");
+    // To a script in a browser that is all.
+    let post = GET
+        .replace("GET", "POST")
+        .replace("\n\n", "\nUser-Agent: Mozilla/5.0\n\n");
     let (_port, mut client, mut site, _served) = asked(&post, 1024).await;
     say(&mut site, &hints(1)).await;
     drop(site);

@@ -98,8 +98,16 @@ async fn a_silent_site_is_waited_for_two_minutes() {
     let waited = begun.elapsed();
     assert!(waited >= SILENCE && waited < SILENCE + Duration::from_secs(1));
     site.expect_end().await;
-    // Those who show no pages are not told, and what is safe is not asked again.
-    let (port, mut client, mut site, served) = asked(&ask("GET", "")).await;
+    // Programs are told, too; a script in a browser is not. What is safe is not asked again.
+    let (port, mut client, mut site, _served) = asked(&ask("GET", "")).await;
+    let got = answer(&mut client).await;
+    assert_eq!(got.status, 504);
+    let token = got.header("tor-request-failed");
+    assert_eq!(token, Some("onionport/ANSWER-TIMED-OUT"));
+    site.expect_end().await;
+    assert_eq!(port.tor.calls().len(), 1);
+    let (port, mut client, mut site, served) =
+        asked(&ask("GET", "User-Agent: Mozilla/5.0\n")).await;
     client.expect_end().await;
     site.expect_end().await;
     drop(client);

@@ -54,23 +54,53 @@ async fn a_site_that_says_nothing_is_told_as_that() {
 }
 
 #[tokio::test]
-async fn those_who_do_not_show_pages_get_what_the_site_said_and_no_more() {
-    for said in [
-        "",
-        "nonsense\n",
-        "HTTP/1.1 200 OK\nTransfer-Encoding: gzip, chunked\n\n0\n\n",
-    ] {
-        let port = Port::new("", [(SITE, Plan::Open)]);
-        let (mut client, served) = port.http_client();
-        say(&mut client, &GET.replace("text/html", "*/*")).await;
-        let mut site = port.tor.far_end().await;
-        head(&mut site).await;
-        say(&mut site, said).await;
-        drop(site);
+async fn scripts_in_a_browser_get_what_the_site_said_and_no_more() {
+    for said in BAD {
+        let browser = "Accept: */*\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64)";
+        let (_port, mut client, served) = badly_answered(browser, said).await;
         client.expect_end().await;
         drop(client);
         served.end().await;
     }
+}
+
+#[tokio::test]
+async fn programs_are_told_what_was_wrong_with_the_site() {
+    let names = [
+        "no answer",
+        "answer not understood",
+        "answer not understood",
+    ];
+    let tokens = ["NO-ANSWER", "BAD-ANSWER", "BAD-ANSWER"];
+    for headers in ["X: y", "Accept: */*\nUser-Agent: curl/8.14.1"] {
+        for (number, said) in BAD.into_iter().enumerate() {
+            let (_port, mut client, _served) = badly_answered(headers, said).await;
+            let got = answer(&mut client).await;
+            let (name, token) = (names[number], tokens[number]);
+            assert_eq!(got.line, format!("HTTP/1.1 502 Bad Gateway ({name})"));
+            let token = format!("onionport/{token}");
+            assert_eq!(got.header("tor-request-failed"), Some(&*token));
+            assert!(got.text().starts_with(&format!("HTTP {name}: ")), "{got:?}");
+        }
+    }
+}
+
+/// What no client can use: nothing, what is no HTTP, and a body nobody asked for in this form.
+const BAD: [&str; 3] = [
+    "",
+    "nonsense\n",
+    "HTTP/1.1 200 OK\nTransfer-Encoding: gzip, chunked\n\n0\n\n",
+];
+
+/// A client with these headers that has asked a site, which says this and closes.
+async fn badly_answered(headers: &str, said: &str) -> (Port, Client, Served) {
+    let port = Port::new("", [(SITE, Plan::Open)]);
+    let (mut client, served) = port.http_client();
+    say(&mut client, &GET.replace("Accept: text/html", headers)).await;
+    let mut site = port.tor.far_end().await;
+    head(&mut site).await;
+    say(&mut site, said).await;
+    (port, client, served)
 }
 
 #[tokio::test]
