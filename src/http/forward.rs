@@ -4,7 +4,7 @@
 //! `Forwarded`; what is said between client and proxy is taken out ([`hops`]).
 
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{CONNECTION, HeaderValue, MAX_FORWARDS};
+use hyper::header::{ALLOW, CONNECTION, HeaderValue, MAX_FORWARDS};
 use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use tokio::time::Instant;
@@ -25,6 +25,10 @@ use crate::gateway::Reached;
 /// How many sites a client's connection keeps. Browsers send requests for several sites through one
 /// connection, by turns.
 const MAX_KEPT: usize = 4;
+
+/// What `Allow` says where a method is refused: of those that are passed on, the ones with a meaning
+/// that everybody knows. Which of them a site takes, only the site knows.
+const PASSED_ON: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 /// Why a request got no answer.
 enum Unanswered {
@@ -220,7 +224,10 @@ fn refused(request: &mut Request<Incoming>) -> Option<Response<Body>> {
     if request.method() == Method::TRACE {
         // It would show scripts what they must not see.
         let why = "TRACE is not passed on";
-        return Some(answer::short(StatusCode::METHOD_NOT_ALLOWED, why));
+        let mut refused = answer::short(StatusCode::METHOD_NOT_ALLOWED, why);
+        let passed_on = HeaderValue::from_static(PASSED_ON);
+        refused.headers_mut().insert(ALLOW, passed_on);
+        return Some(refused);
     }
     // RFC 9110 section 7.6.2.
     if request.method() == Method::OPTIONS

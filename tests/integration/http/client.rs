@@ -242,7 +242,10 @@ async fn what_cannot_be_passed_on_says_so() {
         let port = port();
         let (mut client, _served) = port.http_client();
         say(&mut client, ask).await;
-        assert_eq!(answer(&mut client).await.status, status, "{ask}");
+        let got = answer(&mut client).await;
+        assert_eq!(got.status, status, "{ask}");
+        // RFC 9110 section 15.5.6.
+        assert_eq!(got.header("allow").is_some(), status == 405, "{ask}");
         assert!(port.tor.calls().is_empty(), "{ask}");
     }
 }
