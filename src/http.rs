@@ -56,6 +56,7 @@ pub use desk::Desk;
 use ask::{Ask, Refusal, ask};
 use site::Site;
 use tunnel::Tunnel;
+use wire::goodbye::Answering;
 use wire::{Line, Wire};
 
 /// How long the head of a message may be, in bytes; a longer one is answered with 431. Cookies are
@@ -137,7 +138,12 @@ where
 {
     // Also for the time between two requests: as C tor does, the connection ends without a word.
     let timeout = session.gateway.timeout;
-    let service = service_fn(|request| Box::pin(Arc::clone(session).answer(request)));
+    let service = service_fn(|request: Request<Incoming>| {
+        // How CONNECT hears of a client that has left is told in `ahead`.
+        let plain = request.method() != Method::CONNECT;
+        let answering = plain.then(|| Answering::begin(&session.line));
+        Box::pin(Arc::clone(session).answer(request, answering))
+    });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(timeout)
@@ -182,14 +188,18 @@ impl std::error::Error for Silence {}
 
 impl<T: Dial> Session<T> {
     /// Answers one request.
-    async fn answer(self: Arc<Self>, mut request: Request<Incoming>) -> Answered {
+    async fn answer(
+        self: Arc<Self>,
+        mut request: Request<Incoming>,
+        answering: Option<Answering>,
+    ) -> Answered {
         if !matches!(self.current.has_changed(), Ok(false)) {
             debug!("no answer: the port has other rules by now");
             return Err(Silence);
         }
         let refusal = match ask(&request) {
             Ok(Ask::Tunnel(wanted)) => return Ok(self.open_tunnel(wanted, request).await),
-            Ok(Ask::Forward(wanted)) => return self.forward(wanted, request).await,
+            Ok(Ask::Forward(wanted)) => return self.forward(wanted, request, answering).await,
             Ok(Ask::Proxied) => return Ok(self.our_site(request).await),
             Ok(Ask::Direct) => return Ok(self.at_home(&request)),
             Err(refusal) => refusal,

@@ -16,6 +16,7 @@ use super::page::Trouble;
 use super::patience::{self, Exchange};
 use super::site::{Fault, Site, What};
 use super::tunnel::Tunnel;
+use super::wire::goodbye::Answering;
 use super::{Answered, Body, Session, Silence, answer, full};
 use crate::dial::Dial;
 use crate::early::Early;
@@ -55,7 +56,12 @@ impl Again {
 
 impl<T: Dial> Session<T> {
     /// Passes a request on, and gives the site's answer or a page that says why there is none.
-    pub(super) async fn forward(&self, wanted: Wanted, mut request: Request<Incoming>) -> Answered {
+    pub(super) async fn forward(
+        &self,
+        wanted: Wanted,
+        mut request: Request<Incoming>,
+        answering: Option<Answering>,
+    ) -> Answered {
         if let Some(refused) = refused(&mut request) {
             return Ok(refused);
         }
@@ -70,7 +76,7 @@ impl<T: Dial> Session<T> {
         };
         // Older clients would take an interim answer for the final one (RFC 9110 section 15.2).
         let teller = knows_interim.then(|| self.line.interim.begin());
-        let (request, exchange) = patience::watch(request, teller);
+        let (request, exchange) = patience::watch(request, teller, answering);
         let answered = self.ask_site(&wanted, request, &exchange).await;
         self.line.interim.end().await;
         let mut answer = match answered {

@@ -17,6 +17,8 @@ use hyper::{Request, StatusCode};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
+use super::wire::Line;
+use super::wire::goodbye::Answering;
 use super::wire::interim::Teller;
 use super::{Body, BodyError, Boxed, hops};
 
@@ -51,14 +53,17 @@ struct State {
 }
 
 /// One request and its answer. It is over when this is dropped.
-pub(super) struct Exchange(Arc<watch::Sender<State>>);
+pub(super) struct Exchange {
+    state: Arc<watch::Sender<State>>,
+    _answering: Option<Answering>,
+}
 
 impl Exchange {
     /// Waits until the site has been silent for too long.
     pub(super) async fn silence(&self) {
-        self.0.send_modify(|state| state.moved = Instant::now());
+        self.state.send_modify(|state| state.moved = Instant::now());
         loop {
-            let state = *self.0.borrow();
+            let state = *self.state.borrow();
             let begun = match state.owed {
                 // It is not the site that is waited for.
                 true => Instant::now(),
@@ -74,13 +79,14 @@ impl Exchange {
     /// The final answer is there: a body that was not asked for by now is not wanted. Whether the
     /// connection to the site may carry another request.
     pub(super) fn answered(&self) -> bool {
-        self.0.send_modify(|state| state.phase = Phase::Answered);
+        self.state
+            .send_modify(|state| state.phase = Phase::Answered);
         !self.refused()
     }
 
     /// Whether the site has answered without the body.
     pub(super) fn refused(&self) -> bool {
-        self.0.borrow().held
+        self.state.borrow().held
     }
 
     /// The answer's body, for the client.
@@ -97,7 +103,7 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.0.send_modify(|state| state.phase = Phase::Over);
+        self.state.send_modify(|state| state.phase = Phase::Over);
     }
 }
 
@@ -109,6 +115,8 @@ struct Upload {
     /// Runs out when the client has not sent anything for too long.
     idle: Option<Pin<Box<Sleep>>>,
     exchange: Arc<watch::Sender<State>>,
+    /// The client's connection.
+    line: Option<Arc<Line>>,
 }
 
 /// The request with its body held back if the client expects that, and what is known of it on its
@@ -117,6 +125,7 @@ struct Upload {
 pub(super) fn watch(
     request: Request<Incoming>,
     teller: Option<Teller>,
+    answering: Option<Answering>,
 ) -> (Request<Body>, Exchange) {
     let expects = request
         .headers()
@@ -136,6 +145,9 @@ pub(super) fn watch(
             held,
             idle: None,
             exchange: Arc::clone(&exchange),
+            line: answering
+                .as_ref()
+                .map(|answering| Arc::clone(answering.line())),
         }
         .boxed_unsync()
     });
@@ -151,7 +163,11 @@ pub(super) fn watch(
             }
         });
     });
-    (request, Exchange(exchange))
+    let exchange = Exchange {
+        state: exchange,
+        _answering: answering,
+    };
+    (request, exchange)
 }
 
 /// Waits until a body may flow that is held back.
@@ -180,6 +196,9 @@ impl Upload {
             state.owed = owed;
             false
         });
+        if let Some(line) = &self.line {
+            line.goodbye.owe(owed);
+        }
     }
 
     /// Ready when the client has been silent for too long. Once the site has answered, clients may

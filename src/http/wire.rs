@@ -1,10 +1,11 @@
-//! What hyper reads from and writes to: the client's connection, with two things that hyper's HTTP/1
+//! What hyper reads from and writes to: the client's connection, with three things that hyper's HTTP/1
 //! server leaves out.
 //!
 //! - [`interim`]: answers before the answer. They are written when hyper flushes: then it has written
 //!   all that it had, and does not have the final answer yet.
 //! - [`ahead`]: what the client says behind the head of a CONNECT, before it has a tunnel. It is kept
 //!   from hyper, and sent as soon as there is a stream to send it on.
+//! - [`goodbye`]: answers for a client that has closed its side behind its request.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -15,9 +16,11 @@ use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 pub(super) mod ahead;
+pub(super) mod goodbye;
 pub(super) mod interim;
 
 use ahead::Ahead;
+use goodbye::{Goodbye, Kept};
 use interim::Interim;
 
 /// What those who answer requests have to say to, or to know of, the connection that hyper has.
@@ -25,6 +28,7 @@ use interim::Interim;
 pub(super) struct Line {
     pub(super) interim: Interim,
     pub(super) ahead: Ahead,
+    pub(super) goodbye: Goodbye,
 }
 
 /// A client's connection, for hyper.
@@ -33,6 +37,8 @@ pub(super) struct Wire<C> {
     line: Arc<Line>,
     /// What is left of an interim answer of which a part is written: nothing may come between.
     begun: Bytes,
+    /// The client has said its last.
+    end: Option<Kept>,
 }
 
 impl<C> Wire<C> {
@@ -41,6 +47,7 @@ impl<C> Wire<C> {
             connection,
             line,
             begun: Bytes::new(),
+            end: None,
         }
     }
 
@@ -59,8 +66,18 @@ impl<C: AsyncWrite + Unpin> Wire<C> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.begun.advance(written);
+            self.note(written);
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Takes note of bytes that were written.
+    fn note(&mut self, written: usize) {
+        if written > 0
+            && let Some(end) = &mut self.end
+        {
+            end.moved();
+        }
     }
 }
 
@@ -71,9 +88,17 @@ impl<C: AsyncRead + Unpin> AsyncRead for Wire<C> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        this.line
-            .ahead
-            .poll_read(&mut this.connection, context, buffer)
+        if this.end.is_none() {
+            let (room, before) = (buffer.remaining(), buffer.filled().len());
+            let ahead = &this.line.ahead;
+            ready!(ahead.poll_read(&mut this.connection, context, buffer))?;
+            let is_end = room > 0 && buffer.filled().len() == before;
+            if !is_end || !this.line.goodbye.is_awaited() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        let end = this.end.get_or_insert_with(Kept::new);
+        end.poll(&this.line.goodbye, context).map(Ok)
     }
 }
 
@@ -85,7 +110,9 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Wire<C> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         ready!(this.poll_begun(context))?;
-        Pin::new(&mut this.connection).poll_write(context, bytes)
+        let written = ready!(Pin::new(&mut this.connection).poll_write(context, bytes))?;
+        this.note(written);
+        Poll::Ready(Ok(written))
     }
 
     fn poll_write_vectored(
@@ -95,7 +122,10 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Wire<C> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         ready!(this.poll_begun(context))?;
-        Pin::new(&mut this.connection).poll_write_vectored(context, slices)
+        let connection = Pin::new(&mut this.connection);
+        let written = ready!(connection.poll_write_vectored(context, slices))?;
+        this.note(written);
+        Poll::Ready(Ok(written))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -113,7 +143,12 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Wire<C> {
                 Poll::Ready(None) | Poll::Pending => break,
             }
         }
-        Pin::new(&mut this.connection).poll_flush(context)
+        ready!(Pin::new(&mut this.connection).poll_flush(context))?;
+        if this.line.goodbye.flushed() && this.end.is_some() {
+            // hyper may hear of it now, and has to ask.
+            context.waker().wake_by_ref();
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

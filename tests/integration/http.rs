@@ -6,6 +6,7 @@
 //! | `ahead` | what is said behind the head of a CONNECT |
 //! | `forward` | plain requests on their way to a site and back |
 //! | `interim` | the answers of a site before its answer |
+//! | `goodbye` | clients that close their side before they have their answer |
 //! | `patience` | who waits for whom, and for how long |
 //! | `kept` | connections to sites that are kept for later requests |
 //! | `site` | sites that mean no good, or break |
@@ -24,6 +25,7 @@ mod ahead;
 mod client;
 mod desk;
 mod forward;
+mod goodbye;
 mod interim;
 mod judge;
 mod kept;
