@@ -11,6 +11,7 @@ use super::files::Line;
 use super::lines::Mode;
 use super::options::{self, Kind, Opt, Role};
 use super::value;
+use crate::access::Rule;
 
 /// What was said of an option.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -143,6 +144,15 @@ impl Values {
     /// Adds a warning with its place.
     pub(super) fn warn(&mut self, place: &Place, text: &str) {
         self.warnings.push(format!("{place}: {text}"));
+    }
+
+    /// Warns of a rule that is left out, as C tor does: one for IPv6 about IPv4 alone.
+    pub(super) fn warn_of_rule(&mut self, said: &Said, rule: &Rule) {
+        let (name, text, problem) = (said.name, &rule.text, rule.without_effect());
+        self.warn(
+            &said.place,
+            &format!("{name}: {text:?} is left out: {problem}"),
+        );
     }
 
     /// The value of an option that has one, if a line gives it.

@@ -12,6 +12,7 @@ mod bridges;
 mod local;
 mod network;
 mod ports;
+mod reachable;
 
 /// Turns what a torrc says into settings, in the order of `arti.toml.example`.
 ///

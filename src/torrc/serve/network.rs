@@ -1,16 +1,12 @@
 //! `[channel]`, `[address_filter]`, `[path_rules]` and the other tables for the way into and through
 //! the network.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-
-use toml::Value;
-use tor_netdoc::types::policy::AddrPortPattern;
+use std::net::{IpAddr, SocketAddr};
 
 use super::super::assign::{Said, Values};
 use super::super::document::Document;
-use super::super::error::{Place, TorrcError};
-use super::super::value;
-use super::{bad, from, number, port_numbers};
+use super::super::error::TorrcError;
+use super::{bad, from, number, port_numbers, reachable};
 
 /// The proxies that arti knows too: the option, the scheme, and the port if none is written.
 const PROXIES: &[(&str, &str, u16)] = &[
@@ -74,7 +70,7 @@ pub(super) fn serve(values: &mut Values, document: &mut Document) -> Result<(), 
             from(said),
         );
     }
-    reachable(values, document)?;
+    reachable::serve(values, document)?;
     if let Some(said) = values.one("LongLivedPorts") {
         let ports = port_numbers(said)?;
         let origins = vec![said.place.clone(); ports.len().max(1)];
@@ -223,136 +219,4 @@ fn seconds(
     }
     document.set(key, format!("{taken} s"), from(&said));
     Ok(())
-}
-
-/// `ReachableORAddresses`, or else `ReachableAddresses`, or else `FascistFirewall`; and which of IPv4
-/// and IPv6 may be used.
-fn reachable(values: &Values, document: &mut Document) -> Result<(), TorrcError> {
-    let v4 = values.is_on("ClientUseIPv4", true);
-    // As C tor has it: something must be left, and bridges may be anywhere.
-    let v6 = values.is_on("ClientUseIPv6", true) || !v4 || values.is_on("UseBridges", false);
-    let firewall = ["ReachableORAddresses", "ReachableAddresses"]
-        .iter()
-        .map(|option| values.list(option))
-        .find(|said| !said.is_empty());
-    let mut rules: Vec<(String, Place)> = Vec::new();
-    if let Some(lines) = firewall {
-        rules = patterns(lines)?;
-    } else if let Some(said) = values.one("FascistFirewall").filter(|s| s.value == "1") {
-        let ports = match values.one("FirewallPorts") {
-            Some(ports) if !ports.value.is_empty() => port_numbers(ports)?,
-            _ => vec![Value::from(80), Value::from(443)],
-        };
-        rules.extend(
-            ports
-                .iter()
-                .map(|port| (format!("*:{port}"), said.place.clone())),
-        );
-    } else if !v4 || !v6 {
-        let said = ["ClientUseIPv4", "ClientUseIPv6"].iter();
-        let off = said
-            .filter_map(|name| values.one(name))
-            .find(|s| s.value != "1");
-        rules.extend(off.map(|said| ("*:*".to_owned(), said.place.clone())));
-    } else {
-        return Ok(());
-    }
-    let (values, origins): (Vec<Value>, Vec<Place>) = rules
-        .into_iter()
-        .filter_map(|(rule, place)| Some((Value::from(within(&rule, v4, v6)?), place)))
-        .unzip();
-    match (values.is_empty(), firewall.and_then(|lines| lines.last())) {
-        (true, Some(said)) => Err(bad(
-            said,
-            "nothing can be reached then: allow some addresses",
-        )),
-        (true, None) => Ok(()),
-        (false, _) => {
-            document.set("path_rules.reachable_addrs", values, origins);
-            Ok(())
-        }
-    }
-}
-
-/// A pattern of what may be reached, cut down to IPv4 or IPv6; nothing if nothing is left of it.
-fn within(rule: &str, v4: bool, v6: bool) -> Option<String> {
-    if let Some(ports) = rule.strip_prefix("*:") {
-        return Some(match (v4, v6) {
-            (true, true) => rule.to_owned(),
-            (true, false) => format!("0.0.0.0/0:{ports}"),
-            (false, _) => format!("[::]/0:{ports}"),
-        });
-    }
-    let wanted = if rule.starts_with('[') { v6 } else { v4 };
-    wanted.then(|| rule.to_owned())
-}
-
-/// The rules of lines such as `1.2.3.0/24:443, *:80, reject *:*`. arti knows what to accept, not
-/// what to except; a `reject` of all is where its list ends anyway.
-fn patterns(lines: &[Said]) -> Result<Vec<(String, Place)>, TorrcError> {
-    let mut rules = Vec::new();
-    for said in lines {
-        for rule in value::words(&said.value) {
-            let (action, pattern) = match rule.split_once(|c: char| c.is_ascii_whitespace()) {
-                Some((action, pattern)) => (action.to_ascii_lowercase(), pattern.trim()),
-                None => ("accept".to_owned(), rule),
-            };
-            let mut pattern = with_ports(pattern);
-            if action == "accept6"
-                && let Some(ports) = pattern.strip_prefix("*:")
-            {
-                pattern = format!("[::]/0:{ports}");
-            }
-            match (action.as_str(), pattern.as_str()) {
-                ("accept" | "accept6", _) => {}
-                ("reject", "*:*") => return Ok(rules),
-                ("reject" | "reject6", _) => {
-                    let problem = format!(
-                        "{rule:?}: arti knows no exceptions from what it may reach: list what to accept"
-                    );
-                    return Err(bad(said, problem));
-                }
-                _ => {
-                    return Err(bad(
-                        said,
-                        format!("{rule:?} is no rule: write ADDRESS:PORT"),
-                    ));
-                }
-            }
-            pattern.parse::<AddrPortPattern>().map_err(|_| {
-                let problem = format!(
-                    "{rule:?} is no rule for arti: write an IP address, a network such as \
-                     198.51.100.0/24 or *, and :PORT"
-                );
-                bad(said, problem)
-            })?;
-            rules.push((pattern, said.place.clone()));
-        }
-    }
-    Ok(rules)
-}
-
-/// A pattern with the ports that C tor would think of, and with its mask in bits.
-fn with_ports(pattern: &str) -> String {
-    let end = match pattern.starts_with('[') {
-        true => pattern.find(']').unwrap_or(0),
-        false => 0,
-    };
-    let colon = pattern.get(end..).and_then(|rest| rest.rfind(':'));
-    let (host, ports) = match colon {
-        Some(at) => (&pattern[..end + at], &pattern[end + at + 1..]),
-        None => (pattern, "*"),
-    };
-    let host = match host {
-        "*4" => "0.0.0.0/0".to_owned(),
-        "*6" => "[::]/0".to_owned(),
-        _ => match host.split_once('/') {
-            Some((ip, mask)) => match mask.parse::<Ipv4Addr>().map(ipnet::ipv4_mask_to_prefix) {
-                Ok(Ok(bits)) => format!("{ip}/{bits}"),
-                _ => host.to_owned(),
-            },
-            None => host.to_owned(),
-        },
-    };
-    format!("{host}:{ports}")
 }

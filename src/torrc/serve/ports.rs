@@ -7,6 +7,7 @@ use super::super::document::Document;
 use super::super::error::TorrcError;
 use super::super::value;
 use super::{bad, from, number, path, port_numbers};
+use crate::access::Rule;
 
 /// The line that stands for no line (tor(1), `SocksPort`); the TOML file's default is another.
 const DEFAULT_SOCKS_PORT: &str = "9050";
@@ -20,7 +21,7 @@ pub(super) fn serve(values: &mut Values, document: &mut Document) -> Result<(), 
     lines(values, document, "TransPort", "proxy.trans_port");
     trans_proxy_type(values, document)?;
     lines(values, document, "DNSPort", "proxy.dns_port");
-    policy(values, document);
+    policy(values, document)?;
     for (option, key) in [
         ("SafeSocks", "proxy.safe_socks"),
         ("TestSocks", "proxy.test_socks"),
@@ -136,18 +137,25 @@ fn timeout(values: &mut Values, document: &mut Document) -> Result<(), TorrcErro
 }
 
 /// `SocksPolicy`: its rules one by one.
-fn policy(values: &Values, document: &mut Document) {
+fn policy(values: &mut Values, document: &mut Document) -> Result<(), TorrcError> {
     let mut rules = Vec::new();
     let mut origins = Vec::new();
-    for said in values.list("SocksPolicy") {
-        for rule in value::words(&said.value) {
-            rules.push(Value::from(rule));
+    for said in values.list("SocksPolicy").to_vec() {
+        for text in value::words(&said.value) {
+            let rule =
+                Rule::read(text).map_err(|problem| bad(&said, format!("{text:?}: {problem}")))?;
+            if rule.networks.is_empty() {
+                values.warn_of_rule(&said, &rule);
+                continue;
+            }
+            rules.push(Value::from(text));
             origins.push(said.place.clone());
         }
     }
     if !rules.is_empty() {
         document.set("proxy.socks_policy", rules, origins);
     }
+    Ok(())
 }
 
 /// `MapAddress` and the automatic addresses.

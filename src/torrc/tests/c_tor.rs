@@ -418,3 +418,108 @@ fn what_c_tor_refuses_for_a_client_is_refused() {
         assert!(error.contains("torrc:"), "{text}: {error}");
     }
 }
+
+/// Rules of `SocksPolicy` and `ReachableAddresses` in many spellings.
+const RULES: &[&str] = &[
+    "*",
+    "*:80",
+    "*4",
+    "*6:80",
+    "*4/8",
+    "*/0",
+    "*6/64",
+    "[*]",
+    "[*4]:80",
+    "**",
+    "*:",
+    "*:0",
+    "1.2.3.4",
+    "1.2.3.4:",
+    "1.2.3.4:80",
+    "1.2.3.4:80-90",
+    "1.2.3.4:90-80",
+    "1.2.3.4:80-",
+    "1.2.3.4:80x",
+    "1.2.3.4:0",
+    "1.2.3.4:65536",
+    "1.2.3.4:*",
+    "1.2.3.4:80:90",
+    "1.2.3.4: 80",
+    "1.2.3.4/8",
+    "1.2.3.4/",
+    "1.2.3.4/:80",
+    "1.2.3.4/08",
+    "1.2.3.4/33",
+    "1.2.3.4/255.0.0.0:80",
+    "1.2.3.4/255.0.255.0",
+    "1.2.3.4/8/8",
+    "1.2.3.4:80/8",
+    "1.2.3",
+    "01.2.3.4",
+    "10/8",
+    "[1.2.3.4]",
+    "[1.2.3.4]/8:80",
+    "::1",
+    "::1/128",
+    "::1/129",
+    "::1:80",
+    "::/0",
+    "::/0:80",
+    "FC00::/7",
+    "2001:db8::/32:443",
+    "2001:db8::/32:443-444",
+    "2001:DB8::/32:*",
+    "2001:db8:::/32",
+    "[::1]",
+    "[::1]:80",
+    "[::1]/64:80",
+    "[2001:db8::]/32",
+    "[::1",
+    "::1]",
+    "[::1%lo]",
+    "fe80::1%lo/64",
+    "[::]/255.0.0.0",
+    "[::ffff:1.2.3.4]/120",
+    "[::ffff:1.2.3.4]/40",
+    "[::ffff:1.2.3.4]",
+    "private:*",
+    "private:80",
+    "private:",
+    "[private]",
+    "private/8",
+    "PRIVATE:*",
+    "public",
+    "localhost",
+    "1.2.3.4, reject *:*",
+    "1.2.3.4,, *",
+    ",",
+    "1.2.3.4;1.2.3.5",
+    "1.2.3.4 5",
+    "",
+];
+
+#[test]
+fn rules_about_addresses_are_taken_and_refused_as_c_tor_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("torrc");
+    let verbs = ["", "accept ", "reject6 ", "accept6 ", "Accept ", "permit "];
+    for option in ["SocksPolicy", "ReachableAddresses"] {
+        for (verb, rule) in verbs
+            .iter()
+            .flat_map(|verb| RULES.iter().map(move |rule| (verb, rule)))
+        {
+            // The first rule leaves something to be reached.
+            let text = format!("{option} accept *:443\n{option} {verb}{rule}\n");
+            fs::write(&file, &text).unwrap();
+            let Some((good, said)) = ask(&["--verify-config"], &[&file], folder.path()) else {
+                return;
+            };
+            let args = crate::cli::ProxyArgs {
+                torrc: vec![file.clone()],
+                ..Default::default()
+            };
+            let ours = crate::config::load(&args);
+            assert_eq!(good, ours.is_ok(), "{text}: {said} {:?}", ours.err());
+        }
+    }
+}

@@ -8,10 +8,16 @@ fn data(name: &str) -> PathBuf {
     folder.join(name)
 }
 
-/// What the files come to.
+/// What the files come to. The program takes them, too, with all that it checks before it starts.
 fn of(names: &[&str]) -> Torrc {
     let files: Vec<PathBuf> = names.iter().map(|name| data(name)).collect();
     let torrc = read(&files).unwrap_or_else(|error| panic!("{error}"));
+    let args = crate::cli::ProxyArgs {
+        torrc: files,
+        ..Default::default()
+    };
+    let config = crate::config::load(&args).unwrap_or_else(|error| panic!("{names:?}: {error}"));
+    assert!(!config.ports.is_empty(), "{names:?}");
     let text = to_toml(&torrc);
     let back: toml::Table = toml::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
     assert_eq!(back, torrc.table, "{text}");

@@ -136,12 +136,79 @@ fn a_firewall_becomes_what_can_be_reached() {
         "ClientUseIPv4 0\nReachableAddresses *:443,203.0.113.7",
         "path_rules.reachable_addrs = ['[::]/0:443']",
     );
+    gives(
+        "ReachableAddresses 2001:db8::/32:443,accept fc00::/7,*6:80-90",
+        "path_rules.reachable_addrs = ['[2001:db8::]/32:443', '[fc00::]/7:*', '[::]/0:80-90']",
+    );
     for bad in [
-        "ReachableAddresses reject 10.0.0.0/8, accept *:*",
         "ReachableAddresses private:*",
+        "ReachableAddresses reject *:*, *:80",
         "ClientUseIPv4 0\nReachableAddresses 203.0.113.7",
     ] {
         assert!(refusal(bad).contains(": ReachableAddresses: "), "{bad}");
+    }
+}
+
+#[test]
+fn what_a_firewall_rejects_is_taken_out_of_what_it_accepts_later() {
+    // The example of tor(1), on fewer addresses.
+    gives(
+        "ReachableAddresses 99.0.0.0/8, reject 18.0.0.0/9:80, accept 18.0.0.0/8:79-81",
+        "path_rules.reachable_addrs = ['99.0.0.0/8:*', '18.128.0.0/9:79-81', '18.0.0.0/9:79', \
+         '18.0.0.0/9:81']",
+    );
+    gives(
+        "ReachableAddresses reject 128.0.0.0/1\nReachableAddresses reject6 *\n\
+         ReachableAddresses accept *:443, reject *:*, *:80",
+        "path_rules.reachable_addrs = ['0.0.0.0/1:443']",
+    );
+    gives(
+        "ReachableAddresses accept 192.0.2.1:80, reject 192.0.2.0/24, reject *:25, accept 192.0.2.0/31",
+        "path_rules.reachable_addrs = ['192.0.2.1:80']",
+    );
+    let all = good("ReachableAddresses reject private:*, accept *:*");
+    let patterns: Vec<tor_netdoc::types::policy::AddrPortPattern> =
+        all.table["path_rules"]["reachable_addrs"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|pattern| pattern.as_str().unwrap().parse().unwrap())
+            .collect();
+    for (address, reached) in [
+        ("10.1.2.3", false),
+        ("11.1.2.3", true),
+        ("172.31.0.1", false),
+        ("172.32.0.1", true),
+        ("fd00::1", false),
+        ("2001:db8::1", true),
+    ] {
+        let ip = address.parse().unwrap();
+        let found = patterns.iter().any(|pattern| pattern.matches(&ip, 443));
+        assert_eq!(found, reached, "{address}");
+    }
+}
+
+#[test]
+fn rules_for_ipv6_about_ipv4_are_left_out_with_a_warning() {
+    for (option, key) in [
+        ("SocksPolicy", "proxy.socks_policy = ['reject *']"),
+        (
+            "ReachableAddresses",
+            "path_rules.reachable_addrs = ['*:443']",
+        ),
+    ] {
+        let last = match option {
+            "SocksPolicy" => "reject *",
+            _ => "accept *:443",
+        };
+        let text = format!("{option} accept6 192.0.2.1,{last}");
+        gives(&text, key);
+        assert_eq!(
+            warnings(&text),
+            [format!(
+                "torrc:1: {option}: \"accept6 192.0.2.1\" is left out: accept6 is for IPv6: write \"accept\""
+            )]
+        );
     }
 }
 
