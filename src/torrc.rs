@@ -38,7 +38,7 @@ mod serve;
 mod tests;
 mod value;
 
-pub use error::{Place, Refusal, TorrcError};
+pub use error::{Place, Refusal, TorrcError, Unknown};
 
 use assign::Values;
 use document::Document;
@@ -66,8 +66,8 @@ pub struct Torrc {
 /// (`tor --defaults-torrc FIRST -f SECOND`).
 ///
 /// # Errors
-/// [`TorrcError`]: one line that names file, line, option and remedy. Options that are refused are
-/// all named in it; of other mistakes the first.
+/// [`TorrcError`]: one line that names file, line, option and remedy. Options that are refused, and
+/// names that no option has, are all named in it; of other mistakes the first.
 pub fn read(paths: &[PathBuf]) -> Result<Torrc, TorrcError> {
     let mut reader = Reader::default();
     let mut values = Values::default();
@@ -75,6 +75,7 @@ pub fn read(paths: &[PathBuf]) -> Result<Torrc, TorrcError> {
         let lines = reader.read(path)?;
         values.assign(lines)?;
     }
+    values.all_known()?;
     let document = serve::serve(&mut values)?;
     let text = document.write();
     let Document { table, origins, .. } = document;

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::error::{Place, TorrcError};
+use super::error::{Place, TorrcError, Unknown};
 use super::files::Line;
 use super::lines::Mode;
 use super::options::{self, Kind, Opt, Role};
@@ -42,6 +42,8 @@ pub(super) struct Values {
     count: usize,
     /// Whole sentences, each with its place.
     pub(super) warnings: Vec<String>,
+    /// The names that no option has.
+    unknown: Vec<Unknown>,
 }
 
 impl Values {
@@ -94,12 +96,11 @@ impl Values {
     /// The option of a line, with the warnings that its name earns; nothing if there is none.
     fn find(&mut self, line: &Line) -> Option<&'static Opt> {
         let Some(found) = options::find(&line.key) else {
-            let nearest = options::nearest(&line.key);
-            let text = format!(
-                "{} is no option of C tor's and is skipped: the nearest is {nearest}",
-                line.key.escape_debug()
-            );
-            self.warn(&line.place, &text);
+            self.unknown.push(Unknown {
+                place: line.place.clone(),
+                name: line.key.clone(),
+                nearest: options::nearest(&line.key),
+            });
             return None;
         };
         if found.warn {
@@ -110,6 +111,18 @@ impl Values {
             self.warn(&line.place, &text);
         }
         Some(found.option)
+    }
+
+    /// Refuses names that no option has, as C tor does: a misspelt line may be the one that keeps
+    /// others out, or away from relays.
+    ///
+    /// # Errors
+    /// [`TorrcError::Unknown`] with all of them.
+    pub(super) fn all_known(&mut self) -> Result<(), TorrcError> {
+        match std::mem::take(&mut self.unknown) {
+            unknown if unknown.is_empty() => Ok(()),
+            unknown => Err(TorrcError::Unknown(unknown)),
+        }
     }
 
     /// Replaces the value of an option that has one.

@@ -70,9 +70,46 @@ pub enum TorrcError {
         /// What is wrong with it, and the remedy.
         problem: String,
     },
+    /// Names that no option has: all that there are.
+    #[error("{}: C tor has no such option: correct the name, or remove the line", listed(.0))]
+    Unknown(Vec<Unknown>),
     /// Options that onionport cannot obey and must not pass over: all that there are.
     #[error("{}", refusal(.0))]
     Refused(Vec<Refusal>),
+}
+
+/// A name that no option has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unknown {
+    /// Where it stands.
+    pub place: Place,
+    /// The name as written.
+    pub name: String,
+    /// The option whose name looks like it, if there is one.
+    pub nearest: Option<&'static str>,
+}
+
+impl fmt::Display for Unknown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.place, self.name.escape_debug())?;
+        match self.nearest {
+            // No editor shows what is wrong here.
+            _ if self.name.starts_with(BYTE_ORDER_MARK) => f.write_str(
+                " (begins with a UTF-8 byte order mark: save the file without this BOM)",
+            ),
+            Some(nearest) => write!(f, " (the nearest is {nearest})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What some editors put before the first line.
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
+/// All names on one line.
+fn listed(unknown: &[Unknown]) -> String {
+    let names: Vec<String> = unknown.iter().map(Unknown::to_string).collect();
+    names.join(", ")
 }
 
 /// An option that is refused.

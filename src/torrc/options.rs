@@ -158,13 +158,17 @@ pub(super) fn find(word: &str) -> Option<Found> {
         .map(|option| Found { option, warn: true })
 }
 
-/// The option whose name looks most like a word that is none.
-pub(super) fn nearest(word: &str) -> &'static str {
+/// The option whose name looks most like a word that is none, if one looks like it at all: two of
+/// three letters are right.
+pub(super) fn nearest(word: &str) -> Option<&'static str> {
     let word = word.to_ascii_lowercase();
+    let distance =
+        |option: &&Opt| strsim::damerau_levenshtein(&word, &option.name.to_ascii_lowercase());
     ALL.iter()
         .filter(|option| !matches!(option.kind, Kind::Obsolete | Kind::ReadOnly))
-        .min_by_key(|o| strsim::damerau_levenshtein(&word, &o.name.to_ascii_lowercase()))
-        .map_or("", |option| option.name)
+        .min_by_key(distance)
+        .filter(|option| 3 * distance(option) <= word.chars().count())
+        .map(|option| option.name)
 }
 
 /// What to do instead of an obsolete option, if there is anything.

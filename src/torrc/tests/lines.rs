@@ -156,13 +156,12 @@ fn a_file_that_is_too_long_is_refused() {
 #[test]
 fn other_spellings_and_old_options_are_told() {
     assert_eq!(
-        warnings("SocksPor 9055\nMaxConn 20000\nHidServAuth x\nSocksPrt 9056\nNickname\n"),
+        warnings("SocksPor 9055\nMaxConn 20000\nHidServAuth x\nNickname\n"),
         [
             "torrc:1: SocksPor is short for SocksPort: write that",
             "torrc:2: MaxConn is short for ConnLimit: write that",
             "torrc:3: HidServAuth is obsolete and skipped: put a key file into the folder of \
              ClientOnionAuthDir",
-            "torrc:4: SocksPrt is no option of C tor's and is skipped: the nearest is SocksPort",
         ]
     );
     assert_eq!(
@@ -172,6 +171,43 @@ fn other_spellings_and_old_options_are_told() {
             "torrc:3: SocksPort has no value and is skipped: write one",
         ]
     );
+}
+
+#[test]
+fn names_that_no_option_has_are_refused_together() {
+    assert_eq!(
+        refusal("ExlcudeNodes {de}\nSocksPort 9050\nSocksPolcy reject *\nWombat 1\nFöö 1\n"),
+        "torrc:1 ExlcudeNodes (the nearest is ExcludeNodes), \
+         torrc:3 SocksPolcy (the nearest is SocksPolicy), torrc:4 Wombat, torrc:5 Föö: \
+         C tor has no such option: correct the name, or remove the line"
+    );
+    // Those of all files, before what is refused of the known ones.
+    let folder = tempfile::tempdir().unwrap();
+    let [first, second, third] = ["1", "2", "3"].map(|name| folder.path().join(name));
+    fs::write(&first, "DataDirectry /d\nORPort 9001\n").unwrap();
+    fs::write(&second, format!("%include {}\n", third.display())).unwrap();
+    fs::write(&third, "\n/SafSocks\n").unwrap();
+    assert_eq!(
+        message(&read(&[first, second]).unwrap_err(), folder.path()),
+        "1:1 DataDirectry (the nearest is DataDirectory), 3:2 SafSocks (the nearest is SafeSocks): \
+         C tor has no such option: correct the name, or remove the line"
+    );
+}
+
+#[test]
+fn a_byte_order_mark_is_named() {
+    for (text, name) in [
+        ("\u{feff}SocksPort 9050\n", "SocksPort"),
+        ("\u{feff}# mine\nSocksPort 9050\n", ""),
+    ] {
+        assert_eq!(
+            refusal(text),
+            format!(
+                "torrc:1 \\u{{feff}}{name} (begins with a UTF-8 byte order mark: save the file without this BOM): \
+                 C tor has no such option: correct the name, or remove the line"
+            )
+        );
+    }
 }
 
 #[test]
