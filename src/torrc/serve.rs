@@ -14,6 +14,9 @@ mod network;
 mod ports;
 mod reachable;
 
+/// The longest `socks_timeout` and `connect_timeout`, in seconds.
+const MAX_TIMEOUT: i64 = crate::config::MAX_SOCKS_TIMEOUT.as_secs() as i64;
+
 /// Turns what a torrc says into settings, in the order of `arti.toml.example`.
 ///
 /// # Errors

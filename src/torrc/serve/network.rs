@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::super::assign::{Said, Values};
 use super::super::document::Document;
 use super::super::error::TorrcError;
-use super::{bad, from, number, port_numbers, reachable};
+use super::{MAX_TIMEOUT, bad, from, number, port_numbers, reachable};
 
 /// The proxies that arti knows too: the option, the scheme, and the port if none is written.
 const PROXIES: &[(&str, &str, u16)] = &[
@@ -39,7 +39,7 @@ pub(super) fn serve(values: &mut Values, document: &mut Document) -> Result<(), 
             document.set(key, said.value != "1", from(said));
         }
     }
-    let limits = (MIN_SECONDS, i64::MAX);
+    let limits = (MIN_SECONDS, MAX_TIMEOUT);
     seconds(
         values,
         document,
@@ -197,7 +197,8 @@ fn address(text: &str, port: u16) -> Option<SocketAddr> {
     }
 }
 
-/// A length of time with C tor's limits; 0 leaves the default.
+/// A length of time with C tor's limits, and with ours for a timeout, which has no upper one there;
+/// 0 leaves the default.
 fn seconds(
     values: &mut Values,
     document: &mut Document,
@@ -214,7 +215,10 @@ fn seconds(
     }
     let taken = asked.clamp(least, most);
     if taken != asked {
-        let text = format!("{option} is taken as {taken} seconds, as C tor does");
+        let text = match taken == MAX_TIMEOUT {
+            true => format!("{option} is cut to {taken} seconds, the longest there is"),
+            false => format!("{option} is taken as {taken} seconds, as C tor does"),
+        };
         values.warn(&said.place, &text);
     }
     document.set(key, format!("{taken} s"), from(&said));

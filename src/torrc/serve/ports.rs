@@ -6,13 +6,11 @@ use super::super::assign::{Said, Values};
 use super::super::document::Document;
 use super::super::error::TorrcError;
 use super::super::value;
-use super::{bad, from, number, path, port_numbers};
+use super::{MAX_TIMEOUT, bad, from, number, path, port_numbers};
 use crate::access::Rule;
 
 /// The line that stands for no line (tor(1), `SocksPort`); the TOML file's default is another.
 const DEFAULT_SOCKS_PORT: &str = "9050";
-/// The longest `socks_timeout`, in seconds.
-const MAX_TIMEOUT: i64 = crate::config::MAX_SOCKS_TIMEOUT.as_secs() as i64;
 
 /// Fills `[proxy]`.
 pub(super) fn serve(values: &mut Values, document: &mut Document) -> Result<(), TorrcError> {

@@ -389,6 +389,7 @@ fn what_c_tor_takes_from_a_client_is_taken() {
         "Socks5ProxyUsername a\nSocks5ProxyPassword b",
         "ClientTransportPlugin snow socks5 127.0.0.1:99 x",
         "CircuitStreamTimeout 5\nMaxCircuitDirtiness 40 days",
+        "CircuitStreamTimeout 2 hours\nSocksTimeout 3 hours",
         "ClientUseIPv4 0\nClientUseIPv6 0",
         "FascistFirewall 1\nFirewallPorts 80,444",
         "ReachableAddresses 192.0.2.0/24:80, accept *:443, reject *:*",

@@ -77,6 +77,20 @@ fn times_are_checked_and_cut_to_their_limits() {
         "stream_timeouts.connect_timeout = '30 s'\ncircuit_timing.max_dirtiness = '10 s'",
     );
     gives("CircuitStreamTimeout 0", "");
+    let long = "CircuitStreamTimeout 2 hours\nMaxCircuitDirtiness 40 days\nSocksTimeout 3 hours";
+    gives(
+        long,
+        "proxy.socks_timeout = '3600 s'\nstream_timeouts.connect_timeout = '3600 s'\n\
+         circuit_timing.max_dirtiness = '2592000 s'",
+    );
+    assert_eq!(
+        warnings(long),
+        [
+            "torrc:3: SocksTimeout is cut to 3600 seconds, the longest there is",
+            "torrc:1: CircuitStreamTimeout is cut to 3600 seconds, the longest there is",
+            "torrc:2: MaxCircuitDirtiness is taken as 2592000 seconds, as C tor does",
+        ]
+    );
     assert_eq!(
         refusal("SocksTimeout 0"),
         "torrc:1: SocksTimeout: no request succeeds in no time: write at least 1 second"
