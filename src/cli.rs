@@ -31,6 +31,8 @@ Examples:
       say what this configuration would do, and stop
   onionport --torrc /etc/tor/torrc --check-config > arti.toml
       make a configuration of our own out of C tor's
+  onionport --torrc /usr/share/tor/tor-service-defaults-torrc --torrc /etc/tor/torrc
+      run with what Debian's tor service reads: its defaults, and the torrc
 
 Exit status: 0 success, 1 failure or unusable configuration, 2 unusable command line.";
 
@@ -320,6 +322,11 @@ mod tests {
             }
         }
         assert!(text(&["--help"]).contains("Examples:"));
+        // Debian's service reads two files; the second alone would lose its socket.
+        let debian = "--torrc /usr/share/tor/tor-service-defaults-torrc --torrc /etc/tor/torrc";
+        for told in [&text(&["--help"])[..], include_str!("../README.md")] {
+            assert!(told.contains(debian), "{debian} is missing in {told}");
+        }
     }
 
     #[test]

@@ -95,6 +95,13 @@ fn a_users_file_adds_to_debians_defaults() {
     let expected = ["accept 192.168.0.0/16", "accept6 FC00::/7", "reject *"];
     assert_eq!(proxy["socks_policy"], toml::Value::from(expected.to_vec()));
     assert_eq!(torrc.files, [data("debian_defaults"), data("debian_user")]);
+    // Without the defaults the socket and the folder of Debian's service are lost.
+    let alone = of(&["debian_user"]);
+    assert_eq!(
+        alone.table["proxy"]["socks_port"],
+        toml::Value::from(vec!["192.168.0.1:9100"])
+    );
+    assert!(!alone.table.contains_key("storage"));
 }
 
 #[test]
