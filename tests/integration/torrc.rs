@@ -149,6 +149,10 @@ fn a_bad_line_is_told_with_its_place_and_nothing_is_opened() {
         ),
         ("SocksPort auto\nSafeSocks yes\n", ["torrc:2", "SafeSocks"]),
         (
+            "SocksPort auto\nSocksPolcy reject *\n",
+            ["torrc:2 SocksPolcy", "SocksPolicy"],
+        ),
+        (
             "SocksPort auto SessionGroup=x\n",
             ["torrc:1", "SessionGroup"],
         ),

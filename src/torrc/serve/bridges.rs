@@ -32,9 +32,10 @@ pub(super) fn serve(values: &mut Values, document: &mut Document) -> Result<(), 
     let mut bridges = Vec::new();
     let mut origins = Vec::new();
     for said in &lines {
-        match check(&said.value) {
+        let line = joined(&said.value);
+        match check(&line) {
             Ok(()) => {
-                bridges.push(Value::from(said.value.as_str()));
+                bridges.push(Value::from(line));
                 origins.push(said.place.clone());
             }
             Err(problem) if enabled => return Err(bad(said, problem)),
@@ -45,6 +46,18 @@ pub(super) fn serve(values: &mut Values, document: &mut Document) -> Result<(), 
         document.set("bridges.bridges", bridges, origins);
     }
     transports(values, enabled, document)
+}
+
+/// A line whose fingerprint has no gaps: without a transport C tor joins all words behind the address.
+fn joined(line: &str) -> String {
+    let mut words = line.split_ascii_whitespace();
+    let address = words.next().unwrap_or_default();
+    let digits: String = words.clone().collect();
+    let hex = digits.chars().all(|c| c.is_ascii_hexdigit());
+    match address.parse::<SocketAddr>() {
+        Ok(_) if hex && words.next().is_some() => format!("{address} {digits}"),
+        _ => line.to_owned(),
+    }
 }
 
 /// Says what arti dislikes about a bridge line.

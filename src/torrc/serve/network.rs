@@ -135,6 +135,12 @@ fn proxy(values: &Values, document: &mut Document) -> Result<(), TorrcError> {
             );
             bad(said, problem)
         })?;
+        if (scheme, address.port()) == ("http", 80) {
+            return Err(bad(
+                said,
+                "arti cannot be told of an HTTP proxy on port 80: let it listen on another port too",
+            ));
+        }
         let login = login(values, said)?;
         document.set(
             "channel.outbound_proxy",
@@ -188,13 +194,18 @@ fn encode(text: &str) -> String {
     out
 }
 
-/// An IP address with a port, or with the usual one.
-fn address(text: &str, port: u16) -> Option<SocketAddr> {
+/// An IP address with a port, or with the usual one. `localhost` needs no looking up.
+fn address(text: &str, usual: u16) -> Option<SocketAddr> {
+    let text = match text.strip_prefix("localhost") {
+        Some(port) if port.is_empty() || port.starts_with(':') => format!("127.0.0.1{port}"),
+        _ => text.to_owned(),
+    };
     let bare = text.trim_start_matches('[').trim_end_matches(']');
-    match text.parse() {
-        Ok(address) => Some(address),
-        Err(_) => Some(SocketAddr::new(bare.parse::<IpAddr>().ok()?, port)),
-    }
+    let address = match text.parse() {
+        Ok(address) => address,
+        Err(_) => SocketAddr::new(bare.parse::<IpAddr>().ok()?, usual),
+    };
+    (address.port() != 0).then_some(address)
 }
 
 /// A length of time with C tor's limits, and with ours for a timeout, which has no upper one there;

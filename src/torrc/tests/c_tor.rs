@@ -387,6 +387,9 @@ fn what_c_tor_takes_from_a_client_is_taken() {
         "Socks5Proxy 192.0.2.1",
         "HTTPSProxy [2001:db8::1]\nHTTPSProxyAuthenticator a:b",
         "Socks5ProxyUsername a\nSocks5ProxyPassword b",
+        "Socks5Proxy localhost:9050",
+        "UseBridges 1\nBridge 192.0.2.1:443 4352 E584 20E6 8F5E 40BF 7C74 FADD CCD9 D134 9413",
+        "ReachableAddresses 99.0.0.0/8, reject 18.0.0.0/8:80, accept *:80",
         "ClientTransportPlugin snow socks5 127.0.0.1:99 x",
         "CircuitStreamTimeout 5\nMaxCircuitDirtiness 40 days",
         "CircuitStreamTimeout 2 hours\nSocksTimeout 3 hours",
@@ -412,6 +415,7 @@ fn what_c_tor_refuses_for_a_client_is_refused() {
     let file = folder.path().join("torrc");
     for text in [
         "UseBridges 1",
+        "HTTPSProxy 192.0.2.1:0",
         "Socks5Proxy 192.0.2.1:1\nHTTPSProxy 192.0.2.1:2",
         "Socks5Proxy 192.0.2.1:1\nSocks5ProxyUsername a",
         "ClientTransportPlugin obfs4",

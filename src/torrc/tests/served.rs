@@ -244,6 +244,26 @@ fn a_proxy_becomes_a_url() {
         "Socks5Proxy 2001:db8::1\nSocks5ProxyUsername a\nSocks5ProxyPassword b",
         "channel.outbound_proxy = 'socks5://a:b@[2001:db8::1]:1080'",
     );
+    for (text, url) in [
+        ("Socks5Proxy localhost:9050", "socks5://127.0.0.1:9050"),
+        ("Socks4Proxy localhost", "socks4://127.0.0.1:1080"),
+    ] {
+        gives(text, &format!("channel.outbound_proxy = '{url}'"));
+    }
+    for bad in [
+        "localhost:0",
+        "localhost:x",
+        "localhost.example",
+        "192.0.2.1:0",
+    ] {
+        let text = refusal(&format!("HTTPSProxy {bad}"));
+        assert!(text.contains("write IP:PORT"), "{text}");
+    }
+    assert_eq!(
+        refusal("HTTPSProxy 192.0.2.1:80"),
+        "torrc:1: HTTPSProxy: arti cannot be told of an HTTP proxy on port 80: let it listen on another \
+         port too"
+    );
     assert_eq!(
         refusal("Socks5Proxy proxy.example:1080"),
         "torrc:1: Socks5Proxy: \"proxy.example:1080\" is no address for arti, which looks up no names \
@@ -269,6 +289,10 @@ fn bridges_are_used_only_with_their_switch() {
              arguments = ['-a', 'b']\n\
              [[bridges.transports]]\nprotocols = ['snowflake']\nproxy_addr = '127.0.0.1:99'"
         ),
+    );
+    gives(
+        "UseBridges 1\nBridge 192.0.2.83:80 0bac 3941 7268 b96b 9f51 4ef7 63fa 6fba 1a78 8956",
+        &format!("bridges.enabled = true\nbridges.bridges = ['192.0.2.83:80 {BRIDGE}']"),
     );
     let unused = format!("Bridge 192.0.2.83:80 {BRIDGE}\nBridge 192.0.2.84:80");
     gives(
