@@ -7,10 +7,12 @@ use std::path::Path;
 use crate::support::client::{Client, End, Place};
 use crate::support::program::{Daemon, Program};
 
-/// A port that nobody listens on.
-fn free() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("bound").port()
+/// So many ports that nobody listens on, no two of them alike.
+fn free<const N: usize>() -> [u16; N] {
+    let bound = || TcpListener::bind("127.0.0.1:0").expect("a port");
+    // Held until all are there.
+    let listeners: [TcpListener; N] = std::array::from_fn(|_| bound());
+    std::array::from_fn(|n| listeners[n].local_addr().expect("bound").port())
 }
 
 /// The answer to a request for a bad onion address: F6 where the port has `ExtendedErrors`.
@@ -37,7 +39,7 @@ fn rewrite(file: &Path, from: &str, to: &str) {
 
 #[tokio::test]
 async fn ports_and_flags_change_while_clients_are_served() {
-    let (staying, leaving, coming) = (free(), free(), free());
+    let [staying, leaving, coming] = free();
     let daemon = Program::offline()
         .port(format!("{staying}"))
         .port(format!("{leaving}"))
@@ -71,7 +73,7 @@ async fn ports_and_flags_change_while_clients_are_served() {
 
 #[tokio::test]
 async fn a_port_may_change_its_kind_or_its_address() {
-    let (port, other) = (free(), free());
+    let [port, other] = free();
     let daemon = Program::offline()
         .port(format!("127.0.0.1:{port}"))
         .port(format!("127.0.0.1:{other}"))
@@ -141,7 +143,7 @@ async fn of_two_ports_with_auto_the_one_whose_line_stays_is_kept() {
 
 #[tokio::test]
 async fn what_cannot_be_used_changes_nothing() {
-    let port = free();
+    let [port] = free();
     let somebody = TcpListener::bind("127.0.0.1:0").expect("a port");
     let taken = somebody.local_addr().expect("bound").port();
     let daemon = Program::offline().port(format!("{port}")).start();
@@ -190,7 +192,7 @@ async fn neighbours_of_the_ports_change_too() {
 async fn a_change_that_fails_changes_nothing() {
     let somebody = TcpListener::bind("127.0.0.1:0").expect("a port");
     let taken = somebody.local_addr().expect("bound").port();
-    let fixed = free();
+    let [fixed] = free();
     let daemon = Program::offline()
         .port("auto ExtendedErrors")
         .port(format!("127.0.0.1:{fixed} ExtendedErrors"))
