@@ -92,6 +92,9 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// arti's folder for downloaded directories.
     pub cache_dir: PathBuf,
+    /// Why this user cannot have these two as they are: the start would fail. The configuration is good
+    /// otherwise, and somebody else's may be looked at.
+    pub folder_problem: Option<String>,
     /// The proxy between us and the relays, if there is one (`channel.outbound_proxy`).
     pub outbound_proxy: Option<OutboundProxy>,
     /// The file that is to name the open ports; `None` for [`crate::daemon::PORT_INFO`] if a port
@@ -286,8 +289,10 @@ fn check(sources: &Sources, args: &ProxyArgs) -> Result<Config, ConfigError> {
         .map_err(|error| at("storage.cache_dir").wrong(chain(&error)))?
         .cache_dir;
     let mistrust = tor.fs_mistrust();
-    folders::check_state(&state_dir, mistrust, &at("storage.state_dir"))?;
-    folders::check_cache(&cache_dir, mistrust, &at("storage.cache_dir"))?;
+    let folder_problem = folders::check_state(&state_dir, mistrust, &at("storage.state_dir"))
+        .and_then(|()| folders::check_cache(&cache_dir, mistrust, &at("storage.cache_dir")))
+        .err()
+        .map(|error| error.to_string());
     let defaults = names::Settings::default();
     let names = names::Settings {
         map: map_address,
@@ -330,6 +335,7 @@ fn check(sources: &Sources, args: &ProxyArgs) -> Result<Config, ConfigError> {
         allow_resolving_local_addrs,
         state_dir,
         cache_dir,
+        folder_problem,
         outbound_proxy: outbound_proxy
             .filter(|proxy| !proxy.is_empty())
             .map(OutboundProxy),

@@ -39,6 +39,9 @@ pub async fn run(config: Config, arguments: &ProxyArgs, mut handed: Handed) -> R
     for warning in &config.warnings {
         warn!(target: ALWAYS, "{warning}");
     }
+    if let Some(problem) = config.folder_problem {
+        return Err(problem);
+    }
     let files = raise_file_limit(config.max_files);
     let connections = usize::try_from(files.saturating_sub(RESERVED_FILES).max(16))
         .unwrap_or(Semaphore::MAX_PERMITS)

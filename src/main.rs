@@ -62,7 +62,10 @@ fn run(arguments: &cli::ProxyArgs, log: &mut Option<Log>) -> Result<(), String> 
             }
             None => print!("{}", config::describe(&config)),
         }
-        // The start would refuse it; looking changes nothing.
+        // The start would refuse these; looking changes nothing.
+        if let Some(problem) = config.folder_problem {
+            return Err(problem);
+        }
         if let Some(folder) = &config.client_onion_auth_dir {
             keys::check_folder(folder, config.tor.fs_mistrust(), |problem| {
                 eprintln!("warning: {problem}");

@@ -34,6 +34,7 @@ fn write_config(out: &mut String, config: &Config) -> fmt::Result {
         allow_resolving_local_addrs,
         state_dir,
         cache_dir,
+        folder_problem: _,
         outbound_proxy,
         port_info_file,
         max_files,

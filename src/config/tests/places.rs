@@ -152,19 +152,20 @@ fn folders_that_arti_could_not_use_are_refused_with_their_place_and_the_remedy()
         ("state_dir", file.clone(), format!("move {file} away")),
     ] {
         let text = text(key, &path);
-        let error = refusal(&text);
-        let start = format!("test.toml:2: storage.{key}: {path}: ");
-        assert!(error.starts_with(&start), "{error}");
+        let error = good(&text).folder_problem.expect("a problem");
+        let place = format!("/test.toml:2: storage.{key}: {path}: ");
+        assert!(error.contains(&place), "{error}");
         assert!(error.contains(&remedy), "{error}");
         let trusting = format!("{text}[storage.permissions]\ndangerously_trust_everyone = true");
-        assert_eq!(super::file(&trusting).is_ok(), path != file, "{path}");
+        let problem = good(&trusting).folder_problem;
+        assert_eq!(problem.is_none(), path != file, "{path}");
     }
     for (key, path) in [
         ("state_dir", private.clone()),
         ("cache_dir", readable),
         ("state_dir", format!("{private}/not/yet")),
     ] {
-        good(&text(key, &path));
+        assert_eq!(good(&text(key, &path)).folder_problem, None);
     }
     assert!(!Path::new(&private).join("not").exists());
 }
