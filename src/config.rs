@@ -443,7 +443,7 @@ fn log_filter(
 /// What is wrong with a directive of a log filter that should be a level and is none. [`EnvFilter`] takes
 /// the word for a target, shows all of it, and nothing else.
 fn no_level(directive: &str) -> Option<String> {
-    if directive.contains('=') || directive.parse::<LevelFilter>().is_ok() {
+    if directive.contains(['=', '[']) || directive.parse::<LevelFilter>().is_ok() {
         return None;
     }
     Some(match directive.to_ascii_lowercase().as_str() {

@@ -140,8 +140,9 @@ where
     let timeout = session.gateway.timeout;
     let service = service_fn(|request: Request<Incoming>| {
         // How CONNECT hears of a client that has left is told in `ahead`.
-        let plain = request.method() != Method::CONNECT;
-        let answering = plain.then(|| Answering::begin(&session.line));
+        let may_wait =
+            request.method() != Method::CONNECT && !answer::is_browser(request.headers());
+        let answering = may_wait.then(|| Answering::begin(&session.line));
         Box::pin(Arc::clone(session).answer(request, answering))
     });
     let mut connection = http1::Builder::new()

@@ -18,7 +18,13 @@ pub(super) fn check_state(
     mistrust: &Mistrust,
     setting: &Setting,
 ) -> Result<(), ConfigError> {
-    check(path, mistrust.verifier(), setting)
+    let verifier = mistrust.verifier();
+    trusted(path, path, verifier, setting)?;
+    // With its folders in it, nothing is made here any more.
+    match path.join("state").exists() {
+        true => Ok(()),
+        false => writable(path, setting),
+    }
 }
 
 /// Checks the folder of downloaded directories, which are no secret.
@@ -27,19 +33,32 @@ pub(super) fn check_cache(
     mistrust: &Mistrust,
     setting: &Setting,
 ) -> Result<(), ConfigError> {
-    check(path, mistrust.verifier().permit_readable(), setting)
+    // The folder itself may be one such as /tmp: what counts is the one in it.
+    let within = path.join("dir_blobs");
+    let verifier = mistrust.verifier().permit_readable();
+    trusted(path, &within, verifier, setting)?;
+    writable(path, setting)
 }
 
-/// Checks a folder as arti-client will. One that is not there is made by then, if the folders above it are
-/// good.
-fn check(path: &Path, verifier: Verifier<'_>, setting: &Setting) -> Result<(), ConfigError> {
-    match verifier.require_directory().check(path) {
-        Ok(()) | Err(fs_mistrust::Error::NotFound(_)) => {}
+/// Checks a folder, `looked_at` in the place of `path`, as arti-client will. One that is not there is made by
+/// then, if the folders above it are good.
+fn trusted(
+    path: &Path,
+    looked_at: &Path,
+    verifier: Verifier<'_>,
+    setting: &Setting,
+) -> Result<(), ConfigError> {
+    match verifier.require_directory().check(looked_at) {
+        Ok(()) | Err(fs_mistrust::Error::NotFound(_)) => Ok(()),
         Err(error) => {
             let (problem, remedy) = (chain(&error), remedy(&error));
-            return Err(setting.wrong(format!("{}: {problem}; {remedy}", path.display())));
+            Err(setting.wrong(format!("{}: {problem}; {remedy}", path.display())))
         }
     }
+}
+
+/// Checks that files can be made in a folder, or the folder itself.
+fn writable(path: &Path, setting: &Setting) -> Result<(), ConfigError> {
     let Some(there) = path.ancestors().find(|folder| folder.exists()) else {
         return Ok(());
     };
@@ -64,7 +83,8 @@ fn remedy(error: &fs_mistrust::Error) -> String {
             format!("run chmod go-{bits} {}, or {OTHERWISE}", path.display())
         }
         fs_mistrust::Error::BadOwner(path, _) => format!(
-            "give {} to the user who runs onionport (chown), or {OTHERWISE}",
+            "start onionport as the user whose folder it is, give {} to the one who starts it (chown), or \
+             {OTHERWISE}",
             path.display()
         ),
         fs_mistrust::Error::BadType(path) => {

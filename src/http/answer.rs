@@ -94,9 +94,9 @@ pub(super) fn takes_html(headers: &HeaderMap) -> bool {
         })
 }
 
-/// Whether a client is a browser: all of them say so in these words, and a script cannot change them
-/// in a request to another site.
-fn is_browser(headers: &HeaderMap) -> bool {
+/// Whether a client is a browser: those in use say so in these words, and a script cannot change them in
+/// a request to another site.
+pub(super) fn is_browser(headers: &HeaderMap) -> bool {
     let agent = headers.get(USER_AGENT);
     agent.is_some_and(|agent| agent.as_bytes().starts_with(b"Mozilla/"))
 }

@@ -186,6 +186,15 @@ async fn leave(mut states: watch::Receiver<State>) -> Result<(), BodyError> {
     Err("the site does not want the body".into())
 }
 
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if let Some(line) = &self.line {
+            // Nobody waits for it any more.
+            line.goodbye.owe(false);
+        }
+    }
+}
+
 impl Upload {
     /// Takes note of a part of the body, or that it has to be waited for.
     fn note(&self, owed: bool) {

@@ -93,12 +93,14 @@ impl<C: AsyncRead + Unpin> AsyncRead for Wire<C> {
             let ahead = &this.line.ahead;
             ready!(ahead.poll_read(&mut this.connection, context, buffer))?;
             let is_end = room > 0 && buffer.filled().len() == before;
-            if !is_end || !this.line.goodbye.is_awaited() {
-                return Poll::Ready(Ok(()));
+            if is_end && this.line.goodbye.is_awaited() {
+                this.end = Kept::new();
             }
         }
-        let end = this.end.get_or_insert_with(Kept::new);
-        end.poll(&this.line.goodbye, context).map(Ok)
+        match &mut this.end {
+            Some(end) => end.poll(&this.line.goodbye, context).map(Ok),
+            None => Poll::Ready(Ok(())),
+        }
     }
 }
 

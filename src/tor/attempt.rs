@@ -204,14 +204,13 @@ impl Shared {
                     Some(Ok(Ended { result: Ok(circuit), .. })) => break Outcome::Circuit(circuit),
                     Some(Ok(Ended { number, result: Err(failure), proven })) => {
                         let hope = failure == Failure::IntroductionFailed
-                            && gone.is_none()
                             && progress.another_is_acknowledged(number);
                         if proven && !hope {
                             break Outcome::Failed(failure);
                         }
                         if proven {
                             debug!("introduction points refuse; another way still waits for the onion service");
-                            gone = Some(Instant::now() + GRACE);
+                            gone.get_or_insert_with(|| Instant::now() + GRACE);
                         }
                         let failure = failed.map_or(failure, |f| more_telling(f, failure));
                         failed = Some(failure);

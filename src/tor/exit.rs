@@ -7,7 +7,8 @@
 //!
 //! Who is to blame shows afterwards: if another exit does better, the circuit gets no new streams any
 //! more, for they would fail or wait there as well. If none does, it was the destination, and others
-//! keep the circuit and its exit's address. (C tor gives up the circuit at once.)
+//! keep the circuit and its exit's address. (C tor gives up the circuit at once.) They also keep it if its
+//! exit has but refused by its policy.
 
 use std::net::IpAddr;
 use std::sync::Arc;

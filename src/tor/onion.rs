@@ -191,6 +191,13 @@ impl Onions {
             opened = &mut anew => match opened {
                 // The way to the service failed, which says nothing of the service.
                 Err(StreamError::Failed(failure)) if !failure.blames_the_service() => here.await,
+                // It may have heard what was said here, and be slow to answer.
+                Err(blame) if speaks_early => match timeout(PATIENCE, here).await {
+                    Ok(Err(StreamError::CircuitGone | StreamError::Failed(_))) | Err(_) => {
+                        Err(blame)
+                    }
+                    Ok(opened) => opened,
+                },
                 opened => opened,
             },
         }

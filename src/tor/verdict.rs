@@ -191,7 +191,15 @@ impl Findings {
     /// tried again, or not yet, takes nothing from what was seen.
     pub(crate) fn beside_earlier(&self, failure: Failure) -> Failure {
         let nothing_seen = self.rendezvous.is_empty() && self.furthest < Stage::Acknowledged;
+        let nobody_asked = self.rendezvous.iter().all(|c| c.is_before_introduction());
         match self.earlier {
+            Some(earlier)
+                if failure == Failure::RendezvousFailed
+                    && nobody_asked
+                    && self.furthest < Stage::Introduction =>
+            {
+                earlier
+            }
             Some(earlier) if self.furthest < Stage::Introduction || nothing_seen => {
                 more_telling(earlier, failure)
             }
@@ -313,11 +321,10 @@ pub(crate) fn of_rendezvous(clues: &[RendezvousClue]) -> Failure {
         Failure::IntroductionTimedOut
     } else if points_tried || unusable {
         Failure::IntroductionFailed
-    } else if no_circuit {
-        // Also beside relays that said nothing: the way to them may have been gone.
-        Failure::NoCircuit
     } else if not_established {
         Failure::RendezvousFailed
+    } else if no_circuit {
+        Failure::NoCircuit
     } else {
         Failure::Internal
     }
@@ -389,7 +396,7 @@ mod tests {
             ),
             (
                 &[R::NotEstablished, R::NoRendezvousCircuit],
-                Failure::NoCircuit,
+                Failure::RendezvousFailed,
             ),
             (&[R::NotEstablished, silent], Failure::IntroductionTimedOut),
             (&[R::NoRendezvousCircuit], Failure::NoCircuit),
@@ -461,8 +468,11 @@ mod tests {
         // Nor do rendezvous points that say nothing blame an introduction point.
         findings.rendezvous = vec![R::NotEstablished];
         assert_eq!(findings.verdict_so_far(), Failure::RendezvousFailed);
-        findings.note(R::NoRendezvousCircuit);
-        assert_eq!(findings.verdict_so_far(), Failure::NoCircuit);
+        // And they say less than what introduction points have said before.
+        for earlier in [Failure::IntroductionFailed, Failure::IntroductionTimedOut] {
+            findings.earlier = Some(earlier);
+            assert_eq!(findings.verdict_so_far(), earlier);
+        }
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! The end of what a client says, while it waits for its answer.
 //!
 //! A program may close its side behind its request (`nc -N`). hyper takes it for gone, and lets the
-//! request fall. Who is really gone, a browser whose page was closed, looks just the same; only when
-//! bytes of an answer come to it, its system says so. As on SOCKS ports the doubt is for the client:
-//! the end is kept from hyper until the answer is written. What that costs is a site that is asked
-//! for nobody, for [`HOLD`] at most.
+//! request fall. Who is really gone looks just the same; only when bytes of an answer come to it, its
+//! system says so. As on SOCKS ports the doubt is for the client: the end is kept from hyper until the
+//! answer is written. What that costs is a site that is asked for nobody, for [`HOLD`] at most, and
+//! [`MAX_KEPT`] of them at once. No browser does so: one that closes its side has left.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -19,6 +20,12 @@ use super::Line;
 const HOLD: Duration = Duration::from_secs(30);
 /// How often it is looked whether the end matters after all.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// How many ends are kept at once, in the whole program; others are told to hyper right away.
+const MAX_KEPT: usize = 64;
+
+/// How many are.
+static KEPT: AtomicUsize = AtomicUsize::new(0);
 
 /// Whether the end may be told to hyper.
 #[derive(Default)]
@@ -101,12 +108,16 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    pub(super) fn new() -> Kept {
+    /// `None` if there are too many.
+    pub(super) fn new() -> Option<Kept> {
+        let more = |kept: usize| (kept < MAX_KEPT).then_some(kept + 1);
+        let order = Ordering::Relaxed;
+        KEPT.fetch_update(order, order, more).ok()?;
         let now = Instant::now();
-        Kept {
+        Some(Kept {
             looks: interval_at(now + LOOK, LOOK),
             moved: now,
-        }
+        })
     }
 
     /// Something was written.
@@ -123,5 +134,11 @@ impl Kept {
             }
         }
         Poll::Ready(())
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        KEPT.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -176,6 +176,7 @@ impl<'a> Line<'a> {
     /// Ends with the failure of the newest round, and with what the older one says to it.
     async fn conclude(mut self, failure: Failure) -> Ended {
         let evidence = &self.evidence;
+        evidence.rest();
         let refused = failure == Failure::IntroductionFailed && evidence.refused_only();
         let proven = refused || evidence.proven().is_some();
         // The older round may be about to succeed all the same.
@@ -186,7 +187,6 @@ impl<'a> Line<'a> {
                 Err(failure) => self.older_failed = Some(failure),
             }
         }
-        evidence.rest();
         let failure = evidence.beside_earlier(failure);
         let failure = match self.older_failed {
             // That introduction points refused is the reason for the second round, and no news.

@@ -193,6 +193,8 @@ impl Progress {
         let lines = lock(&self.lines);
         let mut lines = lines.evidence.iter().enumerate();
         lines.any(|(other, line)| other != number && line.is_acknowledged())
+            // A first round goes on beside the second of the first line.
+            || (number != 0 && self.older_is_acknowledged())
     }
 
     /// Whether another line should be begun.
