@@ -65,6 +65,7 @@ fn descriptor_clue(detail: &DescriptorErrorDetail) -> DescriptorClue {
     use DescriptorErrorDetail as D;
     match detail {
         D::Timeout => C::TimedOut,
+        D::Circuit(error) if error.kind() == ErrorKind::BootstrapRequired => C::NotReady,
         D::Circuit(_) | D::Stream(_) => C::Unreachable,
         D::Directory(error) => directory_clue(error),
         // The descriptor asks for other flow control than the network has, or its time is over.

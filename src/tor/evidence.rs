@@ -192,6 +192,11 @@ impl Evidence {
         }
     }
 
+    /// Whether nothing was tried, because the Tor client has just got its directory.
+    pub(crate) fn was_not_ready(&self) -> bool {
+        self.lock().findings.was_not_ready()
+    }
+
     /// Whether a failure to be introduced is the last word: all introduction points have refused, or all that
     /// tor-hsclient had tries for.
     pub(crate) fn refused_only(&self) -> bool {

@@ -14,6 +14,8 @@ pub(crate) enum DescriptorClue {
     TimedOut,
     /// No circuit to it, or a circuit that broke.
     Unreachable,
+    /// It was not tried: the Tor client has a directory of the network, and has not chosen its vanguards yet.
+    NotReady,
     /// It answered 404.
     NotFound,
     /// It answered with another refusal: overloaded, say.
@@ -150,6 +152,14 @@ impl Findings {
         let again = self.refusals().any(|c| *c == clue);
         self.refused_by_all = again;
         self.rendezvous.push(clue);
+    }
+
+    /// Whether no directory was tried, for want of vanguards.
+    pub(crate) fn was_not_ready(&self) -> bool {
+        let ready = |clue: &DescriptorClue| *clue != DescriptorClue::NotReady;
+        self.rendezvous.is_empty()
+            && !self.descriptor.is_empty()
+            && !self.descriptor.iter().any(ready)
     }
 
     /// Whether the descriptor's introduction points have done nothing but refuse.
@@ -473,6 +483,20 @@ mod tests {
             findings.earlier = Some(earlier);
             assert_eq!(findings.verdict_so_far(), earlier);
         }
+    }
+
+    #[test]
+    fn a_directory_that_was_not_tried_says_nothing() {
+        let mut findings = Findings::default();
+        assert!(!findings.was_not_ready());
+        findings.descriptor = vec![D::NotReady; 6];
+        assert!(findings.was_not_ready());
+        assert_eq!(
+            of_descriptor(&[D::NotReady]),
+            Failure::DirectoriesUnreachable
+        );
+        findings.descriptor.push(D::TimedOut);
+        assert!(!findings.was_not_ready());
     }
 
     #[test]

@@ -3,9 +3,11 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Fuse, FusedFuture as _};
+use tokio::time::sleep;
 use tor_circmgr::IsolationToken;
 use tor_circmgr::isolation::StreamIsolation;
 use tor_hsclient::{HsClientConnector, HsClientSecretKeys};
@@ -25,6 +27,10 @@ use crate::tor::verdict::more_telling;
 /// How often a line asks again with a descriptor fetched anew; the second time only if the first found one
 /// that was left over.
 const FURTHER_ROUNDS: usize = 2;
+
+/// How soon to ask again if the Tor client was not ready: it chooses its vanguards a moment after the directory
+/// is there, on which requests wait.
+const NOT_READY: Duration = Duration::from_millis(50);
 
 /// What a round leads to.
 pub(super) type Round<'a> = BoxFuture<'a, Result<Circuit, Failure>>;
@@ -119,6 +125,10 @@ impl<'a> Line<'a> {
                     let first = Arc::clone(&self.evidence);
                     self.older = self.errand.progress.beside(round, first).fuse();
                     self.go_on(Evidence::new(Some(Failure::IntroductionFailed)));
+                }
+                Step::Failed(_) if self.evidence.was_not_ready() => {
+                    sleep(NOT_READY).await;
+                    self.go_on(self.evidence.anew());
                 }
                 Step::Failed(failure) if self.worth_another_round(failure) => {
                     debug!("trying the onion service once more with a descriptor fetched anew");
