@@ -10,7 +10,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 pub(crate) struct Rule {
     /// Which of the two.
     pub(crate) accept: bool,
-    /// The networks of the pattern. None if it has IPv4 alone, and the rule is for IPv6.
+    /// The networks of the pattern. None if it has IPv4 alone or is `private`, and the rule is for IPv6.
     pub(crate) networks: Vec<IpNet>,
     /// The first and the last port.
     pub(crate) ports: (u16, u16),
@@ -59,7 +59,9 @@ impl Rule {
         };
         let pattern = Pattern::split(pattern.trim())?;
         let mut networks = pattern.networks()?;
-        networks.retain(|network| !v6_alone || matches!(network, IpNet::V6(_)));
+        // C tor takes the word for IPv4 here, and leaves the rule out.
+        let six = |network: &IpNet| !pattern.is_private() && matches!(network, IpNet::V6(_));
+        networks.retain(|network| !v6_alone || six(network));
         Ok(Rule {
             accept,
             networks,
@@ -133,13 +135,18 @@ impl<'a> Pattern<'a> {
             "*" => vec![v4(), v6()],
             "*4" => vec![v4()],
             "*6" => vec![v6()],
-            "private" if !self.brackets => PRIVATE.iter().filter_map(|n| n.parse().ok()).collect(),
+            _ if self.is_private() => PRIVATE.iter().filter_map(|n| n.parse().ok()).collect(),
             _ => return self.network().map(|network| vec![network]),
         };
         match self.mask {
             Some(mask) => Err(self.bad_mask(mask)),
             None => Ok(several),
         }
+    }
+
+    /// Whether it is the word for all private networks.
+    fn is_private(&self) -> bool {
+        self.address == "private" && !self.brackets
     }
 
     /// The network of an IP address.

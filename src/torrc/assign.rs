@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::error::{Place, TorrcError, Unknown};
+use super::error::{MAX_LISTED, Place, TorrcError, Unknown};
 use super::files::Line;
 use super::lines::Mode;
 use super::options::{self, Kind, Opt, Role};
@@ -99,7 +99,10 @@ impl Values {
             self.unknown.push(Unknown {
                 place: line.place.clone(),
                 name: line.key.clone(),
-                nearest: options::nearest(&line.key),
+                nearest: match self.unknown.len() < MAX_LISTED {
+                    true => options::nearest(&line.key),
+                    false => None,
+                },
             });
             return None;
         };

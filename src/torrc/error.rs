@@ -70,7 +70,7 @@ pub enum TorrcError {
         /// What is wrong with it, and the remedy.
         problem: String,
     },
-    /// Names that no option has: all that there are.
+    /// Names that no option has: all that there are, of which the first are listed.
     #[error("{}: C tor has no such option: correct the name, or remove the line", listed(.0))]
     Unknown(Vec<Unknown>),
     /// Options that onionport cannot obey and must not pass over: all that there are.
@@ -91,7 +91,11 @@ pub struct Unknown {
 
 impl fmt::Display for Unknown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.place, self.name.escape_debug())?;
+        let name: String = self.name.chars().take(MAX_SHOWN).collect();
+        write!(f, "{} {}", self.place, name.escape_debug())?;
+        if name.len() < self.name.len() {
+            f.write_str("…")?;
+        }
         match self.nearest {
             // No editor shows what is wrong here.
             _ if self.name.starts_with(BYTE_ORDER_MARK) => f.write_str(
@@ -106,9 +110,20 @@ impl fmt::Display for Unknown {
 /// What some editors put before the first line.
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
-/// All names on one line.
+/// How many letters of a name are shown; whatever file is read may have a very long line.
+const MAX_SHOWN: usize = 80;
+/// How many names are listed.
+pub(super) const MAX_LISTED: usize = 20;
+
+/// The names on one line.
 fn listed(unknown: &[Unknown]) -> String {
-    let names: Vec<String> = unknown.iter().map(Unknown::to_string).collect();
+    let first = unknown.iter().take(MAX_LISTED);
+    let mut names: Vec<String> = first.map(Unknown::to_string).collect();
+    if let Some(more) = unknown.len().checked_sub(MAX_LISTED)
+        && more > 0
+    {
+        names.push(format!("and {more} more"));
+    }
     names.join(", ")
 }
 

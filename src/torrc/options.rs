@@ -158,9 +158,16 @@ pub(super) fn find(word: &str) -> Option<Found> {
         .map(|option| Found { option, warn: true })
 }
 
+/// How long a name is at most that looks like an option's, in bytes. All of theirs are shorter than 64.
+const MAX_NAME: usize = 80;
+
 /// The option whose name looks most like a word that is none, if one looks like it at all: two of
 /// three letters are right.
 pub(super) fn nearest(word: &str) -> Option<&'static str> {
+    // The comparison takes as long as both are long, and this one came out of a file.
+    if word.len() > MAX_NAME {
+        return None;
+    }
     let word = word.to_ascii_lowercase();
     let distance =
         |option: &&Opt| strsim::damerau_levenshtein(&word, &option.name.to_ascii_lowercase());

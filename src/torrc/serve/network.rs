@@ -196,9 +196,10 @@ fn encode(text: &str) -> String {
 
 /// An IP address with a port, or with the usual one. `localhost` needs no looking up.
 fn address(text: &str, usual: u16) -> Option<SocketAddr> {
+    let text = text.to_ascii_lowercase();
     let text = match text.strip_prefix("localhost") {
         Some(port) if port.is_empty() || port.starts_with(':') => format!("127.0.0.1{port}"),
-        _ => text.to_owned(),
+        _ => text,
     };
     let bare = text.trim_start_matches('[').trim_end_matches(']');
     let address = match text.parse() {

@@ -14,6 +14,9 @@ use super::super::value;
 use super::{bad, port_numbers};
 use crate::access::{ALL_PORTS, Rule};
 
+/// How many pieces may be left of what one rule accepts. arti looks through all of them for each relay.
+const MAX_PIECES: usize = 10_000;
+
 /// A rule with the line it comes from.
 type Placed = (Rule, Said);
 
@@ -39,7 +42,7 @@ pub(super) fn serve(values: &mut Values, document: &mut Document) -> Result<(), 
         Some(lines) => written(lines, values)?,
         None => implied(values, v4 && v6)?,
     };
-    let (patterns, origins): (Vec<Value>, Vec<Place>) = accepted(&rules, v4, v6)
+    let (patterns, origins): (Vec<Value>, Vec<Place>) = accepted(&rules, v4, v6)?
         .into_iter()
         .map(|(pattern, place)| (Value::from(pattern.to_string()), place))
         .unzip();
@@ -103,7 +106,14 @@ fn implied(values: &Values, both: bool) -> Result<Vec<Placed>, TorrcError> {
 }
 
 /// What is accepted and was not rejected before, rule by rule.
-fn accepted(rules: &[Placed], v4: bool, v6: bool) -> Vec<(AddrPortPattern, Place)> {
+///
+/// # Errors
+/// When so many exceptions were made that a list of what is left would be too long.
+fn accepted(
+    rules: &[Placed],
+    v4: bool,
+    v6: bool,
+) -> Result<Vec<(AddrPortPattern, Place)>, TorrcError> {
     let family = |network| Reach {
         network,
         ports: ALL_PORTS,
@@ -131,11 +141,20 @@ fn accepted(rules: &[Placed], v4: bool, v6: bool) -> Vec<(AddrPortPattern, Place
                 .into_iter()
                 .flat_map(|r| r.without(*rejected))
                 .collect();
+            if reach.len() > MAX_PIECES {
+                return Err(bad(
+                    said,
+                    format!(
+                        "the rules before leave more than {MAX_PIECES} pieces of it: write with accept \
+                         what can be reached"
+                    ),
+                ));
+            }
         }
         let patterns = patterns(&reach).into_iter();
         accepted.extend(patterns.map(|pattern| (pattern, said.place.clone())));
     }
-    accepted
+    Ok(accepted)
 }
 
 impl Reach {

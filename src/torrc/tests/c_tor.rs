@@ -554,6 +554,12 @@ fn rules_about_addresses_are_taken_and_refused_as_c_tor_does() {
             };
             let ours = crate::config::load(&args);
             assert_eq!(good, ours.is_ok(), "{text}: {said} {:?}", ours.err());
+            // A rule that has no effect there has none here.
+            if let Ok(config) = ours {
+                let left_out = config.warnings.iter().any(|w| w.contains("is left out"));
+                let ignored = said.contains("Ignoring, but continuing to parse rules");
+                assert_eq!(ignored, left_out, "{text}: {said} {:?}", config.warnings);
+            }
         }
     }
 }

@@ -226,3 +226,30 @@ fn names_that_are_no_utf8_do_not_stop_a_pattern() {
     let torrc = read(&[path]).unwrap();
     assert_eq!(torrc.table["proxy"]["socks_port"][0].as_str(), Some("1"));
 }
+
+#[test]
+fn names_without_end_make_no_message_without_end() {
+    let long = format!("{} 1", "SocksPort".repeat(100_000));
+    let error = refusal(&long);
+    assert!(error.len() < 300 && error.contains("SocksPor…"), "{error}");
+    let many: String = (0..1000).map(|n| format!("Nonsense{n} 1\n")).collect();
+    let error = refusal(&many);
+    assert!(
+        error.contains("Nonsense19, and 980 more: C tor has no such option"),
+        "{error}"
+    );
+}
+
+#[test]
+fn exceptions_beyond_number_are_refused() {
+    let ports: String = (1..300).map(|n| format!("reject *:{},", 2 * n)).collect();
+    let networks: String = (1..100)
+        .map(|n| format!("reject {n}.{n}.0.0/24,"))
+        .collect();
+    let line = format!("ReachableAddresses {ports}{networks}accept *:*");
+    let error = refusal(&line);
+    assert!(
+        error.contains("write with accept what can be reached"),
+        "{error}"
+    );
+}
