@@ -221,7 +221,7 @@ impl Evidence {
             inner.findings.stage,
             Stage::Rendezvous | Stage::Introduction
         );
-        inner.findings.point.filter(|_| waits && !inner.rests)
+        inner.findings.point.filter(|_| waits)
     }
 
     /// Notes that it waits for nothing any more.

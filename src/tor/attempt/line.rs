@@ -24,6 +24,9 @@ use crate::tor::evidence::Evidence;
 use crate::tor::runtime::TorRuntime;
 use crate::tor::verdict::more_telling;
 
+/// How often a line is begun anew because it turned to an introduction point at which another stands
+/// still: tor-hsclient chooses among them at random.
+const OTHER_POINTS: usize = 5;
 /// How often a line asks again with a descriptor fetched anew; the second time only if the first found one
 /// that was left over.
 const FURTHER_ROUNDS: usize = 2;
@@ -69,6 +72,7 @@ pub(super) struct Line<'a> {
     older: Fuse<Round<'a>>,
     /// How it has failed.
     older_failed: Option<Failure>,
+    other_points_left: usize,
     further_rounds_left: usize,
 }
 
@@ -102,6 +106,7 @@ impl<'a> Line<'a> {
             evidence,
             older: Fuse::terminated(),
             older_failed: None,
+            other_points_left: OTHER_POINTS,
             further_rounds_left: FURTHER_ROUNDS,
         }
     }
@@ -113,6 +118,7 @@ impl<'a> Line<'a> {
                 Step::Found(circuit) => return found(self.number, circuit),
                 Step::SilentPoint => {
                     debug!("another way stands still at this introduction point; choosing again");
+                    self.other_points_left -= 1;
                     self.evidence.abandon();
                     self.go_on(self.evidence.anew());
                 }
@@ -148,7 +154,6 @@ impl<'a> Line<'a> {
         let (progress, number) = (self.errand.progress, self.number);
         let silent = |point| progress.is_silent(point, number);
         let mut turned_to_silent = pin!(evidence.turned_to(silent));
-        let mut silent_passed = false;
         loop {
             tokio::select! {
                 ended = &mut round => return match ended {
@@ -162,11 +167,8 @@ impl<'a> Line<'a> {
                     }
                     Err(failure) => self.older_failed = Some(failure),
                 },
-                () = &mut turned_to_silent, if !silent_passed => {
-                    if progress.may_choose_again() {
-                        return Step::SilentPoint;
-                    }
-                    silent_passed = true;
+                () = &mut turned_to_silent, if self.other_points_left > 0 => {
+                    return Step::SilentPoint;
                 }
                 spare = evidence.doubted(self.spare) => return Step::Doubted(round, spare),
             }

@@ -1,7 +1,6 @@
 //! How far the lines of an attempt have got: for those who wait, for the lines among themselves, and to
 //! know when another is to be begun.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,10 +22,6 @@ const STALLED_AGAIN: Duration = Duration::from_secs(15);
 /// away, and another descriptor may list others in its place.
 const SILENT: Duration = Duration::from_secs(30);
 
-/// How often an attempt's lines are begun anew because they turned to an introduction point at which another
-/// stands still: tor-hsclient chooses among them at random, and fetches the descriptor anew each time.
-const OTHER_POINTS: usize = 8;
-
 /// See the module.
 pub(super) struct Progress {
     lines: Mutex<Lines>,
@@ -38,8 +33,6 @@ pub(super) struct Progress {
     older: Mutex<Option<Arc<Evidence>>>,
     /// The introduction points at which lines have stood still, and when.
     silent: Mutex<Vec<(usize, Instant)>>,
-    /// How many more times lines may choose again among the introduction points.
-    other_points_left: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -70,7 +63,6 @@ impl Progress {
             nudge: Notify::new(),
             older: Mutex::default(),
             silent: Mutex::default(),
-            other_points_left: AtomicUsize::new(OTHER_POINTS),
         }
     }
 
@@ -177,15 +169,6 @@ impl Progress {
         let silent = lock(&self.silent);
         let mut recent = silent.iter().filter(|(_, noted)| noted.elapsed() < SILENT);
         recent.any(|(silent, _)| *silent == point)
-    }
-
-    /// Whether a line may be begun anew to have another introduction point; counts it.
-    pub(super) fn may_choose_again(&self) -> bool {
-        let less = |left: usize| left.checked_sub(1);
-        let order = Ordering::Relaxed;
-        self.other_points_left
-            .fetch_update(order, order, less)
-            .is_ok()
     }
 
     /// Whether a line other than this one waits for the service itself, at the rendezvous point.
