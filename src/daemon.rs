@@ -21,7 +21,7 @@ use crate::signals::{Asked, Signals};
 use crate::status::Status;
 use crate::swap::Swap;
 use crate::tor::keys::KeyFolder;
-use crate::tor::{Tor, keys};
+use crate::tor::{ReplaceError, Settings, Tor, keys};
 
 /// Open files that are not connections of clients: relays, directory files, the log.
 const RESERVED_FILES: u64 = 128;
@@ -55,12 +55,10 @@ pub async fn run(config: Config, arguments: &ProxyArgs, mut handed: Handed) -> R
         })?;
         info!("{found} client authorization keys in {}", folder.display());
     }
-    let tor = Tor::new(
-        config.tor.clone(),
-        config.client_onion_auth_dir.clone(),
-        config.exit_timeouts,
-    )?;
-    let tor = Arc::new(tor);
+    let tor = tokio::select! {
+        tor = Tor::new(Settings::new(&config)) => Arc::new(tor?),
+        () = stop_asked(&mut signals) => return Ok(()),
+    };
     let shared = Arc::new(Shared {
         access: Swap::new(config.access.clone()),
         names: Swap::new(names(&config)?),
@@ -82,14 +80,14 @@ pub async fn run(config: Config, arguments: &ProxyArgs, mut handed: Handed) -> R
     tell(&changes, &ports, &shared.status);
     notify(&[NotifyState::Ready, NotifyState::Status("connecting to Tor")]);
 
-    let online = async {
-        tor.bootstrap(&shared.status).await?;
-        shared.status.bootstrapped();
-        say("bootstrapped");
+    let mut announced = false;
+    let online = tor.run(&shared.status, || {
+        match std::mem::replace(&mut announced, true) {
+            false => say("bootstrapped"),
+            true => info!("connected to Tor again"),
+        }
         notify(&[NotifyState::Status("connected to Tor")]);
-        std::future::pending::<()>().await;
-        Ok(())
-    };
+    });
     let until_stopped = async {
         let (mut config, mut port_info) = (config, port_info);
         loop {
@@ -103,9 +101,10 @@ pub async fn run(config: Config, arguments: &ProxyArgs, mut handed: Handed) -> R
                             }
                             (config, port_info) = (again, newer);
                         }
-                        Err(problem) => {
+                        Err(ReplaceError::Refused(problem)) => {
                             warn!(target: ALWAYS, "the configuration stays as it was: {problem}");
                         }
+                        Err(ReplaceError::Lost(problem)) => return Err(problem),
                     }
                 }
                 Asked::NewCircuits => {
@@ -115,14 +114,21 @@ pub async fn run(config: Config, arguments: &ProxyArgs, mut handed: Handed) -> R
             }
         }
         info!("stopping");
+        Ok(())
     };
     let ended = tokio::select! {
-        ended = online => ended,
-        () = until_stopped => Ok(()),
+        problem = online => Err(problem),
+        ended = until_stopped => ended,
     };
     notify(&[NotifyState::Stopping]);
     ports.close().await;
+    tor.close();
     ended
+}
+
+/// Waits until the program is told to stop. What else signals ask for has no meaning yet.
+async fn stop_asked(signals: &mut Signals) {
+    while signals.next().await != Asked::Stop {}
 }
 
 /// Reads the configuration again and does what it says, as far as that is possible without a new
@@ -133,7 +139,7 @@ async fn reload(
     tor: &Tor,
     shared: &Shared,
     ports: &mut OpenPorts<Tor>,
-) -> Result<(Config, Option<PortInfo>), String> {
+) -> Result<(Config, Option<PortInfo>), ReplaceError> {
     let config = config::load(arguments).map_err(|error| error.to_string())?;
     if let Some(folder) = &config.client_onion_auth_dir {
         let found = keys::check_folder(folder, config.tor.fs_mistrust(), |problem| {
@@ -146,15 +152,11 @@ async fn reload(
         true => None,
         false => Some(renewed(&shared.names.get(), &config)?),
     };
-    tor.could_change_to(&config.tor)?;
-    // The Tor client would take it without a word and go on as before: past the proxy that was asked for.
-    if before.outbound_proxy != config.outbound_proxy {
-        return Err(
-            "channel.outbound_proxy has changed, and relays would be reached as before: start the program \
-             anew for it"
-                .to_owned(),
-        );
+    if let Some(problem) = config.folder_problem {
+        return Err(problem.into());
     }
+    let settings = Settings::new(&config);
+    tor.check(&settings)?;
     // Before a port is opened: whoever comes there at once is met with what the new configuration says.
     let old_names = shared.names.get();
     shared.access.set(config.access.clone());
@@ -162,30 +164,33 @@ async fn reload(
     if let Some(names) = new_names {
         shared.names.set(names);
     }
+    let taken_back = || {
+        shared.access.set(before.access.clone());
+        shared.safety.set(safety(before));
+        shared.names.restore(Arc::clone(&old_names));
+    };
     let changes = match ports.change(before, &config).await {
         Ok(changes) => changes,
         Err(problem) => {
-            shared.access.set(before.access.clone());
-            shared.safety.set(safety(before));
-            shared.names.restore(old_names);
-            return Err(problem);
+            taken_back();
+            return Err(problem.into());
         }
     };
-    // It could a moment ago.
-    if let Err(problem) = tor.change_to(&config.tor) {
-        warn!(target: ALWAYS, "the Tor client goes on as it was: {problem}");
+    if let Err(error) = tor.change_to(settings).await {
+        taken_back();
+        if let Err(problem) = ports.change(&config, before).await {
+            warn!(target: ALWAYS, "the ports cannot be as they were: {problem}");
+        }
+        return Err(error);
     }
+    // As in C tor: whoever reloads gets new circuits for new streams, whether anything has changed or
+    // not.
+    shared.epoch.begin();
     for warning in &config.warnings {
         warn!(target: ALWAYS, "{warning}");
     }
     for setting in needs_a_new_start(before, &config) {
         warn!(target: ALWAYS, "{setting} has changed: start the program anew for it");
-    }
-    if Tor::differs_in_timing(&before.tor, &config.tor) {
-        warn!(
-            target: ALWAYS,
-            "circuit_timing has changed: what it says of onion services (hs_*) counts from a new start on"
-        );
     }
     let port_info = write_port_info(&config, ports).unwrap_or_else(|problem| {
         warn!(target: ALWAYS, "{problem}");
@@ -206,14 +211,6 @@ fn needs_a_new_start(before: &Config, after: &Config) -> Vec<&'static str> {
         (
             "proxy.trans_proxy_type",
             before.trans_proxy_type != after.trans_proxy_type,
-        ),
-        (
-            "stream_timeouts",
-            before.exit_timeouts != after.exit_timeouts,
-        ),
-        (
-            "storage.keystore",
-            before.tor.keystore() != after.tor.keystore(),
         ),
         ("system.max_files", before.max_files != after.max_files),
         ("logging.console", before.log_filter != after.log_filter),

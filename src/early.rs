@@ -3,6 +3,8 @@
 //! Clients need not wait for the reply before they speak. What they say is sent behind the request
 //! to open the stream, as C tor does ("optimistic data", proposal 174), and saves a round trip.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use tokio::sync::watch;
 
 /// How much a client may say before it has an answer, in bytes. What it says beyond waits in its
@@ -12,24 +14,31 @@ pub const EARLY_LIMIT: usize = 16 * 1024;
 /// The bytes that a client has sent so far behind its request. They only grow in number, so that
 /// a second try to open a stream can send them again, until [`Early::rest`] takes what is left.
 #[derive(Debug)]
-pub struct Early(watch::Sender<Vec<u8>>);
+pub struct Early {
+    bytes: watch::Sender<Vec<u8>>,
+    /// Whether some of it may have left this computer.
+    sent: AtomicBool,
+}
 
 impl Early {
     /// Begins with what came together with the request.
     pub fn new(bytes: Vec<u8>) -> Early {
-        Early(watch::Sender::new(bytes))
+        Early {
+            bytes: watch::Sender::new(bytes),
+            sent: AtomicBool::new(false),
+        }
     }
 
     /// Adds what has just arrived.
     pub fn add(&self, bytes: &[u8]) {
         if !bytes.is_empty() {
-            self.0.send_modify(|all| all.extend_from_slice(bytes));
+            self.bytes.send_modify(|all| all.extend_from_slice(bytes));
         }
     }
 
     /// How many bytes there are.
     pub fn len(&self) -> usize {
-        self.0.borrow().len()
+        self.bytes.borrow().len()
     }
 
     /// Whether nothing has been said yet.
@@ -37,9 +46,19 @@ impl Early {
         self.len() == 0
     }
 
+    /// Notes that a part of it is sent from now on, on a stream that is not open yet.
+    pub fn note_sent(&self) {
+        self.sent.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a part of it may have arrived somewhere ([`Early::note_sent`]).
+    pub fn may_have_arrived(&self) -> bool {
+        self.sent.load(Ordering::Relaxed)
+    }
+
     /// Waits for more than `seen` bytes and gives those beyond them. Never ends if no more come.
     pub async fn beyond(&self, seen: usize) -> Vec<u8> {
-        let mut changed = self.0.subscribe();
+        let mut changed = self.bytes.subscribe();
         loop {
             {
                 let all = changed.borrow_and_update();
@@ -56,7 +75,7 @@ impl Early {
 
     /// Takes what is left when the first `sent` bytes are on their way.
     pub fn rest(&self, sent: usize) -> Vec<u8> {
-        let mut all = self.0.send_replace(Vec::new());
+        let mut all = self.bytes.send_replace(Vec::new());
         all.drain(..sent.min(all.len()));
         all
     }

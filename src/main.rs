@@ -1,6 +1,7 @@
 //! The `onionport` program: arguments, logging, runtime, exit status. All else is in the library.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use onionport::cli::{self, Invocation};
 use onionport::listener::Handed;
@@ -14,6 +15,9 @@ use onionport::{config, daemon, logging};
 const WORKERS: usize = 1;
 /// tokio's own setting for the same.
 const WORKERS_VARIABLE: &str = "TOKIO_WORKER_THREADS";
+
+/// How long tasks may take to end when the program stops.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
     let arguments = match cli::parse(std::env::args_os()) {
@@ -84,7 +88,7 @@ fn run(arguments: &cli::ProxyArgs, log: &mut Option<Log>) -> Result<(), String> 
         .build()
         .map_err(|error| format!("cannot start the runtime: {error}"))?;
     let ended = runtime.block_on(daemon::run(config, arguments, handed));
-    // Tasks of the Tor client never end by themselves.
-    runtime.shutdown_background();
+    // Tasks of the Tor client never end by themselves. With the last of them arti writes down its guards.
+    runtime.shutdown_timeout(STOP_LIMIT);
     ended
 }

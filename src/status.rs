@@ -42,6 +42,11 @@ impl Status {
         self.told().progress = text.to_owned();
     }
 
+    /// The Tor network cannot be used at the moment: a client has yet to connect.
+    pub fn connecting(&self) {
+        self.told().bootstrapped = false;
+    }
+
     /// The Tor network can be used.
     pub fn bootstrapped(&self) {
         self.told().bootstrapped = true;

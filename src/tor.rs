@@ -9,6 +9,8 @@
 //! | [`evidence`] | what is known of an attempt while it runs |
 //! | [`verdict`] | the rules that turn clues into one failure |
 //! | [`border`] | all knowledge of upstream error types |
+//! | [`client`] | arti's client: made, connected, replaced, given up |
+//! | [`storage`] | the client's files, put in order before it reads them |
 //! | [`keys`] | client authorization keys |
 //! | [`relay_socket`] | TCP connections to relays |
 //! | [`runtime`] | the runtime the Tor crates run on |
@@ -16,50 +18,47 @@
 mod attempt;
 pub(crate) mod begin;
 pub(crate) mod border;
+pub(crate) mod client;
 pub(crate) mod evidence;
 pub(crate) mod exit;
 pub mod keys;
 pub(crate) mod onion;
 pub(crate) mod relay_socket;
 pub(crate) mod runtime;
+pub(crate) mod storage;
 pub(crate) mod verdict;
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arti_client::config::{Reconfigure, TorClientConfig};
-use arti_client::{BootstrapBehavior, TorClient};
 use futures::StreamExt as _;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
-use tor_circmgr::CircuitTiming;
 use tor_circmgr::hspool::HsCircPool;
 use tor_dirmgr::DirProvider;
 use tor_error::ErrorReport as _;
 use tor_hsclient::HsClientConnector;
 use tor_netdir::{DirEvent, NetDir, NetDirProvider};
 use tor_proto::client::stream::DataWriter;
-use tracing::{info, warn};
+use tracing::debug;
 
-use crate::config::ExitTimeouts;
 use crate::dial::{Dial, Stream};
 use crate::early::Early;
 use crate::failure::Failure;
 use crate::isolation::Isolation;
 use crate::policy::Permit;
 use crate::status::Status;
+use client::{Client, Clients};
 use exit::Exits;
 use keys::KeyRing;
 use onion::Onions;
 use runtime::TorRuntime;
 
+pub use client::{ReplaceError, Settings};
+
 /// How often to look again for a directory that has run out: after a long sleep of the computer.
 const DIRECTORY_POLL: Duration = Duration::from_millis(250);
-/// How long to wait after bootstrapping failed for good, before it is tried again.
-const BOOTSTRAP_PAUSE: Duration = Duration::from_secs(5);
-
 /// When the circuits that are kept ready for onion services are built, after the client has become usable:
 /// the vanguards that they go through are chosen by a task that hears of the directory when this does.
 const READY_AFTER: Duration = Duration::from_secs(1);
@@ -75,11 +74,8 @@ where
 
 /// A client of the Tor network.
 pub struct Tor {
-    client: Arc<TorClient<TorRuntime>>,
-    config: TorClientConfig,
-    folder: Option<PathBuf>,
-    exits: ExitTimeouts,
-    /// Filled once the client is usable.
+    clients: Clients,
+    /// Filled while a client is usable; another object for each client.
     usable: watch::Sender<Option<Arc<Usable>>>,
 }
 
@@ -110,129 +106,141 @@ impl Directory {
 }
 
 impl Tor {
-    /// Makes a client that is not connected yet; [`Tor::bootstrap`] does that.
+    /// Makes a client that is not connected yet; [`Tor::run`] does that. Has to run inside of a tokio
+    /// runtime.
     ///
-    /// `keys` is the folder with client authorization keys, `exits` how long an exit may take. Has to run inside of a tokio runtime.
-    pub fn new(
-        config: TorClientConfig,
-        keys: Option<PathBuf>,
-        exits: ExitTimeouts,
-    ) -> Result<Tor, String> {
-        let runtime =
-            runtime::current().map_err(|e| format!("cannot start the Tor client: {e}"))?;
-        let client = TorClient::with_runtime(runtime)
-            .config(config.clone())
-            .bootstrap_behavior(BootstrapBehavior::OnDemand)
-            .create_unbootstrapped()
-            .map_err(|e| format!("cannot start the Tor client: {}", e.report()))?;
+    /// Puts the client's files in order first, and waits some seconds if another process holds a state
+    /// folder that is needed. The error is one sentence that says what to do.
+    pub async fn new(settings: Settings) -> Result<Tor, String> {
         Ok(Tor {
-            client,
-            config,
-            folder: keys,
-            exits,
+            clients: Clients::new(settings).await?,
             usable: watch::Sender::new(None),
         })
     }
 
-    /// Whether the client can use another configuration while it runs. The error is one sentence.
-    pub fn could_change_to(&self, config: &TorClientConfig) -> Result<(), String> {
-        self.reconfigure(config, Reconfigure::CheckAllOrNothing)
-    }
-
-    /// Whether a configuration has another `[circuit_timing]`, whose `hs_*` keys count only from a start on:
-    /// what connects to onion services keeps a copy.
-    pub fn differs_in_timing(before: &TorClientConfig, after: &TorClientConfig) -> bool {
-        let timing = |config: &TorClientConfig| -> CircuitTiming {
-            AsRef::<CircuitTiming>::as_ref(config).clone()
-        };
-        timing(before) != timing(after)
-    }
-
-    /// Has the client use another configuration.
-    pub fn change_to(&self, config: &TorClientConfig) -> Result<(), String> {
-        self.reconfigure(config, Reconfigure::AllOrNothing)
-    }
-
-    fn reconfigure(&self, config: &TorClientConfig, how: Reconfigure) -> Result<(), String> {
-        self.client
-            .reconfigure(config, how)
-            .map_err(|e| e.report().to_string())
-    }
-
-    /// Connects to the Tor network, telling `status` how far it has got; returns once the client is
-    /// usable.
+    /// Connects to the Tor network, tells `status` how far it has got, and keeps a client usable from
+    /// then on. `connected` is called each time that one has become so.
     ///
-    /// Goes on trying for as long as it takes: a computer may be offline for hours.
-    pub async fn bootstrap(&self, status: &Status) -> Result<(), String> {
-        let mut events = self.client.bootstrap_events();
-        let progress = async {
-            let mut told = String::new();
-            while let Some(event) = events.next().await {
-                let text = event.to_string();
-                if text != told {
-                    info!("connecting to Tor: {text}");
-                    status.progress(&text);
-                    told = text;
+    /// Returns only if there can be no usable client. The error is one sentence.
+    pub async fn run(&self, status: &Status, mut connected: impl FnMut()) -> String {
+        let mut clients = self.clients.subscribe();
+        loop {
+            status.connecting();
+            // The place is empty while a client is being replaced.
+            let Some(client) = clients.borrow_and_update().clone() else {
+                if clients.changed().await.is_err() {
+                    return "the Tor client is gone".to_owned();
                 }
-            }
-            std::future::pending::<()>().await;
-        };
-        let connect = async {
-            while let Err(error) = self.client.bootstrap().await {
-                warn!(
-                    "cannot connect to the Tor network: {}; trying again",
-                    error.report()
-                );
-                sleep(BOOTSTRAP_PAUSE).await;
-            }
-        };
-        tokio::select! {
-            () = progress => {}
-            () = connect => {}
+                continue;
+            };
+            let bootstrapped = tokio::select! {
+                bootstrapped = client.bootstrap(status) => bootstrapped,
+                _ = clients.changed() => continue,
+            };
+            let assembled = match bootstrapped {
+                Ok(()) => assemble(&client),
+                Err(broken) => {
+                    drop(client);
+                    if let Err(problem) = self.clients.recover(broken, &clients).await {
+                        return problem;
+                    }
+                    continue;
+                }
+            };
+            // What is in use holds its own shares.
+            drop(client);
+            match assembled {
+                Ok(usable) => self.usable.send_replace(Some(Arc::new(usable))),
+                Err(problem) => return format!("cannot use the Tor client: {problem}"),
+            };
+            status.bootstrapped();
+            connected();
+            let _ = clients.changed().await;
         }
-        let usable = self
-            .assemble()
-            .map_err(|e| format!("cannot use the Tor client: {e}"))?;
-        self.usable.send_replace(Some(Arc::new(usable)));
-        Ok(())
     }
 
-    /// Puts together what serves requests, from the parts of a client that has bootstrapped.
-    fn assemble(&self) -> Result<Usable, String> {
-        let client = &self.client;
-        let provider = client.dirmgr().map_err(|e| e.report().to_string())?;
-        let circuits = client.circmgr().map_err(|e| e.report().to_string())?;
-        let pool = client.hs_circ_pool().map_err(|e| e.report().to_string())?;
-        build_ahead(&pool, client.runtime(), &provider)?;
-        // tor-hsclient throws out old data whenever this yields.
-        let housekeeping = provider
-            .events()
-            .filter_map(async |event| matches!(event, DirEvent::NewConsensus).then_some(()));
-        let connector = HsClientConnector::new(
-            client.runtime().clone(),
-            pool,
-            &self.config,
-            Box::pin(housekeeping),
-        )
-        .map_err(|e| e.report().to_string())?;
-        let directory = Directory(provider);
-        let keys = KeyRing::new(self.folder.clone(), Arc::clone(client));
-        Ok(Usable {
-            onions: Onions::new(connector, directory.clone(), keys),
-            exits: Exits::new(circuits, directory, self.exits),
-        })
+    /// Whether a client with other settings could take the place of this one. The error is one
+    /// sentence.
+    pub fn check(&self, settings: &Settings) -> Result<(), String> {
+        self.clients.check(settings)
     }
 
-    /// Waits until the client is usable.
-    async fn usable(&self, deadline: Instant) -> Result<Arc<Usable>, Failure> {
-        let mut usable = self.usable.subscribe();
-        let ready = timeout_at(deadline, usable.wait_for(Option::is_some)).await;
-        ready
-            .ok()
-            .and_then(Result::ok)
-            .and_then(|usable| usable.clone())
-            .ok_or(Failure::NotBootstrapped)
+    /// Has the requests from now on served with these settings. If they differ from those before, by
+    /// another client: open streams go on, and requests that wait for theirs ask the new one.
+    ///
+    /// Gives whether there is another client.
+    pub async fn change_to(&self, settings: Settings) -> Result<bool, ReplaceError> {
+        if self.clients.settings() == settings {
+            return Ok(false);
+        }
+        self.retire();
+        self.clients.replace(settings).await?;
+        Ok(true)
     }
+
+    /// Gives up the client. arti writes down its guards when the last task that has a share of it ends,
+    /// with the runtime at the latest. No request is served any more.
+    pub fn close(&self) {
+        self.retire();
+        self.clients.close();
+    }
+
+    /// Takes the parts of the present client away from requests, and ends what works on its own.
+    fn retire(&self) {
+        if let Some(usable) = self.usable.send_replace(None) {
+            usable.onions.retire_all();
+        }
+    }
+
+    /// Asks the client that is usable, as soon as there is one. If it is replaced before it has
+    /// answered, the new one is asked, with what is left of the time.
+    async fn ask<T, F: Future<Output = Result<T, Failure>>>(
+        &self,
+        deadline: Instant,
+        mut ask: impl FnMut(Arc<Usable>) -> F,
+    ) -> Result<T, Failure> {
+        let mut current = self.usable.subscribe();
+        loop {
+            let ready = timeout_at(deadline, current.wait_for(Option::is_some)).await;
+            let usable = ready.ok().and_then(Result::ok);
+            let usable = usable.and_then(|usable| usable.clone());
+            let Some(usable) = usable else {
+                return Err(Failure::NotBootstrapped);
+            };
+            tokio::select! {
+                biased;
+                answer = ask(usable) => return answer,
+                // Every change means another client, or none for the moment.
+                _ = current.changed() => debug!("the Tor client is being replaced; asking the next one"),
+            }
+        }
+    }
+}
+
+/// Puts together what serves requests, from the parts of a client that has bootstrapped.
+fn assemble(client: &Client) -> Result<Usable, String> {
+    let (client, settings) = (&client.arti, &client.settings);
+    let provider = client.dirmgr().map_err(|e| e.report().to_string())?;
+    let circuits = client.circmgr().map_err(|e| e.report().to_string())?;
+    let pool = client.hs_circ_pool().map_err(|e| e.report().to_string())?;
+    build_ahead(&pool, client.runtime(), &provider)?;
+    // tor-hsclient throws out old data whenever this yields.
+    let housekeeping = provider
+        .events()
+        .filter_map(async |event| matches!(event, DirEvent::NewConsensus).then_some(()));
+    let connector = HsClientConnector::new(
+        client.runtime().clone(),
+        pool,
+        &settings.config,
+        Box::pin(housekeeping),
+    )
+    .map_err(|e| e.report().to_string())?;
+    let directory = Directory(provider);
+    let keys = KeyRing::new(settings.keys.clone(), Arc::clone(client));
+    Ok(Usable {
+        onions: Onions::new(connector, directory.clone(), keys),
+        exits: Exits::new(circuits, directory, settings.exits),
+    })
 }
 
 /// Has the circuits built soon that are kept ready for onion services. The pool looks for a directory
@@ -263,24 +271,28 @@ impl Dial for Tor {
         early: &Early,
         deadline: Instant,
     ) -> Result<Stream<begin::Reader, DataWriter>, Failure> {
-        let usable = self.usable(deadline).await?;
-        match permit {
-            Permit::Onion { service, port } => {
-                usable
-                    .onions
-                    .connect(service, *port, isolation, early, deadline)
-                    .await
+        self.ask(deadline, |usable| async move {
+            match permit {
+                // A client before this one may have delivered it.
+                Permit::Onion { .. } if early.may_have_arrived() => Err(Failure::CircuitDestroyed),
+                Permit::Onion { service, port } => {
+                    let onions = &usable.onions;
+                    onions
+                        .connect(service, *port, isolation, early, deadline)
+                        .await
+                }
+                Permit::Exit { host, port, family } => {
+                    let exits = &usable.exits;
+                    exits
+                        .connect(host, *port, *family, isolation, early, deadline)
+                        .await
+                }
+                Permit::Resolve { .. } | Permit::ResolvePtr(_) | Permit::Literal(_) => {
+                    Err(Failure::Internal)
+                }
             }
-            Permit::Exit { host, port, family } => {
-                usable
-                    .exits
-                    .connect(host, *port, *family, isolation, early, deadline)
-                    .await
-            }
-            Permit::Resolve { .. } | Permit::ResolvePtr(_) | Permit::Literal(_) => {
-                Err(Failure::Internal)
-            }
-        }
+        })
+        .await
     }
 
     async fn resolve(
@@ -289,11 +301,10 @@ impl Dial for Tor {
         isolation: &Isolation,
         deadline: Instant,
     ) -> Result<Vec<IpAddr>, Failure> {
-        self.usable(deadline)
-            .await?
-            .exits
-            .resolve(host, isolation, deadline)
-            .await
+        self.ask(deadline, |usable| async move {
+            usable.exits.resolve(host, isolation, deadline).await
+        })
+        .await
     }
 
     async fn resolve_ptr(
@@ -302,10 +313,9 @@ impl Dial for Tor {
         isolation: &Isolation,
         deadline: Instant,
     ) -> Result<Vec<String>, Failure> {
-        self.usable(deadline)
-            .await?
-            .exits
-            .resolve_ptr(address, isolation, deadline)
-            .await
+        self.ask(deadline, |usable| async move {
+            usable.exits.resolve_ptr(address, isolation, deadline).await
+        })
+        .await
     }
 }

@@ -104,6 +104,7 @@ pub(crate) async fn open_with_early_data(
     let sending = async {
         loop {
             let bytes = early.beyond(sent.load(Ordering::Relaxed)).await;
+            early.note_sent();
             match writer.write(&bytes).await {
                 Ok(written) => {
                     sent.fetch_add(written, Ordering::Relaxed);

@@ -11,6 +11,7 @@
 //! | `policy` | the real program beside C tor: who may connect |
 //! | `daemon` | the real program: start, ports, errors, log, stop |
 //! | `reload` | the real program told to read its configuration again |
+//! | `storage` | the real program whose files are damaged, or held by another process |
 //! | `service_manager` | the real program: sockets handed over, readiness, the file of its ports |
 //! | `torrc` | the real program with C tor's configuration files |
 //! | `http` | the same for HTTP ports, their pages, and clients and sites that mean no good |
@@ -28,6 +29,7 @@ mod policy;
 mod relay;
 mod reload;
 mod service_manager;
+mod storage;
 mod support;
 mod torrc;
 mod transparent;

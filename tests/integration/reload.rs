@@ -213,41 +213,34 @@ async fn a_change_that_fails_changes_nothing() {
     }
 }
 
-/// Relays would be reached past the proxy, or through one that is no more.
+/// The Tor client is made anew: none of its parts goes on past the proxy.
 #[tokio::test]
-async fn another_proxy_to_relays_is_refused_and_not_passed_over() {
-    let key = |proxy: &str| format!("outbound_proxy = \"{proxy}\"");
-    let (one, other) = ("socks5://127.0.0.1:1", "socks5://127.0.0.1:2");
-    for (before, after) in [("", one), (one, ""), (one, other)] {
-        let daemon = Program::offline()
-            .port("auto")
-            .proxy(format!("[channel]\n{}", key(before)))
-            .start();
-        let file = daemon.folder.path().join("onionport.toml");
-        rewrite(&file, &key(before), &key(after));
-        rewrite(&file, "\"auto\"", "\"auto ExtendedErrors\"");
-        daemon.process.signal("HUP");
-        let said = daemon.process.wait_err("the configuration stays as it was");
-        assert!(said.contains("channel.outbound_proxy"), "{said}");
-        assert!(said.contains("start the program anew"), "{said}");
-        assert_eq!(code(&daemon.places[0]).await, 0x01);
-        // What was refused is not taken for what is so.
-        rewrite(&file, &key(after), &key(before));
-        daemon.process.signal("HUP");
-        daemon.process.wait_err("the configuration was read again");
-        assert_eq!(code(&daemon.places[0]).await, 0xF6);
-    }
-}
-
-#[tokio::test]
-async fn a_key_store_that_counts_from_the_next_start_on_is_named() {
+async fn another_proxy_to_relays_is_used_from_then_on() {
+    let proxies: [TcpListener; 2] =
+        std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").expect("a port"));
+    let key = |proxy: &TcpListener| {
+        let address = proxy.local_addr().expect("bound");
+        format!("outbound_proxy = \"socks5://{address}\"")
+    };
+    let [one, other] = &proxies;
     let daemon = Program::offline()
         .port("auto")
-        .proxy("[storage.keystore]\nenabled = true")
+        .proxy(format!("[channel]\n{}", key(one)))
         .start();
+    one.accept().expect("the directory is asked for through it");
     let file = daemon.folder.path().join("onionport.toml");
-    rewrite(&file, "enabled = true", "enabled = false");
+    rewrite(&file, &key(one), &key(other));
+    rewrite(&file, "\"auto\"", "\"auto ExtendedErrors\"");
     daemon.process.signal("HUP");
-    let said = daemon.process.wait_err("storage.keystore has changed");
-    assert!(said.contains("start the program anew"), "{said}");
+    other
+        .accept()
+        .expect("the directory is asked for through it");
+    daemon.process.wait_err("the configuration was read again");
+    assert_eq!(code(&daemon.places[0]).await, 0xF6);
+    // Connections that had been begun by then may still wait to be accepted.
+    one.set_nonblocking(true).expect("set");
+    while one.accept().is_ok() {}
+    // Long enough for further attempts, which go to the new one.
+    other.accept().expect("asked again");
+    assert!(one.accept().is_err(), "the old proxy is still used");
 }

@@ -10,6 +10,7 @@
 //! | `deadline` | what is said when the time is up, on a network with default timeouts |
 //! | `exits` | exits that cannot serve a request |
 //! | `http` | the HTTP port, asked by curl |
+//! | `lifecycle` | starts, ends and damaged files: what is remembered and what is mended |
 //! | `recovery` | services that go and come back |
 //! | `names` | names that stand for others, virtual addresses, DNS |
 //! | `isolation` | which streams share a circuit |
@@ -25,6 +26,7 @@ mod deadline;
 mod exits;
 mod http;
 mod isolation;
+mod lifecycle;
 mod names;
 mod recovery;
 mod stage;

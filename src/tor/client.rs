@@ -1,0 +1,361 @@
+//! The life of arti's client: made, connected, made anew, given up.
+//!
+//! A client cannot always be mended in place. One that met a damaged file is of no use ever after; and
+//! some of its parts never take up a new configuration (pluggable transports, the proxy to the relays,
+//! a bridge that is stored with another address). So a client is replaced as a whole, while the ports
+//! stay open and requests wait for the new one. Streams that are open go on: each holds its circuit.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arti_client::config::TorClientConfig;
+use arti_client::{BootstrapBehavior, DormantMode, TorClient};
+use futures::StreamExt as _;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+use tor_error::{ErrorKind, ErrorReport as _, HasKind as _};
+use tor_guardmgr::GuardMgrConfig as _;
+use tracing::{debug, info, warn};
+
+use super::runtime::{self, TorRuntime};
+use super::storage::{Holder, Storage};
+use crate::config::{Config, ExitTimeouts};
+use crate::status::Status;
+
+/// How long to wait after connecting failed, before it is tried again.
+const BOOTSTRAP_PAUSE: Duration = Duration::from_secs(5);
+/// How long a client that needs the state folder for itself waits for another process to end. C tor
+/// waits as long.
+const LOCK_LIMIT: Duration = Duration::from_secs(5);
+/// How often it looks meanwhile.
+const LOCK_POLL: Duration = Duration::from_millis(100);
+/// How long a client that is given up may take to let go of its folders. Circuits that are being built
+/// hold them until they fail.
+const RELEASE_LIMIT: Duration = Duration::from_secs(2);
+/// How often it is looked at meanwhile.
+const RELEASE_POLL: Duration = Duration::from_millis(10);
+
+/// What a Tor client is made of. Two that are equal serve alike.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// arti's own configuration.
+    pub(super) config: TorClientConfig,
+    /// The folder with client authorization keys, if there is one.
+    pub(super) keys: Option<PathBuf>,
+    /// How long an exit may take.
+    pub(super) exits: ExitTimeouts,
+    /// arti's folder for lasting state.
+    state_dir: PathBuf,
+    /// arti's folder for downloaded directories.
+    cache_dir: PathBuf,
+}
+
+impl Settings {
+    /// The part of the program's configuration that concerns the Tor client.
+    pub fn new(config: &Config) -> Settings {
+        Settings {
+            config: config.tor.clone(),
+            keys: config.client_onion_auth_dir.clone(),
+            exits: config.exit_timeouts,
+            state_dir: config.state_dir.clone(),
+            cache_dir: config.cache_dir.clone(),
+        }
+    }
+
+    fn storage(&self) -> Storage {
+        let mistrust = self.config.fs_mistrust();
+        Storage::new(&self.state_dir, &self.cache_dir, mistrust)
+    }
+
+    /// Whether a client with these settings cannot do without the state folder's lock: arti refuses
+    /// bridges that it could not store.
+    fn needs_lock(&self) -> bool {
+        self.config.bridges_enabled()
+    }
+}
+
+/// Why a client could not be put in the place of another.
+#[derive(Debug)]
+pub enum ReplaceError {
+    /// It cannot be made; the one before is in its place again.
+    Refused(String),
+    /// Neither can be made. Nothing is served any more.
+    Lost(String),
+}
+
+/// One client of arti, with the settings it was made with.
+pub(super) struct Client {
+    pub(super) arti: Arc<TorClient<TorRuntime>>,
+    pub(super) settings: Settings,
+}
+
+/// The place of the client.
+pub(super) struct Clients {
+    current: watch::Sender<Option<Arc<Client>>>,
+    /// Those to make the next one with, should the present one break.
+    settings: Mutex<Settings>,
+    /// Held by whoever is putting another client in the place.
+    replacing: tokio::sync::Mutex<()>,
+}
+
+impl Clients {
+    /// Makes a client that is not connected yet. Has to run inside of a tokio runtime.
+    ///
+    /// Waits up to [`LOCK_LIMIT`] if another process holds a state folder that is needed. The error is
+    /// one sentence that says what to do.
+    pub(super) async fn new(settings: Settings) -> Result<Clients, String> {
+        wait_for_lock(&settings).await?;
+        let client = make(&settings).await?;
+        Ok(Clients {
+            current: watch::Sender::new(Some(Arc::new(client))),
+            settings: Mutex::new(settings),
+            replacing: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// The settings of the present client.
+    pub(super) fn settings(&self) -> Settings {
+        self.settings
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Tells of each client that takes the place of another.
+    pub(super) fn subscribe(&self) -> watch::Receiver<Option<Arc<Client>>> {
+        self.current.subscribe()
+    }
+
+    /// Gives up the present client and puts one with these settings in its place. Whoever holds a
+    /// share of the present one has to drop it when [`Clients::subscribe`] tells.
+    pub(super) async fn replace(&self, settings: Settings) -> Result<(), ReplaceError> {
+        let _replacing = self.replacing.lock().await;
+        let before = self.settings();
+        self.give_up(&before).await;
+        match make(&settings).await {
+            Ok(client) => {
+                *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings;
+                self.current.send_replace(Some(Arc::new(client)));
+                Ok(())
+            }
+            Err(problem) => match make(&before).await {
+                Ok(client) => {
+                    self.current.send_replace(Some(Arc::new(client)));
+                    Err(ReplaceError::Refused(problem))
+                }
+                Err(lost) => Err(ReplaceError::Lost(format!(
+                    "{problem}; and the client before it cannot be made again: {lost}"
+                ))),
+            },
+        }
+    }
+
+    /// Drops the present client. Its files are free afterwards.
+    async fn give_up(&self, settings: &Settings) {
+        let Some(client) = self.current.send_replace(None) else {
+            return;
+        };
+        let stopped = client.arti.wait_for_stop();
+        drop(client);
+        let storage = settings.storage();
+        let deadline = Instant::now() + RELEASE_LIMIT;
+        while storage.is_held_by_us() {
+            if Instant::now() > deadline {
+                debug!("an older Tor client still holds its folders; taking them from it");
+                storage.abandon_locks();
+                break;
+            }
+            sleep(RELEASE_POLL).await;
+        }
+        // When it ends it writes down what it knew, in the place of what is known by then.
+        let current = self.current.subscribe();
+        tokio::spawn(async move {
+            stopped.await;
+            if let Some(client) = current.borrow().clone() {
+                client.save_soon();
+            }
+        });
+    }
+
+    /// Gives up the present client for good.
+    pub(super) fn close(&self) {
+        self.current.send_replace(None);
+    }
+
+    /// Whether settings could be used by a client in the place of this one. The error is one sentence.
+    pub(super) fn check(&self, settings: &Settings) -> Result<(), String> {
+        let before = self.settings();
+        for (key, differs) in [
+            ("storage.state_dir", before.state_dir != settings.state_dir),
+            ("storage.cache_dir", before.cache_dir != settings.cache_dir),
+        ] {
+            if differs {
+                return Err(format!("{key} has changed: restart onionport to apply it"));
+            }
+        }
+        let holder = settings.storage().state_holder();
+        match holder {
+            Some(holder @ Holder::Other(Some(_))) if settings.needs_lock() => {
+                Err(in_use(settings, holder))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What to do about the client that `seen` saw last and that broke with this error: mends its files
+    /// and makes another. The error is one sentence, and means that a person has to decide.
+    pub(super) async fn recover(
+        &self,
+        broken: Broken,
+        seen: &watch::Receiver<Option<Arc<Client>>>,
+    ) -> Result<(), String> {
+        let _replacing = self.replacing.lock().await;
+        if seen.has_changed().unwrap_or(false) {
+            // Other settings have come meanwhile, and another client with them.
+            return Ok(());
+        }
+        let settings = self.settings();
+        self.give_up(&settings).await;
+        wait_for_lock(&settings).await?;
+        if !settings.storage().mend_after(broken.kind, &broken.report) {
+            return Err(format!("cannot use the Tor client: {}", broken.report));
+        }
+        let client = make(&settings).await?;
+        self.current.send_replace(Some(Arc::new(client)));
+        Ok(())
+    }
+}
+
+/// Waits until no other process holds a state folder that is needed.
+async fn wait_for_lock(settings: &Settings) -> Result<(), String> {
+    let storage = settings.storage();
+    let other = || match storage.state_holder() {
+        Some(Holder::Us) | None => None,
+        Some(other) => Some(other),
+    };
+    let Some(holder) = other() else { return Ok(()) };
+    let folder = storage.state_folder().display();
+    if !settings.needs_lock() {
+        warn!("{holder} uses {folder}: guards are not saved as long as it does");
+        return Ok(());
+    }
+    info!("{holder} uses {folder}: waiting for it to end");
+    let deadline = Instant::now() + LOCK_LIMIT;
+    while let Some(holder) = other() {
+        if Instant::now() > deadline {
+            return Err(in_use(settings, holder));
+        }
+        sleep(LOCK_POLL).await;
+    }
+    Ok(())
+}
+
+fn in_use(settings: &Settings, holder: Holder) -> String {
+    format!(
+        "{holder} uses {}, and bridges need a state folder of their own: stop it, or set \
+         storage.state_dir to another folder",
+        settings.storage().state_folder().display()
+    )
+}
+
+/// Makes a client, from files that are put in order first.
+async fn make(settings: &Settings) -> Result<Client, String> {
+    let (storage, config) = (settings.storage(), settings.config.clone());
+    let mending = {
+        let storage = storage.clone();
+        tokio::task::spawn_blocking(move || storage.mend(&config))
+    };
+    if let Err(error) = mending.await {
+        warn!("cannot check the Tor client's files: {error}");
+    }
+    let mut mended = false;
+    loop {
+        let runtime =
+            runtime::current().map_err(|e| format!("cannot start the Tor client: {e}"))?;
+        let made = TorClient::with_runtime(runtime)
+            .config(settings.config.clone())
+            .bootstrap_behavior(BootstrapBehavior::OnDemand)
+            .create_unbootstrapped();
+        match made {
+            Ok(arti) => {
+                return Ok(Client {
+                    arti,
+                    settings: settings.clone(),
+                });
+            }
+            Err(error) => {
+                let report = error.report().to_string();
+                // Once: what is still wrong then cannot be mended.
+                if mended || !storage.mend_after(error.kind(), &report) {
+                    return Err(format!("cannot start the Tor client: {report}"));
+                }
+                mended = true;
+            }
+        }
+    }
+}
+
+/// The error of a client that is of no use any more.
+pub(super) struct Broken {
+    kind: ErrorKind,
+    report: String,
+}
+
+impl Client {
+    /// Has arti write down its state soon: waking it up, which it is already, sets off all its regular
+    /// tasks.
+    fn save_soon(&self) {
+        self.arti.set_dormant(DormantMode::Normal);
+    }
+
+    /// Connects to the Tor network, and tells `status` how far it has got. Returns once the client is
+    /// usable.
+    ///
+    /// Goes on trying for as long as it takes: a computer may be offline for hours.
+    pub(super) async fn bootstrap(&self, status: &Status) -> Result<(), Broken> {
+        let mut events = self.arti.bootstrap_events();
+        let progress = async {
+            let mut last = String::new();
+            while let Some(event) = events.next().await {
+                let text = event.to_string();
+                if text != last {
+                    info!("connecting to Tor: {text}");
+                    status.progress(&text);
+                    last = text;
+                }
+            }
+            std::future::pending().await
+        };
+        let connect = async {
+            while let Err(error) = self.arti.bootstrap().await {
+                let (kind, report) = (error.kind(), error.report().to_string());
+                // A client that failed to put its parts together has none to show.
+                if is_about_files(kind) || self.arti.circmgr().is_err() {
+                    return Err(Broken { kind, report });
+                }
+                warn!("cannot connect to the Tor network: {report}; trying again");
+                sleep(BOOTSTRAP_PAUSE).await;
+            }
+            Ok(())
+        };
+        tokio::select! {
+            ended = progress => ended,
+            ended = connect => ended,
+        }
+    }
+}
+
+/// Whether trying again makes no sense before the client's files have changed.
+fn is_about_files(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::PersistentStateCorrupted | ErrorKind::CacheCorrupted
+    )
+}
+
+impl From<String> for ReplaceError {
+    fn from(problem: String) -> Self {
+        ReplaceError::Refused(problem)
+    }
+}

@@ -1,0 +1,160 @@
+//! The cache folder: the downloaded directory, in an SQLite database and files beside it.
+
+use std::fs;
+use std::path::Path;
+
+use fs_mistrust::Mistrust;
+use sha3::{Digest as _, Sha3_256};
+use tracing::warn;
+
+use super::{not_a_file, set_aside};
+
+const DATABASE: &str = "dir.sqlite3";
+/// What SQLite keeps beside a database; it must not be applied to a new one.
+const BESIDE_DATABASE: [&str; 3] = ["dir.sqlite3-journal", "dir.sqlite3-wal", "dir.sqlite3-shm"];
+/// The folder with large documents.
+const DOCUMENTS: &str = "dir_blobs";
+/// What stands before the digest in the name of a large document: `con_microdesc_sha3-256-HEX`.
+const DIGEST: &str = "_sha3-256-";
+
+/// Removes each large document that arti could not use: it then fetches it anew. A consensus that does
+/// not have the digest in its name would otherwise be the base of every consensus diff, so that no
+/// directory ever gives one that fits.
+pub(super) fn mend(folder: &Path, mistrust: &Mistrust) {
+    let database = folder.join(DATABASE);
+    if let Some(why) = not_a_file(&database) {
+        set_aside(&database, folder, why);
+    }
+    let documents = fs::read_dir(folder.join(DOCUMENTS));
+    for entry in documents.into_iter().flatten().flatten() {
+        let path = entry.path();
+        let Some(why) = problem(&path, mistrust) else {
+            continue;
+        };
+        if path.is_dir() && !path.is_symlink() {
+            set_aside(&path, folder, &why);
+            continue;
+        }
+        match fs::remove_file(&path) {
+            Ok(()) => warn!(
+                "{} cannot be used ({why}): removed, to be fetched anew",
+                path.display()
+            ),
+            Err(error) => warn!(
+                "{} cannot be used ({why}), nor removed: {error}",
+                path.display()
+            ),
+        }
+    }
+}
+
+/// Why a large document cannot be used.
+fn problem(path: &Path, mistrust: &Mistrust) -> Option<String> {
+    if let Some(why) = not_a_file(path) {
+        return Some(why.to_owned());
+    }
+    if let Err(error) = mistrust.verifier().permit_readable().check(path) {
+        return Some(error.to_string());
+    }
+    let name = path.file_name()?.to_str()?;
+    let (_, expected) = name.rsplit_once(DIGEST)?;
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) => return Some(error.to_string()),
+    };
+    let digest = data_encoding::HEXLOWER.encode(&Sha3_256::digest(&bytes));
+    (digest != expected).then(|| "its content is damaged".to_owned())
+}
+
+/// Sets the database aside; its content is fetched anew. `report` is what arti said of it.
+pub(super) fn set_database_aside(folder: &Path, report: &str) -> bool {
+    for name in BESIDE_DATABASE {
+        let _ = fs::remove_file(folder.join(name));
+    }
+    let database = folder.join(DATABASE);
+    fs::symlink_metadata(&database).is_ok() && set_aside(&database, folder, report)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    const TEXT: &str = "network-status-version 3 microdesc\n";
+
+    /// A cache with one document, and the document's path.
+    fn cache() -> (tempfile::TempDir, std::path::PathBuf) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let documents = folder.path().join(DOCUMENTS);
+        fs::create_dir(&documents).expect("made");
+        let digest = data_encoding::HEXLOWER.encode(&Sha3_256::digest(TEXT));
+        let path = documents.join(format!("con_microdesc{DIGEST}{digest}"));
+        fs::write(&path, TEXT).expect("written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("set");
+        (folder, path)
+    }
+
+    fn strict() -> Mistrust {
+        // The folders above a temporary one are none of this test's business.
+        Mistrust::builder()
+            .ignore_prefix(std::env::temp_dir())
+            .build()
+            .expect("valid")
+    }
+
+    #[test]
+    fn a_good_document_stays() {
+        let (folder, path) = cache();
+        mend(folder.path(), &strict());
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn a_damaged_document_is_removed() {
+        let damages: [fn(&Path); 6] = [
+            |path| fs::write(path, "").expect("written"),
+            |path| fs::write(path, &TEXT[..10]).expect("written"),
+            |path| fs::write(path, vec![0; TEXT.len()]).expect("written"),
+            |path| fs::write(path, TEXT.replace('3', "4")).expect("written"),
+            |path| {
+                fs::remove_file(path).expect("removed");
+                std::os::unix::fs::symlink("/nowhere/at/all", path).expect("made");
+            },
+            |path| {
+                fs::set_permissions(path, fs::Permissions::from_mode(0o666)).expect("set");
+            },
+        ];
+        for (number, damage) in damages.into_iter().enumerate() {
+            let (folder, path) = cache();
+            damage(&path);
+            mend(folder.path(), &strict());
+            assert!(fs::symlink_metadata(&path).is_err(), "damage {number}");
+        }
+    }
+
+    #[test]
+    fn a_folder_in_the_place_of_a_document_is_moved_out_with_what_is_in_it() {
+        let (folder, path) = cache();
+        fs::remove_file(&path).expect("removed");
+        fs::create_dir(&path).expect("made");
+        fs::write(path.join("precious"), "mine").expect("written");
+        mend(folder.path(), &strict());
+        assert!(!path.exists());
+        let name = format!("{}.damaged", path.file_name().expect("a name").display());
+        let moved = folder.path().join(name).join("precious");
+        assert_eq!(fs::read_to_string(moved).expect("there"), "mine");
+    }
+
+    #[test]
+    fn with_a_database_goes_what_sqlite_keeps_beside_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::write(folder.path().join(DATABASE), "x").expect("written");
+        fs::write(folder.path().join(BESIDE_DATABASE[1]), "x").expect("written");
+        assert!(set_database_aside(folder.path(), "file is not a database"));
+        let left: Vec<_> = fs::read_dir(folder.path()).expect("there").collect();
+        assert_eq!(left.len(), 1, "{left:?}");
+        assert!(folder.path().join("dir.sqlite3.damaged").exists());
+        assert!(!set_database_aside(folder.path(), "no database"));
+    }
+}

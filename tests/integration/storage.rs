@@ -1,0 +1,178 @@
+//! The Tor client's files: damaged, or held by another process.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command};
+
+use crate::support::client::Client;
+use crate::support::program::{Daemon, Program};
+
+/// A bridge at a port on loopback at which nobody listens.
+const BRIDGES: &str = "[bridges]\nenabled = true\nbridges = [\"127.0.0.1:1 0123456789ABCDEF0123456789ABCDEF01234567\"]";
+
+/// Where the program keeps its guards.
+fn guards(program: &Program) -> std::path::PathBuf {
+    program.folder().join("state/state/guards.json")
+}
+
+fn write(path: &Path, bytes: impl AsRef<[u8]>) {
+    fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+    fs::write(path, bytes).expect("written");
+}
+
+/// Another process that has a file locked until it is dropped.
+struct Locked(Child);
+
+impl Locked {
+    fn new(path: &Path) -> Locked {
+        write(path, "");
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--", "flock", "--no-fork"]);
+        let child = command.arg(path).args(["sleep", "600"]).spawn();
+        let locked = Locked(child.expect("setpriv(1) and flock(1) are there"));
+        let file = fs::File::open(path).expect("there");
+        while file.try_lock().is_ok() {
+            file.unlock().expect("unlocked");
+            std::thread::yield_now();
+        }
+        locked
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// It does what it can without a network: it answers for a bad address, and goes on connecting.
+async fn assert_works(daemon: &mut Daemon) {
+    let mut client = Client::connect(&daemon.places[0]).await;
+    client.send("05 01 00").await;
+    client.expect("05 00").await;
+    client.send("05 01 00 03 09 6261642e6f6e696f6e 0050").await;
+    client.expect("05 01 00 01 00000000 0000").await;
+    daemon.process.wait_err("connecting to Tor");
+    assert!(daemon.process.is_alive());
+}
+
+#[tokio::test]
+async fn a_damaged_state_file_is_set_aside_and_the_start_goes_on() {
+    for damage in [
+        "",
+        "{\"default\":{\"gua",
+        "\0\0\0\0\0\0\0\0",
+        "[]",
+        "7",
+        "{\"default\":7}",
+    ] {
+        let program = Program::offline().port("auto");
+        let path = guards(&program);
+        write(&path, damage);
+        let mut daemon = program.start();
+        let told = daemon.process.wait_err("is damaged");
+        assert!(told.contains(&path.display().to_string()), "{told}");
+        let aside = path.with_extension("json.damaged");
+        assert_eq!(fs::read_to_string(aside).expect("kept"), damage);
+        assert_works(&mut daemon).await;
+        let all = daemon.process.err.all();
+        let warnings = all.iter().filter(|line| line.contains("guards.json"));
+        assert_eq!(warnings.count(), 1, "{damage:?}: {all:#?}");
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_database_is_set_aside_and_made_anew() {
+    let mut newer = None;
+    for damage in ["nonsense", "cut", "newer"] {
+        let program = Program::offline().port("auto");
+        let path = program.folder().join("cache/dir.sqlite3");
+        match (damage, &newer) {
+            ("nonsense", _) => write(&path, vec![b'x'; 8192]),
+            (_, Some(bytes)) => write(&path, bytes),
+            _ => unreachable!("the first start leaves a database"),
+        }
+        if damage == "cut" {
+            let bytes = fs::read(&path).expect("there");
+            write(&path, &bytes[..bytes.len() / 2]);
+        }
+        let mut daemon = program.start();
+        let told = daemon.process.wait_err("is damaged");
+        assert!(told.contains(&path.display().to_string()), "{told}");
+        assert_works(&mut daemon).await;
+        daemon.process.signal("TERM");
+        let Daemon {
+            process, folder, ..
+        } = daemon;
+        assert!(process.wait().status.success());
+        // A database of a version that is yet to come, made of the good one.
+        let good = folder.path().join("cache/dir.sqlite3");
+        let changed = Command::new("python3")
+            .args(["-c", NEWER])
+            .arg(&good)
+            .status();
+        assert!(changed.expect("python3 is there").success());
+        newer = Some(fs::read(good).expect("there"));
+    }
+}
+
+/// Says of a database that it is of a version that nobody can read.
+const NEWER: &str = "import sqlite3, sys
+db = sqlite3.connect(sys.argv[1])
+db.execute('UPDATE TorSchemaMeta SET version = 9999, readable_by = 9999')
+db.commit()
+db.execute('VACUUM')
+";
+
+#[tokio::test]
+async fn with_bridges_a_state_folder_that_another_process_holds_ends_the_start() {
+    let program = Program::offline().port("auto").proxy(BRIDGES);
+    let other = Locked::new(&program.folder().join("state/state/state.lock"));
+    let ended = program.run();
+    assert_eq!(ended.status.code(), Some(1), "{:?}", ended.err);
+    let last = ended.err.last().expect("a reason");
+    let holder = format!("process {} (sleep) uses ", other.0.id());
+    for words in [&*holder, "state/state", "storage.state_dir"] {
+        assert!(last.contains(words), "{words:?} is missing in: {last}");
+    }
+}
+
+#[tokio::test]
+async fn a_state_folder_that_another_process_lets_go_is_waited_for() {
+    let program = Program::offline().port("auto").proxy(BRIDGES);
+    let other = Locked::new(&program.folder().join("state/state/state.lock"));
+    let mut daemon = program.start_with(0);
+    daemon.process.wait_err("waiting for it to end");
+    drop(other);
+    daemon.process.wait_err("connecting to Tor");
+    assert!(daemon.process.is_alive());
+}
+
+#[tokio::test]
+async fn without_bridges_the_program_serves_beside_another_and_says_so() {
+    let program = Program::offline().port("auto");
+    let _other = Locked::new(&program.folder().join("state/state/state.lock"));
+    let mut daemon = program.start();
+    daemon
+        .process
+        .wait_err("guards are not saved as long as it does");
+    assert_works(&mut daemon).await;
+}
+
+/// Ports would change and bridges would not.
+#[tokio::test]
+async fn bridges_that_cannot_be_used_refuse_the_whole_reload() {
+    let program = Program::offline().port("auto");
+    let _other = Locked::new(&program.folder().join("state/state/state.lock"));
+    let file = program.file();
+    let mut daemon = program.start();
+    let text = fs::read_to_string(&file).expect("readable");
+    let changed = text.replace("\"auto\"", "\"auto ExtendedErrors\"");
+    fs::write(&file, format!("{changed}\n{BRIDGES}\n")).expect("written");
+    daemon.process.signal("HUP");
+    let told = daemon.process.wait_err("the configuration stays as it was");
+    assert!(told.contains("(sleep) uses "), "{told}");
+    // Without ExtendedErrors, as before.
+    assert_works(&mut daemon).await;
+}
