@@ -38,8 +38,7 @@ use tor_circmgr::CircuitTiming;
 use tor_circmgr::hspool::HsCircPool;
 use tor_dirmgr::DirProvider;
 use tor_error::ErrorReport as _;
-use tor_hsclient::HsClientConnector;
-use tor_netdir::{DirEvent, NetDir, NetDirProvider};
+use tor_netdir::{NetDir, NetDirProvider};
 use tor_proto::client::stream::DataWriter;
 use tracing::{info, warn};
 
@@ -53,6 +52,7 @@ use crate::status::Status;
 use exit::Exits;
 use keys::KeyRing;
 use onion::Onions;
+use onion::network::HsNetwork;
 use runtime::TorRuntime;
 
 /// How often to look again for a directory that has run out: after a long sleep of the computer.
@@ -204,21 +204,11 @@ impl Tor {
         let circuits = client.circmgr().map_err(|e| e.report().to_string())?;
         let pool = client.hs_circ_pool().map_err(|e| e.report().to_string())?;
         build_ahead(&pool, client.runtime(), &provider)?;
-        // tor-hsclient throws out old data whenever this yields.
-        let housekeeping = provider
-            .events()
-            .filter_map(async |event| matches!(event, DirEvent::NewConsensus).then_some(()));
-        let connector = HsClientConnector::new(
-            client.runtime().clone(),
-            pool,
-            &self.config,
-            Box::pin(housekeeping),
-        )
-        .map_err(|e| e.report().to_string())?;
         let directory = Directory(provider);
         let keys = KeyRing::new(self.folder.clone(), Arc::clone(client));
+        let network = HsNetwork::new(pool, self.config.clone(), directory.clone(), keys)?;
         Ok(Usable {
-            onions: Onions::new(connector, directory.clone(), keys),
+            onions: Onions::new(network),
             exits: Exits::new(circuits, directory, self.exits),
         })
     }
