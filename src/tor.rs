@@ -153,6 +153,13 @@ impl Tor {
         self.reconfigure(config, Reconfigure::AllOrNothing)
     }
 
+    /// Has new streams to onion services use circuits that are built from now on. Streams that are open go on.
+    pub fn retire_onion_circuits(&self) {
+        if let Some(usable) = &*self.usable.borrow() {
+            usable.onions.retire_all();
+        }
+    }
+
     fn reconfigure(&self, config: &TorClientConfig, how: Reconfigure) -> Result<(), String> {
         self.client
             .reconfigure(config, how)

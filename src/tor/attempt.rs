@@ -34,6 +34,7 @@ mod progress;
 mod tests;
 mod unawaited;
 
+#[cfg(test)]
 pub(super) use unawaited::MAX_UNAWAITED_ATTEMPTS;
 
 /// How many lines an attempt follows at once. The first is followed to its end; the others make room
