@@ -39,7 +39,7 @@ impl std::fmt::Debug for Facts {
 }
 
 /// The protocols that `IsolateClientProtocol` tells apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Protocol {
     /// SOCKS4 and SOCKS4a.
     Socks4,
@@ -54,7 +54,7 @@ pub enum Protocol {
 }
 
 /// Streams of different groups never share a circuit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SessionGroup {
     /// `SessionGroup=N` on the port's line: shared by all ports that name it.
     Named(u32),
@@ -63,7 +63,7 @@ pub enum SessionGroup {
 }
 
 /// What may differ between two streams, as bits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 struct Fields(u8);
 
 impl Fields {
@@ -99,6 +99,26 @@ pub struct Isolation {
     mixed: Fields,
     /// Whether the circuit stays in use however old it grows (`KeepAliveIsolateSOCKSAuth`).
     keep_alive: bool,
+}
+
+/// The fields in which streams on a circuit must not differ. There are no more than 32 kinds: the port's flags
+/// choose among five fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Demands(Fields);
+
+/// What an isolation looks like to some [`Demands`], to look circuits up by.
+///
+/// Isolations whose keys differ never share a circuit that makes these demands.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct IsolationKey {
+    demands: Fields,
+    client: Option<IpAddr>,
+    credentials: Option<Secret>,
+    protocol: Option<Protocol>,
+    port: Option<u16>,
+    address: Option<Arc<str>>,
+    group: SessionGroup,
+    epoch: u64,
 }
 
 impl Isolation {
@@ -156,6 +176,43 @@ impl Isolation {
             mixed,
             keep_alive: self.keep_alive || other.keep_alive,
         })
+    }
+
+    /// Makes this the isolation of a circuit that carries streams of `other` as well; false, and no change, if they may
+    /// not share one.
+    pub fn admit(&mut self, other: &Isolation) -> bool {
+        let mixed = self.differences(other);
+        let demanded = self.demanded.union(other.demanded);
+        let admitted = !demanded.meets(mixed);
+        if admitted {
+            self.demanded = demanded;
+            self.mixed = mixed;
+            self.keep_alive |= other.keep_alive;
+        }
+        admitted
+    }
+
+    /// The fields in which streams that join have to be alike.
+    pub fn demands(&self) -> Demands {
+        Demands(self.demanded)
+    }
+
+    /// What this looks like to a circuit with these demands.
+    pub fn key(&self, demands: Demands) -> IsolationKey {
+        let facts = &self.facts;
+        let looks_at = |field| demands.0.meets(field);
+        IsolationKey {
+            demands: demands.0,
+            client: facts.client.filter(|_| looks_at(Fields::CLIENT)),
+            credentials: looks_at(Fields::CREDENTIALS)
+                .then(|| facts.credentials.clone())
+                .flatten(),
+            protocol: looks_at(Fields::PROTOCOL).then_some(facts.protocol),
+            port: looks_at(Fields::PORT).then_some(facts.port),
+            address: looks_at(Fields::ADDRESS).then(|| Arc::clone(&facts.address)),
+            group: facts.group,
+            epoch: facts.epoch,
+        }
     }
 
     /// Whether the circuit may go on taking new streams for as long as it is in use.
@@ -240,6 +297,40 @@ mod tests {
                 for (i, a) in on_it.iter().enumerate() {
                     for b in &on_it[i + 1..] {
                         prop_assert!(!must_be_apart(&streams[*a], &streams[*b]));
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn a_key_leads_to_the_one_circuit_that_admits_a_stream(
+            streams in proptest::collection::vec((facts(), flags()), 1..12)
+        ) {
+            let mut circuits: Vec<Isolation> = Vec::new();
+            for (facts, flags) in &streams {
+                let isolation = Isolation::new(facts.clone(), flags, false);
+                let key_fits = |c: &Isolation| c.key(c.demands()) == isolation.key(c.demands());
+                // Circuits that admit it are found by the key.
+                prop_assert!(circuits.iter().all(|c| key_fits(c) || !c.compatible(&isolation)));
+                match circuits.iter_mut().find(|c| key_fits(c) && c.compatible(&isolation)) {
+                    Some(circuit) => {
+                        let joined = circuit.join(&isolation).expect("compatible");
+                        prop_assert!(circuit.admit(&isolation));
+                        prop_assert_eq!(format!("{circuit:?}"), format!("{joined:?}"));
+                    }
+                    None => {
+                        for circuit in &mut circuits {
+                            let before = format!("{circuit:?}");
+                            prop_assert!(!circuit.admit(&isolation));
+                            prop_assert_eq!(format!("{circuit:?}"), before);
+                        }
+                        circuits.push(isolation);
+                    }
+                }
+                // No two circuits have the same key, so that one place in a map is enough.
+                for (i, a) in circuits.iter().enumerate() {
+                    for b in &circuits[i + 1..] {
+                        prop_assert!(a.key(a.demands()) != b.key(b.demands()));
                     }
                 }
             }

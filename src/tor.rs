@@ -32,14 +32,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt as _;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 use tor_circmgr::hspool::HsCircPool;
 use tor_dirmgr::DirProvider;
 use tor_error::ErrorReport as _;
-use tor_hsclient::HsClientConnector;
-use tor_netdir::{DirEvent, NetDir, NetDirProvider};
+use tor_netdir::{NetDir, NetDirProvider};
 use tor_proto::client::stream::DataWriter;
 use tracing::debug;
 
@@ -53,6 +51,7 @@ use client::{Client, Clients};
 use exit::Exits;
 use keys::KeyRing;
 use onion::Onions;
+use onion::network::HsNetwork;
 use runtime::TorRuntime;
 
 pub use client::{ReplaceError, Settings};
@@ -209,9 +208,10 @@ impl Tor {
             };
             tokio::select! {
                 biased;
-                answer = ask(usable) => return answer,
-                // Every change means another client, or none for the moment.
+                // Every change means another client, or none for the moment. It comes first, so that
+                // nothing new is begun on a client that is being given up.
                 _ = current.changed() => debug!("the Tor client is being replaced; asking the next one"),
+                answer = ask(usable) => return answer,
             }
         }
     }
@@ -224,21 +224,11 @@ fn assemble(client: &Client) -> Result<Usable, String> {
     let circuits = client.circmgr().map_err(|e| e.report().to_string())?;
     let pool = client.hs_circ_pool().map_err(|e| e.report().to_string())?;
     build_ahead(&pool, client.runtime(), &provider)?;
-    // tor-hsclient throws out old data whenever this yields.
-    let housekeeping = provider
-        .events()
-        .filter_map(async |event| matches!(event, DirEvent::NewConsensus).then_some(()));
-    let connector = HsClientConnector::new(
-        client.runtime().clone(),
-        pool,
-        &settings.config,
-        Box::pin(housekeeping),
-    )
-    .map_err(|e| e.report().to_string())?;
     let directory = Directory(provider);
     let keys = KeyRing::new(settings.keys.clone(), Arc::clone(client));
+    let network = HsNetwork::new(pool, settings.config.clone(), directory.clone(), keys)?;
     Ok(Usable {
-        onions: Onions::new(connector, directory.clone(), keys),
+        onions: Onions::new(network),
         exits: Exits::new(circuits, directory, settings.exits),
     })
 }

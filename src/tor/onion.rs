@@ -1,32 +1,35 @@
 //! Streams to onion services.
 //!
-//! Requests for one service that may share a circuit, and that come with the same key, form a
-//! [`Record`]. A record has at most one running [`Attempt`] to reach the service; everybody waits
-//! for that one, each until their own deadline. How an attempt goes about it is told in
+//! Requests for one service that may share a circuit, and that come with the same key, share a
+//! [`table::CircuitSlot`]. A slot has at most one running [`Attempt`](super::attempt::Attempt) to reach the service;
+//! everybody waits for that one, each until their own deadline. How an attempt goes about it is told in
 //! [`super::attempt`].
 
-use std::collections::HashMap;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout, timeout_at};
-use tor_circmgr::IsolationToken;
-use tor_hsclient::{HsClientConnector, HsClientSecretKeys};
-use tor_proto::client::stream::StreamParameters;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tor_hsclient::HsClientSecretKeys;
 use tracing::{debug, warn};
 
-use super::Directory;
-use super::attempt::{Attempt, Circuit, Launcher, Outcome, Tokens};
-use super::begin::{self, Open};
-use super::border::{self, StreamError};
-use super::keys::KeyRing;
-use super::runtime::TorRuntime;
+use self::network::{HsNetwork, Network};
+use self::table::{SlotId, Table};
+use super::attempt::{Assignment, Circuit, Launcher, Outcome, Waiter};
+use super::border::StreamError;
 use crate::early::Early;
 use crate::failure::Failure;
 use crate::isolation::Isolation;
 use crate::rarely::Rarely;
 use crate::target::OnionAddress;
+
+pub(super) mod network;
+#[cfg(test)]
+pub(super) mod script;
+mod table;
+#[cfg(test)]
+mod tests;
 
 /// How often a request tries again because a circuit was gone when the stream was to be opened. A
 /// service closes the circuit when a stream asks for a port that it does not have, and with it go the
@@ -37,48 +40,19 @@ const MAX_DEAD_CIRCUITS: usize = 16;
 /// anew at the same time: its side of the circuit may be gone without a word.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A circuit on which a stream was opened this short a time ago is believed to be alive.
-const PROVEN: Duration = Duration::from_secs(30);
+/// How often to look for slots that are no longer needed, while there are any.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
-/// For how long a circuit that was asked for without a key is at hand for others who may share it,
-/// without another look at the key files and another word with tor-hsclient (which keeps a circuit open
-/// for as long as it is asked for). Where there is a key, each request looks whether it is still the
-/// same one; where none is needed, one that is added changes nothing.
-const AT_HAND: Duration = Duration::from_secs(5);
-
-/// Records that nobody asked for in this time are dropped.
-const FORGET_AFTER: Duration = Duration::from_secs(60 * 60);
-
-/// Those that were in vain are kept nevertheless, as long as there are records of no more services than these:
-/// tor-hsclient never forgets a token that had no success, and who asks for the same dead services every
-/// few hours should bring the same tokens.
-const MAX_IN_VAIN: usize = 4096;
-
-/// How often the same trouble is told.
+/// Log that the keys were slow at most once in this time.
 static SLOW_KEYS: Rarely = Rarely::new(Duration::from_secs(60));
 
 /// Opens streams to onion services.
-pub(crate) struct Onions {
-    launcher: Launcher,
-    keys: Arc<KeyRing>,
-    records: Mutex<HashMap<OnionAddress, Vec<Record>>>,
-}
-
-/// Requests that share circuits to one service.
-struct Record {
-    isolation: Isolation,
-    keys: HsClientSecretKeys,
-    /// What the record is to tor-hsclient: isolations of its own, so that its bookkeeping and ours
-    /// cannot disagree on who shares what.
-    tokens: Tokens,
-    attempt: Option<Attempt>,
-    /// Whether an attempt before that one has found a circuit.
-    worked: bool,
-    used: Instant,
-    /// The circuit that was got last, and when it was asked for.
-    at_hand: Option<(Circuit, Instant)>,
-    /// The circuit on which a stream was opened last, and when.
-    proven: Option<(IsolationToken, Instant)>,
+pub(crate) struct Onions<N: Network = HsNetwork> {
+    network: Arc<N>,
+    launcher: Launcher<N>,
+    table: Arc<Mutex<Table<N>>>,
+    /// Counts how often everything was retired.
+    generation: watch::Sender<u64>,
 }
 
 /// What a request to a service is about.
@@ -91,17 +65,40 @@ struct Wanted<'a> {
     deadline: Instant,
 }
 
-impl Onions {
-    pub(crate) fn new(
-        connector: HsClientConnector<TorRuntime>,
-        directory: Directory,
-        keys: Arc<KeyRing>,
-    ) -> Onions {
+/// A circuit that a request may use.
+struct Found<N: Network> {
+    slot: SlotId,
+    circuit: Circuit<N>,
+}
+
+fn lock<N: Network>(table: &Mutex<Table<N>>) -> MutexGuard<'_, Table<N>> {
+    table.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<N: Network> Onions<N> {
+    pub(crate) fn new(network: N) -> Onions<N> {
+        let network = Arc::new(network);
         Onions {
-            launcher: Launcher::new(connector, directory),
-            keys,
-            records: Mutex::default(),
+            launcher: Launcher::new(Arc::clone(&network)),
+            network,
+            table: Arc::default(),
+            generation: watch::Sender::new(0),
         }
+    }
+
+    /// Has all streams from now on use circuits that are built from now on.
+    ///
+    /// Streams that are open go on, and their circuits end with them. Requests that have no circuit yet start over at
+    /// once, within their own deadlines.
+    pub(crate) fn retire_all(&self) {
+        self.network.retire_spare_circuits();
+        let retired = {
+            let mut table = lock(&self.table);
+            // Before the attempts end, so that no waiting request takes that for a failure.
+            self.generation.send_modify(|generation| *generation += 1);
+            table.take_all()
+        };
+        drop(retired);
     }
 
     /// Opens a stream to `port` of a service, not later than `deadline`.
@@ -112,7 +109,7 @@ impl Onions {
         isolation: &Isolation,
         early: &Early,
         deadline: Instant,
-    ) -> Result<Open, Failure> {
+    ) -> Result<N::Stream, Failure> {
         let wanted = Wanted {
             service,
             port,
@@ -121,23 +118,22 @@ impl Onions {
             deadline,
         };
         for _ in 0..MAX_DEAD_CIRCUITS {
-            let circuit = match self.at_hand(wanted) {
-                Some(circuit) => circuit,
+            let found = match self.cached(wanted) {
+                Some(found) => found,
                 None => self.circuit(wanted).await?,
             };
             // Data that may have arrived is never sent again: what it asks for would be done twice.
             // So it goes out early only where one stream is all there will be.
-            let speaks_early =
-                !early.is_empty() && (circuit.fresh || self.is_proven(service, circuit.token));
-            let opened = if circuit.fresh {
-                wanted.begin(&circuit, speaks_early).await
+            let speaks_early = !early.is_empty() && (found.circuit.fresh || self.is_proven(&found));
+            let opened = if found.circuit.fresh {
+                wanted.begin(&found.circuit, speaks_early).await
             } else {
-                self.begin_on_open_circuit(wanted, &circuit, speaks_early)
+                self.begin_on_open_circuit(wanted, &found, speaks_early)
                     .await
             };
             match opened {
                 Ok(stream) => {
-                    self.note_proven(service, circuit.token);
+                    self.note_proven(&found);
                     return Ok(stream);
                 }
                 // The service went while the circuit was idle: what it says now is unknown.
@@ -156,22 +152,22 @@ impl Onions {
     async fn begin_on_open_circuit(
         &self,
         wanted: Wanted<'_>,
-        circuit: &Circuit,
+        found: &Found<N>,
         speaks_early: bool,
-    ) -> Result<Open, StreamError> {
-        let mut here = pin!(wanted.begin(circuit, speaks_early));
+    ) -> Result<N::Stream, StreamError> {
+        let mut here = pin!(wanted.begin(&found.circuit, speaks_early));
         if let Ok(opened) = timeout(PATIENCE, &mut here).await {
             return opened;
         }
         debug!("no answer on the open circuit to the onion service; looking for it anew");
-        self.retire(wanted.service, circuit.token);
+        self.retire(found);
         let anew = async {
-            let circuit = self.circuit(wanted).await.map_err(StreamError::Failed)?;
+            let found = self.circuit(wanted).await.map_err(StreamError::Failed)?;
             if speaks_early {
                 // The service is there, and nothing more to be said of it.
                 return Err(StreamError::Failed(Failure::ConnectionTimedOut));
             }
-            wanted.begin(&circuit, false).await
+            wanted.begin(&found.circuit, false).await
         };
         let mut anew = pin!(anew);
         tokio::select! {
@@ -204,194 +200,138 @@ impl Onions {
     }
 
     /// Waits for a circuit to the service.
-    async fn circuit(&self, wanted: Wanted<'_>) -> Result<Circuit, Failure> {
-        let asked = Instant::now();
-        let keys = timeout_at(wanted.deadline, self.keys.for_service(wanted.service)).await;
-        let keys = keys.unwrap_or_else(|_| {
-            if let Some(times) = SLOW_KEYS.due() {
-                warn!("client authorization keys could not be read in time ({times} times)");
-            }
-            Err(Failure::ClientAuthUnreadable)
-        })?;
-        let attempt = self.join_or_launch(wanted, &keys);
-        match timeout_at(wanted.deadline, attempt.ended()).await {
-            Ok(Outcome::Circuit(circuit)) => {
-                self.keep_at_hand(wanted.service, &circuit, asked);
-                Ok(circuit)
-            }
-            Ok(Outcome::Failed(failure)) => Err(failure),
-            Err(_) => Err(attempt.verdict_so_far()),
+    async fn circuit(&self, wanted: Wanted<'_>) -> Result<Found<N>, Failure> {
+        loop {
+            let mut generation = self.generation.subscribe();
+            let asked = Instant::now();
+            let keys = timeout_at(wanted.deadline, self.network.keys(wanted.service)).await;
+            let keys = keys.unwrap_or_else(|_| {
+                if let Some(times) = SLOW_KEYS.due() {
+                    warn!("client authorization keys could not be read in time ({times} times)");
+                }
+                Err(Failure::ClientAuthUnreadable)
+            })?;
+            let (slot, waiter) = self.join_or_launch(wanted, &keys)?;
+            let ended = tokio::select! {
+                biased;
+                _ = generation.changed() => continue,
+                ended = timeout_at(wanted.deadline, waiter.ended()) => ended,
+            };
+            return match ended {
+                Ok(Outcome::Circuit(circuit)) => {
+                    if let Some(slot) = lock(&self.table).slot(slot) {
+                        slot.note_asked(&circuit, asked);
+                    }
+                    Ok(Found { slot, circuit })
+                }
+                Ok(Outcome::Failed(failure)) => Err(failure),
+                Err(_) => Err(waiter.verdict_so_far()),
+            };
         }
     }
 
-    /// The running attempt that this request may share, or a new one.
-    fn join_or_launch(&self, wanted: Wanted<'_>, keys: &HsClientSecretKeys) -> Attempt {
-        let now = Instant::now();
-        let mut all = self.records.lock().unwrap_or_else(PoisonError::into_inner);
-        let few = all.len() < MAX_IN_VAIN;
-        all.retain(|_, records| {
-            records.retain_mut(|record| {
-                let recent = now.duration_since(record.used) < FORGET_AFTER;
-                recent || (few && record.is_kept_in_vain())
-            });
-            !records.is_empty()
-        });
-        let records = all.entry(*wanted.service).or_default();
-        let found = records.iter_mut().find_map(|record| {
-            let joined = record.isolation.join(wanted.isolation)?;
-            (record.keys == *keys).then_some((record, joined))
-        });
-        let record = match found {
-            Some((record, joined)) => {
-                record.isolation = joined;
-                record
-            }
-            None => {
-                // tor-hsclient never forgets a token that had no success: who comes with an isolation
-                // of its own for each request takes over those that nobody needs.
-                let left = records
-                    .iter()
-                    .position(|r| r.is_in_vain() && r.keys == *keys);
-                let tokens = left.map(|place| records.swap_remove(place).tokens);
-                let fresh = || std::array::from_fn(|_| IsolationToken::new());
-                records.push(Record {
-                    isolation: wanted.isolation.clone(),
-                    keys: keys.clone(),
-                    tokens: tokens.unwrap_or_else(fresh),
-                    attempt: None,
-                    worked: false,
-                    used: now,
-                    at_hand: None,
-                    proven: None,
-                });
-                let last = records.len() - 1;
-                &mut records[last]
-            }
+    /// Waits for the running attempt that this request may share, or for a new one.
+    fn join_or_launch(
+        &self,
+        wanted: Wanted<'_>,
+        keys: &HsClientSecretKeys,
+    ) -> Result<(SlotId, Waiter<N>), Failure> {
+        let Wanted {
+            service, isolation, ..
+        } = wanted;
+        let mut table = lock(&self.table);
+        let id = match table.admit(service, keys, isolation) {
+            Some(id) => id,
+            None => table.insert(service, keys, isolation, self.network.connector()?),
         };
-        record.used = now;
-        if let Some(attempt) = &record.attempt {
-            if attempt.is_running() {
-                attempt.join(wanted.deadline);
-                return attempt.clone();
-            }
-            if let Some(circuit) = attempt.found() {
-                record.worked = true;
-                record.put_first(circuit.token);
-            }
+        if !table.is_swept {
+            table.is_swept = true;
+            tokio::spawn(sweep(Arc::downgrade(&self.table)));
         }
-        let attempt = self.launcher.launch(
-            *wanted.service,
-            keys.clone(),
-            record.tokens,
-            wanted.deadline,
-        );
-        record.attempt = Some(attempt.clone());
-        attempt
+        let slot = table.slot(id).ok_or(Failure::Internal)?;
+        let running = slot.attempt.as_ref();
+        if let Some(waiter) = running.and_then(|attempt| attempt.join(wanted.deadline)) {
+            return Ok((id, waiter));
+        }
+        let assignment = Assignment {
+            service: *service,
+            keys: keys.clone(),
+            connector: slot.connector.clone(),
+            tokens: slot.tokens,
+        };
+        let table = Arc::downgrade(&self.table);
+        let ended = move |attempt: &_, outcome: &_| {
+            let Some(table) = table.upgrade() else { return };
+            let dropped = lock(&table).note_outcome(id, attempt, outcome);
+            drop(dropped);
+        };
+        let (attempt, waiter) = self.launcher.launch(assignment, wanted.deadline, ended);
+        slot.attempt = Some(attempt);
+        Ok((id, waiter))
     }
 
     /// A circuit that was asked for a moment ago and that this request may share.
-    fn at_hand(&self, wanted: Wanted<'_>) -> Option<Circuit> {
-        let now = Instant::now();
-        let mut all = self.records.lock().unwrap_or_else(PoisonError::into_inner);
-        all.get_mut(wanted.service)?.iter_mut().find_map(|record| {
-            let (circuit, asked) = record.at_hand.as_ref()?;
-            let still =
-                record.keys.is_empty() && now.duration_since(*asked) < AT_HAND && circuit.is_open();
-            let joined = still.then(|| record.isolation.join(wanted.isolation))??;
-            let circuit = circuit.clone();
-            (record.isolation, record.used) = (joined, now);
-            Some(circuit)
-        })
-    }
-
-    /// Keeps a circuit for those who ask next.
-    fn keep_at_hand(&self, service: &OnionAddress, circuit: &Circuit, asked: Instant) {
-        let mut all = self.records.lock().unwrap_or_else(PoisonError::into_inner);
-        for record in all.get_mut(service).into_iter().flatten() {
-            if record.tokens.contains(&circuit.token) {
-                record.at_hand = Some((circuit.for_others(), asked));
-            }
-        }
+    fn cached(&self, wanted: Wanted<'_>) -> Option<Found<N>> {
+        let cached = lock(&self.table).cached(wanted.service, wanted.isolation);
+        let (slot, circuit) = cached?;
+        Some(Found { slot, circuit })
     }
 
     /// Whether a stream was opened on this circuit a short time ago.
-    fn is_proven(&self, service: &OnionAddress, token: IsolationToken) -> bool {
-        let all = self.records.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut records = all.get(service).into_iter().flatten();
-        records.any(|record| {
-            record
-                .proven
-                .is_some_and(|(t, at)| t == token && at.elapsed() < PROVEN)
-        })
+    fn is_proven(&self, found: &Found<N>) -> bool {
+        let mut table = lock(&self.table);
+        let slot = table.slot(found.slot);
+        slot.is_some_and(|slot| slot.is_proven(found.circuit.token))
     }
 
     /// Notes that a stream was opened on this circuit.
-    fn note_proven(&self, service: &OnionAddress, token: IsolationToken) {
-        let mut all = self.records.lock().unwrap_or_else(PoisonError::into_inner);
-        for record in all.get_mut(service).into_iter().flatten() {
-            if record.tokens.contains(&token) {
-                record.proven = Some((token, Instant::now()));
-            }
+    fn note_proven(&self, found: &Found<N>) {
+        if let Some(slot) = lock(&self.table).slot(found.slot) {
+            slot.note_proven(found.circuit.token);
         }
     }
 
-    /// Has the next request look for the service anew.
-    fn retire(&self, service: &OnionAddress, token: IsolationToken) {
-        let mut all = self.records.lock().unwrap_or_else(PoisonError::into_inner);
-        for record in all.get_mut(service).into_iter().flatten() {
-            if let Some(retired) = record.tokens.iter_mut().find(|t| **t == token) {
-                *retired = IsolationToken::new();
-                record.worked = true;
-                record.attempt = None;
-                record.at_hand = None;
-            }
+    /// Has the next request look for the service anew, unless another one does so already.
+    fn retire(&self, found: &Found<N>) {
+        let mut table = lock(&self.table);
+        let Some(slot) = table.slot(found.slot) else {
+            return;
+        };
+        if !slot.tokens.contains(&found.circuit.token) {
+            return;
+        }
+        match self.network.connector() {
+            Ok(connector) => slot.restart(connector),
+            Err(_) => drop(table.remove(found.slot)),
         }
     }
 }
 
-impl Record {
-    /// Whether no circuit was ever found, and nobody is looking for one.
-    fn is_in_vain(&self) -> bool {
-        let failed = |attempt: &Attempt| !attempt.is_running() && attempt.found().is_none();
-        !self.worked && self.proven.is_none() && self.attempt.as_ref().is_none_or(failed)
-    }
-
-    /// The same; if so, it lets go of all but what it takes to be used again.
-    fn is_kept_in_vain(&mut self) -> bool {
-        let in_vain = self.is_in_vain();
-        if in_vain {
-            self.attempt = None;
-        }
-        in_vain
-    }
-
-    /// Has the next attempt begin with this token: there is an open circuit on it.
-    fn put_first(&mut self, token: IsolationToken) {
-        if let Some(place) = self.tokens.iter().position(|t| *t == token) {
-            self.tokens[..=place].rotate_right(1);
+/// Sweeps the table for as long as there is something in it.
+async fn sweep<N: Network>(table: Weak<Mutex<Table<N>>>) {
+    loop {
+        sleep(SWEEP_EVERY).await;
+        let Some(table) = table.upgrade() else { return };
+        let dropped = lock(&table).sweep();
+        drop(dropped);
+        let mut table = lock(&table);
+        if table.is_empty() {
+            table.is_swept = false;
+            return;
         }
     }
 }
 
 impl Wanted<'_> {
     /// Opens a stream on a circuit, with early data behind it if `speaks_early`.
-    async fn begin(&self, circuit: &Circuit, speaks_early: bool) -> Result<Open, StreamError> {
+    async fn begin<N: Network>(
+        &self,
+        circuit: &Circuit<N>,
+        speaks_early: bool,
+    ) -> Result<N::Stream, StreamError> {
         let tunnel = circuit.tunnel().ok_or(StreamError::CircuitGone)?;
-        debug!("asking the onion service of circuit {}", tunnel.unique_id());
-        // Onion services are told the port alone (rend-spec-v3, "Handling a BEGIN message").
-        let mut parameters = StreamParameters::default();
-        parameters.suppress_hostname().suppress_begin_flags();
-        parameters.optimistic(speaks_early);
-        let opening = async {
-            let begun = tunnel.begin_stream("", self.port, Some(parameters)).await;
-            let stream = begun.map_err(|error| border::of_stream(&error))?;
-            if !speaks_early {
-                return Ok(begin::opened(stream));
-            }
-            // A service that lacks the port closes the stream without opening it.
-            begin::open_with_early_data(stream, self.early, Some(Failure::StreamClosed)).await
-        };
-        match timeout_at(self.deadline, opening).await {
+        let early = speaks_early.then_some(self.early);
+        match timeout_at(self.deadline, N::begin(&tunnel, self.port, early)).await {
             Ok(opened) => opened,
             Err(_) => Err(StreamError::Failed(Failure::ConnectionTimedOut)),
         }

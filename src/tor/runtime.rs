@@ -1,12 +1,13 @@
 //! The runtime handed to the Tor crates: tokio with rustls, and two parts of our own. Connections to
 //! relays are [`RelaySockets`]. Tasks that tor-hsclient spawns for an attempt carry the attempt's
-//! [`Evidence`] along, and can be ended with it.
+//! [`Evidence`] along, and can be ended with it. All that it spawns for a circuit slot end with the slot.
 
 use std::future::Future;
 use std::io;
 
 use futures::future::FutureObj;
 use futures::task::{Spawn, SpawnError};
+use tokio::sync::watch;
 use tor_rtcompat::tokio::TokioRustlsRuntime;
 use tor_rtcompat::{Blocking, CompoundRuntime, RealCoarseTimeProvider, ToplevelBlockOn};
 
@@ -28,30 +29,75 @@ pub(crate) type TorRuntime = CompoundRuntime<
 ///
 /// Fails outside of a tokio runtime.
 pub(crate) fn current() -> io::Result<TorRuntime> {
+    Ok(around(rustls_on_tokio()?, None))
+}
+
+fn rustls_on_tokio() -> io::Result<TokioRustlsRuntime> {
     // An error means that a provider was installed before: just as well.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let tokio = TokioRustlsRuntime::current()?;
-    Ok(CompoundRuntime::new(
-        Tasks(tokio.clone()),
+    TokioRustlsRuntime::current()
+}
+
+fn around(tokio: TokioRustlsRuntime, slot: Option<watch::Receiver<()>>) -> TorRuntime {
+    let tasks = Tasks {
+        tokio: tokio.clone(),
+        slot,
+    };
+    CompoundRuntime::new(
+        tasks,
         tokio.clone(),
         RealCoarseTimeProvider::new(),
         RelaySockets,
         tokio.clone(),
         tokio.clone(),
         tokio,
-    ))
+    )
 }
 
-/// Spawns tasks, and binds those of an onion attempt to the attempt.
+/// Makes a runtime for each circuit slot.
+pub(crate) struct SlotRuntimes(TokioRustlsRuntime);
+
+impl SlotRuntimes {
+    /// Fails outside of a tokio runtime.
+    pub(crate) fn current() -> io::Result<SlotRuntimes> {
+        Ok(SlotRuntimes(rustls_on_tokio()?))
+    }
+
+    /// A runtime whose tasks end when the sender is dropped.
+    pub(crate) fn next(&self) -> (watch::Sender<()>, TorRuntime) {
+        let (sender, receiver) = watch::channel(());
+        (sender, around(self.0.clone(), Some(receiver)))
+    }
+}
+
+/// Spawns tasks, binds those of an onion attempt to the attempt, and ends those of a circuit slot with it.
 #[derive(Clone)]
-pub(crate) struct Tasks(TokioRustlsRuntime);
+pub(crate) struct Tasks {
+    tokio: TokioRustlsRuntime,
+    /// Closed when the slot is dropped.
+    slot: Option<watch::Receiver<()>>,
+}
 
 impl Spawn for Tasks {
     fn spawn_obj(&self, future: FutureObj<'static, ()>) -> Result<(), SpawnError> {
+        let future = match &self.slot {
+            Some(slot) => Box::new(until_closed(slot.clone(), future)).into(),
+            None => future,
+        };
         match Evidence::adopt(future) {
-            Ok(adopted) => self.0.spawn_obj(adopted),
-            Err(future) => self.0.spawn_obj(future),
+            Ok(adopted) => self.tokio.spawn_obj(adopted),
+            Err(future) => self.tokio.spawn_obj(future),
         }
+    }
+}
+
+/// Runs a future until nobody can send on `slot` any more.
+async fn until_closed(mut slot: watch::Receiver<()>, future: FutureObj<'static, ()>) {
+    tokio::select! {
+        biased;
+        // Nothing is ever sent.
+        _ = slot.changed() => {}
+        () = future => {}
     }
 }
 
@@ -63,7 +109,7 @@ impl Blocking for Tasks {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        self.0.spawn_blocking(f)
+        self.tokio.spawn_blocking(f)
     }
 
     fn reenter_block_on<F>(&self, future: F) -> F::Output
@@ -71,12 +117,42 @@ impl Blocking for Tasks {
         F: Future,
         F::Output: Send + 'static,
     {
-        self.0.reenter_block_on(future)
+        self.tokio.reenter_block_on(future)
     }
 }
 
 impl ToplevelBlockOn for Tasks {
     fn block_on<F: Future>(&self, future: F) -> F::Output {
-        self.0.block_on(future)
+        self.tokio.block_on(future)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::time::Duration;
+
+    #[tokio::test(start_paused = true)]
+    async fn tasks_of_a_slot_end_with_it_and_others_go_on() {
+        let (slot, runtime) = SlotRuntimes::current().expect("inside of a runtime").next();
+        let spawn = |runtime: &TorRuntime| {
+            let (sender, ended) = tokio::sync::oneshot::channel::<()>();
+            let task = async move {
+                let _sender = sender;
+                tokio::time::sleep(Duration::from_secs(60)).await;
+            };
+            runtime.spawn_obj(Box::new(task).into()).expect("spawned");
+            ended
+        };
+        let bound = spawn(&runtime);
+        let mut free = spawn(&current().expect("inside of a runtime"));
+        drop(slot);
+        let ended = tokio::time::timeout(Duration::from_secs(1), bound).await;
+        assert!(ended.is_ok(), "the task outlives its slot");
+        assert!(
+            free.try_recv()
+                .is_err_and(|e| e == tokio::sync::oneshot::error::TryRecvError::Empty)
+        );
     }
 }

@@ -9,19 +9,15 @@ use futures::FutureExt as _;
 use futures::future::{BoxFuture, Fuse, FusedFuture as _};
 use tokio::time::sleep;
 use tor_circmgr::IsolationToken;
-use tor_circmgr::isolation::StreamIsolation;
-use tor_hsclient::{HsClientConnector, HsClientSecretKeys};
-use tor_hscrypto::pk::HsId;
+use tor_hsclient::HsClientSecretKeys;
 use tracing::debug;
 
 use super::Circuit;
 use super::progress::Progress;
 use crate::failure::Failure;
 use crate::target::OnionAddress;
-use crate::tor::Directory;
-use crate::tor::border;
 use crate::tor::evidence::Evidence;
-use crate::tor::runtime::TorRuntime;
+use crate::tor::onion::network::{Call, Network};
 use crate::tor::verdict::more_telling;
 
 /// How often a line is begun anew because it turned to an introduction point at which another stands
@@ -36,30 +32,37 @@ const FURTHER_ROUNDS: usize = 2;
 const NOT_READY: Duration = Duration::from_millis(50);
 
 /// What a round leads to.
-pub(super) type Round<'a> = BoxFuture<'a, Result<Circuit, Failure>>;
+pub(super) type Round<'a, N> = BoxFuture<'a, Result<Circuit<N>, Failure>>;
 
 /// What the lines of an attempt have in common.
-#[derive(Clone, Copy)]
-pub(super) struct Errand<'a> {
-    pub(super) connector: &'a HsClientConnector<TorRuntime>,
-    pub(super) directory: &'a Directory,
+pub(super) struct Errand<'a, N: Network> {
+    pub(super) network: &'a N,
+    pub(super) connector: &'a N::Connector,
     pub(super) service: &'a OnionAddress,
     pub(super) keys: &'a HsClientSecretKeys,
     pub(super) progress: &'a Progress,
 }
 
+impl<N: Network> Clone for Errand<'_, N> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<N: Network> Copy for Errand<'_, N> {}
+
 /// How a line ended.
-pub(super) struct Ended {
+pub(super) struct Ended<N: Network> {
     /// Its place among the lines of the attempt.
     pub(super) number: usize,
-    pub(super) result: Result<Circuit, Failure>,
+    pub(super) result: Result<Circuit<N>, Failure>,
     /// Whether a failure is proven, whatever the other lines still wait for.
     pub(super) proven: bool,
 }
 
 /// A line that is followed.
-pub(super) struct Line<'a> {
-    errand: Errand<'a>,
+pub(super) struct Line<'a, N: Network> {
+    errand: Errand<'a, N>,
     /// Its place among the lines of the attempt.
     number: usize,
     /// What it is to tor-hsclient.
@@ -69,7 +72,7 @@ pub(super) struct Line<'a> {
     /// That of the newest round.
     evidence: Arc<Evidence>,
     /// The first round, while the second runs beside it.
-    older: Fuse<Round<'a>>,
+    older: Fuse<Round<'a, N>>,
     /// How it has failed.
     older_failed: Option<Failure>,
     other_points_left: usize,
@@ -77,25 +80,25 @@ pub(super) struct Line<'a> {
 }
 
 /// What a round, or the waiting for it, came to.
-enum Step<'a> {
+enum Step<'a, N: Network> {
     /// A circuit, from whichever round.
-    Found(Circuit),
+    Found(Circuit<N>),
     /// The newest round failed.
     Failed(Failure),
     /// It turned to an introduction point at which another line stands still.
     SilentPoint,
     /// Introduction points refuse. The round can go on beside another that has the spare token.
-    Doubted(Round<'a>, IsolationToken),
+    Doubted(Round<'a, N>, IsolationToken),
 }
 
-impl<'a> Line<'a> {
+impl<'a, N: Network> Line<'a, N> {
     /// A line in this place, noted in the progress: it counts before it is followed.
     pub(super) fn new(
-        errand: Errand<'a>,
+        errand: Errand<'a, N>,
         number: usize,
         token: IsolationToken,
         spare: Option<IsolationToken>,
-    ) -> Line<'a> {
+    ) -> Line<'a, N> {
         let evidence = Evidence::new(None);
         errand.progress.begin(number, &evidence);
         Line {
@@ -112,7 +115,7 @@ impl<'a> Line<'a> {
     }
 
     /// Follows it to its end.
-    pub(super) async fn follow(mut self) -> Ended {
+    pub(super) async fn follow(mut self) -> Ended<N> {
         loop {
             match self.step().await {
                 Step::Found(circuit) => return found(self.number, circuit),
@@ -148,7 +151,7 @@ impl<'a> Line<'a> {
     }
 
     /// Begins a round, and waits for what it comes to.
-    async fn step(&mut self) -> Step<'a> {
+    async fn step(&mut self) -> Step<'a, N> {
         let evidence = Arc::clone(&self.evidence);
         let mut round = self.errand.round(self.token, Arc::clone(&evidence)).boxed();
         let (progress, number) = (self.errand.progress, self.number);
@@ -186,7 +189,7 @@ impl<'a> Line<'a> {
     }
 
     /// Ends with the failure of the newest round, and with what the older one says to it.
-    async fn conclude(mut self, failure: Failure) -> Ended {
+    async fn conclude(mut self, failure: Failure) -> Ended<N> {
         let evidence = &self.evidence;
         evidence.rest();
         let refused = failure == Failure::IntroductionFailed && evidence.refused_only();
@@ -215,7 +218,7 @@ impl<'a> Line<'a> {
     }
 }
 
-fn found(number: usize, circuit: Circuit) -> Ended {
+fn found<N: Network>(number: usize, circuit: Circuit<N>) -> Ended<N> {
     Ended {
         number,
         result: Ok(circuit),
@@ -223,39 +226,27 @@ fn found(number: usize, circuit: Circuit) -> Ended {
     }
 }
 
-impl Errand<'_> {
-    /// Asks tor-hsclient once, and no longer than it takes to know the outcome.
+impl<N: Network> Errand<'_, N> {
+    /// Asks the connector once, and no longer than it takes to know the outcome.
     async fn round(
         self,
         token: IsolationToken,
         evidence: Arc<Evidence>,
-    ) -> Result<Circuit, Failure> {
-        let until = self.progress.until();
-        let netdir = self
-            .directory
-            .timely(until)
-            .await
-            .ok_or(Failure::NotBootstrapped)?;
-        let isolation = StreamIsolation::builder()
-            .stream_isolation(Box::new(token))
-            .build()
-            .map_err(|error| {
-                tracing::warn!("cannot isolate a stream: {error}");
-                Failure::Internal
-            })?;
-        let service = HsId::from(self.service.key());
-        let asking =
-            self.connector
-                .get_or_launch_tunnel(&netdir, service, self.keys.clone(), isolation);
+    ) -> Result<Circuit<N>, Failure> {
+        let call = Call {
+            service: self.service,
+            keys: self.keys,
+            token,
+            until: self.progress.until(),
+            evidence: &evidence,
+        };
         tokio::select! {
-            got = evidence.gather(asking) => match got {
-                Ok(tunnel) => Ok(Circuit {
-                    tunnel: Arc::downgrade(&tunnel),
-                    fresh: evidence.worked(),
-                    token,
-                }),
-                Err(error) => Err(evidence.beside_tries(border::of_onion_attempt(&error))),
-            },
+            got = self.network.call(self.connector, call) => got.map(|tunnel| Circuit {
+                tunnel: Arc::downgrade(&tunnel),
+                connector: self.connector.clone(),
+                fresh: evidence.worked(),
+                token,
+            }),
             failure = evidence.conclusion() => {
                 evidence.abandon();
                 Err(failure)

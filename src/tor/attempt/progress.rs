@@ -1,14 +1,15 @@
 //! How far the lines of an attempt have got: for those who wait, for the lines among themselves, and to
 //! know when another is to be begun.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::line::Round;
 use crate::failure::Failure;
 use crate::tor::evidence::Evidence;
 
@@ -25,8 +26,18 @@ const SILENT: Duration = Duration::from_secs(30);
 /// See the module.
 pub(super) struct Progress {
     lines: Mutex<Lines>,
-    /// Until when the attempt goes on: its least life, or when the last of those who wait will have gone.
+    /// Until when the attempt goes on if nobody waits.
+    least: Instant,
+    /// Until when it goes on: as long, or until the last of those who wait will have gone.
     until: Mutex<Instant>,
+    /// Set once it is to end at once.
+    cancelled: AtomicBool,
+    /// Set once it has ended.
+    over: AtomicBool,
+    /// How many wait. Counted by [`Unawaited`](super::unawaited::Unawaited), under its lock.
+    pub(super) waiters: AtomicUsize,
+    /// The time until which it goes on has changed.
+    sooner: Notify,
     /// Somebody new waits.
     nudge: Notify,
     /// The evidence of the first line's first round, while the second runs beside it.
@@ -55,11 +66,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Progress {
-    /// That of an attempt without a line yet, which goes on until then or longer.
-    pub(super) fn new(until: Instant) -> Progress {
+    /// That of an attempt without a line yet, which goes on until `least` or longer.
+    pub(super) fn new(least: Instant) -> Progress {
         Progress {
             lines: Mutex::default(),
-            until: Mutex::new(until),
+            least,
+            until: Mutex::new(least),
+            cancelled: AtomicBool::new(false),
+            over: AtomicBool::new(false),
+            waiters: AtomicUsize::new(0),
+            sooner: Notify::new(),
             nudge: Notify::new(),
             older: Mutex::default(),
             silent: Mutex::default(),
@@ -91,7 +107,11 @@ impl Progress {
     }
 
     /// A first round that goes on beside the second; its work ends with it.
-    pub(super) fn beside<'a>(&'a self, round: Round<'a>, evidence: Arc<Evidence>) -> Round<'a> {
+    pub(super) fn beside<'a, T: 'a>(
+        &'a self,
+        round: BoxFuture<'a, T>,
+        evidence: Arc<Evidence>,
+    ) -> BoxFuture<'a, T> {
         struct Older<'a>(&'a Progress, Arc<Evidence>);
         impl Drop for Older<'_> {
             fn drop(&mut self) {
@@ -122,6 +142,33 @@ impl Progress {
             *until = deadline.max(*until);
         }
         self.nudge.notify_one();
+    }
+
+    /// The last of those who waited has gone.
+    pub(super) fn leave(&self) {
+        *lock(&self.until) = self.least;
+        self.sooner.notify_one();
+    }
+
+    /// Ends the attempt at once.
+    pub(super) fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+        self.sooner.notify_one();
+    }
+
+    /// Whether the attempt was told to end.
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the attempt has ended.
+    pub(super) fn set_over(&self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the attempt has ended.
+    pub(super) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
     }
 
     /// Until when the attempt goes on.
@@ -204,14 +251,17 @@ impl Progress {
         }
     }
 
-    /// Returns when nobody waits any more.
+    /// Returns when the attempt is to end: nobody waits any more, or it was cancelled.
     pub(super) async fn end(&self) {
-        loop {
+        while !self.is_cancelled() {
             let until = self.until();
             if Instant::now() >= until {
                 return;
             }
-            sleep_until(until).await;
+            tokio::select! {
+                () = sleep_until(until) => {}
+                () = self.sooner.notified() => {}
+            }
         }
     }
 }
