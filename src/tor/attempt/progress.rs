@@ -215,3 +215,6 @@ impl Progress {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
