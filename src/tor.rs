@@ -22,6 +22,8 @@ pub mod keys;
 pub(crate) mod onion;
 pub(crate) mod relay_socket;
 pub(crate) mod runtime;
+#[cfg(test)]
+mod upstream_tests;
 pub(crate) mod verdict;
 
 use std::net::IpAddr;
