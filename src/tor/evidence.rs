@@ -66,8 +66,8 @@ enum Bound {
 /// Shared between the attempt, the layer that fills it, and the requests that wait for it.
 pub(crate) struct Evidence {
     inner: Mutex<Inner>,
-    /// Counts changes, so that waiting for a conclusion needs no polling.
-    changed: watch::Sender<u64>,
+    /// Told of each change, so that waiting for a conclusion needs no polling.
+    changed: watch::Sender<()>,
 }
 
 struct Inner {
@@ -90,7 +90,7 @@ impl Evidence {
                 work: None,
                 rests: false,
             }),
-            changed: watch::Sender::new(0),
+            changed: watch::Sender::new(()),
         })
     }
 
@@ -268,7 +268,7 @@ impl Evidence {
             inner.since = Instant::now();
         }
         drop(inner);
-        self.changed.send_modify(|n| *n += 1);
+        self.changed.send_replace(());
     }
 }
 

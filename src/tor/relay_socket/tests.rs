@@ -81,6 +81,18 @@ async fn what_was_read_is_acknowledged_at_once_if_nothing_more_is_there() {
     assert!(quick(&socket), "there is nothing more");
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn how_much_may_wait_in_the_system_is_the_callers_choice() {
+    let (socket, _relay) = connected(&TcpConnectOptions::default()).await;
+    let limit = |socket: &RelaySocket| socket.handle.tcp_notsent_lowat().expect("an option");
+    socket.set_tcp_notsent_lowat(4096).expect("an option");
+    assert_eq!(limit(&socket), 4096);
+    let handle = socket.new_handle();
+    handle.set_tcp_notsent_lowat(8192).expect("an option");
+    assert_eq!(limit(&socket), 8192);
+}
+
 #[tokio::test]
 async fn a_client_takes_no_connections() {
     let address = "127.0.0.1:0".parse().expect("an address");

@@ -174,6 +174,18 @@ async fn a_point_at_which_a_line_stood_still_is_passed_over_for_half_a_minute() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn points_are_remembered_beside_each_other() {
+    let newest = evidence([R::EstablishesRendezvous, R::TurnsToPoint(3)]);
+    let progress = progress(&[&newest]);
+    progress.note_silence();
+    advance(Duration::from_secs(10)).await;
+    report(&newest, [R::EstablishesRendezvous, R::TurnsToPoint(5)]);
+    progress.note_silence();
+    assert!(progress.is_silent(3, 0));
+    assert!(progress.is_silent(5, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_point_at_which_a_round_beside_stands_still_is_noted_too() {
     let newest = evidence([R::EstablishesRendezvous, R::TurnsToPoint(3)]);
     let progress = progress(&[&newest]);
