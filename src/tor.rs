@@ -26,6 +26,8 @@ pub(crate) mod onion;
 pub(crate) mod relay_socket;
 pub(crate) mod runtime;
 pub(crate) mod storage;
+#[cfg(test)]
+mod upstream_tests;
 pub(crate) mod verdict;
 
 use std::net::IpAddr;

@@ -7,11 +7,10 @@
 use std::future::poll_fn;
 use std::io::{self, Cursor};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWriteExt as _, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tor_proto::client::stream::{ClientDataStreamCtrl, DataReader, DataStream, DataWriter};
 use tracing::debug;
 
@@ -20,12 +19,15 @@ use crate::dial::Stream;
 use crate::early::Early;
 use crate::failure::Failure;
 
+#[cfg(test)]
+mod tests;
+
 /// The reading half of a stream; first comes what arrived together with CONNECTED.
 #[derive(Debug)]
-pub struct Reader {
+pub struct Reader<R = DataReader> {
     /// In a box, as few streams have any and all remember whether they do.
     first: Option<Box<First>>,
-    rest: DataReader,
+    rest: R,
 }
 
 /// What was read together with CONNECTED.
@@ -43,14 +45,14 @@ impl First {
     }
 }
 
-impl Reader {
-    fn new(first: Option<First>, rest: DataReader) -> Self {
+impl<R> Reader<R> {
+    fn new(first: Option<First>, rest: R) -> Self {
         let first = first.map(Box::new);
         Reader { first, rest }
     }
 }
 
-impl AsyncRead for Reader {
+impl<R: AsyncRead + Unpin> AsyncRead for Reader<R> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -97,9 +99,49 @@ pub(crate) async fn open_with_early_data(
     early: &Early,
     closed: Option<Failure>,
 ) -> Result<Open, StreamError> {
-    let control = stream.client_stream_ctrl().map(Arc::clone);
+    let control = stream.client_stream_ctrl().cloned();
     let control = control.ok_or(StreamError::Failed(Failure::Internal))?;
-    let (mut reader, mut writer) = stream.split();
+    let (reader, writer) = stream.split();
+    open(reader, writer, &*control, early, closed).await
+}
+
+/// What is known of a stream beside its bytes.
+trait Control {
+    /// Whether CONNECTED has come, and no end yet.
+    fn is_connected(&self) -> bool;
+
+    /// Whether CONNECTED has come, even if the end of the stream came right behind it.
+    fn was_connected(&self) -> bool;
+}
+
+impl Control for ClientDataStreamCtrl {
+    fn is_connected(&self) -> bool {
+        ClientDataStreamCtrl::is_connected(self)
+    }
+
+    /// Once the end has come, `is_connected` says no, as for a stream that was refused, and only what
+    /// the object shows for debugging tells the two apart. A unit test looks whether it still does, and
+    /// so does the network test `streams`.
+    fn was_connected(&self) -> bool {
+        format!("{self:?}").contains(RECEIVED_CONNECTED)
+    }
+}
+
+/// What a stream's control object shows after CONNECTED.
+pub(super) const RECEIVED_CONNECTED: &str = "received_connected: true";
+
+/// The same for the halves of a stream.
+async fn open<R, W>(
+    mut reader: R,
+    mut writer: W,
+    control: &impl Control,
+    early: &Early,
+    closed: Option<Failure>,
+) -> Result<Stream<Reader<R>, W>, StreamError>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
     let sent = AtomicUsize::new(0);
     let sending = async {
         loop {
@@ -119,11 +161,11 @@ pub(crate) async fn open_with_early_data(
         std::future::pending::<()>().await;
     };
     let first = tokio::select! {
-        first = connected(&mut reader, &control) => first,
+        first = connected(&mut reader, control) => first,
         () = sending => None,
     };
     let first = match first {
-        Some(First::End(error)) if !was_connected(&control) => match (error, closed) {
+        Some(First::End(error)) if !control.was_connected() => match (error, closed) {
             (Some(error), _) => return Err(border::of_stream_io(&error)),
             (None, Some(failure)) => return Err(StreamError::Ended(failure)),
             (None, None) => Some(First::End(None)),
@@ -147,7 +189,10 @@ pub(crate) async fn open_with_early_data(
 }
 
 /// Waits for CONNECTED or the end, and gives what came with it.
-async fn connected(reader: &mut DataReader, control: &ClientDataStreamCtrl) -> Option<First> {
+async fn connected<R>(reader: &mut R, control: &impl Control) -> Option<First>
+where
+    R: AsyncRead + Unpin,
+{
     poll_fn(|context| {
         let mut bytes = [0; FIRST_READ];
         let mut buffer = ReadBuf::new(&mut bytes);
@@ -162,11 +207,4 @@ async fn connected(reader: &mut DataReader, control: &ClientDataStreamCtrl) -> O
         }
     })
     .await
-}
-
-/// Whether CONNECTED has come, even if the end of the stream came right behind it: then
-/// `is_connected` says no, as for a stream that was refused, and only what the object shows for
-/// debugging tells the two apart. The network test `streams` notices when that changes.
-fn was_connected(control: &ClientDataStreamCtrl) -> bool {
-    format!("{control:?}").contains("received_connected: true")
 }

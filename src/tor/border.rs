@@ -293,3 +293,6 @@ fn unknown<E: Error + 'static>(error: &E) -> Failure {
     tracing::warn!("unknown error of the Tor client: {}", error.report());
     Failure::Internal
 }
+
+#[cfg(test)]
+mod tests;

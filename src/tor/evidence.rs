@@ -5,8 +5,9 @@
 //! step as a span. [`EvidenceLayer`] picks these up. The attempt they belong to is found through a
 //! task-local value, which [`super::runtime::Tasks`] carries into the task that does the work: no
 //! log filter, span id or text has a say in it, but for the two steps that have no span of their own
-//! ([`AWAITING_RENDEZVOUS`], [`SOLVING`]), and the place of an introduction point ([`POINT`]). The network tests notice when a new version of the crates changes any
-//! of this.
+//! ([`AWAITING_RENDEZVOUS`], [`SOLVING`]), and the place of an introduction point ([`POINT`]). The
+//! unit tests in `upstream_tests`, and the network tests, notice when a new version of the crates
+//! changes any of this.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,14 +30,19 @@ use super::border;
 use super::verdict::{DescriptorClue, Findings, RendezvousClue, Stage};
 use crate::failure::Failure;
 
+#[cfg(test)]
+pub(crate) mod reports;
+#[cfg(test)]
+mod tests;
+
 /// Where the events and spans come from.
-const SOURCE: &str = "tor_hsclient";
+pub(super) const SOURCE: &str = "tor_hsclient";
 /// How tor-hsclient's message ends when it begins to wait for RENDEZVOUS2; that step has no span.
-const AWAITING_RENDEZVOUS: &str = "awaiting rendezvous completion";
+pub(super) const AWAITING_RENDEZVOUS: &str = "awaiting rendezvous completion";
 /// What stands before the place of an introduction point in the messages about it.
-const POINT: &str = "IPT #";
+pub(super) const POINT: &str = "IPT #";
 /// How its message begins when it begins to solve a puzzle; nor has that one.
-const SOLVING: &str = "beginning solve";
+pub(super) const SOLVING: &str = "beginning solve";
 
 /// So many introduction points that have refused say that the descriptor may be old. One alone may have gone.
 const DOUBTFUL: usize = 2;
@@ -60,8 +66,8 @@ enum Bound {
 /// Shared between the attempt, the layer that fills it, and the requests that wait for it.
 pub(crate) struct Evidence {
     inner: Mutex<Inner>,
-    /// Counts changes, so that waiting for a conclusion needs no polling.
-    changed: watch::Sender<u64>,
+    /// Told of each change, so that waiting for a conclusion needs no polling.
+    changed: watch::Sender<()>,
 }
 
 struct Inner {
@@ -84,7 +90,7 @@ impl Evidence {
                 work: None,
                 rests: false,
             }),
-            changed: watch::Sender::new(0),
+            changed: watch::Sender::new(()),
         })
     }
 
@@ -268,7 +274,7 @@ impl Evidence {
             inner.since = Instant::now();
         }
         drop(inner);
-        self.changed.send_modify(|n| *n += 1);
+        self.changed.send_replace(());
     }
 }
 
@@ -361,23 +367,4 @@ fn point_in(message: &str) -> Option<usize> {
     let (_, rest) = message.split_once(POINT)?;
     let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
     digits.parse::<usize>().ok()?.checked_sub(1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_introduction_point_is_read_off_the_messages_that_name_one() {
-        let place = |message| point_in(message);
-        assert_eq!(
-            place("hs conn to x: IPT #3: obtaining intro circuit"),
-            Some(2)
-        );
-        assert_eq!(
-            place("hs conn to x: RPT y IPT #12: making introduction"),
-            Some(11)
-        );
-        assert_eq!(place("hs conn to x: setting up rendezvous point"), None);
-    }
 }

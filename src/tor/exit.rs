@@ -10,40 +10,73 @@
 //! keep the circuit and its exit's address. (C tor gives up the circuit at once.) They also keep it if its
 //! exit has but refused by its policy.
 
+use std::fmt::Debug;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
-use tor_cell::relaycell::msg::IpVersionPreference;
-use tor_circmgr::isolation::{IsolationHelper, StreamIsolation};
-use tor_circmgr::{CircMgr, ClientDataTunnel, TargetPort};
-use tor_proto::circuit::UniqId;
-use tor_proto::client::stream::StreamParameters;
+use tor_circmgr::TargetPort;
+use tor_circmgr::isolation::IsolationHelper;
 use tracing::debug;
 
-use super::Directory;
-use super::begin::{self, Open};
-use super::border::{self, StreamError};
-use super::runtime::TorRuntime;
+use self::pool::Pool;
+use super::border::StreamError;
 use crate::config::{DEFAULT_EXIT_TIMEOUT, ExitTimeouts};
 use crate::early::Early;
 use crate::failure::Failure;
 use crate::isolation::Isolation;
 use crate::policy::Family;
 
+mod pool;
+#[cfg(test)]
+mod tests;
+
 /// How many exits may answer that they cannot (C tor's `MAX_RESOLVE_FAILURES`).
 const REFUSALS: u32 = 3;
 
 /// Opens streams, and looks up names, through exit relays.
-pub(crate) struct Exits {
-    circuits: Arc<CircMgr<TorRuntime>>,
-    directory: Directory,
+pub(crate) struct Exits<C = Pool> {
+    circuits: C,
     timeouts: ExitTimeouts,
 }
 
+/// Builds circuits to exits. [`Pool`] does it on the Tor network.
+pub(crate) trait Circuits {
+    /// What it builds.
+    type Circuit: Circuit;
+
+    /// Returns a circuit to an exit that allows `ports`, not later than `deadline`.
+    async fn get(
+        &self,
+        ports: &[TargetPort],
+        isolation: OnExit<IdOf<Self>>,
+        deadline: Instant,
+    ) -> Result<Self::Circuit, Failure>;
+
+    /// Puts no new streams on a circuit.
+    fn retire(&self, circuit: IdOf<Self>);
+}
+
+/// A circuit and the exit at its end.
+pub(crate) trait Circuit {
+    /// Tells circuits apart.
+    type Id: Copy + Debug + PartialEq + Send + Sync + 'static;
+    /// An open stream.
+    type Stream;
+
+    fn id(&self) -> Self::Id;
+
+    /// Puts a question to the exit.
+    async fn ask(&self, question: &Question<'_>) -> Result<Answer<Self::Stream>, StreamError>;
+}
+
+/// The identity of the circuits that `C` builds.
+type IdOf<C> = <<C as Circuits>::Circuit as Circuit>::Id;
+/// The streams on the circuits that `C` builds.
+type StreamOf<C> = <<C as Circuits>::Circuit as Circuit>::Stream;
+
 /// What an exit is asked for.
-enum Question<'a> {
+pub(crate) enum Question<'a> {
     Begin {
         host: &'a str,
         port: u16,
@@ -55,25 +88,13 @@ enum Question<'a> {
 }
 
 /// What it answered.
-enum Answer {
-    Stream(Box<Open>),
+pub(crate) enum Answer<S> {
+    Stream(Box<S>),
     Addresses(Vec<IpAddr>),
     Names(Vec<String>),
 }
 
-impl Exits {
-    pub(crate) fn new(
-        circuits: Arc<CircMgr<TorRuntime>>,
-        directory: Directory,
-        timeouts: ExitTimeouts,
-    ) -> Exits {
-        Exits {
-            circuits,
-            directory,
-            timeouts,
-        }
-    }
-
+impl<C: Circuits> Exits<C> {
     /// Opens a stream to `host`, a name or an IP address as text, and `port`. Each exit that is tried
     /// is sent `early`, as C tor does.
     pub(crate) async fn connect(
@@ -84,7 +105,7 @@ impl Exits {
         isolation: &Isolation,
         early: &Early,
         deadline: Instant,
-    ) -> Result<Open, Failure> {
+    ) -> Result<StreamOf<C>, Failure> {
         let question = Question::Begin {
             host,
             port,
@@ -135,22 +156,22 @@ impl Exits {
         question: Question<'_>,
         isolation: &Isolation,
         deadline: Instant,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Answer<StreamOf<C>>, Failure> {
         let mut said = None;
         let mut refusals = 0;
         let mut left = None;
         let mut suspects = Vec::new();
         for number in 0.. {
             let circuit = self.circuit(&question, isolation, left, deadline);
-            let tunnel = match circuit.await {
-                Ok(tunnel) => tunnel,
+            let circuit = match circuit.await {
+                Ok(circuit) => circuit,
                 // What the exit before has said is the better answer.
                 Err(failure) => return Err(said.unwrap_or(failure)),
             };
             let until = deadline.min(Instant::now() + self.patience(&question, number));
-            let failure = match timeout_at(until, question.put(&tunnel)).await {
+            let failure = match timeout_at(until, circuit.ask(&question)).await {
                 Ok(Ok(answer)) => {
-                    suspects.iter().for_each(|id| self.circuits.retire_circ(id));
+                    suspects.into_iter().for_each(|id| self.circuits.retire(id));
                     return Ok(answer);
                 }
                 Ok(Err(error)) => {
@@ -167,11 +188,11 @@ impl Exits {
                 break;
             }
             debug!("an exit could not serve the request: {}", failure.name());
-            let circuit = tunnel.unique_id();
+            let circuit = circuit.id();
             match failure {
                 // It says so itself.
                 Failure::CircuitDestroyed | Failure::RelayHibernating | Failure::RelayBusy => {
-                    self.circuits.retire_circ(&circuit);
+                    self.circuits.retire(circuit);
                 }
                 // It serves all others.
                 Failure::ExitPolicyRefused => left = Some(circuit),
@@ -204,31 +225,18 @@ impl Exits {
         &self,
         question: &Question<'_>,
         isolation: &Isolation,
-        left: Option<UniqId>,
+        left: Option<IdOf<C>>,
         deadline: Instant,
-    ) -> Result<ClientDataTunnel, Failure> {
-        let Some(netdir) = self.directory.timely(deadline).await else {
-            return Err(Failure::NotBootstrapped);
+    ) -> Result<C::Circuit, Failure> {
+        let isolation = OnExit {
+            isolation: isolation.clone(),
+            left,
         };
-        let isolation = StreamIsolation::builder()
-            .stream_isolation(Box::new(OnExit {
-                isolation: isolation.clone(),
-                left,
-            }))
-            .build()
-            .map_err(|error| {
-                tracing::warn!("cannot isolate a stream: {error}");
-                Failure::Internal
-            })?;
         let ports = question.ports();
-        let launch = self
-            .circuits
-            .get_or_launch_exit((&*netdir).into(), &ports, isolation);
-        match timeout_at(deadline, launch).await {
-            Ok(Ok(tunnel)) => Ok(tunnel),
-            Ok(Err(error)) => Err(border::of_exit_circuit(&error)),
-            Err(_) => Err(Failure::DeadlinePassed),
-        }
+        let circuit = self.circuits.get(&ports, isolation, deadline);
+        timeout_at(deadline, circuit)
+            .await
+            .unwrap_or(Err(Failure::DeadlinePassed))
     }
 }
 
@@ -263,53 +271,18 @@ impl Question<'_> {
             Question::Resolve(_) | Question::ResolvePtr(_) => Vec::new(),
         }
     }
-
-    /// Puts the question to the exit at the end of a circuit.
-    async fn put(&self, tunnel: &ClientDataTunnel) -> Result<Answer, StreamError> {
-        let failed = |error| border::of_stream(&error);
-        debug!("asking the exit of circuit {}", tunnel.unique_id());
-        match self {
-            Question::Begin {
-                host,
-                port,
-                family,
-                early,
-            } => {
-                let mut parameters = StreamParameters::default();
-                parameters.ip_version(match family {
-                    Family::V4Only => IpVersionPreference::Ipv4Only,
-                    Family::V4Preferred => IpVersionPreference::Ipv4Preferred,
-                    Family::V6Preferred => IpVersionPreference::Ipv6Preferred,
-                    Family::V6Only => IpVersionPreference::Ipv6Only,
-                });
-                parameters.optimistic(true);
-                let begun = tunnel.begin_stream(host, *port, Some(parameters)).await;
-                // An exit that cannot connect always gives a reason; it closes what was open.
-                let open = begin::open_with_early_data(begun.map_err(failed)?, early, None).await?;
-                Ok(Answer::Stream(Box::new(open)))
-            }
-            Question::Resolve(host) => {
-                let addresses = tunnel.resolve(host).await;
-                addresses.map(Answer::Addresses).map_err(failed)
-            }
-            Question::ResolvePtr(address) => {
-                let names = tunnel.resolve_ptr(*address).await;
-                names.map(Answer::Names).map_err(failed)
-            }
-        }
-    }
 }
 
 /// The isolation of a stream on an exit circuit.
 #[derive(Clone, Debug)]
-struct OnExit {
+pub(crate) struct OnExit<I> {
     isolation: Isolation,
     /// The circuit that the stream has left, if it has left one. Such streams share the next one, and only
     /// with each other: else they would be given the same again.
-    left: Option<UniqId>,
+    left: Option<I>,
 }
 
-impl IsolationHelper for OnExit {
+impl<I: Copy + PartialEq> IsolationHelper for OnExit<I> {
     fn compatible_same_type(&self, other: &Self) -> bool {
         self.left == other.left && self.isolation.compatible(&other.isolation)
     }

@@ -140,3 +140,6 @@ impl NetStreamListener<SocketAddr> for NoListener {
         match *self {}
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -411,12 +411,53 @@ mod tests {
             (&[R::NotEstablished, silent], Failure::IntroductionTimedOut),
             (&[R::NoRendezvousCircuit], Failure::NoCircuit),
             (&[R::IntroductionPointUnusable], Failure::IntroductionFailed),
+            (
+                &[R::IntroductionPointUnusable, silent],
+                Failure::IntroductionFailed,
+            ),
             (&[R::Bug], Failure::Internal),
             (&[R::Bug, refused], Failure::IntroductionFailed),
         ];
         for (clues, expected) in cases {
             assert_eq!(of_rendezvous(clues), *expected, "{clues:?}");
         }
+    }
+
+    #[test]
+    fn of_two_outcomes_the_one_that_says_more_counts() {
+        // From what says most to what says nothing of the service; those of one line say as much.
+        let order: &[&[Failure]] = &[
+            &[Failure::ClientAuthWrong, Failure::ClientAuthMissing],
+            &[Failure::DescriptorNotFound],
+            &[Failure::RendezvousFailed],
+            &[Failure::IntroductionFailed],
+            &[Failure::IntroductionTimedOut],
+            &[Failure::DescriptorInvalid],
+            &[Failure::ClockSkewed],
+            &[
+                Failure::DirectoriesUnreachable,
+                Failure::DirectoriesTimedOut,
+            ],
+            &[Failure::NoCircuit, Failure::Internal],
+        ];
+        for (place, says_more) in order.iter().enumerate() {
+            for one in *says_more {
+                for other in order[place + 1..].iter().copied().flatten() {
+                    assert_eq!(more_telling(*one, *other), *one);
+                    assert_eq!(more_telling(*other, *one), *one);
+                }
+                for equal in *says_more {
+                    assert_eq!(more_telling(*one, *equal), *one, "the first stays");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_round_that_gets_as_far_as_the_service_outweighs_the_one_before() {
+        let mut findings = Findings::after(Some(Failure::DescriptorNotFound));
+        findings.enter(Stage::Acknowledged);
+        assert_eq!(findings.verdict_so_far(), Failure::RendezvousFailed);
     }
 
     #[test]

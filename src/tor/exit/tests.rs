@@ -1,0 +1,374 @@
+//! Scripted exits on tokio's paused clock: each test sees exactly what is asked when.
+
+mod network;
+
+use tor_cell::relaycell::msg::EndReason;
+use tor_circmgr::isolation::IsolationHelper as _;
+use tor_proto::Error as ProtoError;
+
+use self::network::*;
+use super::*;
+use crate::tor::border;
+
+/// One request and the exits it meets.
+struct Case {
+    exits: Vec<Exit>,
+    timeouts: ExitTimeouts,
+    deadline: Duration,
+}
+
+/// A request with the default settings and two minutes' time.
+fn case(exits: impl Into<Vec<Exit>>) -> Case {
+    Case {
+        exits: exits.into(),
+        timeouts: timeouts(10),
+        deadline: Duration::from_secs(120),
+    }
+}
+
+impl Case {
+    /// Opens a stream. Returns the outcome, the number of the second at which it was there, and the
+    /// network as it was left.
+    async fn connect(self) -> (Result<usize, Failure>, u64, Exits<Network>) {
+        let network = exits(self.exits, self.timeouts);
+        let begun = Instant::now();
+        let early = Early::new(Vec::new());
+        let got = network
+            .connect(
+                "example.com",
+                80,
+                Family::V4Preferred,
+                &isolation(b"alice"),
+                &early,
+                begun + self.deadline,
+            )
+            .await;
+        (got, begun.elapsed().as_secs(), network)
+    }
+}
+
+/// No circuits.
+const NONE: [usize; 0] = [];
+
+/// What an exit says with this END reason.
+fn end(reason: EndReason) -> StreamError {
+    border::of_stream_protocol(&ProtoError::EndReceived(reason))
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_end_reason_has_its_failure_and_its_number_of_tries() {
+    use EndReason as R;
+    // tor-spec, "Closing streams"; C tor's `connection_ap_process_end_not_open` has the list of those
+    // that are worth another exit.
+    let expected = [
+        (R::MISC, Failure::StreamFailed, 3),
+        (R::RESOLVEFAILED, Failure::NameNotResolved, 3),
+        (R::CONNECTREFUSED, Failure::ConnectionRefused, 1),
+        (R::EXITPOLICY, Failure::ExitPolicyRefused, 3),
+        (R::DESTROY, Failure::CircuitDestroyed, 1),
+        (R::DONE, Failure::StreamClosed, 1),
+        (R::TIMEOUT, Failure::ConnectionTimedOut, 3),
+        (R::NOROUTE, Failure::NoRoute, 3),
+        (R::HIBERNATING, Failure::RelayHibernating, 3),
+        (R::INTERNAL, Failure::RelayInternal, 1),
+        (R::RESOURCELIMIT, Failure::RelayBusy, 3),
+        (R::CONNRESET, Failure::ConnectionReset, 1),
+        (R::TORPROTOCOL, Failure::ProtocolViolation, 1),
+        (R::NOTDIRECTORY, Failure::NotDirectory, 1),
+        // Of a later version of the protocol.
+        (R::from(200), Failure::StreamFailed, 3),
+    ];
+    for (reason, failure, tries) in expected {
+        let (got, _, network) = case(vec![Exit::Refuses(end(reason)); 5]).connect().await;
+        assert_eq!(got, Err(failure), "{reason}");
+        assert_eq!(network.circuits.asked().len(), tries, "{reason}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_end_reason_is_the_last_word_unless_the_circuit_is_gone() {
+    let failed = StreamError::Failed(Failure::ProtocolViolation);
+    let (got, _, network) = case([Exit::Refuses(failed), Exit::Serves]).connect().await;
+    assert_eq!(got, Err(Failure::ProtocolViolation));
+    assert_eq!(network.circuits.asked().len(), 1);
+
+    let gone = Exit::Refuses(StreamError::CircuitGone);
+    let (got, _, network) = case([gone, gone, Exit::Serves]).connect().await;
+    assert_eq!(got, Ok(2));
+    assert_eq!(network.circuits.retired(), [0, 1]);
+
+    let (got, _, network) = case([gone, gone, gone, Exit::Serves]).connect().await;
+    assert_eq!(got, Err(Failure::CircuitDestroyed));
+    assert_eq!(network.circuits.asked().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn silent_exits_are_left_after_10_10_and_then_15_seconds() {
+    let (got, after, network) = case([Exit::Silent; 10]).connect().await;
+    assert_eq!(got, Err(Failure::ConnectionTimedOut));
+    assert_eq!(after, 120, "the deadline ends it");
+    let seconds: Vec<u64> = network.circuits.asked().iter().map(|a| a.second).collect();
+    assert_eq!(seconds, [0, 10, 20, 35, 50, 65, 80, 95, 110]);
+    assert_eq!(network.circuits.retired(), NONE, "nobody did better");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_configured_patience_stays_the_same() {
+    let (got, after, network) = Case {
+        timeouts: timeouts(7),
+        deadline: Duration::from_secs(30),
+        ..case([Exit::Silent; 6])
+    }
+    .connect()
+    .await;
+    assert_eq!((got, after), (Err(Failure::ConnectionTimedOut), 30));
+    let seconds: Vec<u64> = network.circuits.asked().iter().map(|a| a.second).collect();
+    assert_eq!(seconds, [0, 7, 14, 21, 28]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_exit_may_answer_up_to_the_last_moment_of_its_patience() {
+    let late = |seconds: u64| Exit::ServesAfter(Duration::from_millis(seconds * 1000 - 1));
+    let (got, _, network) = case([late(10)]).connect().await;
+    assert_eq!(got, Ok(0));
+    assert_eq!(network.circuits.asked().len(), 1);
+    let (got, after, _) = case([Exit::Silent, Exit::Silent, late(15)]).connect().await;
+    assert_eq!((got, after), (Ok(2), 34));
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_is_no_refusal() {
+    let refuses = Exit::Refuses(end(EndReason::NOROUTE));
+    let exits = [
+        Exit::Silent,
+        refuses,
+        Exit::Silent,
+        refuses,
+        Exit::Silent,
+        refuses,
+        Exit::Serves,
+    ];
+    let (got, after, network) = case(exits).connect().await;
+    assert_eq!(got, Err(Failure::NoRoute));
+    assert_eq!(network.circuits.asked().len(), 6);
+    // Counted by the number of the try, not of the silent ones: 10, 15, 15.
+    assert_eq!(after, 40);
+}
+
+#[tokio::test(start_paused = true)]
+async fn look_ups_have_a_patience_of_their_own() {
+    let settings = ExitTimeouts {
+        connect: Duration::from_secs(3),
+        resolve: Duration::from_secs(4),
+        resolve_ptr: Duration::from_secs(5),
+    };
+    let far = Instant::now() + Duration::from_secs(1000);
+    let name = "example.com";
+
+    let network = exits([Exit::Silent, Exit::Serves], settings);
+    let begun = Instant::now();
+    let got = network.resolve(name, &isolation(b"alice"), far).await;
+    assert_eq!(got, Ok(vec![ADDRESS]));
+    assert_eq!(begun.elapsed().as_secs(), 4);
+    assert_eq!(network.circuits.asked()[1].question, "RESOLVE example.com");
+    assert_eq!(network.circuits.asked()[1].ports, []);
+
+    let network = exits([Exit::Silent, Exit::Serves], settings);
+    let begun = Instant::now();
+    let got = network
+        .resolve_ptr(ADDRESS, &isolation(b"alice"), far)
+        .await;
+    assert_eq!(got, Ok(vec![name.to_owned()]));
+    assert_eq!(begun.elapsed().as_secs(), 5);
+    assert_eq!(network.circuits.asked()[1].question, "RESOLVE 192.0.2.7");
+    assert_eq!(network.circuits.asked()[1].ports, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_exit_that_says_so_itself_gets_no_new_streams() {
+    for reason in [EndReason::HIBERNATING, EndReason::RESOURCELIMIT] {
+        let refuses = Exit::Refuses(end(reason));
+        // Even if nobody does better.
+        let (_, _, network) = case([refuses; 3]).connect().await;
+        assert_eq!(network.circuits.retired(), [0, 1], "{reason}");
+        // There is no need to keep this request away from it, so it is nobody apart from others.
+        assert_eq!(network.circuits.asked()[1].left, None, "{reason}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_circuit_is_given_up_when_another_exit_does_better() {
+    for exit in [
+        Exit::Silent,
+        Exit::Refuses(end(EndReason::MISC)),
+        Exit::Refuses(end(EndReason::RESOLVEFAILED)),
+        Exit::Refuses(end(EndReason::TIMEOUT)),
+        Exit::Refuses(end(EndReason::NOROUTE)),
+    ] {
+        let (got, _, network) = case([exit, exit, Exit::Serves]).connect().await;
+        assert_eq!(got, Ok(2), "{exit:?}");
+        assert_eq!(network.circuits.retired(), [0, 1], "{exit:?}");
+        let left: Vec<_> = network.circuits.asked().iter().map(|a| a.left).collect();
+        assert_eq!(left, [None, Some(0), Some(1)], "{exit:?}");
+
+        // If none does, it was the destination.
+        let (_, _, network) = case([exit; 9]).connect().await;
+        assert_eq!(network.circuits.retired(), NONE, "{exit:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_exit_that_refuses_by_its_policy_keeps_its_circuit() {
+    let refuses = Exit::Refuses(end(EndReason::EXITPOLICY));
+    let (got, _, network) = case([refuses, Exit::Serves]).connect().await;
+    assert_eq!(got, Ok(1));
+    assert_eq!(network.circuits.retired(), NONE);
+    assert_eq!(network.circuits.asked()[1].left, Some(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_another_circuit_the_last_exit_has_the_word() {
+    let refuses = Exit::Refuses(end(EndReason::NOROUTE));
+    // The network of the test has no more exits than these.
+    let (got, _, _) = case([refuses]).connect().await;
+    assert_eq!(got, Err(Failure::NoRoute));
+    let (got, _, _) = case([]).connect().await;
+    assert_eq!(got, Err(Failure::NoCircuit));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_circuit_that_is_not_built_in_time_ends_at_the_deadline() {
+    let (got, after, _) = case([Exit::Unreachable]).connect().await;
+    assert_eq!((got, after), (Err(Failure::DeadlinePassed), 120));
+    let refuses = Exit::Refuses(end(EndReason::NOROUTE));
+    let (got, after, _) = case([refuses, Exit::Unreachable]).connect().await;
+    assert_eq!((got, after), (Err(Failure::NoRoute), 120));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_asked_after_the_deadline() {
+    let late = Exit::RefusesAfter(Duration::from_secs(4), end(EndReason::NOROUTE));
+    let (got, after, network) = Case {
+        deadline: Duration::from_secs(8),
+        ..case([late; 3])
+    }
+    .connect()
+    .await;
+    // The second answer comes at the last moment, and it still counts.
+    assert_eq!((got, after), (Err(Failure::NoRoute), 8));
+    assert_eq!(network.circuits.asked().len(), 2);
+    assert_eq!(network.circuits.wanted(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_exit_is_sent_what_the_client_has_said_by_then() {
+    let network = exits([Exit::Silent, Exit::Silent, Exit::Serves], timeouts(10));
+    let early = Early::new(b"GET".to_vec());
+    let alice = isolation(b"alice");
+    let deadline = Instant::now() + Duration::from_secs(120);
+    let (got, ()) = tokio::join!(
+        network.connect("example.com", 80, Family::V4Only, &alice, &early, deadline),
+        async {
+            tokio::time::sleep(Duration::from_secs(15)).await;
+            early.add(b" /");
+        }
+    );
+    assert_eq!(got, Ok(2));
+    let sent: Vec<_> = network
+        .circuits
+        .asked()
+        .into_iter()
+        .map(|a| a.early)
+        .collect();
+    assert_eq!(sent, ["GET", "GET", "GET /"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_leave_a_circuit_share_the_next_one() {
+    let network = exits([Exit::Silent, Exit::Serves, Exit::Serves], timeouts(10));
+    let (alice, bob) = (isolation(b"alice"), isolation(b"bob"));
+    let early = Early::new(Vec::new());
+    let deadline = Instant::now() + Duration::from_secs(120);
+    let ask =
+        |isolation| network.connect("a.example", 80, Family::V4Only, isolation, &early, deadline);
+    let (first, second) = tokio::join!(ask(&alice), ask(&alice));
+    assert_eq!((first, second), (Ok(1), Ok(1)));
+    // The circuit that was left got no other login's stream, and neither does the next one.
+    assert_eq!(ask(&bob).await, Ok(2));
+    // It is for those alone who have left the first.
+    let refused = Failure::NoCircuit;
+    assert_eq!(ask(&alice).await, Err(refused), "no more exits in the test");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_has_left_nothing_shares_with_its_like() {
+    let network = exits([Exit::Serves, Exit::Serves], timeouts(10));
+    let early = Early::new(Vec::new());
+    let deadline = Instant::now() + Duration::from_secs(120);
+    for (login, circuit) in [(b"alice", 0), (b"carol", 1), (b"alice", 0), (b"carol", 1)] {
+        let login = isolation(login);
+        let got = network.connect("a.example", 80, Family::V4Only, &login, &early, deadline);
+        assert_eq!(got.await, Ok(circuit));
+    }
+}
+
+#[test]
+fn streams_on_one_circuit_have_left_the_same_one() {
+    let stream = |login, left| OnExit {
+        isolation: isolation(login),
+        left,
+    };
+    let cases = [
+        (stream(b"alice", None), stream(b"alice", None), true),
+        (stream(b"alice", Some(1)), stream(b"alice", Some(1)), true),
+        (stream(b"alice", Some(1)), stream(b"alice", Some(2)), false),
+        (stream(b"alice", Some(1)), stream(b"alice", None), false),
+        (stream(b"alice", None), stream(b"alice", Some(1)), false),
+        (stream(b"alice", None), stream(b"carol", None), false),
+        (stream(b"alice", Some(1)), stream(b"carol", Some(1)), false),
+    ];
+    for (one, other, shared) in cases {
+        assert_eq!(
+            one.compatible_same_type(&other),
+            shared,
+            "{one:?} {other:?}"
+        );
+        let joined = one.join_same_type(&other);
+        assert_eq!(joined.is_some(), shared, "{one:?} {other:?}");
+        if let Some(joined) = joined {
+            assert_eq!(joined.left, one.left);
+        }
+    }
+}
+
+#[test]
+fn only_a_circuit_that_nobody_came_to_from_another_lives_long() {
+    let stream = |keep_alive, left| OnExit {
+        isolation: isolation_of(b"alice", keep_alive),
+        left,
+    };
+    assert!(stream(true, None).enables_long_lived_circuits());
+    assert!(!stream(true, Some(1)).enables_long_lived_circuits());
+    assert!(!stream(false, None).enables_long_lived_circuits());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_exit_has_to_allow_the_port_in_the_family_that_is_asked_for() {
+    let expected = [
+        (Family::V4Only, TargetPort::ipv4(443)),
+        (Family::V4Preferred, TargetPort::ipv4(443)),
+        (Family::V6Preferred, TargetPort::ipv4(443)),
+        (Family::V6Only, TargetPort::ipv6(443)),
+    ];
+    for (family, port) in expected {
+        let network = exits([Exit::Serves], timeouts(10));
+        let early = Early::new(Vec::new());
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let alice = isolation(b"alice");
+        let got = network.connect("a.example", 443, family, &alice, &early, deadline);
+        assert_eq!(got.await, Ok(0));
+        let asked = network.circuits.asked();
+        assert_eq!(asked[0].ports, [port], "{family:?}");
+        assert_eq!(asked[0].question, format!("BEGIN a.example:443 {family:?}"));
+    }
+}
