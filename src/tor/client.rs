@@ -219,7 +219,11 @@ impl Clients {
         self.give_up(&settings).await;
         wait_for_lock(&settings).await?;
         if !settings.storage().mend_after(broken.kind, &broken.report) {
-            return Err(format!("cannot use the Tor client: {}", broken.report));
+            let remedy = remedy(broken.kind);
+            return Err(format!(
+                "cannot use the Tor client: {}{remedy}",
+                broken.report
+            ));
         }
         let client = make(&settings).await?;
         self.current.send_replace(Some(Arc::new(client)));
@@ -288,11 +292,25 @@ async fn make(settings: &Settings) -> Result<Client, String> {
                 let report = error.report().to_string();
                 // Once: what is still wrong then cannot be mended.
                 if mended || !storage.mend_after(error.kind(), &report) {
-                    return Err(format!("cannot start the Tor client: {report}"));
+                    let remedy = remedy(error.kind());
+                    return Err(format!("cannot start the Tor client: {report}{remedy}"));
                 }
                 mended = true;
             }
         }
+    }
+}
+
+/// What to do about an error of this kind, behind the words of arti, which name the file.
+fn remedy(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::FsPermissions
+        | ErrorKind::PersistentStateAccessFailed
+        | ErrorKind::CacheAccessFailed => {
+            "; change its permissions or its owner (chmod, chown), or see storage.permissions in \
+             arti.toml.example"
+        }
+        _ => "",
     }
 }
 

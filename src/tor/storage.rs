@@ -58,6 +58,11 @@ impl Storage {
     ///
     /// Reads the cached consensus, so this takes some milliseconds. Warns of each file, once.
     pub(super) fn mend(&self, config: &TorClientConfig) {
+        for path in self.locks() {
+            if let (Some(why), Some(folder)) = (not_a_file(&path), path.parent()) {
+                set_aside(&path, folder, why);
+            }
+        }
         if self.state_holder().is_none() {
             state::mend(&self.state);
             bridges::forget_changed(&self.state, config);
@@ -127,6 +132,22 @@ impl Storage {
 /// Renames `path` so that the client no longer finds it, and warns. `why` completes the sentence
 /// "PATH is damaged: …".
 fn set_aside(path: &Path, to: &Path, why: &str) -> bool {
+    // A link to nothing holds nothing, and arti does not trust a folder that has one.
+    if fs::metadata(path).is_err() && path.is_symlink() {
+        return match fs::remove_file(path) {
+            Ok(()) => {
+                warn!("{} is damaged ({why}): removed", path.display());
+                true
+            }
+            Err(error) => {
+                warn!(
+                    "{} is damaged ({why}) and cannot be removed: {error}",
+                    path.display()
+                );
+                false
+            }
+        };
+    }
     let name = path.file_name().unwrap_or_default().display().to_string();
     let candidates = (1..=MAX_KEPT).map(|number| match number {
         1 => to.join(format!("{name}.{SUFFIX}")),

@@ -9,7 +9,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use testnet::{EchoServer, Network};
 
@@ -167,38 +167,50 @@ fn a_damaged_file_is_mended_or_named_and_never_leaves_a_daemon_that_cannot_work(
         let there = |name: &&Path| name.display().to_string().contains(expected);
         ensure!(names.iter().any(there), "{expected} is not among {names:?}");
     }
+    let mut wrong = Vec::new();
     for name in names {
         for damage in Damage::ALL {
+            let case = format!("{} {damage:?}", name.display());
             let folders = good.copy(&network)?;
-            let told = format!("{} {damage:?}", name.display());
             damage.happen_to(&folders.path().join(name))?;
-            let begun = Instant::now();
-            let mut run = Run::start(&network, &folders, "")?;
-            match run.wait_until_usable(SOON) {
-                Ok(()) => {
-                    let served = run.connect(echo.address());
-                    served.with_context(|| format!("{told}\n{}", run.log()))?;
-                }
-                // A person has to decide who may change the program's files.
-                Err(_) if matches!(damage, Damage::WritableForAll) => {
-                    let status = run.ended(SOON).with_context(|| told.clone())?;
-                    let log = run.log();
-                    let last = log.lines().last().unwrap_or_default().to_owned();
-                    let file = name.file_name().unwrap_or_default().display().to_string();
-                    ensure!(status.code() == Some(1), "{told}: {status}\n{log}");
-                    ensure!(last.contains(&file), "{told}: not named in {last}");
-                    println!("{told}: {last}");
-                    continue;
-                }
-                Err(error) => bail!("{told}: {error}\n{}", run.log()),
+            match outcome(&network, &folders, damage, name, echo.address()) {
+                Ok(outcome) => println!("{case}: {outcome}"),
+                Err(error) => wrong.push(format!("{case}: {error:#}")),
             }
-            let took = begun.elapsed();
-            ensure!(took < SOON, "{told}: served after {took:?}");
-            let warnings = run.log();
-            let warnings = warnings.lines().filter(|line| line.contains(" WARN "));
-            println!("{told}: {took:.1?}, {} warnings", warnings.count());
-            ensure!(run.stop("TERM")?.success(), "{told}");
         }
     }
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n\n"));
     Ok(())
+}
+
+/// What became of a program whose file `name` was damaged, if that is as it should be.
+fn outcome(
+    network: &Network,
+    folders: &Folders,
+    damage: Damage,
+    name: &Path,
+    target: std::net::SocketAddr,
+) -> Result<String> {
+    let begun = Instant::now();
+    let mut run = Run::start(network, folders, "")?;
+    if let Err(error) = run.wait_until_usable(SOON) {
+        let log = run.log();
+        // A person has to decide who may change the program's files.
+        ensure!(matches!(damage, Damage::WritableForAll), "{error}\n{log}");
+        let status = run.ended(SOON)?;
+        let log = run.log();
+        let last = log.lines().last().unwrap_or_default();
+        let file = name.file_name().unwrap_or_default().display().to_string();
+        ensure!(status.code() == Some(1), "{status}\n{log}");
+        ensure!(last.contains(&file), "not named in {last}");
+        return Ok(last.to_owned());
+    }
+    let served = run.connect(target);
+    served.with_context(|| run.log())?;
+    let took = begun.elapsed();
+    ensure!(took < SOON, "served after {took:?}");
+    ensure!(run.stop("TERM")?.success(), "does not end well");
+    let log = run.log();
+    let warnings = log.lines().filter(|line| line.contains(" WARN "));
+    Ok(format!("{took:.1?}, {} warnings", warnings.count()))
 }

@@ -84,7 +84,6 @@ mod tests {
                 "empty.json.damaged",
                 "folder.json.damaged",
                 "good.json",
-                "link.json.damaged",
                 "state.lock",
                 "zeroed.json.damaged",
             ]
