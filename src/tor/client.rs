@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tor_error::{ErrorKind, ErrorReport as _, HasKind as _};
 use tor_guardmgr::GuardMgrConfig as _;
+use tor_linkspec::HasAddrs as _;
 use tracing::{debug, info, warn};
 
 use super::runtime::{self, TorRuntime};
@@ -35,6 +36,10 @@ const LOCK_POLL: Duration = Duration::from_millis(100);
 const RELEASE_LIMIT: Duration = Duration::from_secs(2);
 /// How often it is looked at meanwhile.
 const RELEASE_POLL: Duration = Duration::from_millis(10);
+
+/// How long bridges may be silent before that is told, and how often it is told from then on.
+const BRIDGES_PATIENCE: Duration = Duration::from_secs(15);
+const BRIDGES_REPORT: Duration = Duration::from_secs(60);
 
 /// What a Tor client is made of. Two that are equal serve alike.
 #[derive(Clone, Debug, PartialEq)]
@@ -360,6 +365,34 @@ impl Client {
         tokio::select! {
             ended = progress => ended,
             ended = connect => ended,
+            ended = self.report_silent_bridges(status) => ended,
+        }
+    }
+
+    /// Says again and again which bridges do not answer, if there are any; never returns.
+    async fn report_silent_bridges(&self, status: &Status) -> Result<(), Broken> {
+        let config = &self.settings.config;
+        if !config.bridges_enabled() {
+            return std::future::pending().await;
+        }
+        let addresses: Vec<String> = config
+            .bridges()
+            .iter()
+            .flat_map(|bridge| bridge.addrs().map(|address| address.to_string()))
+            .collect();
+        let addresses = addresses.join(", ");
+        let begun = Instant::now();
+        sleep(BRIDGES_PATIENCE).await;
+        loop {
+            let silence = begun.elapsed().as_secs();
+            warn!(
+                "no bridge has let us into the Tor network for {silence} s ({addresses}): check this \
+                 computer's network, the bridge lines and their transports, or use other bridges"
+            );
+            status.progress(&format!(
+                "no bridge has let us into the Tor network ({addresses}): check the bridge lines"
+            ));
+            sleep(BRIDGES_REPORT).await;
         }
     }
 }
