@@ -14,6 +14,7 @@ use super::{ATTEMPT, Bound, Evidence, layer};
 
 /// One report.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "there are few, in tests")]
 pub(crate) enum Report {
     LooksForDescriptor,
     AsksDirectory,
