@@ -321,6 +321,14 @@ async fn a_line_turns_away_from_a_point_at_which_another_stands_still() {
     settle().await;
     world.director.nothing_for(SECOND).await;
     assert!(!line.is_given_up());
+    // So it is for a while after the other has left it.
+    let mut world = attempt(PATIENT);
+    let first = world.called(0).await;
+    turn_to(&first, 2);
+    let line = world.called(1).await;
+    turn_to(&first, 1);
+    turn_to(&line, 2);
+    let _again = world.called(1).await;
     // Another point is another matter.
     let mut world = attempt(PATIENT);
     let first = world.called(0).await;

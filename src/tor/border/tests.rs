@@ -383,7 +383,7 @@ fn each_end_reason_has_its_failure() {
 fn each_error_of_a_stream_is_an_answer_a_lost_circuit_or_neither() {
     use ProtoError as E;
     use StreamError as S;
-    let resolve = |error| E::ResolveError(error);
+    let resolve = E::ResolveError;
     let encode = E::CellEncodeErr {
         object: "BEGIN",
         err: tor_cell::Error::BadStreamAddress,

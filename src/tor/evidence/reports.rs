@@ -19,7 +19,7 @@ pub(crate) enum Report {
     LooksForDescriptor,
     AsksDirectory,
     NotFound,
-    Directory(DescriptorErrorDetail),
+    Directory(Box<DescriptorErrorDetail>),
     EstablishesRendezvous,
     /// Numbered from zero, as everywhere in the program; the messages count from one.
     TurnsToPoint(usize),
@@ -72,7 +72,7 @@ pub(super) fn emit(report: Report) {
             let error = RequestError::HttpStatus(404, "Not found".to_owned());
             failed!(DescriptorErrorDetail::Directory(error));
         }
-        Report::Directory(error) => failed!(error),
+        Report::Directory(error) => failed!(*error),
         Report::EstablishesRendezvous => span!("establish_rendezvous"),
         Report::TurnsToPoint(point) => {
             let point = place(point);

@@ -16,8 +16,10 @@ async fn waits(future: impl Future) -> bool {
     timeout(Duration::from_secs(3600), future).await.is_err()
 }
 
-fn auth_missing() -> DescriptorErrorDetail {
-    DescriptorErrorDetail::Descriptor(HsDescError::MissingDecryptionKey)
+fn auth_missing() -> Box<DescriptorErrorDetail> {
+    Box::new(DescriptorErrorDetail::Descriptor(
+        HsDescError::MissingDecryptionKey,
+    ))
 }
 
 #[test]
@@ -101,7 +103,7 @@ fn an_error_that_is_reported_by_tor_error_keeps_its_type() {
             };
             debug_report!(&error, "hs conn to {}: attempt failed", "…");
             let error = auth_missing();
-            debug_report!(&error, "failed hsdir desc fetch for {}", "…");
+            debug_report!(&*error, "failed hsdir desc fetch for {}", "…");
         });
     });
     assert_eq!(evidence.verdict_so_far(), Failure::ClientAuthMissing);
@@ -279,7 +281,7 @@ fn a_client_without_vanguards_has_tried_nothing() {
     use tor_guardmgr::vanguards::VanguardMgrError;
     let error = VanguardMgrError::BootstrapRequired { action: "select" };
     let error = tor_circmgr::Error::VanguardMgrInit(error);
-    let evidence = evidence([R::AsksDirectory, R::Directory(error.into())]);
+    let evidence = evidence([R::AsksDirectory, R::Directory(Box::new(error.into()))]);
     assert!(evidence.was_not_ready());
     report(&evidence, [R::AsksDirectory, R::NotFound]);
     assert!(!evidence.was_not_ready());
@@ -332,9 +334,12 @@ async fn the_task_that_asking_spawns_is_the_attempts_and_ends_with_it() {
     assert!(!others);
     assert!(!ended.load(Ordering::Relaxed));
     evidence.abandon();
-    while !ended.load(Ordering::Relaxed) {
-        sleep(Duration::from_millis(1)).await;
-    }
+    let over = async {
+        while !ended.load(Ordering::Relaxed) {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(Duration::from_secs(60), over).await.expect("ended");
 }
 
 #[tokio::test]

@@ -135,3 +135,56 @@ async fn a_silent_service_is_a_timeout_at_the_deadline() {
     assert_eq!(failed, Err(Failure::ConnectionTimedOut));
     assert_eq!(asked.elapsed(), DEADLINE);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_circuit_is_given_up_once_however_many_wait_on_it() {
+    let mut world = world();
+    assert_eq!(world.open(&user("a")).await, 1);
+    let first = world.connect(&user("a"));
+    let _here = world.director.begun().await;
+    sleep(A_WHILE).await;
+    let second = world.connect(&user("a"));
+    let _beside = world.director.begun().await;
+    let anew = world.director.called().await;
+    assert_eq!(anew.connector, 2);
+    // It was asked for four seconds ago, and is handed out no more.
+    let third = world.connect(&user("a"));
+    // The second gives it up as well, and finds that the service is looked for.
+    world.director.nothing_for(PATIENCE).await;
+    world.director.find(anew);
+    for _ in 0..3 {
+        let begun = world.director.begun().await;
+        assert_eq!(begun.tunnel, 2);
+        begun.answer(Ok(()));
+    }
+    for task in [first, second, third] {
+        assert_eq!(task.await.expect("no panic"), Ok(Stream(2)));
+    }
+    assert_eq!(world.connectors(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_an_older_attempt_is_nothing_to_a_newer_one() {
+    let mut world = world();
+    let task = world.connect(&user("a"));
+    let called = world.director.called().await;
+    let (_, is_closed) = world.director.find(called);
+    assert_eq!(world.admit(task).await, 1);
+    let waiting = world.connect(&user("a"));
+    let _here = world.director.begun().await;
+    is_closed.store(true, std::sync::atomic::Ordering::Relaxed);
+    let other = world.connect(&user("a"));
+    let older = world.director.called().await;
+    older.reach(Stage::Puzzle);
+    let newer = world.director.called().await;
+    assert_eq!((older.connector, newer.connector), (1, 2));
+    older.fail(Stage::Fetching, Failure::DescriptorNotFound);
+    let failed = other.await.expect("no panic");
+    assert_eq!(failed, Err(Failure::DescriptorNotFound));
+    assert_eq!(world.slots(), 1);
+    world.director.find(newer);
+    assert_eq!(world.admit(waiting).await, 2);
+    let task = world.connect(&user("a"));
+    assert_eq!(world.admit(task).await, 2);
+    assert_eq!(world.connectors(), 2);
+}
