@@ -28,6 +28,7 @@ use crate::rarely::Rarely;
 use crate::transparent::{self, Redirection, unmapped};
 
 mod handed;
+mod keepalive;
 mod unix;
 
 pub use handed::{Handed, WantedPort};
@@ -354,6 +355,7 @@ fn bind_tcp(address: SocketAddr, tproxy: bool) -> Result<(Socket, Place), String
         if tproxy {
             transparent::permit(&socket, address)?;
         }
+        keepalive::set_if_unset(&socket);
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         let listener = TcpListener::from_std(socket.into())?;
@@ -406,6 +408,7 @@ fn adopt(handed: &Handed, number: usize) -> Result<(Socket, Place), String> {
         Ok(match handed.duplicate(number)? {
             handed::Socket::Tcp(listener, address) => {
                 listener.set_nonblocking(true)?;
+                keepalive::set_if_unset(&SockRef::from(&listener));
                 let listener = TcpListener::from_std(listener)?;
                 (Socket::Tcp(listener), Place::Tcp(address))
             }

@@ -14,6 +14,7 @@
 //! | `service_manager` | the real program: sockets handed over, readiness, the file of its ports |
 //! | `socket_activation` | the same: sockets that stay open whatever becomes of their ports |
 //! | `socket_folder` | the real program beside C tor: where a unix socket may be |
+//! | `vanished` | clients that are gone without a word |
 //! | `torrc` | the real program with C tor's configuration files |
 //! | `http` | the same for HTTP ports, their pages, and clients and sites that mean no good |
 //! | `hostile` | the real program among clients that mean no good |
@@ -35,4 +36,5 @@ mod socket_folder;
 mod support;
 mod torrc;
 mod transparent;
+mod vanished;
 mod wire;
