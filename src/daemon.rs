@@ -33,7 +33,7 @@ pub const PORT_INFO: &str = "public/port_info.json";
 /// on SIGHUP; `handed` are sockets that were opened for it.
 ///
 /// The error is one line that says what is wrong and what to do.
-pub async fn run(config: Config, arguments: &ProxyArgs, mut handed: Handed) -> Result<(), String> {
+pub async fn run(config: Config, arguments: &ProxyArgs, handed: Handed) -> Result<(), String> {
     // First of all: a signal that comes before somebody listens for it kills the process at once.
     let mut signals = Signals::listen()?;
     for warning in &config.warnings {
@@ -48,7 +48,7 @@ pub async fn run(config: Config, arguments: &ProxyArgs, mut handed: Handed) -> R
         .min(Semaphore::MAX_PERMITS);
 
     // All or nothing: a port that cannot be opened is found before anything else happens.
-    let bound = Bound::open(&config, &mut handed)?;
+    let bound = Bound::open(&config, &handed)?;
     if let Some(folder) = &config.client_onion_auth_dir {
         let found = keys::check_folder(folder, config.tor.fs_mistrust(), |problem| {
             warn!("{problem}")
@@ -74,7 +74,7 @@ pub async fn run(config: Config, arguments: &ProxyArgs, mut handed: Handed) -> R
     });
 
     let permits = Arc::new(Semaphore::new(connections));
-    let mut ports = OpenPorts::new(Arc::clone(&tor), Arc::clone(&shared), permits);
+    let mut ports = OpenPorts::new(Arc::clone(&tor), Arc::clone(&shared), permits, handed);
     let changes = ports.serve(&config, bound);
     let port_info = write_port_info(&config, &ports)?;
     tell(&changes, &ports, &shared.status);

@@ -29,6 +29,7 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+mod atomic_file;
 pub mod cli;
 pub mod config;
 pub mod connection;

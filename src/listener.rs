@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{Domain, Socket as Socket2, Type};
+use socket2::{Domain, SockRef, Socket as Socket2, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UdpSocket, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -28,9 +28,10 @@ use crate::rarely::Rarely;
 use crate::transparent::{self, Redirection, unmapped};
 
 mod handed;
+mod keepalive;
 mod unix;
 
-pub use handed::Handed;
+pub use handed::{Handed, WantedPort};
 
 /// How long to pause when the system has no room for another connection.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -78,24 +79,35 @@ impl fmt::Display for Place {
 }
 
 impl Listener {
-    /// Opens the port of a line, or takes the socket that was handed over for it; `None` if the line
-    /// is `0`.
+    /// Opens a port, on its handed-over socket if it has one; `None` if its line is `0`.
     ///
     /// The error is one sentence that names the place and the remedy.
     pub fn bind(
-        port: &Port,
-        handed: &mut Handed,
+        wanted: &WantedPort,
+        handed: &Handed,
         trans_proxy_type: TransProxyType,
     ) -> Result<Option<Listener>, String> {
-        let Port { kind, line, .. } = port;
+        let WantedPort {
+            port: Port { kind, line, .. },
+            inherited,
+            ..
+        } = wanted;
         let tproxy = *kind == PortKind::Transparent && trans_proxy_type == TransProxyType::Tproxy;
-        let (socket, place) = match (handed.take_for(port), &line.bind) {
+        let opened = match (inherited, &line.bind) {
             (_, Bind::Disabled) => return Ok(None),
-            (Some(socket), _) => adopt(socket)?,
-            (None, Bind::Tcp(address)) => bind_ip(*address, *kind, tproxy)?,
-            (None, Bind::TcpAuto(ip)) => bind_ip(SocketAddr::new(*ip, 0), *kind, tproxy)?,
-            (None, Bind::Unix(path)) => bind_unix(path, line)?,
+            (Some(number), _) => adopt(handed, *number),
+            (None, Bind::Tcp(address)) => bind_ip(*address, *kind, tproxy),
+            (None, Bind::TcpAuto(ip)) => bind_ip(SocketAddr::new(*ip, 0), *kind, tproxy),
+            (None, Bind::Unix(path)) => bind_unix(path, line),
         };
+        let (socket, place) =
+            opened.map_err(|problem| match handed.in_the_way_of(&wanted.port) {
+                Some(address) => format!(
+                    "{problem}; {address} is a socket of LISTEN_FDS, which stays open: if that is \
+                     in the way, change the socket unit, or write its address"
+                ),
+                None => problem,
+            })?;
         let kind = *kind;
         let transparent = match (kind, &place) {
             (PortKind::Transparent, Place::Tcp(port)) => Some(Redirection {
@@ -343,6 +355,7 @@ fn bind_tcp(address: SocketAddr, tproxy: bool) -> Result<(Socket, Place), String
         if tproxy {
             transparent::permit(&socket, address)?;
         }
+        keepalive::set_if_unset(&socket);
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         let listener = TcpListener::from_std(socket.into())?;
@@ -380,18 +393,22 @@ fn cannot_listen(address: SocketAddr, error: &io::Error) -> String {
             "stop the program that listens there, or choose another port or `auto`"
         }
         io::ErrorKind::PermissionDenied => "choose a port above 1023",
-        io::ErrorKind::AddrNotAvailable => "choose an address of this computer",
+        io::ErrorKind::AddrNotAvailable => {
+            "choose an address of this computer; for one that comes up later, let a systemd socket \
+             unit with FreeBind=yes hand over the port"
+        }
         _ => "choose another address or port",
     };
     format!("cannot listen on {address}: {error}; {remedy}")
 }
 
 /// Makes a port of a socket that was handed over.
-fn adopt(socket: handed::Socket) -> Result<(Socket, Place), String> {
-    let adopt = |socket| {
-        Ok(match socket {
+fn adopt(handed: &Handed, number: usize) -> Result<(Socket, Place), String> {
+    let adopt = || {
+        Ok(match handed.duplicate(number)? {
             handed::Socket::Tcp(listener, address) => {
                 listener.set_nonblocking(true)?;
+                keepalive::set_if_unset(&SockRef::from(&listener));
                 let listener = TcpListener::from_std(listener)?;
                 (Socket::Tcp(listener), Place::Tcp(address))
             }
@@ -410,7 +427,7 @@ fn adopt(socket: handed::Socket) -> Result<(Socket, Place), String> {
             }
         })
     };
-    adopt(socket).map_err(|error: io::Error| format!("cannot use a socket of LISTEN_FDS: {error}"))
+    adopt().map_err(|error: io::Error| format!("cannot use a socket of LISTEN_FDS: {error}"))
 }
 
 fn bind_unix(path: &Path, line: &PortLine) -> Result<(Socket, Place), String> {

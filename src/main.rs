@@ -9,6 +9,12 @@ use onionport::logging::Log;
 use onionport::tor::keys;
 use onionport::{config, daemon, logging};
 
+/// Gives memory that is free back to the system within seconds. glibc's allocator keeps it: after
+/// 10,000 clients had come and gone, their 94 MB stayed resident for good.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// How many threads carry bytes. A cell goes through four tasks; where they run side by side, waking the
 /// other thread costs more than it brings (docs/performance.md). As in C tor, streams wait for the
 /// moment that a new directory is read; key files are read, and puzzles solved, elsewhere.

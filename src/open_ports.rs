@@ -7,26 +7,20 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tracing::warn;
 
-use crate::config::Config;
+use crate::config::{Config, TransProxyType};
 use crate::dial::Dial;
 use crate::gateway::{Gateway, Shared};
 use crate::isolation::SessionGroup;
-use crate::listener::{Handed, Listener, Place};
+use crate::listener::{Handed, Listener, Place, WantedPort};
 use crate::policy::Rules;
 use crate::port::{Bind, Flags, Port, PortKind};
 
 /// Ports that are bound and do not serve yet.
-pub struct Bound {
-    ports: Vec<BoundPort>,
-    /// Whether the default ports give way to sockets that were handed over.
-    without_defaults: bool,
-}
+pub struct Bound(Vec<BoundPort>);
 
 struct BoundPort {
-    port: Port,
+    wanted: WantedPort,
     listener: Listener,
-    /// Whether a line of the configuration asks for it; if not, it was handed over.
-    configured: bool,
 }
 
 impl Bound {
@@ -34,45 +28,38 @@ impl Bound {
     /// or none.
     ///
     /// The error is one sentence that names the place and the remedy.
-    pub fn open(config: &Config, handed: &mut Handed) -> Result<Bound, String> {
-        let without_defaults = !handed.is_empty();
-        let wanted = config.ports.iter();
-        let wanted = wanted.filter(|port| port.chosen || !without_defaults);
-        let mut bound = Bound {
-            ports: Vec::new(),
-            without_defaults,
-        };
-        for port in wanted {
-            bound.add(port, handed, config, true)?;
-        }
-        for port in handed.ports() {
-            for warning in &port.line.warnings {
-                warn!("socket {} of LISTEN_FDS: {warning}", port.line.bind);
-            }
-            if let Some(problem) = port.line.unserved(port.kind) {
-                let place = &port.line.bind;
-                return Err(format!("socket {place} of LISTEN_FDS: {problem}"));
-            }
-            bound.add(&port, handed, config, false)?;
-        }
-        Ok(bound)
+    pub fn open(config: &Config, handed: &Handed) -> Result<Bound, String> {
+        Bound::open_these(
+            &handed.ports(&config.ports),
+            handed,
+            config.trans_proxy_type,
+        )
     }
 
-    fn add(
-        &mut self,
-        port: &Port,
-        handed: &mut Handed,
-        config: &Config,
-        configured: bool,
-    ) -> Result<(), String> {
-        if let Some(listener) = Listener::bind(port, handed, config.trans_proxy_type)? {
-            self.ports.push(BoundPort {
-                port: port.clone(),
-                listener,
-                configured,
-            });
+    fn open_these(
+        wanted: &[WantedPort],
+        handed: &Handed,
+        trans_proxy_type: TransProxyType,
+    ) -> Result<Bound, String> {
+        let mut bound = Vec::new();
+        for wanted in wanted {
+            let line = &wanted.port.line;
+            if !wanted.configured {
+                for warning in &line.warnings {
+                    warn!("socket {} of LISTEN_FDS: {warning}", line.bind);
+                }
+                if let Some(problem) = line.unserved(wanted.port.kind) {
+                    return Err(format!("socket {} of LISTEN_FDS: {problem}", line.bind));
+                }
+            }
+            if let Some(listener) = Listener::bind(wanted, handed, trans_proxy_type)? {
+                bound.push(BoundPort {
+                    wanted: wanted.clone(),
+                    listener,
+                });
+            }
         }
-        Ok(())
+        Ok(Bound(bound))
     }
 }
 
@@ -81,17 +68,16 @@ pub struct OpenPorts<T: Dial> {
     tor: Arc<T>,
     shared: Arc<Shared>,
     permits: Arc<Semaphore>,
+    handed: Handed,
     ports: Vec<Open<T>>,
     /// Numbers the ports that are groups of their own.
     next: usize,
-    without_defaults: bool,
 }
 
 /// One of them.
 struct Open<T> {
-    port: Port,
+    wanted: WantedPort,
     place: Place,
-    configured: bool,
     group: SessionGroup,
     gateway: watch::Sender<Arc<Gateway<T>>>,
     task: JoinHandle<()>,
@@ -99,20 +85,22 @@ struct Open<T> {
 
 impl<T> Open<T> {
     /// The port, with the place that it has got.
-    fn pinned(&self) -> Port {
-        let mut port = self.port.clone();
+    fn pinned(&self) -> WantedPort {
+        let mut wanted = self.wanted.clone();
         if let Place::Tcp(address) = self.place {
-            port.line.bind = Bind::Tcp(address);
+            wanted.port.line.bind = Bind::Tcp(address);
         }
-        port
+        wanted
     }
 
     /// Whether a port cannot be opened as long as this one is: that is so for another address with the
-    /// same number, too, if one of them is that of all interfaces.
+    /// same number, too, if one of them is that of all interfaces. A handed-over socket stays open
+    /// whether its port does or not.
     fn is_in_the_way_of(&self, port: &Port) -> bool {
         let is_udp = |kind| kind == PortKind::Dns;
         match (&self.place, &port.line.bind) {
-            _ if is_udp(self.port.kind) != is_udp(port.kind) => false,
+            _ if self.wanted.inherited.is_some() => false,
+            _ if is_udp(self.wanted.port.kind) != is_udp(port.kind) => false,
             (Place::Tcp(open), Bind::Tcp(wanted)) => open.port() == wanted.port(),
             (Place::Unix(open), Bind::Unix(wanted)) => open == wanted,
             _ => false,
@@ -127,9 +115,9 @@ fn below(numbers: &[usize], one: usize) -> usize {
 
 /// What becomes of the ports under another configuration. Those that are open are meant by number.
 struct Plan {
-    staying: Vec<(usize, Port)>,
+    staying: Vec<(usize, WantedPort)>,
     leaving: Vec<usize>,
-    coming: Vec<Port>,
+    coming: Vec<WantedPort>,
 }
 
 /// What has become of the ports.
@@ -142,38 +130,37 @@ pub struct Changes {
 }
 
 impl<T: Dial> OpenPorts<T> {
-    /// No port yet. At most as many clients as `permits` has are served at once.
-    pub fn new(tor: Arc<T>, shared: Arc<Shared>, permits: Arc<Semaphore>) -> OpenPorts<T> {
+    /// No port yet. At most as many clients as `permits` has are served at once; ports may listen
+    /// on the sockets of `handed`.
+    pub fn new(
+        tor: Arc<T>,
+        shared: Arc<Shared>,
+        permits: Arc<Semaphore>,
+        handed: Handed,
+    ) -> OpenPorts<T> {
         OpenPorts {
             tor,
             shared,
             permits,
+            handed,
             ports: Vec::new(),
             next: 0,
-            without_defaults: false,
         }
     }
 
     /// Serves on these ports too.
     pub fn serve(&mut self, config: &Config, bound: Bound) -> Changes {
         let mut changes = Changes::default();
-        self.without_defaults |= bound.without_defaults;
-        for BoundPort {
-            port,
-            listener,
-            configured,
-        } in bound.ports
-        {
+        for BoundPort { wanted, listener } in bound.0 {
             let place = listener.place().clone();
-            changes.opened.push((port.kind, place.clone()));
-            let group = self.group(&port);
-            let (gateway, current) = watch::channel(self.gateway(config, &port, group));
+            changes.opened.push((wanted.port.kind, place.clone()));
+            let group = self.group(&wanted.port);
+            let (gateway, current) = watch::channel(self.gateway(config, &wanted.port, group));
             let permits = Arc::clone(&self.permits);
             let task = tokio::spawn(listener.run(current, permits));
             self.ports.push(Open {
-                port,
+                wanted,
                 place,
-                configured,
                 group,
                 gateway,
                 task,
@@ -185,24 +172,23 @@ impl<T: Dial> OpenPorts<T> {
     /// Makes the ports, which are those of `before`, those of another configuration: opens, closes, and
     /// gives those that stay their new flags. If one cannot be opened, everything stays as it was.
     pub async fn change(&mut self, before: &Config, config: &Config) -> Result<Changes, String> {
+        let plan = self.plan(config);
+        let unasked_for = self.no_longer_asked_for(&plan);
         let Plan {
             staying,
             leaving,
             coming,
-        } = self.plan(config);
-        let coming = Config {
-            ports: coming,
-            ..config.clone()
-        };
-        let open = |config: &Config| Bound::open(config, &mut Handed::default());
+        } = plan;
         // A port may come in the place of one that leaves. So if it cannot be opened beside it, it is
         // tried again without. Only those that may be in the way are closed for that: another may be
         // one whose number the system chose, and would come back with a new one.
         let in_the_way = |number: &usize| {
             let open = &self.ports[*number];
-            coming.ports.iter().any(|port| open.is_in_the_way_of(port))
+            coming
+                .iter()
+                .any(|wanted| open.is_in_the_way_of(&wanted.port))
         };
-        let (bound, closed) = match open(&coming) {
+        let (bound, closed) = match self.open(&coming, config) {
             Ok(bound) => (bound, self.close_some(&leaving).await),
             Err(problem) => {
                 let (first, then): (Vec<usize>, Vec<usize>) =
@@ -211,46 +197,74 @@ impl<T: Dial> OpenPorts<T> {
                     return Err(problem);
                 }
                 let closing = first.iter().map(|number| &self.ports[*number]);
-                let before = Config {
-                    ports: closing.clone().map(Open::pinned).collect(),
-                    ..before.clone()
-                };
-                let lines: Vec<Port> = closing.map(|open| open.port.clone()).collect();
+                let again: Vec<WantedPort> = closing.clone().map(Open::pinned).collect();
+                let lines: Vec<WantedPort> = closing.map(|open| open.wanted.clone()).collect();
                 let mut closed = self.close_some(&first).await;
-                match open(&coming) {
+                match self.open(&coming, config) {
                     Ok(bound) => {
                         let then: Vec<usize> = then.iter().map(|n| n - below(&first, *n)).collect();
                         closed.extend(self.close_some(&then).await);
                         (bound, closed)
                     }
                     Err(problem) => {
-                        let again = open(&before)
-                            .map_err(|lost| format!("{problem}; and a port is lost: {lost}"))?;
-                        let count = self.ports.len();
-                        self.serve(&before, again);
-                        for (open, port) in self.ports[count..].iter_mut().zip(lines) {
-                            open.port = port;
-                        }
-                        return Err(problem);
+                        let lost = self.open_again(before, again, lines);
+                        return Err(match lost.is_empty() {
+                            true => problem,
+                            false => {
+                                format!("{problem}; and a port is lost: {}", lost.join("; "))
+                            }
+                        });
                     }
                 }
             }
         };
-        for (place, port) in staying {
+        for (place, wanted) in staying {
             // Those that left stood in between.
             let place = place - below(&leaving, place);
-            self.stay(config, place, port);
+            self.stay(config, place, wanted);
+        }
+        for place in unasked_for {
+            warn!(
+                "{place} is a socket of LISTEN_FDS and stays open, now without flags: to close it, \
+                 change the socket unit"
+            );
         }
         let mut changes = self.serve(config, bound);
         changes.closed = closed;
         Ok(changes)
     }
 
+    fn open(&self, wanted: &[WantedPort], config: &Config) -> Result<Bound, String> {
+        Bound::open_these(wanted, &self.handed, config.trans_proxy_type)
+    }
+
+    /// Serves on ports that were closed a moment ago: each is opened at the place it had, and keeps
+    /// the line it came from. Gives the problems of those that somebody else has taken meanwhile.
+    fn open_again(
+        &mut self,
+        before: &Config,
+        places: Vec<WantedPort>,
+        lines: Vec<WantedPort>,
+    ) -> Vec<String> {
+        let mut lost = Vec::new();
+        for (place, line) in places.iter().zip(lines) {
+            match self.open(std::slice::from_ref(place), before) {
+                Ok(bound) => {
+                    self.serve(before, bound);
+                    if let Some(open) = self.ports.last_mut() {
+                        open.wanted = line;
+                    }
+                }
+                Err(problem) => lost.push(problem),
+            }
+        }
+        lost
+    }
+
     /// Which ports stay, leave and come. Ports whose whole line stays are found first: two lines with
     /// `auto` are not the same port.
     fn plan(&self, config: &Config) -> Plan {
-        let mut coming = config.ports.clone();
-        coming.retain(|port| port.chosen || !self.without_defaults);
+        let mut coming = self.handed.ports(&config.ports);
         let mut staying = Vec::new();
         let mut leaving: Vec<usize> = (0..self.ports.len()).collect();
         let same_line = |open: &Port, port: &Port| open.line == port.line;
@@ -258,12 +272,12 @@ impl<T: Dial> OpenPorts<T> {
         let alike: [fn(&Port, &Port) -> bool; 2] = [same_line, same_place];
         for alike in alike {
             leaving.retain(|&index| {
-                let open = &self.ports[index];
-                if !open.configured {
-                    staying.push((index, open.port.clone()));
-                    return false;
-                }
-                let same = |port: &Port| port.kind == open.port.kind && alike(&open.port, port);
+                let open = &self.ports[index].wanted;
+                let same = |wanted: &WantedPort| {
+                    wanted.port.kind == open.port.kind
+                        && wanted.inherited == open.inherited
+                        && alike(&open.port, &wanted.port)
+                };
                 match coming.iter().position(same) {
                     Some(found) => {
                         staying.push((index, coming.remove(found)));
@@ -280,23 +294,39 @@ impl<T: Dial> OpenPorts<T> {
         }
     }
 
+    /// The places of handed-over sockets that a line has asked for until now, and none does any more.
+    fn no_longer_asked_for(&self, plan: &Plan) -> Vec<Place> {
+        let configured = |number| {
+            let mut open = self.ports.iter();
+            open.find(|open| open.wanted.configured && open.wanted.inherited == Some(number))
+        };
+        let staying = plan.staying.iter().map(|(_, wanted)| wanted);
+        let unasked_for = staying
+            .chain(&plan.coming)
+            .filter(|wanted| !wanted.configured);
+        let places = unasked_for.filter_map(|wanted| configured(wanted.inherited?));
+        places.map(|open| open.place.clone()).collect()
+    }
+
     /// Gives a port that stays its new flags.
-    fn stay(&mut self, config: &Config, index: usize, port: Port) {
-        let (before, after) = (self.ports[index].port.line.flags, port.line.flags);
-        if (before.group_writable, before.world_writable)
-            != (after.group_writable, after.world_writable)
+    fn stay(&mut self, config: &Config, index: usize, wanted: WantedPort) {
+        let open = &self.ports[index];
+        let (before, after) = (open.wanted.port.line.flags, wanted.port.line.flags);
+        if wanted.inherited.is_none()
+            && (before.group_writable, before.world_writable)
+                != (after.group_writable, after.world_writable)
         {
-            let place = &self.ports[index].place;
+            let place = &open.place;
             warn!("{place}: who may use the socket counts only from a new start");
         }
         let group = match before.session_group == after.session_group {
-            true => self.ports[index].group,
-            false => self.group(&port),
+            true => open.group,
+            false => self.group(&wanted.port),
         };
-        let gateway = self.gateway(config, &port, group);
+        let gateway = self.gateway(config, &wanted.port, group);
         let open = &mut self.ports[index];
         open.gateway.send_replace(gateway);
-        open.port = port;
+        open.wanted = wanted;
         open.group = group;
     }
 
@@ -309,7 +339,7 @@ impl<T: Dial> OpenPorts<T> {
             open.task.abort();
             // It ends as it was told to.
             let _ = open.task.await;
-            closed.push((open.port.kind, open.place));
+            closed.push((open.wanted.port.kind, open.place));
         }
         closed.reverse();
         closed
@@ -317,7 +347,9 @@ impl<T: Dial> OpenPorts<T> {
 
     /// What is open, in the order in which it was opened.
     pub fn places(&self) -> impl Iterator<Item = (&Port, &Place)> {
-        self.ports.iter().map(|open| (&open.port, &open.place))
+        self.ports
+            .iter()
+            .map(|open| (&open.wanted.port, &open.place))
     }
 
     /// Closes all ports, and removes the files of those in the file system.

@@ -176,7 +176,10 @@ impl Written {
                     sources.setting(key)
                 )));
             }
-            (Some(lines), None) => Ports::in_files(key, lines, sources)?,
+            (Some(lines), None) => Ports {
+                chosen: !sources.is_torrc_default(key),
+                ..Ports::in_files(key, lines, sources)?
+            },
             // Ours over C tor's.
             (_, Some((arti, lines))) => {
                 let ports = Ports::in_files(arti, lines, sources)?;

@@ -138,6 +138,13 @@ impl Sources {
         setting.is_some_and(|source| matches!(source.kind, SourceKind::Torrc(_)))
     }
 
+    /// Whether `key` has its value because C tor's files do not set it: then it is C tor's default,
+    /// and stands on no line.
+    pub(super) fn is_torrc_default(&self, key: &str) -> bool {
+        let origin = self.origin(&Key::parse(key));
+        self.is_from_torrc(key) && matches!(origin, Origin::Unknown)
+    }
+
     /// A key of ours with its place.
     pub(super) fn setting(&self, key: &'static str) -> Setting {
         Setting {

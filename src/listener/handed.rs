@@ -3,7 +3,12 @@
 //! A port line whose address is that of a handed-over socket takes the socket, and keeps its flags.
 //! What no line asks for becomes a port without flags, of the kind that the socket's name
 //! (`FileDescriptorName=`) says: `socks`, `http`, `trans` or `dns`; any other name is `socks`.
+//!
+//! The service manager keeps such a socket open whatever we do: clients that connect while nobody
+//! accepts would wait in its backlog. So every one of them is served as long as the program runs,
+//! by whichever port the present configuration gives it to.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
@@ -13,7 +18,8 @@ use socket2::SockRef;
 
 use crate::port::{Bind, Port, PortKind, PortLine};
 
-/// The sockets that nobody has asked for yet.
+/// The sockets that were handed over. Ports listen on duplicates of them, so that a socket is there
+/// again for the next port when one is closed.
 #[derive(Debug, Default)]
 pub struct Handed(Vec<One>);
 
@@ -29,6 +35,17 @@ pub(super) enum Socket {
     Tcp(TcpListener, SocketAddr),
     Unix(UnixListener, PathBuf),
     Udp(UdpSocket, SocketAddr),
+}
+
+/// A port that should be open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WantedPort {
+    /// Where, and how it serves.
+    pub port: Port,
+    /// The number of the handed-over socket that it listens on; without one, it is bound anew.
+    pub inherited: Option<usize>,
+    /// Whether a line of the configuration asks for it; if not, its socket does.
+    pub configured: bool,
 }
 
 impl Handed {
@@ -55,30 +72,65 @@ impl Handed {
         Ok(Handed(all))
     }
 
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// The ports that should be open under a configuration with these lines: its own, each with the
+    /// socket that listens where it says, and one for each socket that no line asks for. A default
+    /// port gives way to any socket.
+    pub fn ports(&self, lines: &[Port]) -> Vec<WantedPort> {
+        let mut left: Vec<usize> = (0..self.0.len()).collect();
+        let mut wanted = Vec::new();
+        for port in lines.iter().filter(|line| line.chosen || self.0.is_empty()) {
+            let found = left.iter().position(|number| self.0[*number].fits(port));
+            wanted.push(WantedPort {
+                port: port.clone(),
+                inherited: found.map(|place| left.remove(place)),
+                configured: true,
+            });
+        }
+        wanted.extend(left.into_iter().map(|number| WantedPort {
+            port: self.0[number].port(),
+            inherited: Some(number),
+            configured: false,
+        }));
+        wanted
     }
 
-    /// The socket that listens where the line says, if it was handed over.
-    pub(super) fn take_for(&mut self, port: &Port) -> Option<Socket> {
-        let wanted = |one: &One| match (&one.socket, &port.line.bind) {
-            (Socket::Tcp(_, at), Bind::Tcp(place)) => port.kind != PortKind::Dns && at == place,
-            (Socket::Udp(_, at), Bind::Tcp(place)) => port.kind == PortKind::Dns && at == place,
-            (Socket::Unix(_, at), Bind::Unix(place)) => at == place,
-            _ => false,
+    /// Another handle of a socket.
+    pub(super) fn duplicate(&self, number: usize) -> io::Result<Socket> {
+        Ok(match &self.0[number].socket {
+            Socket::Tcp(socket, at) => Socket::Tcp(socket.try_clone()?, *at),
+            Socket::Unix(socket, at) => Socket::Unix(socket.try_clone()?, at.clone()),
+            Socket::Udp(socket, at) => Socket::Udp(socket.try_clone()?, *at),
+        })
+    }
+
+    /// The address of a socket that may keep `port` from being bound: one with the same number, when
+    /// one of the two is for all interfaces.
+    pub(super) fn in_the_way_of(&self, port: &Port) -> Option<SocketAddr> {
+        let Bind::Tcp(wanted) = port.line.bind else {
+            return None;
         };
-        let index = self.0.iter().position(wanted)?;
-        Some(self.0.swap_remove(index).socket)
-    }
-
-    /// The ports that no line asked for, each as a line without flags for [`Handed::take_for`].
-    pub fn ports(&self) -> Vec<Port> {
-        self.0.iter().map(One::port).collect()
+        self.0.iter().find_map(|one| {
+            let at = match (&one.socket, port.kind == PortKind::Dns) {
+                (Socket::Tcp(_, at), false) | (Socket::Udp(_, at), true) => *at,
+                _ => return None,
+            };
+            let overlap = at.ip().is_unspecified() || wanted.ip().is_unspecified();
+            (at.port() == wanted.port() && overlap).then_some(at)
+        })
     }
 }
 
 impl One {
+    /// Whether the socket listens where the line says.
+    fn fits(&self, port: &Port) -> bool {
+        match (&self.socket, &port.line.bind) {
+            (Socket::Tcp(_, at), Bind::Tcp(place)) => port.kind != PortKind::Dns && at == place,
+            (Socket::Udp(_, at), Bind::Tcp(place)) => port.kind == PortKind::Dns && at == place,
+            (Socket::Unix(_, at), Bind::Unix(place)) => at == place,
+            _ => false,
+        }
+    }
+
     /// Whether a port can be made of the socket, of the kind that its name says.
     fn check(&self) -> Result<(), String> {
         let (datagrams, listens) = match &self.socket {

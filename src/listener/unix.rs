@@ -4,15 +4,18 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use nix::unistd::Uid;
+use nix::errno::Errno;
+use nix::fcntl::AT_FDCWD;
+use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::UnixListener;
 
 use super::BACKLOG;
 use crate::port::Flags;
+
+mod folder;
 
 /// A socket's file; removed when the port is closed, if it is still the same file.
 pub(super) struct File {
@@ -31,7 +34,7 @@ impl Drop for File {
 /// Opens a socket at `path`. A file that an earlier run left is replaced, unless somebody answers
 /// there.
 pub(super) fn bind(path: &Path, flags: &Flags) -> Result<(UnixListener, File), String> {
-    check_folder(path, flags)?;
+    folder::check(path, flags)?;
     remove_stale(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(|e| e.to_string())?;
     let address = SockAddr::unix(path).map_err(|e| e.to_string())?;
@@ -47,43 +50,29 @@ pub(super) fn bind(path: &Path, flags: &Flags) -> Result<(UnixListener, File), S
         inode: (made.dev(), made.ino()),
     };
     // Nobody gets in before the mode is set: a socket that does not listen yet refuses everybody.
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(|e| e.to_string())?;
+    set_mode(path, mode).map_err(|e| e.to_string())?;
     socket.listen(BACKLOG).map_err(|e| e.to_string())?;
     socket.set_nonblocking(true).map_err(|e| e.to_string())?;
     let listener = UnixListener::from_std(socket.into()).map_err(|e| e.to_string())?;
     Ok((listener, file))
 }
 
-/// The folder must keep out whoever the socket is meant to keep out.
-fn check_folder(path: &Path, flags: &Flags) -> Result<(), String> {
-    let folder = path.parent().ok_or("the path names no folder")?;
-    let metadata = fs::metadata(folder)
-        .map_err(|error| format!("folder {}: {error}; create it first", folder.display()))?;
-    if !metadata.is_dir() {
-        return Err(format!("{} is no folder", folder.display()));
+/// Sets the permissions of the socket at `path`. Where others can write to the folder, there may be a
+/// link by now: what it points to is left alone.
+fn set_mode(path: &Path, mode: u16) -> io::Result<()> {
+    let changed = fchmodat(
+        AT_FDCWD,
+        path,
+        Mode::from_bits_truncate(mode.into()),
+        FchmodatFlags::NoFollowSymlink,
+    );
+    match changed {
+        // It is a link, or the system cannot tell: C libraries need /proc for that, or a new kernel.
+        Err(Errno::EOPNOTSUPP | Errno::ENOSYS) if !fs::symlink_metadata(path)?.is_symlink() => {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode.into()))
+        }
+        changed => Ok(changed?),
     }
-    if flags.relax_dir_mode_check || flags.world_writable {
-        return Ok(());
-    }
-    let me = Uid::effective().as_raw();
-    if metadata.uid() != me && metadata.uid() != 0 {
-        return Err(format!(
-            "folder {} belongs to another user; choose one of your own, or add the flag \
-             RelaxDirModeCheck",
-            folder.display()
-        ));
-    }
-    let forbidden = if flags.group_writable { 0o007 } else { 0o077 };
-    if metadata.mode() & forbidden != 0 {
-        return Err(format!(
-            "others can enter folder {} (mode {:03o}); chmod it to {}, or add the flag \
-             RelaxDirModeCheck",
-            folder.display(),
-            metadata.mode() & 0o777,
-            if flags.group_writable { "0750" } else { "0700" },
-        ));
-    }
-    Ok(())
 }
 
 /// Removes the socket of a program that is no more.
@@ -98,9 +87,9 @@ fn remove_stale(path: &Path) -> Result<(), String> {
         }
         Ok(_) => {}
     }
-    match UnixStream::connect(path) {
-        Ok(_) => Err("another program listens there; stop it or choose another path".into()),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+    match is_listening(path) {
+        Ok(true) => Err("another program listens there; stop it or choose another path".into()),
+        Ok(false) => {
             fs::remove_file(path).map_err(|e| format!("cannot remove the old socket: {e}"))
         }
         Err(error) => Err(format!(
@@ -109,8 +98,25 @@ fn remove_stale(path: &Path) -> Result<(), String> {
     }
 }
 
+/// Whether a program listens on the socket at `path`.
+///
+/// Never waits. A blocking connect(2) waits for a program that accepts nothing, such as one that is
+/// stopped, for as long as its backlog is full; a non-blocking one says so (unix(7), `EAGAIN`).
+fn is_listening(path: &Path) -> io::Result<bool> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(&SockAddr::unix(path)?) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn private_folder() -> tempfile::TempDir {
@@ -149,6 +155,19 @@ mod tests {
             drop(bound);
             assert!(!path.exists());
         }
+    }
+
+    #[test]
+    fn the_mode_of_what_a_link_points_to_is_left_alone() {
+        let folder = private_folder();
+        let (target, link) = (folder.path().join("target"), folder.path().join("link"));
+        fs::write(&target, "").expect("written");
+        fs::set_permissions(&target, fs::Permissions::from_mode(0o600)).expect("mode set");
+        std::os::unix::fs::symlink(&target, &link).expect("linked");
+        assert!(set_mode(&link, 0o666).is_err());
+        assert_eq!(mode(&target), 0o600);
+        set_mode(&target, 0o660).expect("set");
+        assert_eq!(mode(&target), 0o660);
     }
 
     #[tokio::test]
@@ -196,5 +215,37 @@ mod tests {
             ..Flags::default()
         };
         bind(&path, &relaxed).expect("allowed");
+    }
+
+    /// As a program that is stopped leaves it: it listens, and accepts nothing.
+    #[tokio::test]
+    async fn a_socket_whose_backlog_is_full_is_in_use_and_makes_nobody_wait() {
+        let folder = private_folder();
+        let path = folder.path().join("socks");
+        let address = SockAddr::unix(&path).expect("an address");
+        let stopped = Socket::new(Domain::UNIX, Type::STREAM, None).expect("a socket");
+        stopped.bind(&address).expect("bound");
+        stopped.listen(0).expect("listening");
+        let mut waiting = Vec::new();
+        loop {
+            let client = Socket::new(Domain::UNIX, Type::STREAM, None).expect("a socket");
+            client.set_nonblocking(true).expect("set");
+            match client.connect(&address) {
+                Ok(()) => waiting.push(client),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert!(!waiting.is_empty());
+        // Were it to wait, it would wait for good.
+        let (done, refused) = std::sync::mpsc::channel();
+        let runtime = tokio::runtime::Handle::current();
+        std::thread::spawn(move || {
+            let _inside = runtime.enter();
+            done.send(bind(&path, &Flags::default()).map(|_| ()))
+        });
+        let refused = refused.recv_timeout(Duration::from_secs(20));
+        let refused = refused.expect("it waits").expect_err("in use");
+        assert!(refused.contains("another program listens"), "{refused}");
     }
 }

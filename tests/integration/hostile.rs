@@ -239,3 +239,46 @@ async fn a_program_out_of_open_files_goes_on_when_it_has_some_again() {
     assert_serves(&place).await;
     assert_unharmed(&mut daemon);
 }
+
+/// The memory that a process has, in kB (proc(5), `VmRSS`).
+fn resident(daemon: &Daemon) -> u64 {
+    let path = format!("/proc/{}/status", daemon.process.id());
+    let status = std::fs::read_to_string(path).expect("readable");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = line.expect("a running process");
+    line.trim_end_matches("kB")
+        .trim()
+        .parse()
+        .expect("a number")
+}
+
+/// What the allocator keeps for itself is not free for anybody else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_memory_of_clients_that_have_left_is_given_back() {
+    const CLIENTS: usize = 3000;
+    const TWO_MINUTES: Duration = Duration::from_secs(120);
+    allow_many_clients();
+    let mut daemon = Program::offline().port("auto ExtendedErrors").start();
+    let place = daemon.places[0].clone();
+    assert_serves(&place).await;
+    let before = resident(&daemon);
+    let mut silent = Vec::new();
+    for _ in 0..CLIENTS {
+        silent.push(Client::connect(&place).await);
+    }
+    // Who comes last is served last.
+    assert_serves(&place).await;
+    let grown = resident(&daemon).saturating_sub(before);
+    assert!(grown > 8 * 1024, "they take {grown} kB: too few to tell");
+    drop(silent);
+    let left = Instant::now();
+    let mut kept = grown;
+    while kept > grown / 3 {
+        let waited = left.elapsed();
+        assert!(waited < TWO_MINUTES, "{kept} of {grown} kB are still kept");
+        sleep(Duration::from_millis(500)).await;
+        kept = resident(&daemon).saturating_sub(before);
+    }
+    assert_serves(&place).await;
+    assert_unharmed(&mut daemon);
+}

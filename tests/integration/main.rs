@@ -13,6 +13,9 @@
 //! | `reload` | the real program told to read its configuration again |
 //! | `storage` | the real program whose files are damaged, or held by another process |
 //! | `service_manager` | the real program: sockets handed over, readiness, the file of its ports |
+//! | `socket_activation` | the same: sockets that stay open whatever becomes of their ports |
+//! | `socket_folder` | the real program beside C tor: where a unix socket may be |
+//! | `vanished` | clients that are gone without a word |
 //! | `torrc` | the real program with C tor's configuration files |
 //! | `http` | the same for HTTP ports, their pages, and clients and sites that mean no good |
 //! | `hostile` | the real program among clients that mean no good |
@@ -29,8 +32,11 @@ mod policy;
 mod relay;
 mod reload;
 mod service_manager;
+mod socket_activation;
+mod socket_folder;
 mod storage;
 mod support;
 mod torrc;
 mod transparent;
+mod vanished;
 mod wire;

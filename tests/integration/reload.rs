@@ -5,15 +5,9 @@ use std::net::TcpListener;
 use std::path::Path;
 
 use crate::support::client::{Client, End, Place};
+use crate::support::own_address::own;
 use crate::support::program::{Daemon, Program};
-
-/// So many ports that nobody listens on, no two of them alike.
-fn free<const N: usize>() -> [u16; N] {
-    let bound = || TcpListener::bind("127.0.0.1:0").expect("a port");
-    // Held until all are there.
-    let listeners: [TcpListener; N] = std::array::from_fn(|_| bound());
-    std::array::from_fn(|n| listeners[n].local_addr().expect("bound").port())
-}
+use crate::support::stopped::Stopped;
 
 /// The answer to a request for a bad onion address: F6 where the port has `ExtendedErrors`.
 async fn code(place: &Place) -> u8 {
@@ -39,7 +33,7 @@ fn rewrite(file: &Path, from: &str, to: &str) {
 
 #[tokio::test]
 async fn ports_and_flags_change_while_clients_are_served() {
-    let [staying, leaving, coming] = free();
+    let [staying, leaving, coming] = own();
     let daemon = Program::offline()
         .port(format!("{staying}"))
         .port(format!("{leaving}"))
@@ -60,41 +54,33 @@ async fn ports_and_flags_change_while_clients_are_served() {
     daemon.process.signal("HUP");
     daemon.process.wait_err("the configuration was read again");
     assert_eq!(code(&daemon.places[0]).await, 0xF6);
-    assert_eq!(
-        code(&Place::Tcp(([127, 0, 0, 1], coming).into())).await,
-        0x01
-    );
-    told(&daemon, format!("closed socks 127.0.0.1:{leaving}"));
-    told(&daemon, format!("listening socks 127.0.0.1:{coming}"));
-    assert!(TcpListener::bind(("127.0.0.1", leaving)).is_ok());
+    assert_eq!(code(&Place::Tcp(coming.into())).await, 0x01);
+    told(&daemon, format!("closed socks {leaving}"));
+    told(&daemon, format!("listening socks {coming}"));
+    assert!(TcpListener::bind(leaving).is_ok());
     early.send("05 01 00 03 09 6261642e6f6e696f6e 0050").await;
     early.expect("05 01 00 01 00000000 0000").await;
 }
 
 #[tokio::test]
 async fn a_port_may_change_its_kind_or_its_address() {
-    let [port, other] = free();
+    let [port, other] = own();
+    let everywhere = format!("0.0.0.0:{}", other.port());
     let daemon = Program::offline()
-        .port(format!("127.0.0.1:{port}"))
-        .port(format!("127.0.0.1:{other}"))
+        .port(format!("{port}"))
+        .port(format!("{other}"))
         .start();
     let file = daemon.folder.path().join("onionport.toml");
-    rewrite(&file, &format!("\"127.0.0.1:{port}\", "), "");
+    rewrite(&file, &format!("\"{port}\", "), "");
     let http = format!("[proxy]\nhttp_port = \"{port}\"\n");
     rewrite(&file, "[proxy]\n", &http);
-    rewrite(
-        &file,
-        &format!("127.0.0.1:{other}"),
-        &format!("0.0.0.0:{other}"),
-    );
+    rewrite(&file, &format!("{other}"), &everywhere);
     daemon.process.signal("HUP");
     daemon.process.wait_err("the configuration was read again");
-    told(&daemon, format!("listening http 127.0.0.1:{port}"));
-    told(&daemon, format!("listening socks 0.0.0.0:{other}"));
-    assert_eq!(
-        code(&Place::Tcp(([127, 0, 0, 2], other).into())).await,
-        0x01
-    );
+    told(&daemon, format!("listening http {port}"));
+    told(&daemon, format!("listening socks {everywhere}"));
+    let elsewhere = ([127, 0, 0, 2], other.port());
+    assert_eq!(code(&Place::Tcp(elsewhere.into())).await, 0x01);
 }
 
 #[tokio::test]
@@ -143,19 +129,25 @@ async fn of_two_ports_with_auto_the_one_whose_line_stays_is_kept() {
 
 #[tokio::test]
 async fn what_cannot_be_used_changes_nothing() {
-    let [port] = free();
+    let [port] = own();
     let somebody = TcpListener::bind("127.0.0.1:0").expect("a port");
     let taken = somebody.local_addr().expect("bound").port();
-    let daemon = Program::offline().port(format!("{port}")).start();
+    let program = Program::offline();
+    let held = program.folder().join("held");
+    let _stopped = Stopped::listen(&held);
+    let daemon = program.port(format!("{port}")).start();
     let file = daemon.folder.path().join("onionport.toml");
     let good = fs::read_to_string(&file).expect("readable");
-    for (bad, words) in [
-        (format!("\"{port} ExtendedErrors\", \"70000\""), "70000"),
-        (
-            format!("\"{port} ExtendedErrors\", \"{taken}\""),
-            "cannot listen on",
-        ),
+    let (taken, held) = (taken.to_string(), format!("unix:{}", held.display()));
+    for (line, words) in [
+        ("70000", "70000"),
+        (taken.as_str(), "cannot listen on"),
+        // An address that is not there, or not there yet.
+        ("192.0.2.1:9150", "FreeBind=yes"),
+        // A program that accepts nothing must not hold us up.
+        (held.as_str(), "another program listens there"),
     ] {
+        let bad = format!("\"{port} ExtendedErrors\", \"{line}\"");
         rewrite(&file, &format!("\"{port}\""), &bad);
         daemon.process.signal("HUP");
         daemon.process.wait_err(words);
@@ -192,18 +184,18 @@ async fn neighbours_of_the_ports_change_too() {
 async fn a_change_that_fails_changes_nothing() {
     let somebody = TcpListener::bind("127.0.0.1:0").expect("a port");
     let taken = somebody.local_addr().expect("bound").port();
-    let [fixed] = free();
+    let [fixed] = own();
     let daemon = Program::offline()
         .port("auto ExtendedErrors")
-        .port(format!("127.0.0.1:{fixed} ExtendedErrors"))
+        .port(format!("{fixed} ExtendedErrors"))
         .proxy("socks_policy = []")
         .start();
     let file = daemon.folder.path().join("onionport.toml");
     rewrite(&file, "\"auto ExtendedErrors\"", &format!("\"{taken}\""));
     rewrite(
         &file,
-        &format!("127.0.0.1:{fixed} ExtendedErrors"),
-        &format!("0.0.0.0:{fixed}"),
+        &format!("{fixed} ExtendedErrors"),
+        &format!("0.0.0.0:{}", fixed.port()),
     );
     rewrite(&file, "socks_policy = []", "socks_policy = [\"reject *\"]");
     daemon.process.signal("HUP");

@@ -4,11 +4,16 @@ pub mod c_tor;
 pub mod client;
 pub mod hex;
 pub mod http;
+pub mod kernel;
+pub mod lacking;
+pub mod namespace;
+pub mod own_address;
 pub mod process;
 pub mod program;
 pub mod random;
 pub mod scripted;
 pub mod serve;
+pub mod stopped;
 
 use std::time::Duration;
 

@@ -2,7 +2,6 @@
 //! stands beside ours in `tests/network/transparent.rs`.
 
 use std::net::SocketAddr;
-use std::process::Command;
 
 use onionport::config::TransProxyType;
 use onionport::failure::Failure;
@@ -15,6 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::support::client::{Client, End};
+use crate::support::namespace;
 use crate::support::scripted::Plan;
 use crate::support::serve::{Port, V4};
 use crate::support::{LIMIT, ONION};
@@ -150,8 +150,6 @@ impl Listening {
     }
 }
 
-/// Set for the part that runs in a network namespace of its own.
-const INSIDE: &str = "ONIONPORT_TEST_NAMESPACE";
 const RULES: &str = "
 table ip redirected {
     chain out {
@@ -189,29 +187,13 @@ const ROUTES: &str = "
 /// A service manager hands over sockets that take both families.
 #[test]
 fn a_port_for_both_families_knows_where_connections_were_going() {
-    const MYSELF: &str = "transparent::a_port_for_both_families_knows_where_connections_were_going";
-    if std::env::var_os(INSIDE).is_some() {
+    if namespace::is_inside() {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         return runtime.block_on(within());
     }
-    let script = format!("{ROUTES} && nft -f - <<END\n{RULES}END");
-    let mut namespace = Command::new("unshare");
-    let tried = namespace.args(["-rn", "sh", "-c", &script]).output();
-    if !tried.as_ref().is_ok_and(|tried| tried.status.success()) {
-        assert!(std::env::var_os("CI").is_none(), "{tried:?}");
-        println!("not tested: no network namespaces, or no nftables: {tried:?}");
-        return;
-    }
-    let myself = std::env::current_exe().expect("a file");
-    let status = Command::new("unshare")
-        .args(["-rn", "sh", "-c", &format!("{script}\nexec \"$0\" \"$@\"")])
-        .arg(myself)
-        .args([MYSELF, "--exact", "--nocapture"])
-        .env(INSIDE, "1")
-        .status();
-    assert!(
-        status.expect("started").success(),
-        "failed in the namespace"
+    namespace::run_again(
+        a_port_for_both_families_knows_where_connections_were_going,
+        &format!("{ROUTES} && nft -f - <<END\n{RULES}END"),
     );
 }
 

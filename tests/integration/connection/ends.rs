@@ -14,6 +14,7 @@ use tokio::time::{sleep, timeout};
 use super::{CONNECT_GOOD, GREETING, SUCCEEDED, asking, port};
 use crate::support::client::{Client, End};
 use crate::support::hex::{bytes, show};
+use crate::support::kernel::finished_sending;
 use crate::support::random::Random;
 use crate::support::scripted::{Plan, Scripted};
 use crate::support::serve::V4;
@@ -81,14 +82,8 @@ async fn the_end_of_an_answer_is_not_lost_to_a_client_that_talks_on() {
     let mut far = port.tor.far_end().await;
     far.send_bytes(answer).await;
     drop(far);
-    // Until the program has seen the end of the stream; it has nothing to show for that, unless it
-    // hangs up at once.
-    for _ in 0..20 {
-        if served.is_over() {
-            break;
-        }
-        sleep(Duration::from_millis(10)).await;
-    }
+    // Until the program has said all of it: then it has finished sending, or has hung up.
+    finished_sending(&client).await;
     // It fails if it comes too late, and that is the point.
     let _ = client.write_all(b"and another thing").await;
     sleep(Duration::from_millis(10)).await;

@@ -10,6 +10,7 @@ use super::SITE;
 use crate::support::ONION;
 use crate::support::client::{Client, End};
 use crate::support::http::{answer, answer_to, hear, say};
+use crate::support::kernel::finished_sending;
 use crate::support::random::Random;
 use crate::support::scripted::Plan;
 use crate::support::serve::{Port, V4};
@@ -226,12 +227,8 @@ async fn the_end_of_an_answer_is_not_lost_to_a_client_that_talks_on() {
     let mut far = port.tor.far_end().await;
     far.send_bytes(answer).await;
     drop(far);
-    for _ in 0..20 {
-        if served.is_over() {
-            break;
-        }
-        sleep(Duration::from_millis(10)).await;
-    }
+    // Until the program has said all of it: then it has finished sending, or has hung up.
+    finished_sending(&client).await;
     // It fails if it comes too late, and that is the point.
     let _ = client.write_all(b"and another thing").await;
     sleep(Duration::from_millis(10)).await;

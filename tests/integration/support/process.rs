@@ -1,5 +1,6 @@
 //! Child processes that end with their test, and tell what they said when it fails.
 
+use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read};
 use std::process::{Child, Command, ExitStatus};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -77,6 +78,14 @@ impl Lines {
     }
 }
 
+/// A command that runs `program`, and is killed with the thread that starts it: the test's own, which
+/// may be killed without ending anything.
+pub fn command(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("/usr/bin/setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command
+}
+
 /// A running program; killed when dropped.
 pub struct Process {
     name: &'static str,
@@ -115,12 +124,32 @@ impl Process {
         found.unwrap_or_else(|| panic!("{}: no {what} on standard output", self.name))
     }
 
+    /// What `find` finds on standard output; `None` if the program ends without it, or says nothing
+    /// more.
+    pub fn try_out<T>(&self, find: impl FnMut(&[String]) -> Option<T>) -> Option<T> {
+        self.out.wait(find)
+    }
+
+    /// The number of the process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits for a line on standard error that holds `text`.
     pub fn wait_err(&self, text: &str) -> String {
         let found = self
             .err
             .wait(|lines| lines.iter().find(|line| line.contains(text)).cloned());
         found.unwrap_or_else(|| panic!("{}: no {text:?} on standard error", self.name))
+    }
+
+    /// Waits until so many lines on standard error hold `text`.
+    pub fn wait_err_times(&self, text: &str, times: usize) {
+        let found = self.err.wait(|lines| {
+            let count = lines.iter().filter(|line| line.contains(text)).count();
+            (count >= times).then_some(())
+        });
+        found.unwrap_or_else(|| panic!("{}: not {times} times {text:?}", self.name));
     }
 
     /// Whether it has not ended yet.

@@ -4,14 +4,14 @@ use std::ffi::OsString;
 use std::fs;
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
 use super::client::Place;
-use super::process::{Ended, Process};
+use super::process::{Ended, Process, command};
 
 /// The program under test.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_onionport");
@@ -38,6 +38,7 @@ pub struct Program {
     log: Option<File>,
     open_files: Option<u32>,
     handed: Option<(OwnedFd, String)>,
+    user: Option<u32>,
     environment: Vec<(String, OsString)>,
 }
 
@@ -75,6 +76,7 @@ impl Program {
             log: None,
             open_files: None,
             handed: None,
+            user: None,
             environment: Vec::new(),
         }
     }
@@ -128,6 +130,13 @@ impl Program {
         self
     }
 
+    /// Runs it as another user, whose folder its own then is. We have to be root.
+    pub fn user(mut self, uid: u32) -> Self {
+        chown(self.folder(), Some(uid), Some(uid)).expect("root");
+        self.user = Some(uid);
+        self
+    }
+
     /// Sets a variable of its environment.
     pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
         self.environment.push((name.to_owned(), value.into()));
@@ -166,7 +175,10 @@ impl Program {
     fn spawn(&self) -> Process {
         fs::write(self.file(), self.configuration()).expect("written");
         let mut command = match (self.open_files, &self.handed) {
-            (None, None) => bare(PROGRAM),
+            (None, None) => match self.user {
+                None => bare(PROGRAM),
+                Some(uid) => as_user(uid),
+            },
             (Some(limit), _) => shell(&format!("ulimit -n {limit}")),
             // The first socket that is handed over has number 3.
             (None, Some((socket, name))) => {
@@ -240,7 +252,7 @@ fn listening(line: &str) -> Option<Place> {
 
 /// A program without arguments or surroundings.
 fn bare(program: &str) -> Command {
-    let mut command = Command::new(program);
+    let mut command = command(program);
     command
         .env_clear()
         .stdin(Stdio::null())
@@ -257,6 +269,18 @@ fn shell(preparation: &str) -> Command {
         &format!("{preparation} && exec \"$0\" \"$@\""),
         PROGRAM,
     ]);
+    shell
+}
+
+/// The program under test, as another user. That one may not be able to enter its folder, so it is
+/// opened before.
+fn as_user(uid: u32) -> Command {
+    let mut shell = bare("/bin/sh");
+    let script = format!(
+        "exec 9<\"$0\" && exec /usr/bin/setpriv --reuid {uid} --regid {uid} --clear-groups \
+         --pdeathsig KILL -- /proc/self/fd/9 \"$@\""
+    );
+    shell.args(["-c", &script, PROGRAM]);
     shell
 }
 

@@ -145,11 +145,15 @@ impl Port {
     /// A client over a real TCP connection; also its socket.
     pub async fn tcp_client(&self) -> (TcpStream, Served) {
         let (client, near) = connected().await;
+        (client, self.serve(near))
+    }
+
+    /// Serves a client that was accepted.
+    pub fn serve(&self, near: TcpStream) -> Served {
         let gateway = Arc::clone(&self.gateway);
-        let serving = tokio::spawn(async move {
+        Served(tokio::spawn(async move {
             serve(gateway, near, V4).await;
-        });
-        (client, Served(serving))
+        }))
     }
 
     /// A client of an HTTP port over a real TCP connection.
