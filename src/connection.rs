@@ -9,6 +9,7 @@
 
 use std::io;
 use std::ops::Deref;
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::OptionFuture;
@@ -19,12 +20,17 @@ use tracing::{debug, info};
 use crate::dial::{Dial, Stream};
 use crate::early::{EARLY_LIMIT, Early};
 use crate::failure::Failure;
+use crate::failure_log::log_failure;
 use crate::gateway::{Gateway, Origin, Reached};
-use crate::parting::part;
+use crate::parting::{Connection, leave, part};
+use crate::rarely::{Rarely, Times};
 use crate::relay::relay;
 use crate::request;
 use crate::socks::reply;
 use crate::socks::{Handshake, HandshakeOptions, MAX_MESSAGE_LEN, Request, Step};
+
+/// How often a refused client is logged: it speaks no SOCKS, and may come again and again.
+static REFUSED: Rarely = Rarely::burst(Duration::from_secs(10 * 60), 5);
 
 /// A client, and what it has said that nobody has dealt with yet.
 pub(crate) struct Client<C> {
@@ -38,7 +44,7 @@ pub(crate) struct Client<C> {
 /// Serves one connection until it is over.
 pub fn serve<T: Dial>(
     gateway: impl Deref<Target = Gateway<T>> + Send,
-    connection: impl AsyncRead + AsyncWrite + Unpin + Send,
+    connection: impl Connection,
     origin: Origin,
 ) -> impl Future<Output = ()> + Send {
     // In a box of its own, which an open stream no longer needs: most of the time, and of the
@@ -114,7 +120,9 @@ where
                 return Ok(Some(request));
             }
             Step::Refuse { reply, why } => {
-                info!("refused a client: {why}");
+                if let Some(times) = REFUSED.due() {
+                    info!("refused a client: {why}{}", Times(times));
+                }
                 client.say(&reply).await?;
                 client.part().await;
                 return Ok(None);
@@ -196,10 +204,7 @@ async fn answer<T: Dial, C: AsyncRead + AsyncWrite + Unpin>(
             let said = client.say(&bytes).await;
             // What is sent: SOCKS4 and look-ups have one code for every failure.
             let sent = bytes.get(1).copied().unwrap_or(code);
-            info!(
-                "failed with {sent:02X} after {took:.1?}: {}",
-                failure.name()
-            );
+            log_failure(failure, format_args!("{sent:02X}"), took);
             said?;
             client.part().await;
             Ok(None)
@@ -230,7 +235,7 @@ impl<C: AsyncRead + Unpin> Client<C> {
     }
 }
 
-impl<C: AsyncRead + AsyncWrite + Unpin> Client<C> {
+impl<C: Connection> Client<C> {
     /// Carries bytes both ways until the stream is over, and ends the connection.
     pub(crate) fn relay(
         self,
@@ -240,10 +245,12 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Client<C> {
         relaying.then(|(connection, relayed)| {
             relayed.tell();
             // In a box, as all that an idle stream need not remember.
-            Box::pin(part(connection))
+            Box::pin(leave(connection, relayed))
         })
     }
+}
 
+impl<C: AsyncRead + AsyncWrite + Unpin> Client<C> {
     /// Sends bytes at once.
     async fn say(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.connection.write_all(bytes).await?;

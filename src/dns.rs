@@ -10,13 +10,15 @@ use std::time::Duration;
 
 use hickory_proto::op::ResponseCode;
 use tokio::net::UdpSocket;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tracing::{Instrument as _, debug, debug_span, info, warn};
 
 use crate::dial::Dial;
 use crate::early::Early;
 use crate::failure::Failure;
+use crate::failure_log::log_failure;
 use crate::gateway::{Gateway, Origin, Reached};
 use crate::isolation::Protocol;
 use crate::policy;
@@ -24,10 +26,13 @@ use crate::rarely::Rarely;
 use crate::request::{Address, Command, Request};
 
 mod message;
+mod places;
 
 use message::{Question, Questions};
+use places::Places;
 
-/// How many questions a port has under way at once. One more gets SERVFAIL at once.
+/// How many questions a port has under way at once, of all clients. What is beyond it, or beyond the
+/// share of its client ([`places`]), gets SERVFAIL at once.
 pub const MAX_QUESTIONS: usize = 1024;
 /// How much of a datagram is read (libevent's number). Questions are shorter.
 const MAX_DATAGRAM_LEN: usize = 1500;
@@ -43,7 +48,7 @@ static CROWD: Rarely = Rarely::new(Duration::from_secs(60));
 /// then. Never returns.
 pub async fn run<T: Dial>(socket: UdpSocket, current: watch::Receiver<Arc<Gateway<T>>>) {
     let socket = Arc::new(socket);
-    let places = Arc::new(Semaphore::new(MAX_QUESTIONS));
+    let places = Places::new(MAX_QUESTIONS);
     let mut datagram = [0; MAX_DATAGRAM_LEN];
     // They end with the port, and do not hold its socket: it could not be opened again.
     let mut answering = JoinSet::new();
@@ -72,9 +77,11 @@ pub async fn run<T: Dial>(socket: UdpSocket, current: watch::Receiver<Arc<Gatewa
             send(&socket, &questions.refuse(ResponseCode::Refused), client).await;
             continue;
         }
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+        let Some(place) = places.take(client.ip()) else {
             if let Some(times) = CROWD.due() {
-                warn!("more than {MAX_QUESTIONS} questions at once: {times} got no answer");
+                warn!(
+                    "too many questions at once, or too many of one client: {times} got SERVFAIL"
+                );
             }
             send(&socket, &questions.refuse(ResponseCode::ServFail), client).await;
             continue;
@@ -119,6 +126,7 @@ async fn answer<T: Dial>(gateway: &Gateway<T>, questions: &Questions, origin: Or
         credentials: None,
         family,
     };
+    let begun = Instant::now();
     let nothing = Early::new(Vec::new());
     match gateway.reach(&request, origin, &nothing).await {
         Ok(Reached::Answer(answer)) => {
@@ -128,7 +136,7 @@ async fn answer<T: Dial>(gateway: &Gateway<T>, questions: &Questions, origin: Or
         Ok(Reached::Stream(_)) => questions.refuse(ResponseCode::ServFail),
         Err(failure) => {
             let code = code(failure, &request);
-            info!("answered {code}: {}", failure.name());
+            log_failure(failure, code, begun.elapsed());
             questions.refuse(code)
         }
     }

@@ -551,8 +551,8 @@ mod tests {
         for failure in Failure::ALL {
             let row = failure.row();
             let line = format!(
-                "| {} | `{:02X}` | `{:02X}` |",
-                row.name, row.extended, row.plain
+                "| {} | `{:02X}` | `{:02X}` | `{}` |",
+                row.name, row.extended, row.plain, row.http
             );
             assert!(
                 readme.contains(&line),

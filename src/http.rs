@@ -30,14 +30,13 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::debug;
 
 use crate::dial::Dial;
 use crate::gateway::{Gateway, Origin};
-use crate::parting::part;
+use crate::parting::{Connection, part, reset};
 
 mod answer;
 mod ask;
@@ -106,7 +105,7 @@ pub async fn serve<T, C>(
     local: Option<SocketAddr>,
 ) where
     T: Dial,
-    C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    C: Connection + 'static,
 {
     let gateway = Arc::clone(&current.borrow_and_update());
     let line = Arc::<Line>::default();
@@ -134,7 +133,7 @@ pub async fn serve<T, C>(
 async fn converse<T, C>(session: &Arc<Session<T>>, wire: Wire<C>) -> Option<Tunnel<T>>
 where
     T: Dial,
-    C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    C: Connection + 'static,
 {
     // Also for the time between two requests: as C tor does, the connection ends without a word.
     let timeout = session.gateway.timeout;
@@ -166,7 +165,11 @@ where
         Some(parts) => {
             // If the answer could not be written, the far end hears of it by this.
             drop(tunnel);
-            part(parts.io.into_inner().into_inner()).await;
+            let client = parts.io.into_inner().into_inner();
+            match session.line.broken.is_broken() {
+                true => reset(client).await,
+                false => part(client).await,
+            }
             None
         }
     }

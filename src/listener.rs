@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket as Socket2, Type};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UdpSocket, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tracing::{Instrument as _, Span, debug, debug_span, info, warn};
@@ -23,6 +22,7 @@ use crate::dial::Dial;
 use crate::dns;
 use crate::gateway::{Gateway, Origin};
 use crate::http;
+use crate::parting::Connection;
 use crate::port::{Bind, Port, PortKind, PortLine};
 use crate::rarely::Rarely;
 use crate::transparent::{self, Redirection, unmapped};
@@ -244,7 +244,7 @@ struct Visit<T> {
 impl<T: Dial> Visit<T> {
     fn begin<C>(self, kind: PortKind, connection: C, origin: Origin, local: Option<SocketAddr>)
     where
-        C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        C: Connection + 'static,
     {
         let Visit {
             gateway,

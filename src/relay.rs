@@ -2,7 +2,13 @@
 //!
 //! Tor has no half-open streams: ending our side (END) ends both. A client that has finished sending
 //! may still be waiting for the answer, so its end of file does not end the stream at once, as it
-//! does in C tor: the answer goes on for as long as bytes keep coming.
+//! does in C tor: the answer goes on for as long as bytes keep coming. How long it may take to begin
+//! depends on who spoke last. A client that spoke last waits for an answer, if it is still there; its
+//! bytes may even be on their way still, as nothing tells when a far end has them. A client that was
+//! answered has probably left, and a service that waits for the end of a request should see it soon.
+//!
+//! A stream that breaks (the circuit dies, the far end is reset) is not an end of file: the client
+//! must not take what it has got for the whole. [`Relayed::broke`] tells the two apart.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -14,8 +20,11 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::time::timeout;
 use tracing::debug;
 
-/// How long the other side may be silent after the client has sent its last byte. Then the stream is
-/// ended, so that a service that waits for the end of a request sees it.
+/// How long the far end may be silent after a client has finished that still waits for an answer. Then
+/// the stream is ended, so that a service that waits for the end of a request sees it.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// The same after a client has finished that was answered. Also how long a far end may take to hear of
+/// an end.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// How much is carried at once.
 const BUFFER: usize = 16 * 1024;
@@ -29,18 +38,24 @@ pub struct Relayed {
     pub sent: u64,
     /// From the network to the client.
     pub received: u64,
+    /// Whether the stream broke instead of coming to its end. The client has not been told.
+    pub broke: bool,
 }
 
 impl Relayed {
     /// Tells it to who looks for faults.
     pub(crate) fn tell(self) {
-        let Relayed { sent, received } = self;
-        debug!(sent, received, "the stream is over");
+        let Relayed {
+            sent,
+            received,
+            broke,
+        } = self;
+        debug!(sent, received, broke, "the stream is over");
     }
 }
 
 /// Why one direction came to its end.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Ended {
     /// The source has nothing more to say.
     Finished,
@@ -52,7 +67,8 @@ enum Ended {
 
 /// Sends `early`, what the client said before it had an answer, and then carries bytes both ways
 /// until one side is done. `client_done` if the client has already finished sending. Gives the client's
-/// side back, which has heard that no more will come; the stream is gone by then.
+/// side back, which has heard that no more will come, unless the stream broke; the stream is gone by
+/// then.
 ///
 /// Not an `async fn`, which would remember both sides twice: an idle stream has nothing but what is in
 /// [`Relay`].
@@ -75,10 +91,11 @@ where
     async move {
         let over = (&mut relay).await;
         // In a box: while a stream is idle, no room is kept for its end.
-        Box::pin(relay.end(over)).await;
+        let broke = Box::pin(relay.end(over)).await;
         let relayed = Relayed {
             sent: relay.up.count,
             received: relay.down.count,
+            broke,
         };
         (relay.client, relayed)
     }
@@ -95,7 +112,7 @@ struct Relay<C, S> {
 /// Which way was over first.
 enum Over {
     Up(Ended),
-    Down,
+    Down(Ended),
 }
 
 impl<C, S> Future for Relay<C, S>
@@ -107,17 +124,26 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Over> {
         let this = &mut *self;
+        let (sent, received) = (this.up.count, this.down.count);
         // First what the client says: if both ways are over at once, its last bytes go out as well.
         let up = this
             .up
             .carry(cx, &mut this.client, &mut this.stream)
             .map(Over::Up);
+        if this.up.count > sent {
+            this.down.is_latest = false;
+        }
         if up.is_ready() {
             return up;
         }
-        this.down
+        let down = this
+            .down
             .carry(cx, &mut this.stream, &mut this.client)
-            .map(|_| Over::Down)
+            .map(Over::Down);
+        if this.down.count > received {
+            this.down.is_latest = true;
+        }
+        down
     }
 }
 
@@ -126,34 +152,49 @@ where
     C: AsyncRead + AsyncWrite + Unpin,
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    /// Brings it to its end when one way is over.
-    async fn end(&mut self, over: Over) {
-        match over {
+    /// Brings it to its end when one way is over. Gives whether the stream broke.
+    async fn end(&mut self, over: Over) -> bool {
+        let ended = match over {
             // The client says nothing more, but it may be waiting for an answer.
             Over::Up(Ended::Finished | Ended::SinkLost) => self.hear_out().await,
-            // The far end is done, and nothing more can be sent to it either; or the client is lost.
-            Over::Down | Over::Up(Ended::SourceLost) => {}
-        }
+            // The far end is done, and nothing more can be sent to it either.
+            Over::Down(ended) => Some(ended),
+            // The client is lost.
+            Over::Up(Ended::SourceLost) => None,
+        };
+        let broke = ended == Some(Ended::SourceLost);
         // Each side sees the end of the other as its own. A far end that takes nothing any more is left.
-        let _ = self.client.shutdown().await;
+        if !broke {
+            let _ = self.client.shutdown().await;
+        }
         let _ = timeout(LAST_WORDS, self.stream.shutdown()).await;
+        broke
     }
 
-    /// Carries what the far end still says, for as long as it goes on.
-    async fn hear_out(&mut self) {
+    /// Carries what the far end still says, for as long as it goes on. Gives how it ended; `None` if the
+    /// far end fell silent.
+    async fn hear_out(&mut self) -> Option<Ended> {
         let Relay {
             client,
             stream,
             down,
             ..
         } = self;
-        let mut before = None;
-        while before != Some(down.count) || down.is_stuck() {
-            before = Some(down.count);
+        let mut patience = match down.is_latest {
+            true => LAST_WORDS,
+            false => ANSWER_TIMEOUT,
+        };
+        loop {
+            let before = down.count;
             let carrying = poll_fn(|cx| down.carry(cx, stream, client));
-            if timeout(LAST_WORDS, carrying).await.is_ok() {
-                break;
+            if let Ok(ended) = timeout(patience, carrying).await {
+                return Some(ended);
             }
+            if down.count == before && !down.is_stuck() {
+                return None;
+            }
+            // The client has taken something, so it has not left.
+            patience = ANSWER_TIMEOUT;
         }
     }
 }
@@ -172,6 +213,8 @@ struct Pump {
     /// What was read and the sink has not taken yet. In a box, as few streams have any.
     held: Option<Box<Held>>,
     unflushed: bool,
+    /// Whether nothing was carried the other way since its last bytes. Kept for the way to the client.
+    is_latest: bool,
     /// How it ends, once everything read is written.
     ended: Option<Ended>,
 }
@@ -197,6 +240,7 @@ impl Pump {
             held: Held::new(bytes),
             // Early data may wait in the sink.
             unflushed: true,
+            is_latest: false,
             ended,
         }
     }
@@ -325,8 +369,12 @@ mod tests {
         let client = join(&b"last"[..], sink());
         let stream = join(empty(), &mut far_end);
         let (_, relayed) = relay(client, stream, b"early ".to_vec(), false).await;
-        let sent = 10;
-        assert_eq!(relayed, Relayed { sent, received: 0 });
+        let counted = Relayed {
+            sent: 10,
+            received: 0,
+            broke: false,
+        };
+        assert_eq!(relayed, counted);
         assert_eq!(far_end, b"early last");
     }
 }

@@ -7,12 +7,17 @@ use tracing::{info, warn};
 
 use crate::failure::Failure;
 use crate::names::Names;
-use crate::rarely::Rarely;
+use crate::rarely::{Rarely, Times};
 use crate::request::Address;
 use crate::socks::Request;
 
 /// How often the same advice is given: it is about how a program is set up, not about one request.
 const ADVICE: Duration = Duration::from_secs(10 * 60);
+
+/// How many requests of each kind `TestSocks` logs one by one in each interval of [`TESTS`]: more than
+/// somebody sees who tries a program.
+const MAX_TESTS: u32 = 20;
+const TESTS: Duration = Duration::from_secs(60);
 
 /// What the user wants to have watched.
 #[derive(Debug)]
@@ -22,6 +27,8 @@ pub struct Safety {
     plaintext: Plaintext,
     addresses: Rarely,
     ports: Rarely,
+    unsafe_tests: Rarely,
+    safe_tests: Rarely,
 }
 
 impl Default for Safety {
@@ -40,6 +47,8 @@ impl Safety {
             plaintext,
             addresses: Rarely::new(ADVICE),
             ports: Rarely::new(ADVICE),
+            unsafe_tests: Rarely::burst(TESTS, MAX_TESTS),
+            safe_tests: Rarely::burst(TESTS, MAX_TESTS),
         }
     }
 
@@ -52,9 +61,15 @@ impl Safety {
         };
         let unsafe_request = request.is_unsafe() && !covered;
         if self.test_socks {
-            match unsafe_request {
-                true => info!("TestSocks: unsafe: a client gave an IP address, not a host name"),
-                false => info!("TestSocks: safe: a client gave a host name"),
+            let (limit, verdict) = match unsafe_request {
+                true => (
+                    &self.unsafe_tests,
+                    "unsafe: a client gave an IP address, not a host name",
+                ),
+                false => (&self.safe_tests, "safe: a client gave a host name"),
+            };
+            if let Some(times) = limit.due() {
+                info!("TestSocks: {verdict}{}", Times(times));
             }
         }
         if !unsafe_request {

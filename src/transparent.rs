@@ -9,16 +9,17 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use socket2::{SockRef, Socket};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use crate::config::TransProxyType;
 use crate::connection::{Client, reach};
 use crate::dial::Dial;
+use crate::failure_log::log_failure;
 use crate::gateway::{Gateway, Origin, Reached};
 use crate::isolation::Protocol;
+use crate::parting::Connection;
 use crate::rarely::Rarely;
 use crate::request::{Address, Command, Request};
 
@@ -66,7 +67,7 @@ pub async fn serve<T: Dial>(
 /// Carries a connection to its destination.
 pub async fn carry<T: Dial>(
     gateway: &Gateway<T>,
-    connection: impl AsyncRead + AsyncWrite + Unpin + Send,
+    connection: impl Connection,
     origin: Origin,
     destination: SocketAddr,
 ) {
@@ -91,7 +92,7 @@ pub async fn carry<T: Dial>(
         // A connection is no look-up.
         Some(Ok(Reached::Answer(_))) => client.part().await,
         Some(Err(failure)) => {
-            info!("failed after {:.1?}: {}", begun.elapsed(), failure.name());
+            log_failure(failure, "a closed connection", begun.elapsed());
             client.part().await;
         }
     }

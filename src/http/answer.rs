@@ -101,10 +101,15 @@ pub(super) fn is_browser(headers: &HeaderMap) -> bool {
     agent.is_some_and(|agent| agent.as_bytes().starts_with(b"Mozilla/"))
 }
 
+/// The reason phrase of a tunnel that is open. Some clients look for these words and not at the status.
+const TUNNEL_OPEN: &[u8] = b"Connection established";
+
 /// The tunnel is open.
 pub(super) fn tunnel_open() -> Response<Body> {
     let mut answer = Response::new(full(""));
     as_tor(answer.headers_mut());
+    let reason = ReasonPhrase::from_static(TUNNEL_OPEN);
+    answer.extensions_mut().insert(reason);
     answer
 }
 

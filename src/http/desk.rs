@@ -31,6 +31,7 @@
 
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use askama::Template;
 use hyper::body::Incoming;
@@ -43,6 +44,7 @@ use super::page::{self, Links};
 use super::{Body, Session};
 use crate::dial::Dial;
 use crate::gateway::Origin;
+use crate::rarely::{Rarely, Times};
 use crate::request::Secret;
 use crate::target::OnionAddress;
 use crate::tor::keys::{KeyFolder, NewKey};
@@ -54,6 +56,10 @@ mod slips;
 
 /// The longest text of a key: a whole line of a key file, and some room.
 const MAX_KEY: usize = 256;
+
+/// How often it is logged what became of a key: a program may send the form again and again.
+static KEPT: Rarely = Rarely::burst(Duration::from_secs(60), 5);
+static NOT_KEPT: Rarely = Rarely::burst(Duration::from_secs(60), 5);
 
 /// Takes keys, if there is a folder for them.
 #[derive(Debug, Default)]
@@ -187,11 +193,19 @@ impl<T: Dial> Session<T> {
         let saved = tokio::task::spawn_blocking(move || folder.save(&key)).await;
         match saved.unwrap_or_else(|broken| Err(broken.to_string())) {
             Ok(()) => {
-                info!("a client authorization key was entered and kept");
+                if let Some(times) = KEPT.due() {
+                    info!(
+                        "a client authorization key was entered and kept{}",
+                        Times(times)
+                    );
+                }
                 kept(&slip.url)
             }
             Err(problem) => {
-                warn!("cannot keep a client authorization key: {problem}");
+                if let Some(times) = NOT_KEPT.due() {
+                    let times = Times(times);
+                    warn!("cannot keep a client authorization key: {problem}{times}");
+                }
                 let told = format!("The key could not be kept: {problem}");
                 self.form(slip, StatusCode::INTERNAL_SERVER_ERROR, Some(&told))
             }

@@ -3,6 +3,9 @@
 //! Nothing is added that tells the site anything of the client or of this program: no `Via`, no
 //! `Forwarded`; what is said between client and proxy is taken out ([`hops`]).
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{ALLOW, CONNECTION, HeaderValue, MAX_FORWARDS};
 use hyper::http::uri::PathAndQuery;
@@ -21,11 +24,16 @@ use super::{Answered, Body, Session, Silence, answer, full};
 use crate::dial::Dial;
 use crate::early::Early;
 use crate::failure::Failure;
+use crate::failure_log::log_failure;
 use crate::gateway::Reached;
+use crate::rarely::{Rarely, Times};
 
 /// How many sites a client's connection keeps. Browsers send requests for several sites through one
 /// connection, by turns.
 const MAX_KEPT: usize = 4;
+
+/// How often a site without an answer is logged.
+static NO_ANSWER: Rarely = Rarely::burst(Duration::from_secs(60), 5);
 
 /// What `Allow` says where a method is refused: of those that are passed on, the ones with a meaning
 /// that everybody knows. Which of them a site takes, only the site knows.
@@ -82,8 +90,7 @@ impl<T: Dial> Session<T> {
         let mut answer = match answered {
             Ok(answer) => answer,
             Err(Unanswered::Site(trouble)) => {
-                let (status, name) = (trouble.status().as_u16(), trouble.name());
-                info!("failed with {status} after {:.1?}: {name}", begun.elapsed());
+                log(trouble, begun.elapsed());
                 return self.troubled(trouble, asked);
             }
             Err(Unanswered::Client) => {
@@ -120,7 +127,7 @@ impl<T: Dial> Session<T> {
             let close = HeaderValue::from_static("close");
             answer.headers_mut().insert(CONNECTION, close);
         }
-        Ok(answer.map(|body| exchange.answer(body)))
+        Ok(answer.map(|body| exchange.answer(body, Arc::clone(&self.line))))
     }
 
     /// Says that a site gave no answer: as a page, or as a line to programs. What sites can bring
@@ -218,6 +225,20 @@ impl<T: Dial> Session<T> {
         while carriers.try_join_next().is_some() {}
         carriers.spawn(carrier);
         Ok(site)
+    }
+}
+
+/// Logs that a site gave no answer.
+fn log(trouble: Trouble, took: Duration) {
+    let status = trouble.status().as_u16();
+    match trouble {
+        Trouble::Failure(failure) => log_failure(failure, status, took),
+        Trouble::Lost | Trouble::Silent | Trouble::Nonsense => {
+            if let Some(times) = NO_ANSWER.due() {
+                let (name, times) = (trouble.name(), Times(times));
+                info!("failed with {status} after {took:.1?}: {name}{times}");
+            }
+        }
     }
 }
 

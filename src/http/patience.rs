@@ -89,15 +89,55 @@ impl Exchange {
         self.state.borrow().held
     }
 
-    /// The answer's body, for the client.
-    pub(super) fn answer(self, body: Incoming) -> Body {
-        body.map_frame(move |frame| self.frame(frame))
-            .map_err(BodyError::from)
-            .boxed_unsync()
+    /// The answer's body, for the client on `line`.
+    pub(super) fn answer(self, body: Incoming, line: Arc<Line>) -> Body {
+        let download = Download {
+            body,
+            broke: None,
+            line,
+            _exchange: self,
+        };
+        download.boxed_unsync()
+    }
+}
+
+/// A site's body on its way to a client.
+struct Download {
+    body: Incoming,
+    /// Why the site has broken off.
+    broke: Option<hyper::Error>,
+    line: Arc<Line>,
+    _exchange: Exchange,
+}
+
+impl hyper::body::Body for Download {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.broke.is_none() {
+            match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+                Some(Err(error)) => self.broke = Some(error),
+                Some(Ok(frame)) => {
+                    let frame = hops::without_trailers_for_one_hop(frame);
+                    return Poll::Ready(Some(Ok(frame)));
+                }
+                None => return Poll::Ready(None),
+            }
+        }
+        ready!(self.line.broken.poll_written(context));
+        Poll::Ready(self.broke.take().map(|error| Err(error.into())))
     }
 
-    fn frame(&self, frame: Frame<Bytes>) -> Frame<Bytes> {
-        hops::without_trailers_for_one_hop(frame)
+    fn is_end_stream(&self) -> bool {
+        self.broke.is_none() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

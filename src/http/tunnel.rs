@@ -10,15 +10,16 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
-use tracing::{debug, info};
+use tracing::debug;
 
 use super::wire::Wire;
 use super::wire::ahead::Ahead;
 use super::{Body, Session, answer};
 use crate::dial::{Dial, Stream};
 use crate::failure::Failure;
+use crate::failure_log::log_failure;
 use crate::gateway::Reached;
-use crate::parting::part;
+use crate::parting::{Connection, leave, part, reset};
 use crate::relay::{Relayed, relay};
 use crate::request;
 
@@ -58,8 +59,7 @@ impl<T: Dial> Session<T> {
                 self.no_tunnel(client, answer::tunnel_failed(Failure::Internal))
             }
             Err(failure) => {
-                let (status, name) = (failure.row().http, failure.name());
-                info!("failed with {status} after {:.1?}: {name}", begun.elapsed());
+                log_failure(failure, failure.row().http, begun.elapsed());
                 self.no_tunnel(client, answer::tunnel_failed(failure))
             }
         }
@@ -84,7 +84,7 @@ impl<T: Dial> Tunnel<T> {
     /// Carries bytes until one side is done. `C` is the client's connection; `ahead` is what read it.
     pub(super) async fn carry<C>(self, ahead: &Ahead)
     where
-        C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        C: Connection + 'static,
     {
         let begun = Instant::now();
         let relayed = match self {
@@ -96,13 +96,16 @@ impl<T: Dial> Tunnel<T> {
                 let early = [&ahead.early.rest(stream.sent), &read[..]].concat();
                 carry_between(client, stream, early).await
             }
-            Tunnel::Switched { client, site } => match tokio::try_join!(client, site) {
-                Ok((client, site)) => {
-                    // What hyper has read already comes out before anything else.
-                    carry_between(TokioIo::new(client), TokioIo::new(site), Vec::new()).await
-                }
-                Err(_) => return,
-            },
+            Tunnel::Switched { client, site } => {
+                let Some((client, read)) = taken_back::<C>(client).await else {
+                    return;
+                };
+                let Ok(site) = site.await else {
+                    return reset(client).await;
+                };
+                // What hyper has read of the site already comes out before anything else.
+                carry_between(client, TokioIo::new(site), read.to_vec()).await
+            }
             Tunnel::Refused { client } => {
                 if let Some((client, _)) = taken_back::<C>(client).await {
                     part(client).await;
@@ -110,19 +113,29 @@ impl<T: Dial> Tunnel<T> {
                 return;
             }
         };
-        let (sent, received) = (relayed.sent, relayed.received);
-        debug!(sent, received, "closed after {:.1?}", begun.elapsed());
+        let Relayed {
+            sent,
+            received,
+            broke,
+        } = relayed;
+        debug!(
+            sent,
+            received,
+            broke,
+            "closed after {:.1?}",
+            begun.elapsed()
+        );
     }
 }
 
 /// Carries bytes both ways, `early` first, and ends the client's connection.
 async fn carry_between(
-    client: impl AsyncRead + AsyncWrite + Unpin,
+    client: impl Connection,
     stream: impl AsyncRead + AsyncWrite + Unpin,
     early: Vec<u8>,
 ) -> Relayed {
     let (client, relayed) = relay(client, stream, early, false).await;
-    part(client).await;
+    leave(client, relayed).await;
     relayed
 }
 
@@ -130,7 +143,7 @@ async fn carry_between(
 /// far as that.
 async fn taken_back<C>(client: OnUpgrade) -> Option<(C, Bytes)>
 where
-    C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    C: Connection + 'static,
 {
     // It is what `serve` gave to hyper.
     let parts = client.await.ok()?.downcast::<TokioIo<Wire<C>>>().ok()?;

@@ -1,4 +1,4 @@
-//! What hyper reads from and writes to: the client's connection, with three things that hyper's HTTP/1
+//! What hyper reads from and writes to: the client's connection, with four things that hyper's HTTP/1
 //! server leaves out.
 //!
 //! - [`interim`]: answers before the answer. They are written when hyper flushes: then it has written
@@ -6,6 +6,7 @@
 //! - [`ahead`]: what the client says behind the head of a CONNECT, before it has a tunnel. It is kept
 //!   from hyper, and sent as soon as there is a stream to send it on.
 //! - [`goodbye`]: answers for a client that has closed its side behind its request.
+//! - [`broken`]: the last bytes of an answer that breaks off.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -16,10 +17,12 @@ use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 pub(super) mod ahead;
+pub(super) mod broken;
 pub(super) mod goodbye;
 pub(super) mod interim;
 
 use ahead::Ahead;
+use broken::Broken;
 use goodbye::{Goodbye, Kept};
 use interim::Interim;
 
@@ -29,6 +32,7 @@ pub(super) struct Line {
     pub(super) interim: Interim,
     pub(super) ahead: Ahead,
     pub(super) goodbye: Goodbye,
+    pub(super) broken: Broken,
 }
 
 /// A client's connection, for hyper.
@@ -146,6 +150,7 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Wire<C> {
             }
         }
         ready!(Pin::new(&mut this.connection).poll_flush(context))?;
+        this.line.broken.flushed();
         if this.line.goodbye.flushed() && this.end.is_some() {
             // hyper may hear of it now, and has to ask.
             context.waker().wake_by_ref();

@@ -45,6 +45,14 @@ impl First {
     }
 }
 
+/// The end of an open stream: an error only if the stream broke.
+fn end_of_open_stream(error: io::Error) -> io::Result<()> {
+    match border::is_ordinary_end(&error) {
+        true => Ok(()),
+        false => Err(error),
+    }
+}
+
 impl<R> Reader<R> {
     fn new(first: Option<First>, rest: R) -> Self {
         let first = first.map(Box::new);
@@ -67,10 +75,13 @@ impl<R: AsyncRead + Unpin> AsyncRead for Reader<R> {
                 }
                 self.first = None;
             }
-            Some(First::End(error)) => return Poll::Ready(error.take().map_or(Ok(()), Err)),
+            Some(First::End(error)) => {
+                return Poll::Ready(error.take().map_or(Ok(()), end_of_open_stream));
+            }
             None => {}
         }
-        Pin::new(&mut self.rest).poll_read(cx, buffer)
+        let read = ready!(Pin::new(&mut self.rest).poll_read(cx, buffer));
+        Poll::Ready(read.or_else(end_of_open_stream))
     }
 }
 

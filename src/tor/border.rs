@@ -4,6 +4,7 @@
 //! enums are `non_exhaustive`; the one wildcard arm of each match logs what it did not know.
 
 use std::error::Error;
+use std::time::Duration;
 
 use tor_cell::relaycell::hs::IntroduceAckStatus;
 use tor_cell::relaycell::msg::EndReason;
@@ -16,6 +17,11 @@ use tor_proto::Error as ProtoError;
 
 use super::verdict::{self, DescriptorClue, RendezvousClue};
 use crate::failure::Failure;
+use crate::rarely::{Rarely, Times};
+
+/// How often an error is logged that the program should not meet: each request may meet it again.
+static BUGS: Rarely = Rarely::burst(Duration::from_secs(60), 5);
+static UNKNOWN: Rarely = Rarely::burst(Duration::from_secs(60), 5);
 
 /// What one reported error of tor-hsclient says about the attempt it belongs to.
 pub(crate) enum Clue {
@@ -221,6 +227,13 @@ pub(crate) fn of_stream_io(error: &std::io::Error) -> StreamError {
     }
 }
 
+/// Whether the error of an open stream's reading half is an ordinary end. tor-proto takes DONE for one
+/// itself, but ends streams of its own with MISC, as do the exits and services that are built on it.
+pub(crate) fn is_ordinary_end(error: &std::io::Error) -> bool {
+    let cause = error.get_ref().and_then(|e| e.downcast_ref::<ProtoError>());
+    matches!(cause, Some(ProtoError::EndReceived(EndReason::MISC)))
+}
+
 /// Reads the error of a stream.
 pub(crate) fn of_stream_protocol(error: &ProtoError) -> StreamError {
     match error {
@@ -284,13 +297,19 @@ pub(crate) fn of_exit_circuit(error: &tor_circmgr::Error) -> Failure {
 
 /// Reports an error that means a bug.
 fn bug<E: Error + 'static>(error: &E) -> Failure {
-    tracing::warn!("internal error of the Tor client: {}", error.report());
+    if let Some(times) = BUGS.due() {
+        let (error, times) = (error.report(), Times(times));
+        tracing::warn!("internal error of the Tor client: {error}{times}");
+    }
     Failure::Internal
 }
 
 /// Reports an error that this version of the program does not know.
 fn unknown<E: Error + 'static>(error: &E) -> Failure {
-    tracing::warn!("unknown error of the Tor client: {}", error.report());
+    if let Some(times) = UNKNOWN.due() {
+        let (error, times) = (error.report(), Times(times));
+        tracing::warn!("unknown error of the Tor client: {error}{times}");
+    }
     Failure::Internal
 }
 

@@ -6,6 +6,7 @@
 //! | `success` | what is told of streams and look-ups that work, and what the network is asked for |
 //! | `early` | what the client says before it has an answer |
 //! | `ends` | how connections end, and who may finish first |
+//! | `breaks` | streams that break, and clients that go on sending at the end |
 //! | `deadlines` | how long a client may take, and how long its request |
 //! | `sharing` | who may share a circuit |
 
@@ -13,6 +14,7 @@ use crate::support::client::Client;
 use crate::support::scripted::Plan;
 use crate::support::serve::{Port, Served, V4};
 
+mod breaks;
 mod deadlines;
 mod early;
 mod ends;

@@ -282,6 +282,54 @@ async fn nonsense_gets_no_answer_and_does_no_harm() {
     assert_eq!(server.targets(), ["good.example"]);
 }
 
+/// A socket of another client of this computer.
+async fn other_client(server: &Server, ip: &str) -> UdpSocket {
+    let socket = UdpSocket::bind((ip, 0)).await.expect("an address of ours");
+    let address = server.client.peer_addr().expect("connected");
+    socket.connect(address).await.expect("connected");
+    socket
+}
+
+/// Asks questions that never end until a client has `number` of them, beside `others`.
+async fn flood(server: &Server, client: &UdpSocket, others: usize, number: usize) {
+    let slow = question(1, "slow.example", A);
+    for number in 1..=number {
+        client.send(&slow).await.expect("sent");
+        // The socket's buffer is smaller than all of them together.
+        server.port.tor.wait_for_running(others + number).await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_with_questions_that_never_end_leaves_room_for_others() {
+    const SHARE: usize = MAX_QUESTIONS / 2;
+    let plans = [
+        ("slow.example", Plan::Never),
+        ("good.example", addresses(&["192.0.2.1"])),
+    ];
+    let server = Server::before(Port::new("", plans)).await;
+    let greedy = other_client(&server, "127.0.0.2").await;
+    flood(&server, &greedy, 0, SHARE).await;
+    let mut reply = [0; 512];
+    for _ in 0..10 {
+        let asked = question(0x5678, "good.example", A);
+        greedy.send(&asked).await.expect("sent");
+        let received = timeout(LIMIT, greedy.recv(&mut reply)).await;
+        received.expect("no answer").expect("received");
+        assert_eq!((&reply[..2], reply[3] & 0xf), (&[0x56, 0x78][..], 2));
+        // Others have theirs, one after another and at once.
+        assert_eq!(server.code("good.example", A).await, (0, 1));
+    }
+    flood(&server, &server.client, SHARE, SHARE / 2).await;
+    assert_eq!(server.code("good.example", A).await, SERVFAIL);
+    let third = other_client(&server, "127.0.0.3").await;
+    let asked = question(1, "good.example", A);
+    third.send(&asked).await.expect("sent");
+    let received = timeout(LIMIT, third.recv(&mut reply)).await;
+    received.expect("no answer").expect("received");
+    assert_eq!((reply[3] & 0xf, reply[7]), (0, 1));
+}
+
 #[tokio::test]
 async fn questions_at_once_are_limited_and_a_slow_one_holds_up_no_other() {
     let plans = [
@@ -289,16 +337,26 @@ async fn questions_at_once_are_limited_and_a_slow_one_holds_up_no_other() {
         ("good.example", addresses(&["192.0.2.1"])),
     ];
     let server = Server::before(Port::new("", plans)).await;
-    let slow = question(1, "slow.example", A);
-    for number in 1..MAX_QUESTIONS {
-        server.send(&slow).await;
-        // The socket's buffer is smaller than all of them together.
-        server.port.tor.wait_for_running(number).await;
+    // Each gets half of what those before have left.
+    let mut running = 0;
+    for client in 2.. {
+        let share = (MAX_QUESTIONS - running) / 2;
+        if share == 0 {
+            break;
+        }
+        let greedy = other_client(&server, &format!("127.0.0.{client}")).await;
+        flood(&server, &greedy, running, share).await;
+        running += share;
+        if running < MAX_QUESTIONS - 1 {
+            assert_eq!(server.code("good.example", A).await, (0, 1));
+        }
     }
+    assert_eq!(running, MAX_QUESTIONS - 1);
     assert_eq!(server.code("good.example", A).await, (0, 1));
-    server.send(&slow).await;
-    server.port.tor.wait_for_running(MAX_QUESTIONS).await;
-    assert_eq!(server.code("good.example", A).await, SERVFAIL);
+    flood(&server, &server.client, running, 1).await;
+    for _ in 0..2 {
+        assert_eq!(server.code("good.example", A).await, SERVFAIL);
+    }
     let silence = timeout(
         Duration::from_millis(100),
         server.client.recv(&mut [0; 512]),

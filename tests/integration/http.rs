@@ -3,6 +3,7 @@
 //! | module | puts to the test |
 //! |---|---|
 //! | `tunnel` | CONNECT |
+//! | `statuses` | the status and tokens of every failure |
 //! | `ahead` | what is said behind the head of a CONNECT |
 //! | `forward` | plain requests on their way to a site and back |
 //! | `interim` | the answers of a site before its answer |
@@ -33,6 +34,7 @@ mod nonsense;
 mod page;
 mod patience;
 mod site;
+mod statuses;
 mod tunnel;
 
 /// A site, and the key of its plan.

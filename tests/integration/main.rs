@@ -18,6 +18,7 @@
 //! | `vanished` | clients that are gone without a word |
 //! | `torrc` | the real program with C tor's configuration files |
 //! | `http` | the same for HTTP ports, their pages, and clients and sites that mean no good |
+//! | `log_flood` | the log of the real program while clients do the same thing again and again |
 //! | `hostile` | the real program among clients that mean no good |
 //!
 //! The real program runs offline: its only directory is a dead port on loopback.
@@ -27,6 +28,7 @@ mod daemon;
 mod dns;
 mod hostile;
 mod http;
+mod log_flood;
 mod names;
 mod policy;
 mod relay;

@@ -1,6 +1,6 @@
 //! Bytes both ways between a client and a stream, and how that ends.
 
-use std::io;
+use std::io::{self, Cursor};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,8 +18,10 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::support::LIMIT;
 use crate::support::random::Random;
 
-/// How long a side may stay silent once the client has finished (`LAST_WORDS`).
+/// How long the far end may stay silent once a client has finished that was answered (`LAST_WORDS`).
 const LAST_WORDS: Duration = Duration::from_secs(5);
+/// The same for a client that spoke last (`ANSWER_TIMEOUT`).
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// More than any of these tests takes on the paused clock.
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -108,6 +110,7 @@ async fn bytes_pass_both_ways_through_the_smallest_of_pipes() {
         let counted = Relayed {
             sent: 20,
             received: 13,
+            broke: false,
         };
         assert_eq!(end(setting.relaying).await, counted);
     }
@@ -155,6 +158,7 @@ async fn large_transfers_arrive_whole_in_both_directions_at_once() {
     let counted = Relayed {
         sent: SIZE as u64,
         received: SIZE as u64,
+        broke: false,
     };
     assert_eq!(end(setting.relaying).await, counted);
 }
@@ -263,10 +267,46 @@ async fn a_silent_service_sees_the_end_of_the_request_after_a_while() {
         setting.client.shutdown().await.expect("shut down");
         let begun = Instant::now();
         assert_eq!(read_all(&mut setting.service).await, b"question");
-        assert_eq!(begun.elapsed(), LAST_WORDS, "client_done: {client_done}");
+        assert_eq!(begun.elapsed(), ANSWER_TIMEOUT, "{client_done}");
         assert_eq!(read_all(&mut setting.client).await, b"");
         end(setting.relaying).await;
-        assert_eq!(begun.elapsed(), LAST_WORDS, "client_done: {client_done}");
+        assert_eq!(begun.elapsed(), ANSWER_TIMEOUT, "{client_done}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_sees_soon_that_a_client_has_left_which_was_answered() {
+    let mut setting = start(1024, b"question", false);
+    read_exactly(&mut setting.service, b"question").await;
+    setting.service.write_all(b"answer").await.expect("written");
+    read_exactly(&mut setting.client, b"answer").await;
+    setting.client.shutdown().await.expect("shut down");
+    let begun = Instant::now();
+    assert_eq!(read_all(&mut setting.service).await, b"");
+    assert_eq!(begun.elapsed(), LAST_WORDS);
+    end(setting.relaying).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_may_think_about_the_last_question_and_pause_within_its_answer() {
+    for greets in [false, true] {
+        let mut setting = start(1024, b"", false);
+        if greets {
+            setting.service.write_all(b"hello").await.expect("written");
+            read_exactly(&mut setting.client, b"hello").await;
+        }
+        let (client, service) = (&mut setting.client, &mut setting.service);
+        client.write_all(b"question").await.expect("written");
+        client.shutdown().await.expect("shut down");
+        read_exactly(service, b"question").await;
+        for part in [&b"first "[..], b"second"] {
+            sleep(ANSWER_TIMEOUT - Duration::from_secs(1)).await;
+            service.write_all(part).await.expect("written");
+            read_exactly(client, part).await;
+        }
+        service.shutdown().await.expect("shut down");
+        assert_eq!(read_all(client).await, b"");
+        end(setting.relaying).await;
     }
 }
 
@@ -293,12 +333,13 @@ async fn an_answer_goes_on_for_as_long_as_bytes_keep_coming() {
     assert_eq!(heard, b"word ".repeat(30));
     // It is looked at only so often.
     assert!(
-        (LAST_WORDS..=2 * LAST_WORDS).contains(&waited),
+        (ANSWER_TIMEOUT..=2 * ANSWER_TIMEOUT).contains(&waited),
         "{waited:?}"
     );
     let counted = Relayed {
         sent: 8,
         received: 150,
+        broke: false,
     };
     assert_eq!(end(setting.relaying).await, counted);
 }
@@ -382,8 +423,12 @@ async fn whoever_ends_it_both_sides_are_shut_down_in_order() {
         let client = join(reader("client"), to_client.clone());
         let stream = join(reader("service"), to_service.clone());
         let relaying = carry(client, stream, b"", false);
-        timeout(LONG, relaying).await.expect("it goes on");
-        assert!(to_client.0.load(Ordering::Relaxed), "{ends}: the client");
+        let relayed = timeout(LONG, relaying).await.expect("it goes on");
+        // A stream that breaks is no end: the client is not told of one.
+        let broke = ends == "service breaks";
+        assert_eq!(relayed.broke, broke, "{ends}");
+        let told = to_client.0.load(Ordering::Relaxed);
+        assert_eq!(told, !broke, "{ends}: the client");
         assert!(to_service.0.load(Ordering::Relaxed), "{ends}: the service");
     }
 }
@@ -473,14 +518,91 @@ async fn what_a_service_says_before_it_goes_is_heard_though_it_takes_nothing_any
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_breaks_ends_the_client_at_once() {
-    let (mut client, near_client) = duplex(1024);
-    let begun = Instant::now();
-    let stream = join(Broken, sink());
-    let relaying = tokio::spawn(carry(near_client, stream, b"", false));
-    assert_eq!(read_all(&mut client).await, b"");
-    end(relaying).await;
-    assert_eq!(begun.elapsed(), Duration::ZERO);
+async fn a_stream_that_breaks_ends_the_client_at_once_and_not_as_one_that_ends() {
+    for client_done in [false, true] {
+        let (mut client, near_client) = duplex(1024);
+        let begun = Instant::now();
+        let stream = join(Cursor::new(b"the last words").chain(Broken), sink());
+        let relaying = tokio::spawn(carry(near_client, stream, b"", client_done));
+        // A pipe knows no reset.
+        assert_eq!(read_all(&mut client).await, b"the last words");
+        let counted = Relayed {
+            sent: 0,
+            received: 14,
+            broke: true,
+        };
+        assert_eq!(end(relaying).await, counted, "{client_done}");
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+    }
+}
+
+/// A pattern in which no two places within its period look alike: what is lost, doubled or out of order
+/// shows.
+fn counters(first: u32, bytes: usize) -> Vec<u8> {
+    (first..).flat_map(u32::to_be_bytes).take(bytes).collect()
+}
+
+/// Says what was wrong, and where.
+fn assert_same(heard: &[u8], said: &[u8], what: &str) {
+    let wrong = heard.iter().zip(said).position(|(one, other)| one != other);
+    assert_eq!((heard.len(), wrong), (said.len(), None), "{what}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn order_and_content_are_kept_to_the_last_byte_whichever_side_ends() {
+    const UP: usize = 1_000_003;
+    const DOWN: usize = 700_001;
+    for (capacity, client_ends) in [(1000, true), (1000, false), (50_000, true), (50_000, false)] {
+        let what = format!("{capacity} {client_ends}");
+        let setting = start(capacity, b"", false);
+        let (mut client_reader, mut client_writer) = split(setting.client);
+        let (mut service_reader, mut service_writer) = split(setting.service);
+        // The side that ends last says the more, so that all of both has to arrive.
+        let (up, down) = match client_ends {
+            true => (DOWN, UP),
+            false => (UP, DOWN),
+        };
+        let (up, down) = (counters(0, up), counters(1 << 31, down));
+        let heard_up = async {
+            let mut heard = vec![0; up.len()];
+            let read = timeout(LONG, service_reader.read_exact(&mut heard)).await;
+            read.expect("the upload stops").expect("read");
+            heard
+        };
+        let ((), (), heard_up, heard_down) = tokio::join!(
+            async {
+                client_writer.write_all(&up).await.expect("written");
+                if client_ends {
+                    client_writer.shutdown().await.expect("shut down");
+                }
+            },
+            async {
+                service_writer.write_all(&down).await.expect("written");
+                if client_ends {
+                    service_writer.shutdown().await.expect("shut down");
+                }
+            },
+            heard_up,
+            async {
+                let mut heard = vec![0; down.len()];
+                let read = timeout(LONG, client_reader.read_exact(&mut heard)).await;
+                read.expect("the download stops").expect("read");
+                heard
+            }
+        );
+        assert_same(&heard_up, &up, &what);
+        assert_same(&heard_down, &down, &what);
+        if !client_ends {
+            service_writer.shutdown().await.expect("shut down");
+        }
+        assert_eq!(read_all(&mut client_reader).await, b"", "{what}: an end");
+        let counted = Relayed {
+            sent: up.len() as u64,
+            received: down.len() as u64,
+            broke: false,
+        };
+        assert_eq!(end(setting.relaying).await, counted, "{what}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -211,21 +211,33 @@ async fn failures_are_explained(
             "f0",
             stage.network.unpublished_address(),
             Failure::DescriptorNotFound,
+            503,
         ),
-        ("f1", stage.good("damaged"), Failure::DescriptorInvalid),
-        ("f2", stage.good("gone"), Failure::IntroductionFailed),
-        ("f3", stage.good("frozen"), Failure::RendezvousFailed),
-        ("f4", stage.good("locked"), Failure::ClientAuthMissing),
+        ("f1", stage.good("damaged"), Failure::DescriptorInvalid, 503),
+        ("f2", stage.good("gone"), Failure::IntroductionFailed, 503),
+        ("f3", stage.good("frozen"), Failure::RendezvousFailed, 504),
+        ("f4", stage.good("locked"), Failure::ClientAuthMissing, 503),
         (
             "f6",
             addresses::bad_checksum(&good),
             Failure::AddressInvalid,
+            400,
         ),
-        ("f7", stage.good("silent"), Failure::IntroductionTimedOut),
-        ("port", format!("{good}:81"), Failure::StreamClosed),
-        ("name", "none.test".to_owned(), Failure::NameNotResolved),
+        (
+            "f7",
+            stage.good("silent"),
+            Failure::IntroductionTimedOut,
+            504,
+        ),
+        ("port", format!("{good}:81"), Failure::StreamClosed, 502),
+        (
+            "name",
+            "none.test".to_owned(),
+            Failure::NameNotResolved,
+            503,
+        ),
     ];
-    for (name, host, failure) in cases {
+    for (name, host, failure, expected) in cases {
         let begun = Instant::now();
         let status = browser
             .open(&format!("http://{host}/?a=b"), PATIENCE)
@@ -233,7 +245,7 @@ async fn failures_are_explained(
         let row = failure.row();
         let text = browser.text().await?;
         println!("{name}: {status}, {:.1?}", begun.elapsed());
-        ensure!(status == row.http, "{name}: {status}\n{text}");
+        ensure!(status == expected, "{name}: {status}\n{text}");
         let code = format!("{:02X} · {}", row.extended, row.name);
         ensure!(
             text.contains(&code) && text.contains(row.sentence),

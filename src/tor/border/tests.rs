@@ -477,3 +477,24 @@ fn each_reason_for_having_no_exit_circuit_has_its_failure() {
         );
     });
 }
+
+#[test]
+fn a_stream_that_ends_with_misc_has_not_broken() {
+    let ordinary = |error: ProtoError| is_ordinary_end(&error.into());
+    // What relays and services say that are built on tor-proto; DONE never gets here.
+    assert!(ordinary(ProtoError::EndReceived(EndReason::MISC)));
+    for reason in [
+        EndReason::CONNRESET,
+        EndReason::DESTROY,
+        EndReason::TIMEOUT,
+        EndReason::INTERNAL,
+        EndReason::RESOURCELIMIT,
+        EndReason::HIBERNATING,
+        EndReason::TORPROTOCOL,
+    ] {
+        assert!(!ordinary(ProtoError::EndReceived(reason)), "{reason}");
+    }
+    assert!(!ordinary(ProtoError::CircuitClosed));
+    assert!(!ordinary(ProtoError::NotConnected));
+    assert!(!is_ordinary_end(&std::io::ErrorKind::BrokenPipe.into()));
+}

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use onionport::failure::Failure;
 use onionport::gateway::Origin;
+use tokio::time::{Instant, sleep};
 
 use super::{CONNECT_GOOD, GREETING, SUCCEEDED, asking, port};
 use crate::support::ONION;
@@ -326,12 +327,15 @@ async fn a_refused_client_that_is_still_talking_is_heard_out() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refused_client_that_never_stops_talking_is_cut_off() {
+    /// As in `parting.rs`.
+    const LINGER: Duration = Duration::from_secs(30);
     let port = port(Plan::Fail(Failure::ConnectionRefused));
     let (mut client, served) = asking(&port).await;
-    let mut sent: u32 = 0;
+    let begun = Instant::now();
     while client.try_send(&[0x61; 1000]).await.is_ok() {
-        sent += 1;
-        assert!(sent < 1000, "a megabyte was listened to");
+        assert!(begun.elapsed() <= LINGER, "it is still listened to");
+        sleep(Duration::from_secs(1)).await;
     }
+    assert!(begun.elapsed() >= LINGER, "{:?}", begun.elapsed());
     served.end().await;
 }

@@ -2,8 +2,11 @@
 
 use std::collections::HashMap;
 use std::future::pending;
+use std::io;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use onionport::dial::{Dial, Stream};
@@ -11,7 +14,9 @@ use onionport::early::Early;
 use onionport::failure::Failure;
 use onionport::isolation::Isolation;
 use onionport::policy::Permit;
-use tokio::io::{AsyncWriteExt as _, DuplexStream, ReadHalf, WriteHalf, duplex, split};
+use tokio::io::{
+    AsyncRead, AsyncWriteExt as _, DuplexStream, ReadBuf, ReadHalf, WriteHalf, duplex, split,
+};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 
@@ -28,7 +33,9 @@ pub enum Plan {
     Fail(Failure),
     /// A stream opens; its far end comes out of [`Scripted::far_end`].
     Open,
-    /// The same, once [`Scripted::release`] is called.
+    /// The same, but where the far end ends, the stream breaks.
+    Breaks,
+    /// The same as [`Plan::Open`], once [`Scripted::release`] is called.
     Held,
     /// The same, and what the client says before is sent on it at once, and counts as sent.
     Eager,
@@ -153,7 +160,7 @@ impl Scripted {
         match plan {
             None => Answer::Failed(Failure::Internal),
             Some(Plan::Fail(failure)) => Answer::Failed(failure),
-            Some(Plan::Open) => Answer::Stream(self.open(), 0),
+            Some(Plan::Open | Plan::Breaks) => Answer::Stream(self.open(), 0),
             Some(Plan::Held) => {
                 self.wait_for_release().await;
                 Answer::Stream(self.open(), 0)
@@ -204,8 +211,30 @@ enum Answer {
     Names(Vec<String>),
 }
 
+/// The half of a stream that bytes come from.
+pub struct Reader {
+    half: ReadHalf<DuplexStream>,
+    breaks: bool,
+}
+
+impl AsyncRead for Reader {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.half).poll_read(context, buffer))?;
+        let is_end = buffer.filled().len() == before && buffer.remaining() > 0;
+        Poll::Ready(match is_end && self.breaks {
+            true => Err(io::ErrorKind::ConnectionReset.into()),
+            false => Ok(()),
+        })
+    }
+}
+
 impl Dial for Scripted {
-    type Reader = ReadHalf<DuplexStream>;
+    type Reader = Reader;
     type Writer = WriteHalf<DuplexStream>;
 
     async fn connect(
@@ -220,11 +249,12 @@ impl Dial for Scripted {
             Permit::Exit { host, port, .. } => format!("{host}:{port}"),
             other => panic!("asked for a stream with {other:?}"),
         };
+        let breaks = matches!(self.plans.get(&target), Some(Plan::Breaks));
         match self.answer(target, isolation, early, deadline).await {
             Answer::Stream(stream, sent) => {
-                let (reader, writer) = split(stream);
+                let (half, writer) = split(stream);
                 Ok(Stream {
-                    reader,
+                    reader: Reader { half, breaks },
                     writer,
                     sent,
                 })
