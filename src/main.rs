@@ -1,5 +1,6 @@
 //! The `onionport` program: arguments, logging, runtime, exit status. All else is in the library.
 
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use onionport::cli::{self, Invocation};
@@ -19,11 +20,16 @@ fn main() -> ExitCode {
     let arguments = match cli::parse(std::env::args_os()) {
         Ok(Invocation::Proxy(arguments)) => arguments,
         Ok(Invocation::Print(text)) => {
-            print!("{text}");
-            return ExitCode::SUCCESS;
+            return match print(&text) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(problem) => {
+                    complain(&format!("onionport: {problem}"));
+                    ExitCode::from(cli::EXIT_FAILURE)
+                }
+            };
         }
         Err(error) => {
-            eprintln!("onionport: {error}");
+            complain(&format!("onionport: {error}"));
             return ExitCode::from(cli::EXIT_USAGE);
         }
     };
@@ -33,11 +39,24 @@ fn main() -> ExitCode {
         Err(problem) => {
             match &log {
                 Some(log) => log.say(&format!("onionport: {problem}")),
-                None => eprintln!("onionport: {problem}"),
+                None => complain(&format!("onionport: {problem}")),
             }
             ExitCode::from(cli::EXIT_FAILURE)
         }
     }
+}
+
+/// Writes to standard output; the macros of the standard library panic where that fails.
+fn print(text: &str) -> Result<(), String> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| format!("cannot write to standard output: {error}"))
+}
+
+/// Writes a line to standard error, if somebody reads it.
+fn complain(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// Runs the program to its end. `log` is there once the log was started.
@@ -46,21 +65,25 @@ fn run(arguments: &cli::ProxyArgs, log: &mut Option<Log>) -> Result<(), String> 
     if arguments.check_config {
         match &config.torrc {
             Some(toml) => {
-                print!("{toml}");
+                print(toml)?;
                 // The output is a file to keep; those of the torrc itself stand in it.
-                for warning in config.warnings.iter().filter(|w| !toml.contains(*w)) {
-                    eprintln!("warning: {warning}");
+                for warning in config
+                    .warnings
+                    .iter()
+                    .filter(|w| !toml.contains(w.as_str()))
+                {
+                    complain(&format!("warning: {warning}"));
                 }
                 let beside = arguments.beside_torrc();
                 if !beside.is_empty() {
-                    eprintln!(
+                    complain(&format!(
                         "warning: the output is --torrc alone, without {}: give these options beside \
                          the file that you make of it, or write what they say into it",
                         beside.join(", ")
-                    );
+                    ));
                 }
             }
-            None => print!("{}", config::describe(&config)),
+            None => print(&config::describe(&config))?,
         }
         // The start would refuse these; looking changes nothing.
         if let Some(problem) = config.folder_problem {

@@ -219,6 +219,20 @@ async fn nobody_reading_standard_output_is_no_reason_to_stop() {
     assert!(daemon.process.is_alive());
 }
 
+/// Somebody makes a file of it, and would not know that the file is not whole.
+#[test]
+fn an_answer_that_cannot_be_written_is_an_error() {
+    let full = || File::options().write(true).open("/dev/full").expect("full");
+    for argument in ["--check-config", "--help", "--version"] {
+        let program = Program::offline().arguments(&[argument]).output(full());
+        let ended = program.run();
+        assert_mentions(
+            error_line(&ended, 1),
+            &["onionport: ", "cannot write to standard output"],
+        );
+    }
+}
+
 /// Who starts the program may stop reading its log: what it does not take must not hold up a client.
 #[tokio::test]
 async fn nobody_reading_the_log_is_no_reason_to_stop() {
