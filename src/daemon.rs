@@ -50,9 +50,7 @@ pub async fn run(config: Config, arguments: &ProxyArgs, mut handed: Handed) -> R
     // All or nothing: a port that cannot be opened is found before anything else happens.
     let bound = Bound::open(&config, &mut handed)?;
     if let Some(folder) = &config.client_onion_auth_dir {
-        let found = keys::check_folder(folder, config.tor.fs_mistrust(), |problem| {
-            warn!("{problem}")
-        })?;
+        let found = keys::check_folder(folder, config.tor.fs_mistrust(), |file| file.log())?;
         info!("{found} client authorization keys in {}", folder.display());
     }
     let tor = Tor::new(
@@ -136,9 +134,7 @@ async fn reload(
 ) -> Result<(Config, Option<PortInfo>), String> {
     let config = config::load(arguments).map_err(|error| error.to_string())?;
     if let Some(folder) = &config.client_onion_auth_dir {
-        let found = keys::check_folder(folder, config.tor.fs_mistrust(), |problem| {
-            warn!("{problem}")
-        })?;
+        let found = keys::check_folder(folder, config.tor.fs_mistrust(), |file| file.log())?;
         info!("{found} client authorization keys in {}", folder.display());
     }
     let new_names = match config.names == before.names {

@@ -90,8 +90,8 @@ fn run(arguments: &cli::ProxyArgs, log: &mut Option<Log>) -> Result<(), String> 
             return Err(problem);
         }
         if let Some(folder) = &config.client_onion_auth_dir {
-            keys::check_folder(folder, config.tor.fs_mistrust(), |problem| {
-                eprintln!("warning: {problem}");
+            keys::check_folder(folder, config.tor.fs_mistrust(), |file| {
+                complain(&format!("warning: {file}"));
             })?;
         }
         return Ok(());

@@ -175,6 +175,7 @@ impl<T: Dial> Session<T> {
             return out_of_date();
         };
         let (token, text) = fields(&form);
+        drop(form);
         let Some(slip) = token.and_then(|t| desk.slips().tokens.take(&t, &whose)) else {
             return out_of_date();
         };
@@ -185,17 +186,22 @@ impl<T: Dial> Session<T> {
             }
         };
         let saved = tokio::task::spawn_blocking(move || folder.save(&key)).await;
-        match saved.unwrap_or_else(|broken| Err(broken.to_string())) {
-            Ok(()) => {
+        let problem = match saved {
+            Ok(Ok(())) => {
                 info!("a client authorization key was entered and kept");
-                kept(&slip.url)
+                return kept(&slip.url);
             }
-            Err(problem) => {
-                warn!("cannot keep a client authorization key: {problem}");
-                let told = format!("The key could not be kept: {problem}");
-                self.form(slip, StatusCode::INTERNAL_SERVER_ERROR, Some(&told))
+            Ok(Err(problem)) => {
+                problem.log();
+                problem.to_string()
             }
-        }
+            Err(broken) => {
+                warn!("cannot keep a client authorization key: {broken}");
+                broken.to_string()
+            }
+        };
+        let told = format!("The key could not be kept: {problem}");
+        self.form(slip, StatusCode::INTERNAL_SERVER_ERROR, Some(&told))
     }
 
     /// The form, with a token of its own.

@@ -748,6 +748,48 @@ async fn a_bad_key_file_is_named_and_costs_nothing_else() {
     assert!(!log.contains("nonsense") && !log.contains("YDPB"), "{log}");
 }
 
+/// Most key files have the address of their service as their name.
+#[tokio::test]
+async fn a_bad_key_file_whose_name_is_an_address_is_named_at_debug_alone() {
+    let label = ONION.strip_suffix(".onion").expect("an onion address");
+    for level in ["info", "debug"] {
+        let program = with_keys(0o700).arguments(&["-l", level]);
+        let keys = program.folder().join("keys");
+        let bad = |name: String| keys.join(name);
+        fs::write(bad(format!("{label}.auth_private")), "nonsense\n").expect("written");
+        std::os::unix::fs::symlink("/nonexistent", bad(format!("{label}-2.auth_private")))
+            .expect("a dead link");
+        let daemon = program.start();
+        daemon.process.wait_err("0 client authorization keys");
+        let log = daemon.process.err.all();
+        let warnings: Vec<_> = log.iter().filter(|l| l.contains("is not used")).collect();
+        let (named, unnamed): (Vec<&&String>, Vec<&&String>) =
+            warnings.iter().partition(|l| l.contains(label));
+        assert_eq!(
+            named.len(),
+            if level == "debug" { 2 } else { 0 },
+            "{log:#?}"
+        );
+        assert!(
+            named.iter().all(|line| line.contains("DEBUG")),
+            "{named:#?}"
+        );
+        assert_eq!(unnamed.len(), 2, "{log:#?}");
+        for line in unnamed {
+            let folder = keys.display().to_string();
+            assert_mentions(line, &["WARN", &folder, "--check-config", "level debug"]);
+        }
+        if level == "info" {
+            assert!(!log.join("\n").contains(label), "{log:#?}");
+        }
+    }
+    // Whoever asks is told.
+    let program = with_keys(0o700).arguments(&["--check-config"]);
+    let name = format!("{label}.auth_private");
+    fs::write(program.folder().join("keys").join(&name), "nonsense\n").expect("written");
+    assert!(program.run().err[0].contains(&name));
+}
+
 #[test]
 fn a_key_folder_that_others_can_enter_is_refused_at_start() {
     for mode in [0o755, 0o750, 0o701] {

@@ -12,6 +12,7 @@
 //! | `daemon` | the real program: start, ports, errors, log, stop |
 //! | `reload` | the real program told to read its configuration again |
 //! | `service_manager` | the real program: sockets handed over, readiness, the file of its ports |
+//! | `key_files` | key files in every form, beside C tor |
 //! | `torrc` | the real program with C tor's configuration files |
 //! | `http` | the same for HTTP ports, their pages, and clients and sites that mean no good |
 //! | `hostile` | the real program among clients that mean no good |
@@ -23,6 +24,7 @@ mod daemon;
 mod dns;
 mod hostile;
 mod http;
+mod key_files;
 mod names;
 mod policy;
 mod relay;
