@@ -12,7 +12,7 @@ use crate::config::{self, Config};
 use crate::gateway::{Epoch, Shared};
 use crate::http::Desk;
 use crate::listener::Handed;
-use crate::logging::ALWAYS;
+use crate::logging::{self, ALWAYS};
 use crate::names::Names;
 use crate::open_ports::{Bound, Changes, OpenPorts};
 use crate::port_info::PortInfo;
@@ -22,6 +22,8 @@ use crate::status::Status;
 use crate::swap::Swap;
 use crate::tor::keys::KeyFolder;
 use crate::tor::{Tor, keys};
+
+pub mod hardening;
 
 /// Open files that are not connections of clients: relays, directory files, the log.
 const RESERVED_FILES: u64 = 128;
@@ -132,7 +134,11 @@ async fn reload(
     shared: &Shared,
     ports: &mut OpenPorts<Tor>,
 ) -> Result<(Config, Option<PortInfo>), String> {
-    let config = config::load(arguments).map_err(|error| error.to_string())?;
+    let config = config::load(arguments).map_err(|error| error.message())?;
+    logging::hide(&config.secrets);
+    if let Some(problem) = config.root_problem {
+        return Err(problem);
+    }
     if let Some(folder) = &config.client_onion_auth_dir {
         let found = keys::check_folder(folder, config.tor.fs_mistrust(), |file| file.log())?;
         info!("{found} client authorization keys in {}", folder.display());
@@ -206,6 +212,10 @@ fn needs_a_new_start(before: &Config, after: &Config) -> Vec<&'static str> {
         (
             "stream_timeouts",
             before.exit_timeouts != after.exit_timeouts,
+        ),
+        (
+            "application.permit_debugging",
+            before.permit_debugging != after.permit_debugging,
         ),
         (
             "storage.keystore",

@@ -4,8 +4,9 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use onionport::cli::{self, Invocation};
+use onionport::daemon::hardening::keep_debuggers_out;
 use onionport::listener::Handed;
-use onionport::logging::Log;
+use onionport::logging::{ALWAYS, Log};
 use onionport::tor::keys;
 use onionport::{config, daemon, logging};
 
@@ -61,7 +62,7 @@ fn complain(line: &str) {
 
 /// Runs the program to its end. `log` is there once the log was started.
 fn run(arguments: &cli::ProxyArgs, log: &mut Option<Log>) -> Result<(), String> {
-    let config = config::load(arguments).map_err(|error| error.to_string())?;
+    let config = config::load(arguments).map_err(|error| error.message())?;
     if arguments.check_config {
         match &config.torrc {
             Some(toml) => {
@@ -86,7 +87,7 @@ fn run(arguments: &cli::ProxyArgs, log: &mut Option<Log>) -> Result<(), String> 
             None => print(&config::describe(&config))?,
         }
         // The start would refuse these; looking changes nothing.
-        if let Some(problem) = config.folder_problem {
+        if let Some(problem) = config.root_problem.or(config.folder_problem) {
             return Err(problem);
         }
         if let Some(folder) = &config.client_onion_auth_dir {
@@ -96,7 +97,18 @@ fn run(arguments: &cli::ProxyArgs, log: &mut Option<Log>) -> Result<(), String> 
         }
         return Ok(());
     }
+    if let Some(problem) = config.root_problem {
+        return Err(problem);
+    }
+    let hardened = match config.permit_debugging {
+        true => Ok(()),
+        false => keep_debuggers_out(),
+    };
+    logging::hide(&config.secrets);
     *log = Some(logging::start(&config.log_filter, config.log_granularity)?);
+    if let Err(problem) = hardened {
+        tracing::warn!(target: ALWAYS, "{problem}");
+    }
     let handed = Handed::from_environment()?;
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if std::env::var_os(WORKERS_VARIABLE).is_none() {

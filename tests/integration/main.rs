@@ -11,9 +11,11 @@
 //! | `policy` | the real program beside C tor: who may connect |
 //! | `daemon` | the real program: start, ports, errors, log, stop |
 //! | `reload` | the real program told to read its configuration again |
+//! | `secrets` | the real program with passwords and keys, which nobody gets to see |
 //! | `service_manager` | the real program: sockets handed over, readiness, the file of its ports |
 //! | `key_files` | key files in every form, beside C tor |
 //! | `torrc` | the real program with C tor's configuration files |
+//! | `surroundings` | the real program without a home, as root, and with somebody who looks into it |
 //! | `http` | the same for HTTP ports, their pages, and clients and sites that mean no good |
 //! | `hostile` | the real program among clients that mean no good |
 //!
@@ -29,8 +31,10 @@ mod names;
 mod policy;
 mod relay;
 mod reload;
+mod secrets;
 mod service_manager;
 mod support;
+mod surroundings;
 mod torrc;
 mod transparent;
 mod wire;

@@ -123,9 +123,23 @@ impl Process {
         found.unwrap_or_else(|| panic!("{}: no {text:?} on standard error", self.name))
     }
 
+    /// Waits until so many lines on standard error hold `text`.
+    pub fn wait_err_times(&self, text: &str, count: usize) {
+        let found = self.err.wait(|lines| {
+            let told = lines.iter().filter(|line| line.contains(text)).count();
+            (told >= count).then_some(())
+        });
+        found.unwrap_or_else(|| panic!("{}: not {count} times {text:?}", self.name));
+    }
+
     /// Whether it has not ended yet.
     pub fn is_alive(&mut self) -> bool {
         self.child.try_wait().expect("a child of ours").is_none()
+    }
+
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Sends a signal by its name: TERM, INT, HUP, KILL.

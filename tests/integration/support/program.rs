@@ -39,6 +39,7 @@ pub struct Program {
     open_files: Option<u32>,
     handed: Option<(OwnedFd, String)>,
     environment: Vec<(String, OsString)>,
+    under: Vec<String>,
 }
 
 /// The program, with all its ports open; killed when dropped.
@@ -76,7 +77,14 @@ impl Program {
             open_files: None,
             handed: None,
             environment: Vec::new(),
+            under: Vec::new(),
         }
+    }
+
+    /// Has another program start it, such as `setpriv`.
+    pub fn under(mut self, words: &[&str]) -> Self {
+        self.under = words.iter().map(|&word| word.to_owned()).collect();
+        self
     }
 
     /// One more line of `proxy.socks_port`.
@@ -166,7 +174,14 @@ impl Program {
     fn spawn(&self) -> Process {
         fs::write(self.file(), self.configuration()).expect("written");
         let mut command = match (self.open_files, &self.handed) {
-            (None, None) => bare(PROGRAM),
+            (None, None) => match &self.under[..] {
+                [] => bare(PROGRAM),
+                [program, words @ ..] => {
+                    let mut command = bare(program);
+                    command.args(words).arg(PROGRAM);
+                    command
+                }
+            },
             (Some(limit), _) => shell(&format!("ulimit -n {limit}")),
             // The first socket that is handed over has number 3.
             (None, Some((socket, name))) => {
@@ -258,6 +273,14 @@ fn shell(preparation: &str) -> Command {
         PROGRAM,
     ]);
     shell
+}
+
+/// Has another program start it with these arguments alone, and an empty environment.
+pub fn launch_under(words: &[&str], arguments: &[&str]) -> Process {
+    let (program, words) = words.split_first().expect("a program");
+    let mut command = bare(program);
+    command.args(words).arg(PROGRAM).args(arguments);
+    Process::start("onionport", &mut command)
 }
 
 /// Runs the program to its end with these arguments alone, as in an empty home.
