@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 /// Exit status for a configuration that cannot be used, and for a failure while running.
@@ -203,9 +203,21 @@ impl ProxyArgs {
     }
 }
 
-/// clap's message without its usage block, on one line.
+/// clap's message without its usage block, on one line. A word that it repeats may be part of a
+/// password, if the shell has split one.
 fn one_line(error: &clap::Error) -> String {
-    let text = error.render().to_string();
+    let mut text = error.render().to_string();
+    for kind in [
+        ContextKind::InvalidArg,
+        ContextKind::InvalidSubcommand,
+        ContextKind::InvalidValue,
+    ] {
+        if let Some(ContextValue::String(word)) = error.get(kind)
+            && !is_plain(word)
+        {
+            text = text.replace(word, "…");
+        }
+    }
     let parts: Vec<&str> = text
         .lines()
         .map(str::trim)
@@ -215,6 +227,15 @@ fn one_line(error: &clap::Error) -> String {
         .map(|line| line.strip_prefix("tip: ").unwrap_or(line))
         .collect();
     format!("{}; see onionport --help", parts.join("; "))
+}
+
+/// Whether a word can be shown: it looks like a command or the name of an option.
+fn is_plain(word: &str) -> bool {
+    const LONGEST: usize = 20;
+    // An option of ours, with what belongs behind it: `--config <FILE>`.
+    let (name, _) = word.split_once(" <").unwrap_or((word, ""));
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    name.len() <= LONGEST && name.chars().all(plain)
 }
 
 #[cfg(test)]
@@ -335,6 +356,16 @@ mod tests {
         assert!(text.contains("'--sock-port'"), "{text}");
         assert!(text.contains("'--socks-port'"), "{text}");
         assert!(text.contains("--help"), "{text}");
+    }
+
+    #[test]
+    fn a_word_that_may_be_a_password_is_not_repeated() {
+        for word in ["socks5://a:hunter2@b", "hunter2@b", "it's-hunter2"] {
+            let text = refusal(&[word]);
+            assert!(text.contains('…') && !text.contains("hunter2"), "{text}");
+        }
+        assert!(!refusal(&["--proxy=a:hunter2@b"]).contains("hunter2"));
+        assert!(refusal(&["-o"]).contains("'-o <KEY=VALUE>'"));
     }
 
     #[test]

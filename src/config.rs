@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use arti_client::TorClientConfig;
 use arti_client::config::{CfgPath, CfgPathResolver};
+use nix::unistd::geteuid;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
+use zeroize::Zeroizing;
 
 use crate::access::Access;
 use crate::cli::ProxyArgs;
@@ -26,6 +28,7 @@ mod file;
 mod folders;
 mod key;
 mod ports;
+pub(crate) mod redact;
 mod setting;
 mod sources;
 #[cfg(test)]
@@ -53,6 +56,11 @@ pub const DEFAULT_MAX_FILES: u64 = 16_384;
 pub const DEFAULT_LOG_FILTER: &str = "info";
 /// How exact the times of the log are if nothing is configured; C tor's and arti's.
 pub const DEFAULT_LOG_GRANULARITY: Duration = Duration::from_secs(1);
+
+/// What to do where the default folders would be in a home that is not there.
+const NO_HOME: &str = "this user has no home folder (HOME is not set, and no entry in passwd names one): set \
+                       storage.state_dir and storage.cache_dir (in a torrc: DataDirectory) to folders in \
+                       which it may write";
 
 /// The configuration of a run.
 #[derive(Debug, Clone, PartialEq)]
@@ -92,7 +100,11 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// arti's folder for downloaded directories.
     pub cache_dir: PathBuf,
-    /// Why this user cannot have these two as they are: the start would fail. The configuration is good
+    /// Whether debuggers may attach, and crashes write core dumps (`application.permit_debugging`).
+    pub permit_debugging: bool,
+    /// Why this user must not start the program (`application.allow_running_as_root`).
+    pub root_problem: Option<String>,
+    /// Why this user cannot have the two folders as they are: the start would fail. The configuration is good
     /// otherwise, and somebody else's may be looked at.
     pub folder_problem: Option<String>,
     /// The proxy between us and the relays, if there is one (`channel.outbound_proxy`).
@@ -108,16 +120,19 @@ pub struct Config {
     pub log_granularity: Duration,
     /// Whole sentences for the log, each with its origin.
     pub warnings: Vec<String>,
+    /// Values in which there may be passwords, for [`crate::logging::hide`].
+    pub secrets: Vec<Zeroizing<String>>,
     /// The files that were read, in order.
     pub files: Vec<PathBuf>,
-    /// What C tor's files came to, as a file that the user could keep; `None` without such files.
-    pub torrc: Option<String>,
+    /// What C tor's files came to, as a file that the user could keep; `None` without such files. It may
+    /// hold passwords.
+    pub torrc: Option<Zeroizing<String>>,
 }
 
-/// A proxy as it is written: arti-client, which reads it, does not tell. Whoever shows it would show a
-/// password.
+/// A proxy as it is written: arti-client, which reads it, does not tell. Debug output is redacted: the URL
+/// may hold a password. It is wiped when it is dropped.
 #[derive(Clone, PartialEq, Eq)]
-pub struct OutboundProxy(String);
+pub struct OutboundProxy(Zeroizing<String>);
 
 impl fmt::Debug for OutboundProxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -248,7 +263,17 @@ fn check(sources: &Sources, args: &ProxyArgs) -> Result<Config, ConfigError> {
     let torrc = sources.torrc();
     let mut warnings: Vec<String> = torrc.map(|t| t.warnings.clone()).unwrap_or_default();
     warnings.extend(deprecated);
-    warnings.extend(without_effect(&application, sources));
+    let file::Application {
+        watch_configuration,
+        permit_debugging,
+        allow_running_as_root,
+    } = application;
+    if watch_configuration {
+        warnings.push(format!(
+            "{}: has no effect: send the program SIGHUP after a change",
+            sources.setting("application.watch_configuration")
+        ));
+    }
     let written = ports::Written {
         socks_port,
         socks_listen,
@@ -278,15 +303,24 @@ fn check(sources: &Sources, args: &ProxyArgs) -> Result<Config, ConfigError> {
     let auth_dir = auth_dir
         .map(|path| expand(&path, &tor, &at("proxy.client_onion_auth_dir")))
         .transpose()?;
-    let state_dir = state_dir.unwrap_or_else(|| CfgPath::new("${ARTI_LOCAL_DATA}".to_owned()));
-    let state_dir = expand(&state_dir, &tor, &at("storage.state_dir"))?;
+    let state_dir = match state_dir {
+        Some(path) => expand(&path, &tor, &at("storage.state_dir"))?,
+        None => {
+            let path = CfgPath::new("${ARTI_LOCAL_DATA}".to_owned());
+            expand(&path, &tor, &at("storage.state_dir"))
+                .map_err(|_| at("storage.state_dir").wrong(NO_HOME))?
+        }
+    };
     let port_info_file = port_info_file
         .filter(|path| path.as_unexpanded_str() != Some(""))
         .map(|path| expand(&path, &tor, &at("storage.port_info_file")))
         .transpose()?;
     let cache_dir = tor
         .dir_mgr_config()
-        .map_err(|error| at("storage.cache_dir").wrong(chain(&error)))?
+        .map_err(|error| match at("storage.cache_dir") {
+            setting if setting.origin == Origin::Unknown => setting.wrong(NO_HOME),
+            setting => setting.wrong(chain(&error)),
+        })?
         .cache_dir;
     let mistrust = tor.fs_mistrust();
     let folder_problem = folders::check_state(&state_dir, mistrust, &at("storage.state_dir"))
@@ -335,10 +369,15 @@ fn check(sources: &Sources, args: &ProxyArgs) -> Result<Config, ConfigError> {
         allow_resolving_local_addrs,
         state_dir,
         cache_dir,
+        permit_debugging,
+        root_problem: root_problem(
+            allow_running_as_root,
+            &at("application.allow_running_as_root"),
+        ),
         folder_problem,
         outbound_proxy: outbound_proxy
             .filter(|proxy| !proxy.is_empty())
-            .map(OutboundProxy),
+            .map(|proxy| OutboundProxy(Zeroizing::new(proxy))),
         port_info_file,
         max_files: max_files.unwrap_or(DEFAULT_MAX_FILES),
         log_granularity: match time_granularity {
@@ -349,9 +388,10 @@ fn check(sources: &Sources, args: &ProxyArgs) -> Result<Config, ConfigError> {
             })?,
         },
         log_filter: log_filter(args.log.as_deref(), console, at("logging.console"))?,
-        warnings,
+        warnings: warnings.iter().map(|text| redact::hide(text)).collect(),
+        secrets: sources.secrets(),
         files: sources.files(),
-        torrc: torrc.map(torrc::to_toml),
+        torrc: torrc.map(|torrc| Zeroizing::new(torrc::to_toml(torrc))),
         tor,
     })
 }
@@ -464,32 +504,12 @@ fn expand(
         .map_err(|error| setting.wrong(chain(&error)))
 }
 
-/// A warning for each of arti's `[application]` switches that somebody expects something of.
-fn without_effect(application: &file::Application, sources: &Sources) -> Vec<String> {
-    let file::Application {
-        watch_configuration,
-        permit_debugging,
-        allow_running_as_root,
-    } = application;
-    [
-        (
-            *watch_configuration,
-            "application.watch_configuration",
-            "send the program SIGHUP after a change",
-        ),
-        (
-            *permit_debugging,
-            "application.permit_debugging",
-            "debuggers are never kept out",
-        ),
-        (
-            *allow_running_as_root,
-            "application.allow_running_as_root",
-            "root is never refused",
-        ),
-    ]
-    .into_iter()
-    .filter(|(set, ..)| *set)
-    .map(|(_, key, why)| format!("{}: has no effect: {why}", sources.setting(key)))
-    .collect()
+/// Why this user must not start the program, if so asked.
+fn root_problem(allowed: Option<bool>, setting: &Setting) -> Option<String> {
+    let refused = allowed == Some(false) && geteuid().is_root();
+    refused.then(|| {
+        let problem =
+            "this is root: start onionport as another user (systemd: User=), or remove the key";
+        setting.wrong(problem).to_string()
+    })
 }

@@ -12,7 +12,7 @@ use crate::config::{self, Config};
 use crate::gateway::{Epoch, Shared};
 use crate::http::Desk;
 use crate::listener::Handed;
-use crate::logging::ALWAYS;
+use crate::logging::{self, ALWAYS};
 use crate::names::Names;
 use crate::open_ports::{Bound, Changes, OpenPorts};
 use crate::port_info::PortInfo;
@@ -22,6 +22,8 @@ use crate::status::Status;
 use crate::swap::Swap;
 use crate::tor::keys::KeyFolder;
 use crate::tor::{ReplaceError, Settings, Tor, keys};
+
+pub mod hardening;
 
 /// Open files that are not connections of clients: relays, directory files, the log.
 const RESERVED_FILES: u64 = 128;
@@ -50,9 +52,7 @@ pub async fn run(config: Config, arguments: &ProxyArgs, handed: Handed) -> Resul
     // All or nothing: a port that cannot be opened is found before anything else happens.
     let bound = Bound::open(&config, &handed)?;
     if let Some(folder) = &config.client_onion_auth_dir {
-        let found = keys::check_folder(folder, config.tor.fs_mistrust(), |problem| {
-            warn!("{problem}")
-        })?;
+        let found = keys::check_folder(folder, config.tor.fs_mistrust(), |file| file.log())?;
         info!("{found} client authorization keys in {}", folder.display());
     }
     let tor = tokio::select! {
@@ -140,11 +140,13 @@ async fn reload(
     shared: &Shared,
     ports: &mut OpenPorts<Tor>,
 ) -> Result<(Config, Option<PortInfo>), ReplaceError> {
-    let config = config::load(arguments).map_err(|error| error.to_string())?;
+    let config = config::load(arguments).map_err(|error| error.message())?;
+    logging::hide(&config.secrets);
+    if let Some(problem) = config.root_problem {
+        return Err(problem.into());
+    }
     if let Some(folder) = &config.client_onion_auth_dir {
-        let found = keys::check_folder(folder, config.tor.fs_mistrust(), |problem| {
-            warn!("{problem}")
-        })?;
+        let found = keys::check_folder(folder, config.tor.fs_mistrust(), |file| file.log())?;
         info!("{found} client authorization keys in {}", folder.display());
     }
     let new_names = match config.names == before.names {
@@ -211,6 +213,10 @@ fn needs_a_new_start(before: &Config, after: &Config) -> Vec<&'static str> {
         (
             "proxy.trans_proxy_type",
             before.trans_proxy_type != after.trans_proxy_type,
+        ),
+        (
+            "application.permit_debugging",
+            before.permit_debugging != after.permit_debugging,
         ),
         ("system.max_files", before.max_files != after.max_files),
         ("logging.console", before.log_filter != after.log_filter),

@@ -9,17 +9,26 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Write};
-use std::os::fd::AsFd as _;
+use std::os::fd::AsFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use tracing_subscriber::filter::{FilterExt as _, LevelFilter, filter_fn};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::fmt::writer::{BoxMakeWriter, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
+
+mod output;
+mod secrets;
+
+pub use secrets::hide;
+
+use output::Output;
+use secrets::{may_be_logged, redacted};
 
 /// The target of warnings of configuration that is not obeyed, which are logged whatever the filter: who
 /// wants to hear of errors alone would not hear of these otherwise. C tor tells them at any level too.
@@ -39,7 +48,8 @@ pub struct Log(Arc<Queue>);
 impl Log {
     /// Says something as it is, whatever the filter.
     pub fn say(&self, line: &str) {
-        self.0.push(format!("{line}\n").into_bytes());
+        self.0
+            .push(redacted(format!("{line}\n").as_bytes()).into_owned());
     }
 }
 
@@ -92,7 +102,8 @@ impl Queue {
     }
 
     /// Writes line after line; never returns.
-    fn write_to(&self, mut output: impl Write) {
+    fn write_to(&self, output: impl Write + AsFd) {
+        let mut output = Output::new(output);
         let mut waiting = self.lock();
         loop {
             let Some(line) = waiting.lines.pop_front() else {
@@ -103,14 +114,8 @@ impl Queue {
             let lost = std::mem::take(&mut waiting.lost);
             waiting.writing = true;
             drop(waiting);
-            // Who closed it does not want to know.
-            let _ = output.write_all(&line);
-            if lost > 0 {
-                let _ = writeln!(
-                    output,
-                    "{lost} lines of the log are missing: nobody has taken those before them"
-                );
-            }
+            output.missed(lost);
+            output.line(&line);
             waiting = self.lock();
             waiting.writing = false;
             self.changed.notify_all();
@@ -121,7 +126,7 @@ impl Queue {
 /// Puts each event, which comes in one piece, in the queue.
 impl Write for &Queue {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.push(line.to_vec());
+        self.push(redacted(line).into_owned());
         Ok(line.len())
     }
 
@@ -138,6 +143,31 @@ impl<'a> MakeWriter<'a> for Lines {
 
     fn make_writer(&'a self) -> &'a Queue {
         &self.0
+    }
+}
+
+/// Writes each event at once.
+struct Direct(Mutex<Output<File>>);
+
+impl<'a> MakeWriter<'a> for Direct {
+    type Writer = &'a Direct;
+
+    fn make_writer(&'a self) -> &'a Direct {
+        self
+    }
+}
+
+/// Takes each event, which comes in one piece. What cannot be written is counted: an error would be told
+/// on standard error, which is this file.
+impl Write for &Direct {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let mut output = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        output.line(&redacted(line));
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -187,7 +217,7 @@ pub fn start(filter: &str, granularity: Duration) -> Result<Log, String> {
     let is_file = output.metadata().is_ok_and(|metadata| metadata.is_file());
     let writer = if is_file {
         let copy = output.try_clone().map_err(|error| failed(&error))?;
-        BoxMakeWriter::new(Arc::new(copy))
+        BoxMakeWriter::new(Direct(Mutex::new(Output::new(copy))))
     } else {
         BoxMakeWriter::new(Lines(Arc::clone(&queue)))
     };
@@ -201,7 +231,7 @@ pub fn start(filter: &str, granularity: Duration) -> Result<Log, String> {
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
         .with_timer(Timer(granularity))
-        .with_filter(filter);
+        .with_filter(filter.and(filter_fn(may_be_logged).with_max_level_hint(LevelFilter::TRACE)));
     tracing_subscriber::registry()
         .with(layer)
         .with(crate::tor::evidence_layer())

@@ -1,11 +1,13 @@
 //! The `onionport` program: arguments, logging, runtime, exit status. All else is in the library.
 
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use onionport::cli::{self, Invocation};
+use onionport::daemon::hardening::keep_debuggers_out;
 use onionport::listener::Handed;
-use onionport::logging::Log;
+use onionport::logging::{ALWAYS, Log};
 use onionport::tor::keys;
 use onionport::{config, daemon, logging};
 
@@ -29,11 +31,16 @@ fn main() -> ExitCode {
     let arguments = match cli::parse(std::env::args_os()) {
         Ok(Invocation::Proxy(arguments)) => arguments,
         Ok(Invocation::Print(text)) => {
-            print!("{text}");
-            return ExitCode::SUCCESS;
+            return match print(&text) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(problem) => {
+                    complain(&format!("onionport: {problem}"));
+                    ExitCode::from(cli::EXIT_FAILURE)
+                }
+            };
         }
         Err(error) => {
-            eprintln!("onionport: {error}");
+            complain(&format!("onionport: {error}"));
             return ExitCode::from(cli::EXIT_USAGE);
         }
     };
@@ -43,47 +50,75 @@ fn main() -> ExitCode {
         Err(problem) => {
             match &log {
                 Some(log) => log.say(&format!("onionport: {problem}")),
-                None => eprintln!("onionport: {problem}"),
+                None => complain(&format!("onionport: {problem}")),
             }
             ExitCode::from(cli::EXIT_FAILURE)
         }
     }
 }
 
+/// Writes to standard output; the macros of the standard library panic where that fails.
+fn print(text: &str) -> Result<(), String> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| format!("cannot write to standard output: {error}"))
+}
+
+/// Writes a line to standard error, if somebody reads it.
+fn complain(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
 /// Runs the program to its end. `log` is there once the log was started.
 fn run(arguments: &cli::ProxyArgs, log: &mut Option<Log>) -> Result<(), String> {
-    let config = config::load(arguments).map_err(|error| error.to_string())?;
+    let config = config::load(arguments).map_err(|error| error.message())?;
     if arguments.check_config {
         match &config.torrc {
             Some(toml) => {
-                print!("{toml}");
+                print(toml)?;
                 // The output is a file to keep; those of the torrc itself stand in it.
-                for warning in config.warnings.iter().filter(|w| !toml.contains(*w)) {
-                    eprintln!("warning: {warning}");
+                for warning in config
+                    .warnings
+                    .iter()
+                    .filter(|w| !toml.contains(w.as_str()))
+                {
+                    complain(&format!("warning: {warning}"));
                 }
                 let beside = arguments.beside_torrc();
                 if !beside.is_empty() {
-                    eprintln!(
+                    complain(&format!(
                         "warning: the output is --torrc alone, without {}: give these options beside \
                          the file that you make of it, or write what they say into it",
                         beside.join(", ")
-                    );
+                    ));
                 }
             }
-            None => print!("{}", config::describe(&config)),
+            None => print(&config::describe(&config))?,
         }
         // The start would refuse these; looking changes nothing.
-        if let Some(problem) = config.folder_problem {
+        if let Some(problem) = config.root_problem.or(config.folder_problem) {
             return Err(problem);
         }
         if let Some(folder) = &config.client_onion_auth_dir {
-            keys::check_folder(folder, config.tor.fs_mistrust(), |problem| {
-                eprintln!("warning: {problem}");
+            keys::check_folder(folder, config.tor.fs_mistrust(), |file| {
+                complain(&format!("warning: {file}"));
             })?;
         }
         return Ok(());
     }
+    if let Some(problem) = config.root_problem {
+        return Err(problem);
+    }
+    let hardened = match config.permit_debugging {
+        true => Ok(()),
+        false => keep_debuggers_out(),
+    };
+    logging::hide(&config.secrets);
     *log = Some(logging::start(&config.log_filter, config.log_granularity)?);
+    if let Err(problem) = hardened {
+        tracing::warn!(target: ALWAYS, "{problem}");
+    }
     let handed = Handed::from_environment()?;
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if std::env::var_os(WORKERS_VARIABLE).is_none() {

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use zeroize::Zeroize as _;
+
 use crate::isolation::Protocol;
 use crate::policy::Family;
 
@@ -23,15 +25,32 @@ pub struct Request {
     pub family: Option<Family>,
 }
 
-/// A user name and password, or what stands for them: never to be shown.
+/// A user name and password, or what stands for them: never to be shown, and wiped with its last copy.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Secret(Arc<(Vec<u8>, Vec<u8>)>);
+pub struct Secret(Arc<Login>);
+
+#[derive(PartialEq, Eq, Hash)]
+struct Login {
+    user: Vec<u8>,
+    password: Vec<u8>,
+}
+
+impl Drop for Login {
+    fn drop(&mut self) {
+        self.user.zeroize();
+        self.password.zeroize();
+    }
+}
 
 impl Secret {
     /// Both parts; `None` if both are empty, which counts as nothing said.
     pub fn new(user: &[u8], password: &[u8]) -> Option<Secret> {
-        (!user.is_empty() || !password.is_empty())
-            .then(|| Secret(Arc::new((user.to_vec(), password.to_vec()))))
+        (!user.is_empty() || !password.is_empty()).then(|| {
+            Secret(Arc::new(Login {
+                user: user.to_vec(),
+                password: password.to_vec(),
+            }))
+        })
     }
 }
 

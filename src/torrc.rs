@@ -44,6 +44,8 @@ use assign::Values;
 use document::Document;
 use files::Reader;
 
+use crate::config::redact::hide;
+
 /// What torrc files come to.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Torrc {
@@ -82,7 +84,7 @@ pub fn read(paths: &[PathBuf]) -> Result<Torrc, TorrcError> {
     Ok(Torrc {
         table,
         origins,
-        warnings: values.warnings,
+        warnings: values.warnings.iter().map(|text| hide(text)).collect(),
         files: reader.files,
         text,
     })

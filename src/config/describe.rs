@@ -34,6 +34,8 @@ fn write_config(out: &mut String, config: &Config) -> fmt::Result {
         allow_resolving_local_addrs,
         state_dir,
         cache_dir,
+        permit_debugging,
+        root_problem: _,
         folder_problem: _,
         outbound_proxy,
         port_info_file,
@@ -41,6 +43,7 @@ fn write_config(out: &mut String, config: &Config) -> fmt::Result {
         log_filter,
         log_granularity,
         warnings,
+        secrets: _,
         files,
         torrc: _,
     } = config;
@@ -102,6 +105,10 @@ fn write_config(out: &mut String, config: &Config) -> fmt::Result {
         None => {}
     }
     writeln!(out, "open files: {max_files}")?;
+    match permit_debugging {
+        true => writeln!(out, "debuggers and core dumps: allowed")?,
+        false => writeln!(out, "debuggers and core dumps: kept out")?,
+    }
     writeln!(out, "log: {log_filter}, times exact to {log_granularity:?}")?;
     for warning in warnings {
         writeln!(out, "warning: {warning}")?;

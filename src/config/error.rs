@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use super::redact::hide;
 use crate::port::PortError;
 use crate::torrc::TorrcError;
 
@@ -18,7 +19,7 @@ pub enum Origin {
         /// The line, counted from 1, if it is known.
         line: Option<usize>,
     },
-    /// In this `-o` option of the command line.
+    /// In the `-o` option of the command line for this key.
     Option(String),
     /// In an option of its own on the command line.
     CommandLine,
@@ -43,7 +44,8 @@ impl fmt::Display for Origin {
 
 /// Why there is no usable configuration.
 ///
-/// Every message is one line: where, which key, what is wrong, what to do.
+/// Every message is one line: where, which key, what is wrong, what to do. For a terminal or a log take
+/// [`message`](ConfigError::message).
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ConfigError {
     /// C tor's files cannot be used.
@@ -72,12 +74,6 @@ pub enum ConfigError {
         /// The file.
         path: PathBuf,
         /// Whose permissions are wrong, and how.
-        problem: String,
-    },
-    /// Where the default file would be is not known.
-    #[error("the configuration folder cannot be found: {problem}; name a file with -c")]
-    NoFolder {
-        /// What is missing.
         problem: String,
     },
     /// A file that is no TOML.
@@ -171,4 +167,12 @@ pub enum ConfigError {
         /// What is wrong with it.
         problem: String,
     },
+}
+
+impl ConfigError {
+    /// The error in one line, without what looks like a password in it.
+    #[must_use]
+    pub fn message(&self) -> String {
+        hide(&self.to_string())
+    }
 }

@@ -93,16 +93,16 @@ pub(super) struct System {
     pub(super) max_files: Option<u64>,
 }
 
-/// `[application]`: arti's keys, of which none has an effect.
+/// `[application]`: arti's keys.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, expecting = "a table")]
 pub(super) struct Application {
-    /// Reload the configuration when a file changes.
+    /// Reload the configuration when a file changes; without effect.
     pub(super) watch_configuration: bool,
     /// Let a debugger attach.
     pub(super) permit_debugging: bool,
-    /// Start as root.
-    pub(super) allow_running_as_root: bool,
+    /// Whether to start as root: yes, if nothing is said.
+    pub(super) allow_running_as_root: Option<bool>,
 }
 
 /// `[storage]`: what arti-client reads too and does not tell.

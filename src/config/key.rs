@@ -193,11 +193,25 @@ impl Key {
         key
     }
 
+    /// Whether this key is `other`, or stands somewhere in it.
+    pub(super) fn is_below(&self, other: &Key) -> bool {
+        self.names().starts_with(&other.names())
+    }
+
     /// The entry for this key if it is one of the arti program's that is not served.
     pub(super) fn not_served(&self) -> Option<&'static NotServed> {
-        let names = self.names();
-        let below = |entry: &&NotServed| names.starts_with(&Key::parse(entry.key).names());
-        NOT_SERVED.iter().find(below)
+        NOT_SERVED
+            .iter()
+            .find(|entry| self.is_below(&Key::parse(entry.key)))
+    }
+
+    /// Whether the first table of a key is one that the example names.
+    pub(super) fn is_in_known_table(&self) -> bool {
+        let table = self.names().first().copied();
+        table.is_some()
+            && KNOWN
+                .iter()
+                .any(|known| known.names().first().copied() == table)
     }
 
     /// The known key that looks most like this one.

@@ -11,10 +11,12 @@ use tor_config::ConfigurationTree;
 use tor_config::load::{ConfigResolveError, ConfigResolveOptions, ResolutionResults};
 use tor_config::mistrust::BuilderExt as _;
 use tor_config::sources::MustRead;
+use zeroize::Zeroizing;
 
 use super::error::{ConfigError, Origin};
 use super::file::Sections;
 use super::key::{Key, Step};
+use super::redact;
 use super::setting::Setting;
 use crate::torrc::{self, Torrc};
 
@@ -27,13 +29,14 @@ pub(super) struct Sources(Vec<Source>);
 struct Source {
     kind: SourceKind,
     /// The settings as TOML: the text of the file, or what the option or the torrc files stand for.
-    text: String,
+    /// There may be passwords in it.
+    text: Zeroizing<String>,
 }
 
 #[derive(Debug)]
 enum SourceKind {
     File(PathBuf),
-    /// The option as it was written.
+    /// The option, as far as messages show it.
     Option(String),
     Torrc(Box<Torrc>),
 }
@@ -50,7 +53,7 @@ impl Sources {
         if !torrc.is_empty() {
             let torrc = torrc::read(torrc)?;
             sources.push(Source {
-                text: torrc.table.to_string(),
+                text: Zeroizing::new(torrc.table.to_string()),
                 kind: SourceKind::Torrc(Box::new(torrc)),
             });
         }
@@ -114,8 +117,28 @@ impl Sources {
         }
         merged.load().map_err(|error| ConfigError::Settings {
             origin: Origin::Unknown,
-            problem: chain(&error),
+            problem: self.without_secrets(&chain(&error)),
         })
+    }
+
+    /// A message of another crate without the secrets of these sources.
+    fn without_secrets(&self, problem: &str) -> String {
+        let secrets = self.secrets();
+        redact::without_values(problem, secrets.iter().map(|secret| secret.as_str()))
+    }
+
+    /// All values that may hold secrets.
+    pub(super) fn secrets(&self) -> Vec<Zeroizing<String>> {
+        let mut secrets = Vec::new();
+        for source in &self.0 {
+            source.with_table(|table| {
+                for (name, value) in table {
+                    let key = Key::default().child(name.get_ref());
+                    collect_secrets(value.get_ref(), &key, &mut secrets);
+                }
+            });
+        }
+        secrets
     }
 
     /// Says where `key` gets its value: the last source that sets it.
@@ -211,6 +234,10 @@ impl Sources {
             _ => split_key(&chain(&error)),
         };
         let parsed = Key::parse(&key);
+        let problem = match redact::is_secret(&parsed) {
+            true => redact::foreign_problem(&parsed, &problem),
+            false => self.without_secrets(&problem),
+        };
         let origin = match self.origin(&parsed) {
             // The key may be missing; its table is the next best place.
             Origin::Unknown => self.origin(&parsed.parent()),
@@ -274,10 +301,8 @@ impl Source {
 fn find(files: &[PathBuf]) -> Result<Vec<(PathBuf, MustRead)>, ConfigError> {
     let mut sources = ConfigurationSources::new_empty();
     if files.is_empty() {
-        let usual = default_config_files().map_err(|error| ConfigError::NoFolder {
-            problem: chain(&error),
-        })?;
-        for source in usual {
+        // Where there is no home, as in many containers, there are no default files either.
+        for source in default_config_files().unwrap_or_default() {
             sources.push_source(source, MustRead::TolerateAbsence);
         }
     }
@@ -339,7 +364,7 @@ fn read_file(path: PathBuf, must_read: MustRead) -> Result<Option<Source>, Confi
     })?;
     let source = Source {
         kind: SourceKind::File(path),
-        text,
+        text: Zeroizing::new(text),
     };
     match DeTable::parse(&source.text) {
         Ok(_) => Ok(Some(source)),
@@ -370,7 +395,7 @@ fn unreadable(path: PathBuf, error: &std::io::Error) -> ConfigError {
 /// but a string.
 fn read_option(option: &str) -> Result<(String, Source), ConfigError> {
     let error = |problem: String| ConfigError::Option {
-        origin: Origin::Option(option.to_owned()),
+        origin: Origin::Option(shown(option)),
         problem,
     };
     let Some((key, value)) = option.split_once('=') else {
@@ -389,10 +414,26 @@ fn read_option(option: &str) -> Result<(String, Source), ConfigError> {
         }
     };
     let source = Source {
-        kind: SourceKind::Option(option.to_owned()),
-        text,
+        kind: SourceKind::Option(shown(option)),
+        text: Zeroizing::new(text),
     };
     Ok((key.trim().to_owned(), source))
+}
+
+/// What messages show of a `-o` option: its key. The value may be a password, and so may be
+/// anything if there is no key.
+fn shown(option: &str) -> String {
+    let bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    let end = option.find(|c| !bare(c)).unwrap_or(option.len());
+    let (key, rest) = option.split_at(end);
+    let is_key = match rest {
+        "" => Key::parse(key).is_in_known_table(),
+        rest => rest.trim_start().starts_with('=') && !key.is_empty(),
+    };
+    match is_key {
+        true => key.to_owned(),
+        false => "…".to_owned(),
+    }
 }
 
 /// The key of a line of TOML.
@@ -406,6 +447,11 @@ fn find_key<'a, 'i>(table: &'a DeTable<'i>, key: &Key) -> Option<(usize, &'a DeV
     let mut value: Option<&DeValue<'i>> = None;
     for step in &key.0 {
         match step {
+            // arti's configuration code writes `list.0` for the first element.
+            Step::Name(name) if value.is_some_and(|value| value.is_array()) => {
+                let index: usize = name.parse().ok()?;
+                value = Some(value?.as_array()?.get(index)?.get_ref());
+            }
             Step::Name(name) => {
                 let inside = match value {
                     None => table,
@@ -442,6 +488,26 @@ fn collect_leaves(value: &DeValue<'_>, key: Key, leaves: &mut Vec<(Key, String)>
         DeValue::Datetime(time) => time.to_string(),
     };
     leaves.push((key, text));
+}
+
+/// Adds the texts at or below `key` that may be secrets.
+fn collect_secrets(value: &DeValue<'_>, key: &Key, secrets: &mut Vec<Zeroizing<String>>) {
+    match value {
+        DeValue::Table(table) => {
+            for (name, value) in table {
+                collect_secrets(value.get_ref(), &key.child(name.get_ref()), secrets);
+            }
+        }
+        DeValue::Array(array) => {
+            for value in array {
+                collect_secrets(value.get_ref(), key, secrets);
+            }
+        }
+        DeValue::String(text) if redact::is_secret(key) || redact::hide(text) != **text => {
+            secrets.push(Zeroizing::new(text.clone().into_owned()));
+        }
+        _ => {}
+    }
 }
 
 /// The number of the line, counted from 1, in which the byte at `offset` stands.

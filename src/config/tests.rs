@@ -63,6 +63,7 @@ fn defaults() -> Config {
 fn settings(config: Config) -> Config {
     Config {
         files: Vec::new(),
+        secrets: Vec::new(),
         ..config
     }
 }
@@ -289,8 +290,8 @@ fn wrong_names_are_refused_with_their_place() {
 }
 
 #[test]
-fn application_switches_have_no_effect_and_say_so() {
-    let config = good("[application]\nwatch_configuration = true\nallow_running_as_root = false");
+fn an_application_switch_is_obeyed_or_said_to_have_no_effect() {
+    let config = good("[application]\nwatch_configuration = true");
     let [warning] = &config.warnings[..] else {
         panic!("{:?}", config.warnings);
     };
@@ -299,6 +300,24 @@ fn application_switches_have_no_effect_and_say_so() {
         "{warning}"
     );
     assert!(warning.contains("no effect"), "{warning}");
+    for permitted in [false, true] {
+        let config = good(&format!("[application]\npermit_debugging = {permitted}"));
+        assert_eq!(config.permit_debugging, permitted);
+        assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    }
+    assert!(!defaults().permit_debugging);
+    // Who may start it is asked at once.
+    for (key, refused) in [
+        ("", false),
+        ("allow_running_as_root = true", false),
+        ("allow_running_as_root = false", geteuid().is_root()),
+    ] {
+        let config = good(&format!("[application]\n{key}"));
+        assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+        let problem = config.root_problem.unwrap_or_default();
+        let place = "test.toml:2: application.allow_running_as_root: this is root";
+        assert_eq!(problem.contains(place), refused, "{key}: {problem}");
+    }
 }
 
 #[test]

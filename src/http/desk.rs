@@ -181,6 +181,7 @@ impl<T: Dial> Session<T> {
             return out_of_date();
         };
         let (token, text) = fields(&form);
+        drop(form);
         let Some(slip) = token.and_then(|t| desk.slips().tokens.take(&t, &whose)) else {
             return out_of_date();
         };
@@ -191,25 +192,29 @@ impl<T: Dial> Session<T> {
             }
         };
         let saved = tokio::task::spawn_blocking(move || folder.save(&key)).await;
-        match saved.unwrap_or_else(|broken| Err(broken.to_string())) {
-            Ok(()) => {
+        let problem = match saved {
+            Ok(Ok(())) => {
                 if let Some(times) = KEPT.due() {
                     info!(
                         "a client authorization key was entered and kept{}",
                         Times(times)
                     );
                 }
-                kept(&slip.url)
+                return kept(&slip.url);
             }
-            Err(problem) => {
-                if let Some(times) = NOT_KEPT.due() {
-                    let times = Times(times);
-                    warn!("cannot keep a client authorization key: {problem}{times}");
+            Ok(Err(problem)) => {
+                if NOT_KEPT.due().is_some() {
+                    problem.log();
                 }
-                let told = format!("The key could not be kept: {problem}");
-                self.form(slip, StatusCode::INTERNAL_SERVER_ERROR, Some(&told))
+                problem.to_string()
             }
-        }
+            Err(broken) => {
+                warn!("cannot keep a client authorization key: {broken}");
+                broken.to_string()
+            }
+        };
+        let told = format!("The key could not be kept: {problem}");
+        self.form(slip, StatusCode::INTERNAL_SERVER_ERROR, Some(&told))
     }
 
     /// The form, with a token of its own.

@@ -5,13 +5,13 @@
 //! `.auth_private`; tor(1), "ClientOnionAuthDir"), and arti's own key store. Both are read anew for
 //! each request, so that a new key works at once.
 //!
+//! Every copy of a key that this module makes is wiped when it is dropped. arti and the kernel's page
+//! cache have copies of their own.
+//!
 //! tor-hsclient shares circuits only between requests that hold the same key *object*. A key is
 //! therefore kept for as long as its bytes stay the same.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::fs;
-use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -28,17 +28,19 @@ use super::runtime::TorRuntime;
 use crate::failure::Failure;
 use crate::target::OnionAddress;
 
+mod auth_private;
+mod folder;
 mod save;
+#[cfg(test)]
+mod tests;
 
-pub use save::{KeyFolder, NewKey};
+pub use folder::UnusedKeyFile;
+pub use save::{KeyFolder, NewKey, SaveError};
+
+use auth_private::Secret;
 
 /// How the names of key files end.
 const SUFFIX: &str = "auth_private";
-/// No key file is longer: 56 + 1 + 10 + 1 + 6 + 1 + 52 characters and an end of line.
-const MAX_FILE_LEN: u64 = 256;
-
-/// The secret key of an authorized client, as bytes.
-type Secret = [u8; 32];
 
 /// Finds the keys for onion services.
 pub(crate) struct KeyRing {
@@ -73,8 +75,9 @@ impl KeyRing {
     }
 
     fn look_up(&self, service: &OnionAddress) -> Result<HsClientSecretKeys, Failure> {
-        let from_folder = match &self.folder {
-            Some(folder) => read_folder(folder).map_err(|error| {
+        let mut from_folder = match &self.folder {
+            // The start has named the bad files.
+            Some(folder) => folder::read_folder(folder, drop).map_err(|error| {
                 warn!(
                     "cannot read client_onion_auth_dir {}: {error}",
                     folder.display()
@@ -83,8 +86,8 @@ impl KeyRing {
             })?,
             None => HashMap::new(),
         };
-        let secret = match from_folder.get(service) {
-            Some(secret) => Some(*secret),
+        let secret = match from_folder.remove(service) {
+            Some(secret) => Some(secret),
             None => self.in_key_store(service)?,
         };
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -97,7 +100,7 @@ impl KeyRing {
         {
             return Ok(keys.clone());
         }
-        let keys = assemble(secret)?;
+        let keys = assemble(&secret)?;
         known.insert(*service, (secret, keys.clone()));
         Ok(keys)
     }
@@ -111,7 +114,9 @@ impl KeyRing {
         match store.get::<HsClientDescEncKeypair>(&which) {
             Ok(keypair) => Ok(keypair.map(|k| {
                 let pair: curve25519::StaticKeypair = k.into();
-                pair.secret.to_bytes()
+                let mut secret = Secret::default();
+                secret.copy_from_slice(pair.secret.as_bytes());
+                secret
             })),
             Err(error) => {
                 // The name of a key file holds that of the service.
@@ -126,8 +131,8 @@ impl KeyRing {
 }
 
 /// Makes the object that tor-hsclient wants of a secret key.
-fn assemble(secret: Secret) -> Result<HsClientSecretKeys, Failure> {
-    let secret = curve25519::StaticSecret::from(secret);
+fn assemble(secret: &Secret) -> Result<HsClientSecretKeys, Failure> {
+    let secret = curve25519::StaticSecret::from(***secret);
     let public = curve25519::PublicKey::from(&secret);
     let mut builder = HsClientSecretKeysBuilder::default();
     builder.ks_hsc_desc_enc(HsClientDescEncKeypair::new(public.into(), secret.into()));
@@ -137,12 +142,16 @@ fn assemble(secret: Secret) -> Result<HsClientSecretKeys, Failure> {
     })
 }
 
-/// Counts the keys in `folder`; for the start of the program. `report` gets a sentence for every file that
-/// looks like a key and is none.
+/// Counts the keys in `folder`; for the start of the program. `report` gets every file that looks
+/// like a key and is none.
 ///
 /// Fails if the folder cannot be read or is not private: the keys in
 /// it are secrets (tor(1) refuses to start with such a folder).
-pub fn check_folder(folder: &Path, mistrust: &Mistrust, report: fn(&str)) -> Result<usize, String> {
+pub fn check_folder(
+    folder: &Path,
+    mistrust: &Mistrust,
+    report: impl FnMut(UnusedKeyFile),
+) -> Result<usize, String> {
     mistrust
         .verifier()
         .require_directory()
@@ -153,166 +162,7 @@ pub fn check_folder(folder: &Path, mistrust: &Mistrust, report: fn(&str)) -> Res
                 folder.display()
             )
         })?;
-    let keys = read_folder_reporting(folder, |path, problem| {
-        report(&format!(
-            "client authorization key {} is not used: {problem}",
-            path.display()
-        ));
-    })
-    .map_err(|error| format!("client_onion_auth_dir {}: {error}", folder.display()))?;
+    let keys = folder::read_folder(folder, report)
+        .map_err(|error| format!("client_onion_auth_dir {}: {error}", folder.display()))?;
     Ok(keys.len())
-}
-
-fn read_folder(folder: &Path) -> io::Result<HashMap<OnionAddress, Secret>> {
-    read_folder_reporting(folder, |_, _| {})
-}
-
-/// Reads all keys of a folder. A bad file costs only itself; `report` gets its name and what is
-/// wrong with it.
-fn read_folder_reporting(
-    folder: &Path,
-    mut report: impl FnMut(&Path, &str),
-) -> io::Result<HashMap<OnionAddress, Secret>> {
-    let mut paths: Vec<PathBuf> = fs::read_dir(folder)?
-        .filter_map(Result::ok)
-        .map(|entry| entry.path())
-        .collect();
-    // Which of two files for one service counts must not change from one request to the next.
-    paths.sort();
-    let mut keys = HashMap::new();
-    for path in paths {
-        if path.extension().is_none_or(|extension| extension != SUFFIX) {
-            continue;
-        }
-        match read_file(&path) {
-            Ok((service, secret)) => {
-                if let Entry::Vacant(free) = keys.entry(service) {
-                    free.insert(secret);
-                } else {
-                    report(&path, "another file holds a key for the same onion service");
-                }
-            }
-            Err(problem) => report(&path, &problem),
-        }
-    }
-    Ok(keys)
-}
-
-fn read_file(path: &Path) -> Result<(OnionAddress, Secret), String> {
-    // Opening a pipe would wait for somebody to write to it.
-    let metadata = fs::metadata(path).map_err(|error| error.to_string())?;
-    if !metadata.is_file() {
-        return Err("it is no file; remove it".to_owned());
-    }
-    let file = fs::File::open(path).map_err(|error| error.to_string())?;
-    let mut text = String::new();
-    file.take(MAX_FILE_LEN)
-        .read_to_string(&mut text)
-        .map_err(|error| error.to_string())?;
-    parse(text.trim_end())
-}
-
-/// Reads the one line of a key file.
-fn parse(line: &str) -> Result<(OnionAddress, Secret), String> {
-    const FORM: &str = "<56 characters without .onion>:descriptor:x25519:<52 characters of base32>";
-    let fields: Vec<&str> = line.split(':').collect();
-    let [address, kind, algorithm, key] = fields[..] else {
-        return Err(format!("expected one line {FORM}"));
-    };
-    let service = OnionAddress::parse(&format!("{address}.onion"))
-        .map_err(|_| "the onion address before the first colon is wrong".to_owned())?;
-    if kind != "descriptor" || algorithm != "x25519" {
-        return Err(format!(
-            "only descriptor:x25519 keys are known, not {kind}:{algorithm}"
-        ));
-    }
-    let secret = data_encoding::BASE32_NOPAD
-        .decode(key.to_ascii_uppercase().as_bytes())
-        .ok()
-        .and_then(|bytes| Secret::try_from(bytes).ok())
-        .ok_or_else(|| "the key behind the last colon is not 52 characters of base32".to_owned())?;
-    if secret == [0; 32] {
-        return Err("the key is all zeros".to_owned());
-    }
-    Ok((service, secret))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LABEL: &str = "2gzyxa5ihm7nsggfxnu52rck2vv4rvmdlkiu3zzui5du4xyclen53wid";
-    const KEY: &str = "YDPBBAYQMPIOEWCWQJRNRFD4RIXU3B52ASVTM3M54MSRE6FPTR6Q";
-
-    #[test]
-    fn a_file_as_c_tor_writes_it_is_read() {
-        let (service, _) = parse(&format!("{LABEL}:descriptor:x25519:{KEY}")).expect("good");
-        assert_eq!(service.to_string(), format!("{LABEL}.onion"));
-    }
-
-    #[test]
-    fn a_pipe_is_refused_and_not_waited_for() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("x.auth_private");
-        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
-        let Err(problem) = read_file(&path) else {
-            panic!("a pipe was read");
-        };
-        assert!(problem.contains("no file"), "{problem}");
-    }
-
-    #[test]
-    fn a_bad_file_says_what_is_wrong_with_it() {
-        let zeros = "A".repeat(52);
-        let cases = [
-            (String::new(), "expected one line"),
-            (
-                format!("{LABEL}.onion:descriptor:x25519:{KEY}"),
-                "onion address",
-            ),
-            (
-                format!("{LABEL}:descriptor:ed25519:{KEY}"),
-                "only descriptor:x25519",
-            ),
-            (
-                format!("{LABEL}:descriptor:x25519:{}", &KEY[1..]),
-                "52 characters",
-            ),
-            (format!("{LABEL}:descriptor:x25519:{zeros}"), "all zeros"),
-        ];
-        for (line, problem) in cases {
-            let error = parse(&line).expect_err(&line);
-            assert!(error.contains(problem), "{line}: {error}");
-        }
-    }
-
-    #[test]
-    fn one_bad_file_costs_no_other_and_the_first_of_two_counts() {
-        let folder = tempfile::tempdir().expect("temporary folder");
-        let write = |name: &str, text: &str| {
-            fs::write(folder.path().join(name), text).expect("written");
-        };
-        write(
-            "a.auth_private",
-            &format!("{LABEL}:descriptor:x25519:{KEY}\n"),
-        );
-        write(
-            "b.auth_private",
-            &format!("{LABEL}:descriptor:x25519:{}\n", KEY.replace('Y', "Z")),
-        );
-        write("c.auth_private", "nonsense");
-        write("notes.txt", "nonsense");
-        let mut bad = Vec::new();
-        let keys = read_folder_reporting(folder.path(), |path, problem| {
-            bad.push(format!(
-                "{}: {problem}",
-                path.file_name().expect("name").display()
-            ));
-        })
-        .expect("readable");
-        let (service, first) = parse(&format!("{LABEL}:descriptor:x25519:{KEY}")).expect("good");
-        assert_eq!(keys.get(&service), Some(&first));
-        assert_eq!(bad.len(), 2, "{bad:?}");
-        assert!(bad[0].starts_with("b.auth_private") && bad[1].starts_with("c.auth_private"));
-    }
 }

@@ -100,7 +100,8 @@ impl Values {
                 place: line.place.clone(),
                 name: line.key.clone(),
                 nearest: match self.unknown.len() < MAX_LISTED {
-                    true => options::nearest(&line.key),
+                    // People write NAME=VALUE.
+                    true => options::nearest(line.key.split('=').next().unwrap_or_default()),
                     false => None,
                 },
             });
@@ -203,8 +204,7 @@ fn checked(option: &Opt, line: &Line) -> Result<String, TorrcError> {
     };
     // The mark that the reader puts in the place of bytes which are no UTF-8.
     if option.role == Role::Served && line.value.contains(char::REPLACEMENT_CHARACTER) {
-        let problem = format!("{:?} is not UTF-8: write it in UTF-8", line.value);
-        return Err(bad(problem));
+        return Err(bad("the value is not UTF-8: write it in UTF-8".to_owned()));
     }
     value::canonical(option, &line.value).map_err(bad)
 }

@@ -90,19 +90,28 @@ pub struct Unknown {
 }
 
 impl fmt::Display for Unknown {
+    /// Only a name that looks like an option's is shown: other words may be passwords.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name: String = self.name.chars().take(MAX_SHOWN).collect();
-        write!(f, "{} {}", self.place, name.escape_debug())?;
-        if name.len() < self.name.len() {
-            f.write_str("…")?;
-        }
-        match self.nearest {
+        self.place.fmt(f)?;
+        if self.name.starts_with(BYTE_ORDER_MARK) {
             // No editor shows what is wrong here.
-            _ if self.name.starts_with(BYTE_ORDER_MARK) => f.write_str(
+            return f.write_str(
                 " (begins with a UTF-8 byte order mark: save the file without this BOM)",
+            );
+        }
+        let Some(nearest) = self.nearest else {
+            return Ok(());
+        };
+        match self.name.split_once('=') {
+            Some(_) => write!(
+                f,
+                " (the name ends in =: write {nearest}, a blank and the value)"
             ),
-            Some(nearest) => write!(f, " (the nearest is {nearest})"),
-            None => Ok(()),
+            None => write!(
+                f,
+                " {} (the nearest is {nearest})",
+                self.name.escape_debug()
+            ),
         }
     }
 }
@@ -110,8 +119,6 @@ impl fmt::Display for Unknown {
 /// What some editors put before the first line.
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
-/// How many letters of a name are shown; whatever file is read may have a very long line.
-const MAX_SHOWN: usize = 80;
 /// How many names are listed.
 pub(super) const MAX_LISTED: usize = 20;
 

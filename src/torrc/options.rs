@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 mod client;
+mod fulfilled;
 mod names;
 mod refused;
 
@@ -210,6 +211,11 @@ impl Opt {
     }
 }
 
+/// Whether a value of an option asks for what is so anyway, though the option has no effect.
+pub(super) fn is_fulfilled(name: &str, value: &str) -> bool {
+    fulfilled::VALUES.contains(&(name, value))
+}
+
 impl Reason {
     /// What is so, and what to do, after the list of options: `…: {text}`.
     pub(super) fn text(self) -> &'static str {
@@ -242,6 +248,12 @@ impl Reason {
             Reason::TcpProxy => "arti knows no such proxy: use HTTPSProxy or Socks5Proxy",
         }
     }
+}
+
+/// The values that ask for what is so anyway.
+#[cfg(test)]
+pub(super) fn fulfilled() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
+    fulfilled::VALUES.iter()
 }
 
 /// Every name that a torrc may use, full or not, whether the option is still alive.

@@ -76,7 +76,9 @@ fn warn(values: &mut Values) {
             continue;
         };
         let closed = found.option.kind == Kind::Lines && said.value == "0";
-        if said.value.is_empty() || said.value == found.option.default || closed {
+        let fulfilled = said.value == found.option.default
+            || options::is_fulfilled(found.option.name, &said.value);
+        if said.value.is_empty() || fulfilled || closed {
             continue;
         }
         let name = format!("{} {}", said.place, said.name);

@@ -238,6 +238,20 @@ async fn nobody_reading_standard_output_is_no_reason_to_stop() {
     assert!(daemon.process.is_alive());
 }
 
+/// Somebody makes a file of it, and would not know that the file is not whole.
+#[test]
+fn an_answer_that_cannot_be_written_is_an_error() {
+    let full = || File::options().write(true).open("/dev/full").expect("full");
+    for argument in ["--check-config", "--help", "--version"] {
+        let program = Program::offline().arguments(&[argument]).output(full());
+        let ended = program.run();
+        assert_mentions(
+            error_line(&ended, 1),
+            &["onionport: ", "cannot write to standard output"],
+        );
+    }
+}
+
 /// Who starts the program may stop reading its log: what it does not take must not hold up a client.
 #[tokio::test]
 async fn nobody_reading_the_log_is_no_reason_to_stop() {
@@ -510,7 +524,10 @@ fn a_bad_port_line_is_told_with_its_place_wherever_it_stands() {
     let ended = program::run(&["--socks-port", "127.0.0.1"]);
     assert_mentions(error_line(&ended, 1), &["--socks-port", "127.0.0.1:9150"]);
     let ended = program::run(&["-o", "proxy.socks_timeout=never"]);
-    assert_mentions(error_line(&ended, 1), &["proxy.socks_timeout", "never"]);
+    assert_mentions(
+        error_line(&ended, 1),
+        &["-o proxy.socks_timeout: ", "write a time"],
+    );
     let ended = program::run(&["-c", "/nonexistent/onionport.toml"]);
     assert_mentions(
         error_line(&ended, 1),
@@ -753,6 +770,48 @@ async fn a_bad_key_file_is_named_and_costs_nothing_else() {
         "{log}"
     );
     assert!(!log.contains("nonsense") && !log.contains("YDPB"), "{log}");
+}
+
+/// Most key files have the address of their service as their name.
+#[tokio::test]
+async fn a_bad_key_file_whose_name_is_an_address_is_named_at_debug_alone() {
+    let label = ONION.strip_suffix(".onion").expect("an onion address");
+    for level in ["info", "debug"] {
+        let program = with_keys(0o700).arguments(&["-l", level]);
+        let keys = program.folder().join("keys");
+        let bad = |name: String| keys.join(name);
+        fs::write(bad(format!("{label}.auth_private")), "nonsense\n").expect("written");
+        std::os::unix::fs::symlink("/nonexistent", bad(format!("{label}-2.auth_private")))
+            .expect("a dead link");
+        let daemon = program.start();
+        daemon.process.wait_err("0 client authorization keys");
+        let log = daemon.process.err.all();
+        let warnings: Vec<_> = log.iter().filter(|l| l.contains("is not used")).collect();
+        let (named, unnamed): (Vec<&&String>, Vec<&&String>) =
+            warnings.iter().partition(|l| l.contains(label));
+        assert_eq!(
+            named.len(),
+            if level == "debug" { 2 } else { 0 },
+            "{log:#?}"
+        );
+        assert!(
+            named.iter().all(|line| line.contains("DEBUG")),
+            "{named:#?}"
+        );
+        assert_eq!(unnamed.len(), 2, "{log:#?}");
+        for line in unnamed {
+            let folder = keys.display().to_string();
+            assert_mentions(line, &["WARN", &folder, "--check-config", "level debug"]);
+        }
+        if level == "info" {
+            assert!(!log.join("\n").contains(label), "{log:#?}");
+        }
+    }
+    // Whoever asks is told.
+    let program = with_keys(0o700).arguments(&["--check-config"]);
+    let name = format!("{label}.auth_private");
+    fs::write(program.folder().join("keys").join(&name), "nonsense\n").expect("written");
+    assert!(program.run().err[0].contains(&name));
 }
 
 #[test]

@@ -16,7 +16,10 @@
 //! | `socket_activation` | the same: sockets that stay open whatever becomes of their ports |
 //! | `socket_folder` | the real program beside C tor: where a unix socket may be |
 //! | `vanished` | clients that are gone without a word |
+//! | `secrets` | the real program with passwords and keys, which nobody gets to see |
+//! | `key_files` | key files in every form, beside C tor |
 //! | `torrc` | the real program with C tor's configuration files |
+//! | `surroundings` | the real program without a home, as root, and with somebody who looks into it |
 //! | `http` | the same for HTTP ports, their pages, and clients and sites that mean no good |
 //! | `log_flood` | the log of the real program while clients do the same thing again and again |
 //! | `hostile` | the real program among clients that mean no good |
@@ -28,16 +31,19 @@ mod daemon;
 mod dns;
 mod hostile;
 mod http;
+mod key_files;
 mod log_flood;
 mod names;
 mod policy;
 mod relay;
 mod reload;
+mod secrets;
 mod service_manager;
 mod socket_activation;
 mod socket_folder;
 mod storage;
 mod support;
+mod surroundings;
 mod torrc;
 mod transparent;
 mod vanished;

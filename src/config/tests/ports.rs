@@ -97,7 +97,7 @@ fn a_bad_port_line_names_its_place() {
     );
     let error = message(options(&["proxy.socks_port=wombat"]).unwrap_err());
     assert!(
-        error.starts_with("-o proxy.socks_port=wombat: proxy.socks_port: "),
+        error.starts_with("-o proxy.socks_port: proxy.socks_port: \"wombat\": "),
         "{error}"
     );
 }

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use http_body_util::{BodyExt as _, Limited};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderMap, ORIGIN, REFERER};
 use tokio::time::timeout;
+use zeroize::Zeroizing;
 
 use super::super::answer::our_url;
 
@@ -44,14 +45,33 @@ pub(super) fn from_our_form(headers: &HeaderMap) -> bool {
 }
 
 /// The form as it was sent; `None` if it is too long, or too slow.
-pub(super) async fn read_form(body: Incoming) -> Option<Vec<u8>> {
-    let whole = Limited::new(body, MAX_FORM).collect();
-    let whole = timeout(FORM_PATIENCE, whole).await.ok()?.ok()?;
-    Some(whole.to_bytes().to_vec())
+///
+/// The copy is wiped when it is dropped. hyper's read buffer cannot be.
+pub(super) async fn read_form(body: Incoming) -> Option<Zeroizing<Vec<u8>>> {
+    timeout(FORM_PATIENCE, collect(body)).await.ok()?
 }
 
+async fn collect(mut body: Incoming) -> Option<Zeroizing<Vec<u8>>> {
+    // A buffer that grows would leave copies behind.
+    let mut form = Zeroizing::new(Vec::with_capacity(MAX_FORM));
+    while let Some(frame) = body.frame().await {
+        // Trailers say nothing.
+        let Ok(data) = frame.ok()?.into_data() else {
+            continue;
+        };
+        if data.len() > MAX_FORM - form.len() {
+            return None;
+        }
+        form.extend_from_slice(&data);
+    }
+    Some(form)
+}
+
+/// The value of a field, wiped when it is dropped.
+type Field = Zeroizing<String>;
+
 /// The two fields of the form, token and key.
-pub(super) fn fields(form: &[u8]) -> (Option<String>, Option<String>) {
+pub(super) fn fields(form: &[u8]) -> (Option<Field>, Option<Field>) {
     let (mut token, mut key) = (None, None);
     for field in form.split(|byte| *byte == b'&') {
         let mut parts = field.splitn(2, |byte| *byte == b'=');
@@ -68,8 +88,8 @@ pub(super) fn fields(form: &[u8]) -> (Option<String>, Option<String>) {
 }
 
 /// A value of a form (URL standard, "application/x-www-form-urlencoded").
-fn decoded(value: &[u8]) -> Option<String> {
-    let mut bytes = Vec::with_capacity(value.len());
+fn decoded(value: &[u8]) -> Option<Field> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(value.len()));
     let mut rest = value;
     while let Some((first, behind)) = rest.split_first() {
         rest = behind;
@@ -86,7 +106,11 @@ fn decoded(value: &[u8]) -> Option<String> {
             byte => *byte,
         });
     }
-    String::from_utf8(bytes).ok()
+    // Checked first, since the error would take the bytes away unwiped.
+    str::from_utf8(&bytes).ok()?;
+    String::from_utf8(std::mem::take(&mut *bytes))
+        .ok()
+        .map(Zeroizing::new)
 }
 
 #[cfg(test)]
@@ -162,8 +186,8 @@ mod tests {
     #[test]
     fn forms_are_read_as_browsers_write_them() {
         let (token, key) = fields(b"token=ab12&key=x%3Ad+e%0D%0A&more&other=1");
-        assert_eq!(token.as_deref(), Some("ab12"));
-        assert_eq!(key.as_deref(), Some("x:d e\r\n"));
+        assert_eq!(token.as_deref().map(String::as_str), Some("ab12"));
+        assert_eq!(key.as_deref().map(String::as_str), Some("x:d e\r\n"));
         assert_eq!(fields(b"key=%4&token=%zz"), (None, None));
         assert_eq!(fields(b"key=%ff"), (None, None));
     }

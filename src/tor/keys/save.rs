@@ -6,16 +6,20 @@
 //! name that ends in `.auth_private`, a link too, is neither opened nor replaced.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fs_mistrust::Mistrust;
 use nix::fcntl::OFlag;
-use tracing::warn;
+use thiserror::Error;
+use tracing::{debug, warn};
+use zeroize::Zeroizing;
 
-use super::{MAX_FILE_LEN, SUFFIX, Secret, parse};
+use super::SUFFIX;
+use super::auth_private::{self, BadKeyFile, Secret, label};
+use super::folder::{HIDDEN, folder_of, key_files, names_a_service, shown};
 use crate::target::OnionAddress;
 
 /// The folder with client authorization keys, for writing.
@@ -39,7 +43,10 @@ impl NewKey {
     ///
     /// The error is a sentence for the user; it repeats nothing of the text.
     pub fn read(text: &str, service: OnionAddress) -> Result<NewKey, String> {
-        let text: String = text.split_whitespace().collect();
+        // As long as it can become, since a buffer that grows leaves copies behind.
+        let mut bare = Zeroizing::new(String::with_capacity(text.len()));
+        bare.extend(text.split_whitespace());
+        let text = bare;
         if text.is_empty() {
             return Err("Nothing was entered.".to_owned());
         }
@@ -56,8 +63,7 @@ impl NewKey {
             }
             _ => return Err(FORM.to_owned()),
         };
-        let (service, secret) =
-            parse(&format!("{label}:descriptor:x25519:{key}")).map_err(|_| FORM.to_owned())?;
+        let secret = auth_private::decode_key(key.as_bytes()).map_err(|_| FORM.to_owned())?;
         Ok(NewKey { service, secret })
     }
 }
@@ -66,11 +72,48 @@ impl NewKey {
 const FORM: &str =
     "This is no key: a key has 52 characters, the letters A to Z and the digits 2 to 7.";
 
-/// An onion address without `.onion`.
-fn label(service: &OnionAddress) -> String {
-    let mut label = service.to_string();
-    label.truncate(label.len() - ".onion".len());
-    label
+/// Why a key was not kept.
+///
+/// [`Display`](std::fmt::Display) may name a file; it is for the user. [`log`](Self::log) is for the
+/// log.
+#[derive(Debug, Error)]
+#[error("client_onion_auth_dir {}: {problem}", shown(folder))]
+pub struct SaveError {
+    folder: PathBuf,
+    problem: Problem,
+}
+
+#[derive(Debug, Error)]
+enum Problem {
+    #[error("{0}")]
+    NotPrivate(#[from] fs_mistrust::Error),
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("there is no free name for a file")]
+    NoName,
+    #[error(
+        "{} is a link to a key for this onion service, and would go on to count; remove it, or change \
+         the file it points to",
+        shown(.0)
+    )]
+    Link(PathBuf),
+}
+
+impl SaveError {
+    /// Logs a warning, which names no file whose name holds an onion address.
+    pub fn log(&self) {
+        match &self.problem {
+            Problem::Link(link) if names_a_service(link) => {
+                warn!(
+                    "cannot keep a client authorization key: a link in {} to a key for the same onion \
+                     service would go on to count; remove it; {HIDDEN}",
+                    shown(folder_of(link))
+                );
+                debug!("cannot keep a client authorization key: {self}");
+            }
+            _ => warn!("cannot keep a client authorization key: {self}"),
+        }
+    }
 }
 
 impl KeyFolder {
@@ -83,35 +126,32 @@ impl KeyFolder {
     ///
     /// The file is there as a whole or not at all, and only its owner can read it. Blocks. The error
     /// says what is wrong with the folder.
-    pub fn save(&self, key: &NewKey) -> Result<(), String> {
-        let told = |error: &dyn std::fmt::Display| {
-            format!("client_onion_auth_dir {}: {error}", self.path.display())
-        };
-        self.mistrust
-            .verifier()
-            .require_directory()
-            .check(&self.path)
-            .map_err(|error| told(&error))?;
-        let file = file_for(&self.path, &key.service).map_err(|error| told(&error))?;
-        write(&self.path, &file, key).map_err(|error| told(&error))
+    pub fn save(&self, key: &NewKey) -> Result<(), SaveError> {
+        self.try_save(key).map_err(|problem| SaveError {
+            folder: self.path.clone(),
+            problem,
+        })
+    }
+
+    fn try_save(&self, key: &NewKey) -> Result<(), Problem> {
+        let verifier = self.mistrust.verifier();
+        verifier.require_directory().check(&self.path)?;
+        let file = file_for(&self.path, &key.service)?;
+        write(&self.path, &file, key)?;
+        Ok(())
     }
 }
 
 /// The file to write: the first that holds a key for `service`, since that one counts; or a free
 /// name, which must not cost another service its key.
-fn file_for(folder: &Path, service: &OnionAddress) -> io::Result<PathBuf> {
-    let mut paths: Vec<PathBuf> = fs::read_dir(folder)?
-        .filter_map(Result::ok)
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|e| e == SUFFIX))
-        .collect();
-    paths.sort();
+fn file_for(folder: &Path, service: &OnionAddress) -> Result<PathBuf, Problem> {
+    let paths = key_files(folder)?;
     let of_service = |path: &&PathBuf| matches!(look(path), There::Key(owner) if owner == *service);
     let counts = paths.iter().find(of_service);
     // Not ours to write, but read like any other.
     let behind_link = |path: &&PathBuf| {
         matches!(look(path), There::Other)
-            && super::read_file(path).is_ok_and(|(owner, _)| owner == *service)
+            && auth_private::read_file(path).is_ok_and(|(owner, _)| owner == *service)
     };
     let link = paths.iter().find(behind_link);
     let file = match counts {
@@ -119,23 +159,19 @@ fn file_for(folder: &Path, service: &OnionAddress) -> io::Result<PathBuf> {
         None => free_file(folder, service)?,
     };
     match link {
-        Some(link) if *link < file => Err(io::Error::other(format!(
-            "{} is a link to a key for this onion service, and would go on to count; remove it, or \
-             change the file it points to",
-            link.display()
-        ))),
+        Some(link) if *link < file => Err(Problem::Link(link.clone())),
         _ => Ok(file),
     }
 }
 
 /// A name as C tor chooses it that costs nobody a key.
-fn free_file(folder: &Path, service: &OnionAddress) -> io::Result<PathBuf> {
+fn free_file(folder: &Path, service: &OnionAddress) -> Result<PathBuf, Problem> {
     let label = label(service);
     let names = std::iter::once(format!("{label}.{SUFFIX}"))
         .chain((2..).map(|number| format!("{label}-{number}.{SUFFIX}")));
     let mut paths = names.map(|name| folder.join(name));
     let free = paths.find(|path| matches!(look(path), There::Nothing | There::Nonsense));
-    free.ok_or_else(|| io::Error::other("no free name"))
+    free.ok_or(Problem::NoName)
 }
 
 /// What is under a name.
@@ -158,24 +194,20 @@ fn look(path: &Path) -> There {
     // Should it be something else by now, it is neither followed nor waited for.
     let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
     let opened = OpenOptions::new().read(true).custom_flags(flags).open(path);
-    let mut text = Vec::new();
-    let read = opened.and_then(|file| file.take(MAX_FILE_LEN).read_to_end(&mut text));
-    if read.is_err() {
-        return There::Other;
-    }
-    let key = str::from_utf8(&text).ok();
-    match key.and_then(|text| parse(text.trim_end()).ok()) {
-        Some((owner, _)) => There::Key(owner),
-        None => There::Nonsense,
+    match opened.map_err(Into::into).and_then(auth_private::read_text) {
+        Err(BadKeyFile::Io(_)) => There::Other,
+        Err(_) => There::Nonsense,
+        Ok(text) => match auth_private::parse(&text) {
+            Ok((owner, _)) => There::Key(owner),
+            Err(_) => There::Nonsense,
+        },
     }
 }
 
 /// Writes beside the file, and then puts the new one in its place.
 fn write(folder: &Path, file: &Path, key: &NewKey) -> io::Result<()> {
     clear(folder);
-    let mut encoded = data_encoding::BASE32_NOPAD.encode(&key.secret);
-    encoded.insert_str(0, &format!("{}:descriptor:x25519:", label(&key.service)));
-    encoded.push('\n');
+    let encoded = auth_private::format(&key.service, &key.secret);
     let draft = draft(folder);
     let written = OpenOptions::new()
         .write(true)
@@ -183,7 +215,7 @@ fn write(folder: &Path, file: &Path, key: &NewKey) -> io::Result<()> {
         .mode(0o600)
         .open(&draft)
         .and_then(|mut out| {
-            out.write_all(encoded.as_bytes())?;
+            out.write_all(&encoded)?;
             out.sync_all()
         })
         .and_then(|()| keep_old(folder, file))
@@ -193,7 +225,7 @@ fn write(folder: &Path, file: &Path, key: &NewKey) -> io::Result<()> {
         let _ = fs::remove_file(&draft);
     }
     written?;
-    // The key is in its place: that it might not outlive a crash of the machine is no failure.
+    // The key is saved; a failed fsync only risks losing it in a power cut, so warn and go on.
     if let Err(error) = File::open(folder).and_then(|folder| folder.sync_all()) {
         warn!("cannot sync {}: {error}", folder.display());
     }
@@ -303,7 +335,7 @@ mod tests {
             format!("{}.onion:descriptor:x25519:{KEY}", ONE.to_ascii_uppercase()),
         ] {
             let key = NewKey::read(&text, service(ONE)).unwrap_or_else(|p| panic!("{text}: {p}"));
-            let encoded = data_encoding::BASE32_NOPAD.encode(&key.secret);
+            let encoded = data_encoding::BASE32_NOPAD.encode(&key.secret[..]);
             assert_eq!(encoded, KEY, "{text}");
         }
     }
@@ -379,7 +411,7 @@ mod tests {
         save(&keys, ONE, KEY);
         let expected = [(name, line(ONE, KEY)), (old, line(ONE, OTHER))];
         assert_eq!(files(folder.path()), expected);
-        let read = super::super::read_folder(folder.path()).expect("readable");
+        let read = super::super::folder::read_folder(folder.path(), drop).expect("readable");
         assert_eq!(read.len(), 1);
     }
 
@@ -427,7 +459,7 @@ mod tests {
         save(&keys, ONE, KEY);
         let first = link("0.auth_private");
         let key = NewKey::read(OTHER, service(ONE)).unwrap_or_else(|p| panic!("{p}"));
-        let problem = keys.save(&key).expect_err("refused");
+        let problem = keys.save(&key).expect_err("refused").to_string();
         assert!(problem.contains(&*first.to_string_lossy()), "{problem}");
         let kept = fs::read_to_string(folder.path().join(format!("{ONE}.auth_private")));
         assert_eq!(kept.expect("still there"), line(ONE, KEY));
@@ -468,7 +500,7 @@ mod tests {
     fn a_folder_that_is_not_there_or_open_to_others_gets_no_key() {
         let key = NewKey::read(KEY, service(ONE)).unwrap_or_else(|p| panic!("{p}"));
         let missing = KeyFolder::new("/nonexistent/keys".into(), Mistrust::default());
-        let told = missing.save(&key).expect_err("missing");
+        let told = missing.save(&key).expect_err("missing").to_string();
         assert!(told.contains("/nonexistent/keys"), "{told}");
         let folder = tempfile::tempdir().expect("folder");
         let open = folder.path().join("open");

@@ -25,6 +25,7 @@ pub(super) const GROUPS: &[Group] = &[
             ("ConnectionPadding", AutoBool, "auto"),
             ("ConnLimit", Uint, "1000"),
             ("DataDirectory", Text, ""),
+            ("DisableDebuggerAttachment", Bool, "1"),
             ("DNSPort", Lines, ""),
             ("EnforceDistinctSubnets", Bool, "1"),
             ("FascistFirewall", Bool, "0"),
@@ -121,11 +122,7 @@ pub(super) const GROUPS: &[Group] = &[
         role: Warned(
             "onionport does not lock itself in: let the service manager do it (systemd: SystemCallFilter=, ProtectSystem=)",
         ),
-        options: &[
-            ("DisableAllSwap", Bool, "0"),
-            ("DisableDebuggerAttachment", Bool, "1"),
-            ("Sandbox", Bool, "0"),
-        ],
+        options: &[("DisableAllSwap", Bool, "0"), ("Sandbox", Bool, "0")],
     },
     Group {
         role: Warned(
@@ -347,7 +344,9 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     },
     Group {
-        role: Warned("onionport stops as soon as its connections are over"),
+        role: Warned(
+            "onionport stops at once and closes its connections, as C tor does as a client",
+        ),
         options: &[("ShutdownWaitLength", Interval, "30")],
     },
     Group {

@@ -10,6 +10,7 @@ use super::super::document::Document;
 use super::super::error::TorrcError;
 use super::super::value;
 use super::{bad, from, path};
+use crate::config::redact::without_quoted;
 
 /// Fills `[bridges]`.
 pub(super) fn serve(values: &mut Values, document: &mut Document) -> Result<(), TorrcError> {
@@ -60,20 +61,24 @@ fn joined(line: &str) -> String {
     }
 }
 
-/// Says what arti dislikes about a bridge line.
+/// Says what arti dislikes about a bridge line, which is not repeated: it is as good as a password.
 fn check(line: &str) -> Result<(), String> {
-    let builder = line.parse::<BridgeConfigBuilder>();
-    match builder {
-        Err(BridgeParseError::NoRsaIdentity) => Err(format!(
-            "{line:?} has no fingerprint, which arti needs: write its 40 hexadecimal digits behind the \
-             address"
-        )),
-        Err(error) => Err(format!("{line:?} is no bridge line: {error}: correct it")),
-        Ok(builder) => builder
-            .build()
-            .map(drop)
-            .map_err(|error| format!("{line:?} is no bridge line for arti: {error}: correct it")),
-    }
+    let problem = match line.parse::<BridgeConfigBuilder>() {
+        Err(BridgeParseError::NoRsaIdentity) => {
+            return Err(
+                "the line has no fingerprint, which arti needs: write its 40 hexadecimal digits behind \
+                 the address"
+                    .to_owned(),
+            );
+        }
+        Err(error) => error.to_string(),
+        Ok(builder) => match builder.build() {
+            Ok(_) => return Ok(()),
+            Err(error) => error.to_string(),
+        },
+    };
+    let problem = without_quoted(&problem);
+    Err(format!("not a bridge line for arti: {problem}: correct it"))
 }
 
 /// `ClientTransportPlugin NAMES exec PATH [ARGUMENT …]` or `NAMES socks5 ADDRESS:PORT`.
@@ -95,10 +100,7 @@ fn transports(values: &Values, enabled: bool, document: &mut Document) -> Result
 fn transport(said: &Said, no_exec: bool) -> Result<Table, TorrcError> {
     let words: Vec<&str> = said.value.split_ascii_whitespace().collect();
     let [names, kind, target, arguments @ ..] = words.as_slice() else {
-        let problem = format!(
-            "{:?} is too short: write NAMES exec PATH, or NAMES socks5 ADDRESS:PORT",
-            said.value
-        );
+        let problem = "the line is too short: write NAMES exec PATH, or NAMES socks5 ADDRESS:PORT";
         return Err(bad(said, problem));
     };
     let mut protocols = Vec::new();
@@ -106,7 +108,7 @@ fn transport(said: &Said, no_exec: bool) -> Result<Table, TorrcError> {
         let letter = |c: char| c.is_ascii_alphabetic() || c == '_';
         if !name.starts_with(letter) || !name.chars().all(|c| letter(c) || c.is_ascii_digit()) {
             let problem =
-                format!("{name:?} is no name of a transport: write it in letters and digits");
+                "the first word is not the name of a transport: write it in letters and digits";
             return Err(bad(said, problem));
         }
         protocols.push(Value::from(name));
@@ -129,14 +131,16 @@ fn transport(said: &Said, no_exec: bool) -> Result<Table, TorrcError> {
         }
         "socks5" => {
             let address: SocketAddr = target.parse().map_err(|_| {
-                let problem = format!("{target:?} is no address of a transport: write IP:PORT");
-                bad(said, problem)
+                bad(
+                    said,
+                    "behind socks5 is not an address of a transport: write IP:PORT",
+                )
             })?;
             table.insert("proxy_addr".to_owned(), address.to_string().into());
         }
         _ => {
             let problem =
-                format!("{kind:?} is no way to a transport for arti: write exec or socks5");
+                "the second word is not a way to a transport for arti: write exec or socks5";
             return Err(bad(said, problem));
         }
     }

@@ -1,4 +1,4 @@
-//! `[logging]`, `[system]` and `[storage]`: what concerns this machine.
+//! `[logging]`, `[application]`, `[system]` and `[storage]`: what concerns this machine.
 
 use std::path::PathBuf;
 
@@ -52,10 +52,17 @@ const DOMAINS: &[&str] = &[
 /// The folder in C tor's own for what onionport keeps: their files have nothing in common.
 const OWN_FOLDER: &str = "onionport";
 
-/// Fills `[logging]`, `[system]` and `[storage]`.
+/// Fills `[logging]`, `[application]`, `[system]` and `[storage]`.
 pub(super) fn serve(values: &mut Values, document: &mut Document) -> Result<(), TorrcError> {
     log(values, document)?;
     log_times(values, document)?;
+    if let Some(said) = values.one("DisableDebuggerAttachment") {
+        document.set(
+            "application.permit_debugging",
+            said.value != "1",
+            from(said),
+        );
+    }
     if let Some(said) = values.one("ConnLimit") {
         let files = number(said)?;
         if files == 0 {

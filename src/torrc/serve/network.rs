@@ -129,11 +129,11 @@ fn proxy(values: &Values, document: &mut Document) -> Result<(), TorrcError> {
         }
         found = Some(said);
         let address = address(&said.value, port).ok_or_else(|| {
-            let problem = format!(
-                "{:?} is no address for arti, which looks up no names here: write IP:PORT",
-                said.value
-            );
-            bad(said, problem)
+            // There may be a password before the address.
+            bad(
+                said,
+                "the value is not an address for arti, which looks up no names here: write IP:PORT",
+            )
         })?;
         if (scheme, address.port()) == ("http", 80) {
             return Err(bad(

@@ -206,7 +206,6 @@ fn tor_browsers_files_keep_its_port_its_bridges_and_its_keys() {
         [
             "AvoidDiskWrites",
             "CookieAuthentication",
-            "DormantCanceledByStartup",
             "GeoIPFile",
             "GeoIPv6File",
             "DataDirectory",

@@ -266,8 +266,8 @@ fn a_proxy_becomes_a_url() {
     );
     assert_eq!(
         refusal("Socks5Proxy proxy.example:1080"),
-        "torrc:1: Socks5Proxy: \"proxy.example:1080\" is no address for arti, which looks up no names \
-         here: write IP:PORT"
+        "torrc:1: Socks5Proxy: the value is not an address for arti, which looks up no names here: \
+         write IP:PORT"
     );
 }
 
@@ -302,7 +302,7 @@ fn bridges_are_used_only_with_their_switch() {
     assert_eq!(warnings(&unused).len(), 2);
     let no_fingerprint = refusal("UseBridges 1\nBridge 192.0.2.84:80");
     assert!(
-        no_fingerprint.starts_with("torrc:2: Bridge: \"192.0.2.84:80\""),
+        no_fingerprint.starts_with("torrc:2: Bridge: the line has no fingerprint"),
         "{no_fingerprint}"
     );
     assert!(no_fingerprint.contains("fingerprint"), "{no_fingerprint}");
@@ -447,6 +447,39 @@ fn options_without_effect_are_named_with_what_to_do() {
              them",
         ]
     );
+}
+
+#[test]
+fn what_asks_for_what_is_so_anyway_is_not_warned_of() {
+    for line in [
+        "HeartbeatPeriod 0",
+        "DormantTimeoutEnabled 0",
+        "CircuitPadding 0",
+        "ShutdownWaitLength 0",
+        "__ReloadTorrcOnSIGHUP 1",
+        "DisableDebuggerAttachment 1",
+        "DisableDebuggerAttachment 0",
+    ] {
+        assert_eq!(warnings(line), [""; 0], "{line}");
+    }
+    for (name, value) in options::fulfilled() {
+        assert_eq!(warnings(&format!("{name} {value}")), [""; 0], "{name}");
+        let option = options::find(name).unwrap().option;
+        assert!(
+            matches!(option.role, options::Role::Warned(_)) && option.default != *value,
+            "{name} needs no entry"
+        );
+    }
+    let [warning] = &warnings("ShutdownWaitLength 10")[..] else {
+        panic!("no warning");
+    };
+    assert!(warning.contains("stops at once"), "{warning}");
+    for (line, permitted) in [("1", false), ("0", true)] {
+        gives(
+            &format!("DisableDebuggerAttachment {line}"),
+            &format!("application.permit_debugging = {permitted}"),
+        );
+    }
 }
 
 #[test]

@@ -40,6 +40,7 @@ pub struct Program {
     handed: Option<(OwnedFd, String)>,
     user: Option<u32>,
     environment: Vec<(String, OsString)>,
+    under: Vec<String>,
 }
 
 /// The program, with all its ports open; killed when dropped.
@@ -78,7 +79,14 @@ impl Program {
             handed: None,
             user: None,
             environment: Vec::new(),
+            under: Vec::new(),
         }
+    }
+
+    /// Has another program start it, such as `setpriv`.
+    pub fn under(mut self, words: &[&str]) -> Self {
+        self.under = words.iter().map(|&word| word.to_owned()).collect();
+        self
     }
 
     /// One more line of `proxy.socks_port`.
@@ -175,9 +183,14 @@ impl Program {
     fn spawn(&self) -> Process {
         fs::write(self.file(), self.configuration()).expect("written");
         let mut command = match (self.open_files, &self.handed) {
-            (None, None) => match self.user {
-                None => bare(PROGRAM),
-                Some(uid) => as_user(uid),
+            (None, None) => match (self.user, &self.under[..]) {
+                (Some(uid), _) => as_user(uid),
+                (None, []) => bare(PROGRAM),
+                (None, [program, words @ ..]) => {
+                    let mut command = bare(program);
+                    command.args(words).arg(PROGRAM);
+                    command
+                }
             },
             (Some(limit), _) => shell(&format!("ulimit -n {limit}")),
             // The first socket that is handed over has number 3.
@@ -282,6 +295,14 @@ fn as_user(uid: u32) -> Command {
     );
     shell.args(["-c", &script, PROGRAM]);
     shell
+}
+
+/// Has another program start it with these arguments alone, and an empty environment.
+pub fn launch_under(words: &[&str], arguments: &[&str]) -> Process {
+    let (program, words) = words.split_first().expect("a program");
+    let mut command = bare(program);
+    command.args(words).arg(PROGRAM).args(arguments);
+    Process::start("onionport", &mut command)
 }
 
 /// Runs the program to its end with these arguments alone, as in an empty home.

@@ -1,0 +1,28 @@
+//! Values of options without effect that ask for what is so anyway: they need no warning. Defaults are
+//! in `client`.
+
+/// The options, each with such a value.
+pub(super) const VALUES: &[(&str, &str)] = &[
+    ("__AllDirActionsPrivate", "0"),
+    ("__AlwaysCongestionControl", "0"),
+    ("__DisablePredictedCircuits", "0"),
+    ("__DisableSignalHandlers", "0"),
+    ("__LeaveStreamsUnattached", "0"),
+    // The signal is always heeded.
+    ("__ReloadTorrcOnSIGHUP", "1"),
+    ("CacheDirectoryGroupReadable", "0"),
+    ("CircuitPadding", "0"),
+    ("ConfluxEnabled", "0"),
+    // There is no sleep to wake from, or to fall into.
+    ("DormantCanceledByStartup", "1"),
+    ("DormantTimeoutEnabled", "0"),
+    // arti always extends so.
+    ("ExtendByEd25519ID", "1"),
+    ("GeoIPExcludeUnknown", "0"),
+    ("HeartbeatPeriod", "0"),
+    ("KeepBindCapabilities", "0"),
+    ("MaxUnparseableDescSizeToLog", "0"),
+    ("ShutdownWaitLength", "0"),
+    ("UseGuardFraction", "0"),
+    ("UseMicrodescriptors", "1"),
+];
