@@ -10,7 +10,7 @@ use onionport::dial::{Dial, Stream};
 use onionport::early::Early;
 use onionport::failure::Failure;
 use onionport::isolation::Isolation;
-use onionport::policy::Permit;
+use onionport::policy::{Family, Permit};
 use tokio::io::{AsyncWriteExt as _, DuplexStream, ReadHalf, WriteHalf, duplex, split};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
@@ -46,6 +46,8 @@ pub enum Plan {
 #[derive(Clone, Debug)]
 pub struct Call {
     pub target: String,
+    /// Which addresses an exit may connect to; nothing for onion services and look-ups.
+    pub family: Option<Family>,
     pub isolation: Isolation,
     /// When it was asked.
     pub at: Instant,
@@ -134,6 +136,7 @@ impl Scripted {
     async fn answer(
         &self,
         target: String,
+        family: Option<Family>,
         isolation: &Isolation,
         early: &Early,
         deadline: Instant,
@@ -142,6 +145,7 @@ impl Scripted {
         let plan = self.plans.get(&target).cloned();
         let call = Call {
             target,
+            family,
             isolation: isolation.clone(),
             at: Instant::now(),
             deadline,
@@ -215,12 +219,15 @@ impl Dial for Scripted {
         early: &Early,
         deadline: Instant,
     ) -> Result<Stream<Self::Reader, Self::Writer>, Failure> {
-        let target = match permit {
-            Permit::Onion { service, port } => format!("{service}:{port}"),
-            Permit::Exit { host, port, .. } => format!("{host}:{port}"),
+        let (target, family) = match permit {
+            Permit::Onion { service, port } => (format!("{service}:{port}"), None),
+            Permit::Exit { host, port, family } => (format!("{host}:{port}"), Some(*family)),
             other => panic!("asked for a stream with {other:?}"),
         };
-        match self.answer(target, isolation, early, deadline).await {
+        match self
+            .answer(target, family, isolation, early, deadline)
+            .await
+        {
             Answer::Stream(stream, sent) => {
                 let (reader, writer) = split(stream);
                 Ok(Stream {
@@ -242,7 +249,7 @@ impl Dial for Scripted {
     ) -> Result<Vec<IpAddr>, Failure> {
         let nothing = Early::new(Vec::new());
         match self
-            .answer(host.to_owned(), isolation, &nothing, deadline)
+            .answer(host.to_owned(), None, isolation, &nothing, deadline)
             .await
         {
             Answer::Addresses(addresses) => Ok(addresses),
@@ -259,7 +266,7 @@ impl Dial for Scripted {
     ) -> Result<Vec<String>, Failure> {
         let nothing = Early::new(Vec::new());
         match self
-            .answer(address.to_string(), isolation, &nothing, deadline)
+            .answer(address.to_string(), None, isolation, &nothing, deadline)
             .await
         {
             Answer::Names(names) => Ok(names),
