@@ -268,6 +268,7 @@ fn real_clients_do_the_same_as_through_c_tor() -> Result<()> {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    network.mark_done();
     Ok(())
 }
 

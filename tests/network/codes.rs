@@ -86,6 +86,7 @@ fn every_failure_has_its_code_with_and_without_extended_errors() -> Result<()> {
         wrong.extend(line.wrong(case));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    network.mark_done();
     Ok(())
 }
 

@@ -43,6 +43,7 @@ fn a_frozen_service_is_told_by_the_deadline_with_default_timeouts() -> Result<()
         "{:?}",
         extended.elapsed
     );
+    network.mark_done();
     Ok(())
 }
 
@@ -89,6 +90,7 @@ fn silent_introduction_points_are_told_from_a_silent_service() -> Result<()> {
     );
     assert_eq!((extended.code, plain.code), (0xF7, 0x04));
     assert!(extended.elapsed < LIMIT + SLACK, "{:?}", extended.elapsed);
+    network.mark_done();
     Ok(())
 }
 

@@ -90,6 +90,7 @@ fn requests_that_leave_an_exit_share_the_next_one() -> Result<()> {
     println!("{REQUESTS} requests that nobody answers took {number} circuits");
     // One for each try, were it not for circuits that fail. Alone they would take some fifty.
     assert!((2..=2 * TRIES).contains(&number), "{number} circuits");
+    network.mark_done();
     Ok(())
 }
 
@@ -114,5 +115,6 @@ fn an_exit_that_says_nothing_is_asked_once() -> Result<()> {
     println!("and the next request: {:.1?}", second.elapsed);
     let after = asked(&onionport, before.len() + 1)?;
     assert!(!after[before.len()..].contains(&silent));
+    network.mark_done();
     Ok(())
 }

@@ -94,6 +94,7 @@ fn curl_gets_every_page_and_every_failure_through_the_http_port() -> Result<()> 
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    network.mark_done();
     Ok(())
 }
 

@@ -202,6 +202,7 @@ fn streams_share_a_circuit_exactly_where_their_ports_allow_it() -> Result<()> {
     for stream in &mut streams {
         assert_echoes(stream)?;
     }
+    network.mark_done();
     Ok(())
 }
 

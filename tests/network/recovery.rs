@@ -77,6 +77,7 @@ fn a_service_that_goes_and_comes_back_is_told_truly_each_time() -> Result<()> {
     assert_eq!(code, 0x00, "brought back, after {back:?}");
     println!("brought back: 00 {back:.1?}");
     assert_eq!(ask(&onionport, &service)?, 0x00);
+    network.mark_done();
     Ok(())
 }
 
@@ -90,6 +91,7 @@ fn a_restart_that_nobody_told_of_is_found_with_a_new_descriptor() -> Result<()> 
     service.kill();
     service.restart()?;
     assert_eq!(ask(&onionport, &service)?, 0x00);
+    network.mark_done();
     Ok(())
 }
 
@@ -126,8 +128,10 @@ fn a_service_that_stops_answering_on_an_open_circuit_is_looked_for_anew() -> Res
             "restarted while a client waited, after {took:?}"
         );
         println!("restarted while a client waited: 00 {took:.1?}");
-        Ok(())
-    })
+        anyhow::Ok(())
+    })?;
+    network.mark_done();
+    Ok(())
 }
 
 #[test]
@@ -171,6 +175,7 @@ fn keys_count_from_the_next_request_on_and_authorized_streams_share_a_circuit() 
 
     fs::remove_file(file)?;
     assert_eq!(ask(&onionport, &service)?, 0xF4, "the key was taken away");
+    network.mark_done();
     Ok(())
 }
 
@@ -190,6 +195,7 @@ fn clients_that_wait_for_the_same_service_share_one_attempt() -> Result<()> {
     })?;
     assert_eq!(codes, [0; 10]);
     assert_eq!(onionport.log().matches(RENDEZVOUS).count(), 1);
+    network.mark_done();
     Ok(())
 }
 
@@ -203,6 +209,7 @@ fn a_service_with_proof_of_work_defences_is_reached() -> Result<()> {
     })?;
     let onionport = onionport(&network, "")?;
     assert_eq!(ask(&onionport, &service)?, 0x00);
+    network.mark_done();
     Ok(())
 }
 
@@ -249,5 +256,6 @@ fn an_introduction_point_that_has_died_costs_nobody_the_service() -> Result<()> 
         "the same, C tor: {:02X} {:.1?}",
         theirs.code, theirs.elapsed
     );
+    network.mark_done();
     Ok(())
 }

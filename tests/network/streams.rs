@@ -63,7 +63,9 @@ fn streams_carry_what_was_sent_and_lookups_answer_as_c_tor_does() -> Result<()> 
     // Nine of ten do here; without, the last check would have seen nothing.
     assert!(onionport.log().contains("opened and closed in one go"));
     congestion_control_was_agreed_on(&service)?;
-    lookups_agree(proxy, judge.extended_port())
+    lookups_agree(proxy, judge.extended_port())?;
+    network.mark_done();
+    Ok(())
 }
 
 /// What the service says of each acknowledgement when it is not bound to the old fixed windows. They would

@@ -15,6 +15,7 @@
 //! let judge = network.c_tor_client(ClientOptions::default())?;
 //! let reply = socks5_connect(judge.extended_port(), service.address(), 80, Duration::from_secs(30))?;
 //! assert_eq!(reply.code, 0x00);
+//! network.mark_done();
 //! # Ok(())
 //! # }
 //! ```
@@ -71,8 +72,9 @@
 //!
 //! # When it fails
 //!
-//! The folder of a network goes with it. It stays, and its path is printed, when it is dropped by a thread that panics, or
-//! with `TESTNET_KEEP=1`; each node's `torrc` and `log` are in it. `TESTNET_LOG=info` (or `debug`) makes all nodes log more.
+//! The folder of a network goes with it after [`Network::mark_done`]. Otherwise it stays, and its path is printed with the
+//! last lines of the logs named to [`Network::show_if_kept`]; each node's `torrc` and `log` are in it. `TESTNET_KEEP=1` keeps
+//! it in any case. `TESTNET_LOG=info` (or `debug`) makes all nodes log more.
 //!
 //! # Layout
 //!
