@@ -48,7 +48,7 @@
 //! |---|---|---|
 //! | [`EchoServer`] and so on | | 00 |
 //! | [`ClosedPort`], on any address, and behind an onion service | MISC | 01 |
-//! | port 9 | none: no exit's policy summary has the port | 01 at once |
+//! | port 9; port 19 on IPv6, port 29 on IPv4 | none: no exit's policy summary has the port | 01 at once |
 //! | 127.0.0.9 | EXITPOLICY: the summary does not show it | 01 after 120 s of trying |
 //! | 127.255.255.255 | NOROUTE: a broadcast address | 01 at once: it takes it for one of its virtual addresses (04 with another `VirtualAddrNetworkIPv4`) |
 //! | 192.0.2.1 | INTERNAL: exits are bound to loopback | 01 |
@@ -110,7 +110,10 @@ pub mod addresses {
     };
 }
 
-pub use backend::{BulkServer, ClosedPort, EchoServer, HttpServer, SilentServer, UnresponsivePort};
+pub use backend::{
+    BulkServer, ClosedPort, EchoServer, HttpServer, RecordingServer, SilentServer,
+    UnresponsivePort, counted_bytes,
+};
 pub use corrupt::{Corruption, Where};
 pub use judge::{CTor, ClientOptions};
 pub use keys::{ClientKey, ClientPublicKey};
