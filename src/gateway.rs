@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::http::Desk;
 use crate::isolation::{Facts, Isolation, SessionGroup};
 use crate::names::{Names, Rewritten};
-use crate::policy::{self, Permit, Rules};
+use crate::policy::{self, Family, Permit, Rules};
 use crate::request::{Address, Answer, Command, Request};
 use crate::safety::Safety;
 use crate::status::Status;
@@ -142,6 +142,7 @@ impl<T: Dial> Gateway<T> {
         if let Permit::Exit { port, .. } = &permit {
             self.shared.safety.get().admit_port(*port)?;
         }
+        let permit = self.spare_ipv4(permit, &isolation, deadline).await?;
         match &permit {
             Permit::Onion { .. } | Permit::Exit { .. } => {
                 let connected = self.tor.connect(&permit, &isolation, early, deadline);
@@ -160,6 +161,38 @@ impl<T: Dial> Gateway<T> {
                 Ok(Reached::Answer(Answer::Name(name)))
             }
         }
+    }
+
+    /// Replaces the name of a host that must not be reached over IPv4 by one of its IPv6 addresses.
+    ///
+    /// An exit that gets the name may use IPv4 all the same: arti 0.47 forbids it IPv4 without allowing it IPv6, and even
+    /// when both are said, exits connect over IPv4 to a host that has no other address. C tor closes such a stream once it
+    /// is open; arti does not say which address a stream leads to.
+    async fn spare_ipv4(
+        &self,
+        permit: Permit,
+        isolation: &Isolation,
+        deadline: Instant,
+    ) -> Result<Permit, Failure> {
+        let Permit::Exit {
+            host,
+            port,
+            family: family @ Family::V6Only,
+        } = &permit
+        else {
+            return Ok(permit);
+        };
+        if host.parse::<IpAddr>().is_ok() {
+            return Ok(permit);
+        }
+        let addresses = self.tor.resolve(host, isolation, deadline).await?;
+        // Whether it is a private address is for the exit to judge, as always with names.
+        let address = policy::choose(&addresses, *family, true)?;
+        Ok(Permit::Exit {
+            host: address.to_string(),
+            port: *port,
+            family: *family,
+        })
     }
 
     /// Which streams this request may share a circuit with.

@@ -77,3 +77,41 @@ impl Signals {
         Asked::NewCircuits
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// Sends this process a signal that asks for new circuits.
+    fn ask_for_new_circuits() {
+        let kill = format!("kill -USR1 {}", std::process::id());
+        let sent = Command::new("sh").args(["-c", &kill]).status();
+        assert!(sent.expect("a shell").success());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn new_circuits_are_given_at_most_once_in_ten_seconds() {
+        let mut signals = Signals::listen().expect("signals");
+        let begun = Instant::now();
+        ask_for_new_circuits();
+        assert_eq!(signals.next().await, Asked::NewCircuits);
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        // Three more within the ten seconds count as one.
+        for _ in 0..3 {
+            ask_for_new_circuits();
+        }
+        assert_eq!(signals.next().await, Asked::NewCircuits);
+        assert_eq!(begun.elapsed(), NEW_CIRCUITS_EVERY);
+        let more = timeout(Duration::from_secs(60), signals.next()).await;
+        assert!(more.is_err(), "{more:?}");
+        // Who has waited long enough waits no longer.
+        let later = Instant::now();
+        ask_for_new_circuits();
+        assert_eq!(signals.next().await, Asked::NewCircuits);
+        assert_eq!(later.elapsed(), Duration::ZERO);
+    }
+}

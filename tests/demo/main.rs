@@ -79,6 +79,7 @@ fn main() -> Result<()> {
     });
     println!();
     step("done; stopping everything");
+    network.mark_done();
     Ok(())
 }
 

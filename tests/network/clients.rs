@@ -2,11 +2,12 @@
 //! C tor.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::io::{BufRead as _, BufReader};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use testnet::{ClientOptions, Network, ServiceOptions};
@@ -18,9 +19,6 @@ use crate::program;
 const LIMIT: u32 = 60;
 /// What the web server behind the onion service has to offer.
 const PAGE: &str = "hello from the onion\n";
-/// How long a server may take to start.
-const START_LIMIT: Duration = Duration::from_secs(20);
-
 /// The SOCKS ports of one program.
 struct Ports {
     tcp: SocketAddr,
@@ -268,6 +266,7 @@ fn real_clients_do_the_same_as_through_c_tor() -> Result<()> {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    network.mark_done();
     Ok(())
 }
 
@@ -333,44 +332,54 @@ fn servers(folder: &Path) -> Result<(Servers, SocketAddr, SocketAddr)> {
         .env("PAGE", PAGE)
         .status()?;
     ensure!(prepared.success(), "cannot prepare the servers");
-    let free = std::net::TcpListener::bind("127.0.0.1:0")?;
-    let also_free = std::net::TcpListener::bind("127.0.0.1:0")?;
-    let (web, ssh) = (free.local_addr()?, also_free.local_addr()?);
-    drop((free, also_free));
     let with_us = ["--pdeathsig", "KILL", "--"];
-    let web_server = Command::new("setpriv")
+    // It says which port it got.
+    let mut web_server = Command::new("setpriv")
         .args(with_us)
-        .args(["python3", "-m", "http.server", "--bind", "127.0.0.1"])
-        .arg(web.port().to_string())
+        .args(["python3", "-u", "-m", "http.server", "0"])
+        .args(["--bind", "127.0.0.1"])
         .current_dir(folder.join("web"))
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()?;
+    let said = web_server.stdout.take().context("no output")?;
+    let servers = Servers(vec![web_server]);
+    let mut line = String::new();
+    BufReader::new(said).read_line(&mut line)?;
+    let port = line
+        .split_once(" port ")
+        .and_then(|(_, rest)| rest.split(' ').next()?.trim().parse().ok())
+        .with_context(|| format!("the web server said {line:?}"))?;
+    let web = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let config = format!(
-        "ListenAddress {ssh}\nHostKey {0}/host\nAuthorizedKeysFile {0}/authorized\nStrictModes no\n\
-         PidFile none\nUsePAM no\n",
+        "HostKey {0}/host\nAuthorizedKeysFile {0}/authorized\nStrictModes no\nPidFile none\nUsePAM no\n",
         folder.display()
     );
     fs::write(folder.join("sshd_config"), config)?;
     // sshd wants a folder for its children when it runs as root.
     let _ = fs::create_dir_all("/run/sshd");
-    let ssh_server = Command::new("setpriv")
-        .args(with_us)
-        .args(["/usr/sbin/sshd", "-D", "-e", "-f"])
-        .arg(folder.join("sshd_config"))
-        .stdout(Stdio::null())
-        .stderr(fs::File::create(folder.join("sshd.log"))?)
-        .spawn()?;
-    let servers = Servers(vec![web_server, ssh_server]);
-    let deadline = std::time::Instant::now() + START_LIMIT;
-    for place in [web, ssh] {
-        while std::net::TcpStream::connect(place).is_err() {
-            ensure!(
-                std::time::Instant::now() < deadline,
-                "nobody listens on {place}"
-            );
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
+    let ssh = serve_ssh(folder.to_owned())?;
     Ok((servers, web, ssh))
+}
+
+/// Gives each connection an sshd of its own, as inetd does, which ends with the connection.
+fn serve_ssh(folder: PathBuf) -> Result<SocketAddr> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let address = listener.local_addr()?;
+    let log = fs::File::create(folder.join("sshd.log"))?;
+    std::thread::spawn(move || -> std::io::Result<()> {
+        for stream in listener.incoming() {
+            let stream = OwnedFd::from(stream?);
+            let mut sshd = Command::new("/usr/sbin/sshd")
+                .args(["-i", "-e", "-f"])
+                .arg(folder.join("sshd_config"))
+                .stdin(stream.try_clone()?)
+                .stdout(stream)
+                .stderr(log.try_clone()?)
+                .spawn()?;
+            std::thread::spawn(move || sshd.wait());
+        }
+        Ok(())
+    });
+    Ok(address)
 }

@@ -5,28 +5,29 @@ use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use testnet::Network;
 
 /// How long it may take from the start of the program until it is usable.
 const READY_LIMIT: Duration = Duration::from_secs(60);
 
-/// How much of the log is shown when a test fails; all of it is kept.
-const LOG_LINES: usize = 60;
-
 /// The ports of most tests: one with `ExtendedErrors` and one without.
 const PORTS: [&str; 2] = ["auto ExtendedErrors", "auto"];
 
-/// A running `onionport`. Stopped when dropped; its log is shown when the test fails.
+/// A running `onionport`, stopped when dropped. Its folder goes with the network's, and if that is kept, the end of its
+/// log is printed.
 pub struct Onionport {
     child: Child,
     /// The places of its ports, as it named them.
     ports: Vec<String>,
+    #[allow(dead_code, reason = "the demo does not need it")]
     log: PathBuf,
-    folder: tempfile::TempDir,
+    folder: PathBuf,
+    /// What else it says on standard output.
+    lines: Mutex<mpsc::Receiver<String>>,
 }
 
 impl Onionport {
@@ -43,14 +44,27 @@ impl Onionport {
         proxy: &str,
         lines: &[&str],
     ) -> Result<Onionport> {
+        let mut started = Self::start_early(program, network, proxy, lines)?;
+        started.wait_until_usable()?;
+        Ok(started)
+    }
+
+    /// The same, but only waits until the SOCKS ports are open: the Tor network may still be out of reach.
+    pub fn start_early(
+        program: &Path,
+        network: &Network,
+        proxy: &str,
+        lines: &[&str],
+    ) -> Result<Onionport> {
         // Within the network's folder, which goes even when the tests are interrupted.
-        let folder = tempfile::tempdir_in(network.dir())?;
+        let folder = tempfile::tempdir_in(network.dir())?.keep();
         // The key folder has to be private.
-        fs::create_dir(folder.path().join("state"))?;
-        let config = folder.path().join("onionport.toml");
-        let text = network.arti_config(&folder.path().join("state"));
+        fs::create_dir(folder.join("state"))?;
+        let config = folder.join("onionport.toml");
+        let text = network.arti_config(&folder.join("state"));
         fs::write(&config, format!("{text}\n[proxy]\n{proxy}\n"))?;
-        let log = folder.path().join("log");
+        let log = folder.join("log");
+        network.show_if_kept(&log);
         // As the network's own processes: gone when whoever started it is, whatever became of it.
         let mut child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "--"])
@@ -68,21 +82,43 @@ impl Onionport {
             .stderr(File::create(&log)?)
             .spawn()
             .with_context(|| format!("cannot start {}", program.display()))?;
-        let lines = lines_of(child.stdout.take().context("no standard output")?);
         let mut started = Onionport {
+            lines: Mutex::new(lines_of(child.stdout.take().context("no standard output")?)),
             child,
             ports: Vec::new(),
             log,
             folder,
         };
-        loop {
-            let line = next(&lines)?;
-            match line.split(' ').collect::<Vec<_>>()[..] {
-                ["listening", _kind, place] => started.ports.push(place.to_owned()),
-                ["bootstrapped"] => return Ok(started),
-                _ => bail!("expected `listening …` or `bootstrapped`, got `{line}`"),
-            }
+        while started.ports.len() < lines.len() {
+            ensure!(!started.is_usable_after_next_line()?, "no ports yet");
         }
+        Ok(started)
+    }
+
+    /// Waits until it has said that it can use the Tor network.
+    pub fn wait_until_usable(&mut self) -> Result<()> {
+        while !self.is_usable_after_next_line()? {}
+        Ok(())
+    }
+
+    /// Reads one more line, which may be that it can use the Tor network.
+    fn is_usable_after_next_line(&mut self) -> Result<bool> {
+        let lines = self.lines.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let line = lines.recv_timeout(READY_LIMIT);
+        let line = line.context("onionport did not say it was ready")?;
+        match line.split(' ').collect::<Vec<_>>()[..] {
+            ["listening", _kind, place] => self.ports.push(place.to_owned()),
+            ["bootstrapped"] => return Ok(true),
+            _ => bail!("expected `listening …` or `bootstrapped`, got `{line}`"),
+        }
+        Ok(false)
+    }
+
+    /// Whether it has said nothing that was not read yet.
+    #[allow(dead_code, reason = "the demo does not need it")]
+    pub fn is_quiet(&self) -> bool {
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        matches!(lines.try_recv(), Err(mpsc::TryRecvError::Empty))
     }
 
     /// The port with `ExtendedErrors`.
@@ -106,17 +142,18 @@ impl Onionport {
         let sent = Command::new("sh")
             .args(["-c", &format!("kill -{name} {}", self.child.id())])
             .status()?;
-        anyhow::ensure!(sent.success(), "cannot send {name}");
+        ensure!(sent.success(), "cannot send {name}");
         Ok(())
     }
 
-    /// A folder that goes with it.
+    /// A folder of its own.
     #[allow(dead_code, reason = "the demo does not need it")]
     pub fn folder(&self) -> &Path {
-        self.folder.path()
+        &self.folder
     }
 
     /// What it has logged so far.
+    #[allow(dead_code, reason = "the demo does not need it")]
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
@@ -126,17 +163,6 @@ impl Drop for Onionport {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        if std::thread::panicking() {
-            self.folder.disable_cleanup(true);
-            let log = self.log();
-            let lines: Vec<&str> = log.lines().collect();
-            let last = &lines[lines.len().saturating_sub(LOG_LINES)..];
-            eprintln!(
-                "--- end of {}\n{}\n---",
-                self.log.display(),
-                last.join("\n")
-            );
-        }
     }
 }
 
@@ -151,10 +177,4 @@ fn lines_of(output: impl std::io::Read + Send + 'static) -> mpsc::Receiver<Strin
         }
     });
     lines
-}
-
-fn next(lines: &mpsc::Receiver<String>) -> Result<String> {
-    lines
-        .recv_timeout(READY_LIMIT)
-        .context("onionport did not say it was ready")
 }

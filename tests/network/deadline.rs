@@ -15,8 +15,9 @@ use crate::stage::{PAGE, patience};
 const DEFAULT_LIMIT: Duration = Duration::from_secs(120);
 /// Longer than anybody takes for an answer, C tor included.
 const LONGEST: Duration = Duration::from_secs(170);
-/// What a request may take beyond its deadline: a busy machine, no more.
-const SLACK: Duration = Duration::from_secs(2);
+/// What a request may take beyond its deadline on a busy machine. Which deadline it gets is tested on a paused clock
+/// (`tests/integration/connection/deadlines.rs`).
+pub const SLACK: Duration = Duration::from_secs(20);
 
 /// On a fresh client every timeout of arti is a multiple of 60 seconds; it would wait for minutes.
 #[test]
@@ -43,6 +44,7 @@ fn a_frozen_service_is_told_by_the_deadline_with_default_timeouts() -> Result<()
         "{:?}",
         extended.elapsed
     );
+    network.mark_done();
     Ok(())
 }
 
@@ -89,6 +91,7 @@ fn silent_introduction_points_are_told_from_a_silent_service() -> Result<()> {
     );
     assert_eq!((extended.code, plain.code), (0xF7, 0x04));
     assert!(extended.elapsed < LIMIT + SLACK, "{:?}", extended.elapsed);
+    network.mark_done();
     Ok(())
 }
 

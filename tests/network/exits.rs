@@ -5,7 +5,10 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use testnet::{EchoServer, HttpServer, Network, SocksReply, UnresponsivePort, socks5_connect};
+use testnet::{
+    ClientOptions, ClosedPort, EchoServer, HttpServer, Network, SocksReply, UnresponsivePort,
+    socks5_connect,
+};
 
 use crate::daemon::Onionport;
 use crate::program;
@@ -19,11 +22,6 @@ const LIMIT: Duration = Duration::from_secs(10);
 const TRIES: usize = 5;
 /// How many requests come at once.
 const REQUESTS: usize = 12;
-
-fn network() -> Result<Network> {
-    let builder = Network::builder().relays(8);
-    builder.circuit_timeout_ms(Some(2500)).start()
-}
 
 fn onionport(network: &Network, limit: Duration) -> Result<Onionport> {
     let settings = format!(
@@ -61,11 +59,20 @@ fn asked(onionport: &Onionport, times: usize) -> Result<Vec<String>> {
 }
 
 #[test]
-fn requests_that_leave_an_exit_share_the_next_one() -> Result<()> {
-    let network = network()?;
+fn an_exit_that_cannot_serve_a_request_is_left_for_another() -> Result<()> {
+    let builder = Network::builder().relays(8);
+    let network = builder.circuit_timeout_ms(Some(2500)).start()?;
+    requests_that_leave_an_exit_share_the_next_one(&network)?;
+    an_address_that_refuses_is_tried_from_as_many_exits_as_by_c_tor(&network)?;
+    an_exit_that_says_nothing_is_asked_once(&network)?;
+    network.mark_done();
+    Ok(())
+}
+
+fn requests_that_leave_an_exit_share_the_next_one(network: &Network) -> Result<()> {
     let server = HttpServer::start(PAGE)?;
     let nowhere = UnresponsivePort::new()?;
-    let onionport = onionport(&network, LIMIT)?;
+    let onionport = onionport(network, LIMIT)?;
 
     assert_eq!(ask(&onionport, server.address())?.code, 0x00);
     let before = asked(&onionport, 1)?.len();
@@ -93,11 +100,39 @@ fn requests_that_leave_an_exit_share_the_next_one() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn an_exit_that_says_nothing_is_asked_once() -> Result<()> {
-    let network = network()?;
+/// Requests for an address that refuses: as many exits are asked as C tor asks, and others keep theirs.
+fn an_address_that_refuses_is_tried_from_as_many_exits_as_by_c_tor(
+    network: &Network,
+) -> Result<()> {
+    const REFUSALS: usize = 3;
+    let server = HttpServer::start(PAGE)?;
+    let closed = ClosedPort::new()?;
+    let onionport = onionport(network, Duration::from_secs(50))?;
+    let judge = network.c_tor_client(ClientOptions::default())?;
+
+    assert_eq!(ask(&onionport, server.address())?.code, 0x00);
+    let sound = asked(&onionport, 1)?.remove(0);
+    assert_eq!(ask(&onionport, closed.address())?.code, 0x01);
+    let circuits = asked(&onionport, 1 + REFUSALS)?;
+    assert_eq!(circuits.len(), 1 + REFUSALS, "{circuits:?}");
+    let different: HashSet<&String> = circuits[1..].iter().collect();
+    assert_eq!(different.len(), REFUSALS, "{circuits:?}");
+    // The destination was to blame.
+    assert_eq!(ask(&onionport, server.address())?.code, 0x00);
+    assert_eq!(asked(&onionport, circuits.len() + 1)?.last(), Some(&sound));
+
+    let (host, port) = ("127.0.0.1", closed.address().port());
+    let theirs = socks5_connect(judge.extended_port(), host, port, Duration::from_secs(60))?;
+    assert_eq!(theirs.code, 0x01);
+    let log = std::fs::read_to_string(judge.log())?;
+    let given_up = format!("at {REFUSALS} different places. Giving up.");
+    assert!(log.contains(&given_up), "C tor's log: {log}");
+    Ok(())
+}
+
+fn an_exit_that_says_nothing_is_asked_once(network: &Network) -> Result<()> {
     let (server, echo) = (HttpServer::start(PAGE)?, EchoServer::start()?);
-    let onionport = onionport(&network, Duration::from_secs(50))?;
+    let onionport = onionport(network, Duration::from_secs(50))?;
 
     let held = ask(&onionport, echo.address())?;
     assert_eq!(held.code, 0x00);

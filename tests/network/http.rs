@@ -1,7 +1,7 @@
 //! The HTTP port, asked by curl: plain requests and tunnels, for every case of the stage. C tor's
 //! HTTPTunnelPort gets the same tunnels.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
 use std::time::Duration;
 
@@ -33,14 +33,14 @@ fn curl_gets_every_page_and_every_failure_through_the_http_port() -> Result<()> 
         .start()?;
     let folder = tempfile::tempdir_in(network.dir())?;
     let stage = Stage::set(&network, &folder.path().join("keys"))?;
-    let judge_port = free_port()?;
-    let _judge = network.c_tor_client(ClientOptions {
+    let judge = network.c_tor_client(ClientOptions {
         onion_auth_dir: Some(stage.keys.clone()),
         extra_torrc_lines: vec![
             format!("SocksTimeout {}", LIMIT.as_secs()),
-            format!("HTTPTunnelPort {judge_port}"),
+            format!("HTTPTunnelPort {}:auto", Ipv4Addr::LOCALHOST),
         ],
     })?;
+    let judge_port = judge.listener("httptunnel", Ipv4Addr::LOCALHOST)?;
     let settings = format!(
         "socks_timeout = {}\nclient_onion_auth_dir = {:?}\nhttp_port = \"auto\"\n{SETTINGS}",
         LIMIT.as_secs(),
@@ -93,6 +93,7 @@ fn curl_gets_every_page_and_every_failure_through_the_http_port() -> Result<()> 
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    network.mark_done();
     Ok(())
 }
 
@@ -142,8 +143,7 @@ fn check(case: &Case, seen: &Seen) -> Result<(), String> {
 }
 
 /// Asks for the page of a case, through a tunnel or as a plain request.
-fn curl(proxy: impl Into<Proxy>, case: &Case, tunnel: bool) -> Result<Seen> {
-    let proxy = proxy.into().0;
+fn curl(proxy: SocketAddr, case: &Case, tunnel: bool) -> Result<Seen> {
     let patience = patience(LIMIT).as_secs() * 3;
     let mut command = Command::new("curl");
     command.env_clear().args(["-q", "-s", "-S", "-i"]);
@@ -179,25 +179,4 @@ fn curl(proxy: impl Into<Proxy>, case: &Case, tunnel: bool) -> Result<Seen> {
         body: body.to_owned(),
         seconds: seconds.parse()?,
     })
-}
-
-/// Where a proxy is: on loopback.
-struct Proxy(SocketAddr);
-
-impl From<SocketAddr> for Proxy {
-    fn from(address: SocketAddr) -> Self {
-        Proxy(address)
-    }
-}
-
-impl From<u16> for Proxy {
-    fn from(port: u16) -> Self {
-        Proxy((Ipv4Addr::LOCALHOST, port).into())
-    }
-}
-
-/// A port that nobody listens at.
-fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    Ok(listener.local_addr()?.port())
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use socket2::{Domain, Socket, Type};
-use testnet::{CTor, ClientOptions, EchoServer, Network};
+use testnet::{CTor, ClientOptions, EchoServer, Network, Service, ServiceOptions};
 
 use crate::daemon::Onionport;
 use crate::program;
@@ -36,8 +36,9 @@ struct Ask {
     /// User and password over SOCKS5; `None` for SOCKS4a, or for SOCKS5 without.
     login: Option<(&'static str, &'static str)>,
     socks4: bool,
+    /// A name or address for an exit, or [`SERVICE`], [`SHOUTED`] or [`BELOW`].
     host: &'static str,
-    /// Which of the two servers.
+    /// Which of the two servers, or of the two ports of the service.
     server: usize,
     /// Requests with the same letter share a circuit, all others do not.
     group: char,
@@ -81,6 +82,21 @@ const fn socks4(ask: Ask) -> Ask {
     }
 }
 
+const fn service(ask: Ask) -> Ask {
+    Ask {
+        host: SERVICE,
+        ..ask
+    }
+}
+
+/// The address of the onion service, the same in capitals, and a name below it.
+const SERVICE: &str = "SERVICE";
+const SHOUTED: &str = "SHOUTED";
+const BELOW: &str = "BELOW";
+
+/// The ports of the onion service, one for each server.
+const SERVICE_PORTS: [u16; 2] = [80, 81];
+
 /// The group of the first requests.
 const FIRST: char = 'a';
 
@@ -123,6 +139,38 @@ const ASKS: &[Ask] = &[
     elsewhere(ask(7, 'p')),
     host("127.0.0.1", ask(7, 'q')),
     ask(7, 'o'),
+    // An onion service: the same rules, on circuits that nobody builds beforehand.
+    service(ask(0, 'A')),
+    elsewhere(service(ask(0, 'A'))),
+    socks4(service(ask(0, 'A'))),
+    host(BELOW, ask(0, 'A')),
+    login("alice", "1", service(ask(0, 'B'))),
+    login("alice", "1", elsewhere(service(ask(0, 'B')))),
+    login("alice", "2", service(ask(0, 'C'))),
+    login("bob", "1", service(ask(0, 'D'))),
+    from(2, service(ask(0, 'E'))),
+    from(2, elsewhere(service(ask(0, 'E')))),
+    // IsolateDestAddr
+    service(ask(1, 'F')),
+    elsewhere(service(ask(1, 'F'))),
+    host(SHOUTED, ask(1, 'F')),
+    host(BELOW, ask(1, 'G')),
+    // IsolateDestPort
+    service(ask(2, 'H')),
+    elsewhere(service(ask(2, 'I'))),
+    // NoIsolateSOCKSAuth
+    login("alice", "1", service(ask(3, 'J'))),
+    login("bob", "2", service(ask(3, 'J'))),
+    // A group of two ports.
+    service(ask(4, 'K')),
+    service(ask(5, 'K')),
+    socks4(service(ask(5, 'L'))),
+    // NoIsolateClientAddr
+    service(ask(6, 'M')),
+    from(2, service(ask(6, 'M'))),
+    // Back to the first identities: longer ago than a circuit is at hand without a look at the keys.
+    service(ask(0, 'A')),
+    login("alice", "1", service(ask(0, 'B'))),
 ];
 
 #[test]
@@ -132,6 +180,12 @@ fn streams_share_a_circuit_exactly_where_their_ports_allow_it() -> Result<()> {
         .circuit_timeout_ms(Some(2500))
         .start()?;
     let servers = [EchoServer::start()?, EchoServer::start()?];
+    let [first, second] = [0, 1].map(|n| (SERVICE_PORTS[n], servers[n].address()));
+    let onion = network.service(ServiceOptions {
+        ports: vec![first, second],
+        ..ServiceOptions::default()
+    })?;
+    let targets = Targets { servers, onion };
     let lines: Vec<String> = PORTS
         .iter()
         .enumerate()
@@ -144,16 +198,14 @@ fn streams_share_a_circuit_exactly_where_their_ports_allow_it() -> Result<()> {
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
     let onionport = Onionport::with_ports(program(), &network, "", &lines)?;
 
-    let listeners = judge.control("GETINFO net/listeners/socks")?.join(" ");
     let mut ours = Vec::new();
     let mut theirs = Vec::new();
     // Open to the end: an idle circuit may be closed, and its number used again.
     let mut streams = Vec::new();
     for ask in ASKS {
-        let server = servers[ask.server].address().port();
-        streams.push(ask.send(onionport.port(ask.port), server)?);
+        streams.push(ask.send(onionport.port(ask.port), &targets)?);
         ours.push(circuit_of_newest_stream(&onionport)?);
-        streams.push(ask.send(listener(&listeners, ask.port)?, server)?);
+        streams.push(ask.send(judges_port(&judge, ask.port)?, &targets)?);
         theirs.push(judges_circuit_of_newest_stream(&judge)?);
     }
     println!("request  should  onionport  C tor");
@@ -189,19 +241,25 @@ fn streams_share_a_circuit_exactly_where_their_ports_allow_it() -> Result<()> {
     onionport.signal("USR1")?;
     judge.control("SIGNAL NEWNYM")?;
     wait_for(|| onionport.log().contains("new streams get new circuits"))?;
-    let server = servers[0].address().port();
-    streams.push(ASKS[0].send(onionport.port(0), server)?);
-    let newest = circuit_of_newest_stream(&onionport)?;
-    assert!(!ours.contains(&newest), "circuit {newest} is not new");
-    streams.push(ASKS[0].send(listener(&listeners, 0)?, server)?);
-    let newest = judges_circuit_of_newest_stream(&judge)?;
-    assert!(
-        !theirs.contains(&newest),
-        "C tor's circuit {newest} is not new"
-    );
+    for again in [ask(0, 'a'), service(ask(0, 'A'))] {
+        let what = again.host;
+        streams.push(again.send(onionport.port(0), &targets)?);
+        let newest = circuit_of_newest_stream(&onionport)?;
+        assert!(
+            !ours.contains(&newest),
+            "{what}: circuit {newest} is not new"
+        );
+        streams.push(again.send(judges_port(&judge, 0)?, &targets)?);
+        let newest = judges_circuit_of_newest_stream(&judge)?;
+        assert!(
+            !theirs.contains(&newest),
+            "{what}: C tor's circuit {newest} is not new"
+        );
+    }
     for stream in &mut streams {
         assert_echoes(stream)?;
     }
+    network.mark_done();
     Ok(())
 }
 
@@ -211,19 +269,19 @@ fn place(number: usize) -> Ipv4Addr {
 }
 
 /// The judge's port of that number.
-fn listener(listeners: &str, number: usize) -> Result<SocketAddr> {
-    let start = format!("\"{}:", place(number));
-    let rest = listeners.split_once(&start).context("no such listener")?.1;
-    let port = rest.split('"').next().context("no port")?.parse()?;
-    Ok(SocketAddr::new(place(number).into(), port))
+fn judges_port(judge: &CTor, number: usize) -> Result<SocketAddr> {
+    judge.listener("socks", place(number))
 }
 
 fn circuit_of_newest_stream(onionport: &Onionport) -> Result<String> {
     let log = onionport.log();
-    let (_, rest) = log
-        .rsplit_once("asking the exit of circuit ")
-        .context("no circuit in the log")?;
-    Ok(rest.lines().next().unwrap_or_default().to_owned())
+    let mut circuits = log.lines().rev().filter_map(|line| {
+        let (_, circuit) = line
+            .split_once("asking the exit of circuit ")
+            .or_else(|| line.split_once("asking the onion service of circuit "))?;
+        Some(circuit.to_owned())
+    });
+    circuits.next().context("no circuit in the log")
 }
 
 /// `GETINFO stream-status` has a line for each stream: its number, state, circuit and target.
@@ -243,21 +301,45 @@ fn judges_circuit_of_newest_stream(judge: &CTor) -> Result<String> {
         .1)
 }
 
+/// Where requests go.
+struct Targets {
+    servers: [EchoServer; 2],
+    onion: Service,
+}
+
 impl Ask {
+    /// The host and port to ask for.
+    fn target(&self, targets: &Targets) -> (String, u16) {
+        let onion = targets.onion.address();
+        let host = match self.host {
+            SERVICE => onion.to_owned(),
+            SHOUTED => onion.to_ascii_uppercase(),
+            BELOW => format!("www.{onion}"),
+            name => {
+                return (
+                    name.to_owned(),
+                    targets.servers[self.server].address().port(),
+                );
+            }
+        };
+        (host, SERVICE_PORTS[self.server])
+    }
+
     /// Opens the stream, and sees that it works.
-    fn send(&self, proxy: SocketAddr, port: u16) -> Result<TcpStream> {
+    fn send(&self, proxy: SocketAddr, targets: &Targets) -> Result<TcpStream> {
+        let (host, port) = self.target(targets);
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
         let client = IpAddr::V4(Ipv4Addr::new(127, 0, 0, self.from));
         socket.bind(&SocketAddr::new(client, 0).into())?;
         socket.connect(&proxy.into())?;
         let mut stream = TcpStream::from(socket);
         stream.set_read_timeout(Some(PATIENCE))?;
-        let length = u8::try_from(self.host.len())?;
+        let length = u8::try_from(host.len())?;
         if self.socks4 {
             let mut request = vec![4, 1];
             request.extend(port.to_be_bytes());
             request.extend([0, 0, 0, 1, 0]);
-            request.extend(self.host.as_bytes());
+            request.extend(host.as_bytes());
             request.push(0);
             stream.write_all(&request)?;
             let mut reply = [0; 8];
@@ -281,7 +363,7 @@ impl Ask {
                 }
             }
             let mut request = vec![5, 1, 0, 3, length];
-            request.extend(self.host.as_bytes());
+            request.extend(host.as_bytes());
             request.extend(port.to_be_bytes());
             stream.write_all(&request)?;
             let mut reply = [0; 10];

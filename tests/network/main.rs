@@ -3,12 +3,13 @@
 //!
 //! | module | shows |
 //! |---|---|
-//! | `ahead` | circuits that are there before anybody asks |
+//! | `ahead` | requests that come before the network, circuits that are there before anybody asks |
 //! | `browser` | what a person sees in Chromium |
 //! | `codes` | every way to break a service, and every code |
 //! | `clients` | curl, torsocks, ssh, git, a browser and others do the same as through C tor |
 //! | `deadline` | what is said when the time is up, on a network with default timeouts |
 //! | `exits` | exits that cannot serve a request |
+//! | `families` | IPv4 or IPv6: which address of a target an exit connects to |
 //! | `http` | the HTTP port, asked by curl |
 //! | `lifecycle` | starts, ends and damaged files: what is remembered and what is mended |
 //! | `recovery` | services that go and come back |
@@ -24,6 +25,7 @@ mod codes;
 mod daemon;
 mod deadline;
 mod exits;
+mod families;
 mod http;
 mod isolation;
 mod lifecycle;

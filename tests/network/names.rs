@@ -57,14 +57,13 @@ fn names_stand_for_the_same_as_with_c_tor() -> Result<()> {
         .start()?;
     let echo = EchoServer::start()?;
     let service = network.service(ServiceOptions::with_port(80, echo.address()))?;
-    let dns_of_judge = free_udp_port()?;
     let map = map(service.address());
     let judge = network.c_tor_client(ClientOptions {
         extra_torrc_lines: map
             .iter()
             .map(|line| format!("MapAddress {line}"))
             .chain([
-                format!("DNSPort {dns_of_judge}"),
+                format!("DNSPort {}:auto", Ipv4Addr::LOCALHOST),
                 "AutomapHostsOnResolve 1".to_owned(),
                 "AutomapHostsSuffixes .onion,.auto".to_owned(),
             ])
@@ -80,7 +79,10 @@ fn names_stand_for_the_same_as_with_c_tor() -> Result<()> {
         ),
     )?;
     let ours = (onionport.extended(), onionport.port(2));
-    let theirs = (judge.extended_port(), dns_of_judge);
+    let theirs = (
+        judge.extended_port(),
+        judge.listener("dns", Ipv4Addr::LOCALHOST)?,
+    );
 
     look_ups_agree(ours.0, theirs.0)?;
     for proxy in [ours.0, theirs.0] {
@@ -91,7 +93,9 @@ fn names_stand_for_the_same_as_with_c_tor() -> Result<()> {
     for (proxy, dns) in [ours, theirs] {
         dns_gives_virtual_addresses(proxy, dns, service.address())?;
     }
-    where_we_differ_from_c_tor(ours.1, theirs.1)
+    where_we_differ_from_c_tor(ours.1, theirs.1)?;
+    network.mark_done();
+    Ok(())
 }
 
 fn look_ups_agree(ours: SocketAddr, theirs: SocketAddr) -> Result<()> {
@@ -332,11 +336,6 @@ fn where_we_differ_from_c_tor(ours: SocketAddr, theirs: SocketAddr) -> Result<()
         assert_eq!(codes, (2, 0), "{name}");
     }
     Ok(())
-}
-
-/// A UDP port that nobody uses just now.
-fn free_udp_port() -> Result<SocketAddr> {
-    Ok(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
 /// The header of a datagram with so many questions.

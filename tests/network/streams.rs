@@ -1,21 +1,22 @@
 //! What goes through an open stream, and look-ups, beside C tor.
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, bail, ensure};
 use testnet::{
     BulkServer, ClientOptions, EchoServer, Network, Service, ServiceOptions, SocksAddress,
-    SocksRequest, socks5_connect,
+    SocksRequest, counted_bytes, socks5_connect,
 };
 
 use crate::daemon::Onionport;
+use crate::families;
 use crate::program;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How much is sent through a stream: many cells, several windows.
-const BULK: u64 = 2_000_000;
+const BULK: usize = 2_000_000;
 
 #[test]
 fn streams_carry_what_was_sent_and_lookups_answer_as_c_tor_does() -> Result<()> {
@@ -36,7 +37,7 @@ fn streams_carry_what_was_sent_and_lookups_answer_as_c_tor_does() -> Result<()> 
         ..ServiceOptions::default()
     })?;
     let judge = network.c_tor_client(ClientOptions {
-        extra_torrc_lines: vec!["ClientDNSRejectInternalAddresses 0".into()],
+        extra_torrc_lines: families::judges_ports(),
         ..ClientOptions::default()
     })?;
     let onionport = Onionport::start(program(), &network, "http_port = \"auto\"")?;
@@ -57,13 +58,17 @@ fn streams_carry_what_was_sent_and_lookups_answer_as_c_tor_does() -> Result<()> 
             early_data_arrives_first(&onionport, socks, host, echo_port, &mut early_streams)?;
         }
         the_answer_comes_after_the_client_has_finished(proxy, host, echo_port)?;
-        nothing_is_lost_on_the_way(proxy, host, bulk_port)?;
+        an_answer_arrives_whole(proxy, host, bulk_port)?;
+        what_goes_both_ways_at_once_arrives_whole(proxy, host, echo_port)?;
         a_stream_that_ends_at_once_was_open(proxy, host, hasty_port)?;
     }
     // Nine of ten do here; without, the last check would have seen nothing.
     assert!(onionport.log().contains("opened and closed in one go"));
     congestion_control_was_agreed_on(&service)?;
-    lookups_agree(proxy, judge.extended_port())
+    lookups_agree(proxy, judge.extended_port())?;
+    families::exits_use_the_addresses_that_the_port_carries(&network, &judge)?;
+    network.mark_done();
+    Ok(())
 }
 
 /// What the service says of each acknowledgement when it is not bound to the old fixed windows. They would
@@ -145,8 +150,12 @@ fn a_stream_that_ends_at_once_was_open(proxy: SocketAddr, host: &str, port: u16)
         stream.read_exact(&mut replies)?;
         assert_eq!(replies, [5, 0, 5, 0, 0, 1, 0, 0, 0, 0, 0, 0], "{host}");
         let mut rest = Vec::new();
-        // The server has left something unread, so it may be a reset.
-        let _ = stream.read_to_end(&mut rest);
+        match stream.read_to_end(&mut rest) {
+            Ok(_) => {}
+            // The server has left something unread.
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+            Err(error) => bail!("{host}: no end came: {error}"),
+        }
         assert_eq!(rest, b"", "{host}");
     }
     Ok(())
@@ -168,13 +177,49 @@ fn the_answer_comes_after_the_client_has_finished(
     Ok(())
 }
 
-fn nothing_is_lost_on_the_way(proxy: SocketAddr, host: &str, port: u16) -> Result<()> {
+fn an_answer_arrives_whole(proxy: SocketAddr, host: &str, port: u16) -> Result<()> {
+    let stream = open(proxy, host, port)?;
+    ensure_counted(&read_all(&stream)?, host)
+}
+
+/// The client sends and receives at the same time, and says when it has finished.
+fn what_goes_both_ways_at_once_arrives_whole(
+    proxy: SocketAddr,
+    host: &str,
+    port: u16,
+) -> Result<()> {
+    let stream = open(proxy, host, port)?;
+    let echoed = std::thread::scope(|scope| {
+        let reading = scope.spawn(|| read_all(&stream));
+        (&stream).write_all(&counted_bytes(BULK))?;
+        stream.shutdown(Shutdown::Write)?;
+        reading.join().expect("no panic")
+    })?;
+    ensure_counted(&echoed, host)
+}
+
+fn open(proxy: SocketAddr, host: &str, port: u16) -> Result<TcpStream> {
     let reply = socks5_connect(proxy, host, port, PATIENCE)?;
-    let mut stream = reply.stream.expect("code 00 comes with a stream");
+    let stream = reply.stream.context("no stream")?;
     stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+/// Reads up to the end, which has to be a clean one.
+fn read_all(mut stream: &TcpStream) -> Result<Vec<u8>> {
     let mut received = Vec::new();
-    stream.read_to_end(&mut received)?;
-    assert_eq!(received.len() as u64, BULK, "{host}");
+    stream.read_to_end(&mut received).context("no clean end")?;
+    Ok(received)
+}
+
+/// Whether these are the bytes that were sent, all of them and in their order.
+fn ensure_counted(received: &[u8], host: &str) -> Result<()> {
+    let sent = counted_bytes(BULK);
+    let differs = sent.iter().zip(received).position(|(a, b)| a != b);
+    ensure!(differs.is_none(), "{host}: another byte at {differs:?}");
+    let length = received.len();
+    ensure!(length == sent.len(), "{host}: {length} bytes arrived");
     Ok(())
 }
 

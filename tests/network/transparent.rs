@@ -205,6 +205,7 @@ fn within() -> Result<()> {
     drop((judge, onionport));
 
     if let Err(why) = rules(TPROXY_RULES) {
+        network.mark_done();
         return not_tested(&format!("no TPROXY: {why}"));
     }
     let onionport = Onionport::start(
@@ -220,6 +221,7 @@ fn within() -> Result<()> {
     assert_eq!(echoed("203.0.113.7:80")?, "");
     assert_eq!(echoed(OURS_TPROXY)?, "");
     assert!(onionport.log().contains("was not redirected"));
+    network.mark_done();
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use onionport::failure::Failure;
 use onionport::gateway::Origin;
+use onionport::policy::Family;
 
 use super::{CONNECT_GOOD, GOOD, GREETING, SUCCEEDED, port};
 use crate::support::ONION;
@@ -133,6 +134,68 @@ async fn the_network_is_asked_for_what_the_client_meant() {
             .map(|call| call.target)
             .collect();
         assert_eq!(asked, [target], "{host}");
+    }
+}
+
+#[tokio::test]
+async fn the_network_is_told_which_addresses_the_port_carries_and_prefers() {
+    use Family::{V4Only, V4Preferred, V6Only, V6Preferred};
+    let cases = [
+        ("", "good.example", Some(V4Preferred)),
+        ("PreferIPv6", "good.example", Some(V6Preferred)),
+        ("NoIPv6Traffic", "good.example", Some(V4Only)),
+        ("NoIPv6Traffic PreferIPv6", "good.example", Some(V4Only)),
+        ("", "192.0.2.1", Some(V4Only)),
+        ("PreferIPv6", "192.0.2.1", Some(V4Only)),
+        ("", "2001:db8::1", Some(V6Only)),
+        ("NoIPv4Traffic", "2001:db8::1", Some(V6Only)),
+        ("PreferIPv6", ONION, None),
+    ];
+    for (flags, host, family) in cases {
+        let target = format!("{host}:80");
+        let port = Port::new(flags, [(target, Plan::Fail(Failure::ConnectionRefused))]);
+        let (mut client, _served) = port.client(V4);
+        client.send(GREETING).await;
+        client.expect("05 00").await;
+        client.send_bytes(&socks5_request(1, host, 80)).await;
+        client.expect("05 05 00 01 00000000 0000").await;
+        let asked: Vec<_> = port.tor.calls().iter().map(|call| call.family).collect();
+        assert_eq!(asked, [family], "{flags}: {host}");
+    }
+}
+
+/// With a name they may use IPv4, whatever they are told.
+#[tokio::test]
+async fn an_exit_gets_no_name_where_it_must_not_use_ipv4() {
+    let v4 = || "192.0.2.1".parse().expect("an address");
+    let v6 = || "2001:db8::1".parse().expect("an address");
+    let only_v4 = "05 04 00 01 00000000 0000";
+    for (addresses, asked, reply) in [
+        (
+            vec![v4(), v6()],
+            &["good.example", "2001:db8::1:80"][..],
+            SUCCEEDED,
+        ),
+        (vec![v4()], &["good.example"], only_v4),
+        (vec![], &["good.example"], only_v4),
+    ] {
+        for flags in ["NoIPv4Traffic", "NoIPv4Traffic PreferIPv6"] {
+            let plans = [
+                ("good.example", Plan::Addresses(addresses.clone())),
+                ("2001:db8::1:80", Plan::Open),
+            ];
+            let port = Port::new(flags, plans);
+            let (mut client, _served) = port.client(V4);
+            client.send(GREETING).await;
+            client.expect("05 00").await;
+            client.send(CONNECT_GOOD).await;
+            client.expect(reply).await;
+            let calls = port.tor.calls();
+            let targets: Vec<_> = calls.iter().map(|call| call.target.as_str()).collect();
+            assert_eq!(targets, asked, "{flags}: {addresses:?}");
+            let family = calls.get(1).map(|call| call.family);
+            assert!(matches!(family, None | Some(Some(Family::V6Only))));
+        }
     }
 }
 

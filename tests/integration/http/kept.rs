@@ -25,7 +25,7 @@ async fn a_connection_serves_one_site_for_one_identity_and_no_other() {
         ("good.example", me, 3),
         ("good.example", "Tor-Stream-Isolation: a\n", 4),
         // The one that was not used for the longest time is closed.
-        ("good.example", "Tor-Family-Preference: ipv6-only\n", 5),
+        ("good.example", "Tor-Family-Preference: ipv6-preferred\n", 5),
         ("other.example", "", 2),
         ("good.example", "", 6),
         ("good.example", me, 7),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use onionport::failure::Failure;
+use onionport::policy::Family;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::sleep;
 
@@ -187,15 +188,39 @@ async fn headers_isolate_and_the_port_may_say_that_they_do_not() {
 
 #[tokio::test]
 async fn the_family_that_a_client_prefers_must_be_one_that_the_port_carries() {
-    for (flags, family, status) in [
-        ("NoIPv6Traffic", "ipv6-only", 403),
-        ("NoIPv6Traffic", "ipv6-preferred", 200),
-        ("NoIPv6Traffic", "nonsense", 200),
-        ("NoIPv4Traffic IPv6Traffic", "ipv4-only", 403),
-        ("NoIPv4Traffic IPv6Traffic", "ipv4-preferred", 200),
-        ("NoIPv4Traffic IPv6Traffic", "ipv6-only", 200),
+    use Family::{V4Only, V4Preferred, V6Only, V6Preferred};
+    for (flags, family, status, passed_on) in [
+        ("NoIPv6Traffic", "ipv6-only", 403, None),
+        ("NoIPv6Traffic", "ipv6-preferred", 200, Some(V4Only)),
+        ("NoIPv6Traffic", "nonsense", 200, Some(V4Only)),
+        ("NoIPv4Traffic IPv6Traffic", "ipv4-only", 403, None),
+        (
+            "NoIPv4Traffic IPv6Traffic",
+            "ipv4-preferred",
+            200,
+            Some(V6Only),
+        ),
+        ("NoIPv4Traffic IPv6Traffic", "ipv6-only", 200, Some(V6Only)),
+        ("", "ipv4-only", 200, Some(V4Only)),
+        ("", "ipv6-only", 200, Some(V6Only)),
+        ("", "ipv6-preferred", 200, Some(V6Preferred)),
+        ("PreferIPv6", "ipv4-preferred", 200, Some(V4Preferred)),
+        ("PreferIPv6", "nonsense", 200, Some(V4Preferred)),
     ] {
-        let port = Port::new(flags, [(SITE, Plan::Open)]);
+        let six = "2001:db8::1";
+        let there = format!("{six}:80");
+        let port = Port::new(
+            flags,
+            [
+                (SITE, Plan::Open),
+                // For exits that must not use IPv4.
+                (
+                    "good.example",
+                    Plan::Addresses(vec![six.parse().expect("an address")]),
+                ),
+                (&there, Plan::Open),
+            ],
+        );
         let (mut client, _served) = port.http_client();
         let header = format!("Tor-Family-Preference: {family}");
         say(
@@ -208,6 +233,8 @@ async fn the_family_that_a_client_prefers_must_be_one_that_the_port_carries() {
             status,
             "{family}"
         );
+        let asked = port.tor.calls().last().and_then(|call| call.family);
+        assert_eq!(asked, passed_on, "{flags}: {family}");
     }
 }
 

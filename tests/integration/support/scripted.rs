@@ -13,7 +13,7 @@ use onionport::dial::{Dial, Stream};
 use onionport::early::Early;
 use onionport::failure::Failure;
 use onionport::isolation::Isolation;
-use onionport::policy::Permit;
+use onionport::policy::{Family, Permit};
 use tokio::io::{
     AsyncRead, AsyncWriteExt as _, DuplexStream, ReadBuf, ReadHalf, WriteHalf, duplex, split,
 };
@@ -53,6 +53,8 @@ pub enum Plan {
 #[derive(Clone, Debug)]
 pub struct Call {
     pub target: String,
+    /// Which addresses an exit may connect to; nothing for onion services and look-ups.
+    pub family: Option<Family>,
     pub isolation: Isolation,
     /// When it was asked.
     pub at: Instant,
@@ -141,6 +143,7 @@ impl Scripted {
     async fn answer(
         &self,
         target: String,
+        family: Option<Family>,
         isolation: &Isolation,
         early: &Early,
         deadline: Instant,
@@ -149,6 +152,7 @@ impl Scripted {
         let plan = self.plans.get(&target).cloned();
         let call = Call {
             target,
+            family,
             isolation: isolation.clone(),
             at: Instant::now(),
             deadline,
@@ -244,13 +248,16 @@ impl Dial for Scripted {
         early: &Early,
         deadline: Instant,
     ) -> Result<Stream<Self::Reader, Self::Writer>, Failure> {
-        let target = match permit {
-            Permit::Onion { service, port } => format!("{service}:{port}"),
-            Permit::Exit { host, port, .. } => format!("{host}:{port}"),
+        let (target, family) = match permit {
+            Permit::Onion { service, port } => (format!("{service}:{port}"), None),
+            Permit::Exit { host, port, family } => (format!("{host}:{port}"), Some(*family)),
             other => panic!("asked for a stream with {other:?}"),
         };
         let breaks = matches!(self.plans.get(&target), Some(Plan::Breaks));
-        match self.answer(target, isolation, early, deadline).await {
+        match self
+            .answer(target, family, isolation, early, deadline)
+            .await
+        {
             Answer::Stream(stream, sent) => {
                 let (half, writer) = split(stream);
                 Ok(Stream {
@@ -272,7 +279,7 @@ impl Dial for Scripted {
     ) -> Result<Vec<IpAddr>, Failure> {
         let nothing = Early::new(Vec::new());
         match self
-            .answer(host.to_owned(), isolation, &nothing, deadline)
+            .answer(host.to_owned(), None, isolation, &nothing, deadline)
             .await
         {
             Answer::Addresses(addresses) => Ok(addresses),
@@ -289,7 +296,7 @@ impl Dial for Scripted {
     ) -> Result<Vec<String>, Failure> {
         let nothing = Early::new(Vec::new());
         match self
-            .answer(address.to_string(), isolation, &nothing, deadline)
+            .answer(address.to_string(), None, isolation, &nothing, deadline)
             .await
         {
             Answer::Names(names) => Ok(names),

@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -16,6 +16,9 @@ use nix::sys::socket::{
 
 /// More connections than a queue of length 0 can hold on any system.
 const LONGEST_QUEUE: usize = 16;
+
+/// How many ports are tried until one is free on IPv4 and IPv6.
+const PORT_TRIES: usize = 16;
 
 /// How long the head of an HTTP request may be.
 const LONGEST_HEAD: usize = 16 * 1024;
@@ -42,8 +45,16 @@ impl Server {
         ip: IpAddr,
         handle: impl Fn(TcpStream) -> std::io::Result<()> + Send + Sync + 'static,
     ) -> Result<Self> {
+        Self::start_at((ip, 0).into(), handle)
+    }
+
+    /// The same at a given port.
+    fn start_at(
+        address: SocketAddr,
+        handle: impl Fn(TcpStream) -> std::io::Result<()> + Send + Sync + 'static,
+    ) -> Result<Self> {
         let listener =
-            TcpListener::bind((ip, 0)).with_context(|| format!("cannot listen on {ip}"))?;
+            TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
         let address = listener.local_addr()?;
         let state = Arc::new(State::default());
         let (shared, handle) = (Arc::clone(&state), Arc::new(handle));
@@ -108,7 +119,7 @@ impl Drop for Server {
     }
 }
 
-/// The three methods that all servers have.
+/// The methods that all servers have.
 macro_rules! server_methods {
     ($name:ident) => {
         impl $name {
@@ -196,18 +207,46 @@ impl HttpServer {
 
 server_methods!(HttpServer);
 
-/// Sends a number of bytes as fast as they are taken, and closes. It does not read.
+/// `length` bytes from a sequence in which every place looks different: the number of each group of eight bytes, most
+/// significant byte first.
+pub fn counted_bytes(length: usize) -> Vec<u8> {
+    (0u64..).flat_map(u64::to_be_bytes).take(length).collect()
+}
+
+/// Sends a number of [`counted_bytes`] as fast as they are taken, and closes. It does not read.
 #[derive(Debug)]
 pub struct BulkServer(Server);
 
 impl BulkServer {
-    /// Listens on a free port of 127.0.0.1; sends `count` bytes (each 0x5a) on every connection.
+    /// Listens on a free port of 127.0.0.1; sends `count` bytes on every connection.
     ///
     /// # Errors
     /// When it cannot listen.
-    pub fn start(count: u64) -> Result<Self> {
-        Server::start(Ipv4Addr::LOCALHOST.into(), move |mut stream| {
-            std::io::copy(&mut std::io::repeat(0x5a).take(count), &mut stream)?;
+    pub fn start(count: usize) -> Result<Self> {
+        Self::start_at((Ipv4Addr::LOCALHOST, 0).into(), count)
+    }
+
+    /// Two of them at the same port: one on 127.0.0.1 that sends `v4` bytes, one on `::1` that sends `v6`.
+    ///
+    /// # Errors
+    /// When no port is free on both.
+    pub fn start_pair(v4: usize, v6: usize) -> Result<(Self, Self)> {
+        let mut taken = Vec::new();
+        loop {
+            let first = Self::start(v4)?;
+            match Self::start_at((Ipv6Addr::LOCALHOST, first.address().port()).into(), v6) {
+                Ok(second) => return Ok((first, second)),
+                // Held, so that the system offers another port.
+                Err(_) if taken.len() < PORT_TRIES => taken.push(first),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn start_at(address: SocketAddr, count: usize) -> Result<Self> {
+        let bytes = counted_bytes(count);
+        Server::start_at(address, move |mut stream| {
+            stream.write_all(&bytes)?;
             stream.shutdown(Shutdown::Write)
         })
         .map(Self)
@@ -241,6 +280,56 @@ impl SilentServer {
 }
 
 server_methods!(SilentServer);
+
+/// Sends back what it gets, as [`EchoServer`] does, and remembers it.
+#[derive(Debug)]
+pub struct RecordingServer {
+    server: Server,
+    /// What came on each connection, in the order in which they were accepted.
+    received: Arc<Mutex<Vec<Vec<u8>>>>,
+}
+
+impl RecordingServer {
+    /// Listens on a free port of 127.0.0.1.
+    ///
+    /// # Errors
+    /// When it cannot listen.
+    pub fn start() -> Result<Self> {
+        let received = Arc::new(Mutex::new(Vec::<Vec<u8>>::new()));
+        let record = Arc::clone(&received);
+        let server = Server::start(Ipv4Addr::LOCALHOST.into(), move |mut stream| {
+            let number = {
+                let mut all = lock(&record);
+                all.push(Vec::new());
+                all.len() - 1
+            };
+            let mut buffer = [0; 1024];
+            loop {
+                let count = stream.read(&mut buffer)?;
+                if count == 0 {
+                    return stream.shutdown(Shutdown::Write);
+                }
+                lock(&record)[number].extend_from_slice(&buffer[..count]);
+                stream.write_all(&buffer[..count])?;
+            }
+        })?;
+        Ok(Self { server, received })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.server.address
+    }
+
+    /// What came on each connection so far.
+    pub fn received(&self) -> Vec<Vec<u8>> {
+        lock(&self.received).clone()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A port of 127.0.0.1 that refuses connections, and that nobody else can take meanwhile: bound, but not listening.
 #[derive(Debug)]
@@ -371,7 +460,7 @@ mod tests {
     fn bulk_sends_exactly_the_number_asked_for() {
         let server = BulkServer::start(100_001).expect("server");
         let mut stream = TcpStream::connect(server.address()).expect("connected");
-        assert_eq!(read_all(&mut stream).len(), 100_001);
+        assert_eq!(read_all(&mut stream), counted_bytes(100_001));
     }
 
     #[test]

@@ -109,6 +109,22 @@ impl CTor {
         self.plain_port
     }
 
+    /// Where it listens on `ip` with a port that the system chose (`auto`), for example on the line `DNSPort IP:auto`.
+    /// `kind` is tor's word for it: `socks`, `httptunnel`, `dns`, `trans`.
+    ///
+    /// # Errors
+    /// When it does not listen there, or has ended.
+    pub fn listener(&self, kind: &str, ip: Ipv4Addr) -> Result<SocketAddr> {
+        let listeners = self
+            .control(&format!("GETINFO net/listeners/{kind}"))?
+            .join(" ");
+        let (_, rest) = listeners
+            .split_once(&format!("\"{ip}:"))
+            .with_context(|| format!("no {kind} on {ip}: {listeners}"))?;
+        let port = rest.split('"').next().unwrap_or_default().parse()?;
+        Ok(SocketAddr::new(ip.into(), port))
+    }
+
     /// Its log file.
     pub fn log(&self) -> PathBuf {
         self.folder.join("log")

@@ -15,6 +15,7 @@
 //! let judge = network.c_tor_client(ClientOptions::default())?;
 //! let reply = socks5_connect(judge.extended_port(), service.address(), 80, Duration::from_secs(30))?;
 //! assert_eq!(reply.code, 0x00);
+//! network.mark_done();
 //! # Ok(())
 //! # }
 //! ```
@@ -47,7 +48,7 @@
 //! |---|---|---|
 //! | [`EchoServer`] and so on | | 00 |
 //! | [`ClosedPort`], on any address, and behind an onion service | MISC | 01 |
-//! | port 9 | none: no exit's policy summary has the port | 01 at once |
+//! | port 9; port 19 on IPv6, port 29 on IPv4 | none: no exit's policy summary has the port | 01 at once |
 //! | 127.0.0.9 | EXITPOLICY: the summary does not show it | 01 after 120 s of trying |
 //! | 127.255.255.255 | NOROUTE: a broadcast address | 01 at once: it takes it for one of its virtual addresses (04 with another `VirtualAddrNetworkIPv4`) |
 //! | 192.0.2.1 | INTERNAL: exits are bound to loopback | 01 |
@@ -71,8 +72,9 @@
 //!
 //! # When it fails
 //!
-//! The folder of a network goes with it. It stays, and its path is printed, when it is dropped by a thread that panics, or
-//! with `TESTNET_KEEP=1`; each node's `torrc` and `log` are in it. `TESTNET_LOG=info` (or `debug`) makes all nodes log more.
+//! The folder of a network goes with it after [`Network::mark_done`]. Otherwise it stays, and its path is printed with the
+//! last lines of the logs named to [`Network::show_if_kept`]; each node's `torrc` and `log` are in it. `TESTNET_KEEP=1` keeps
+//! it in any case. `TESTNET_LOG=info` (or `debug`) makes all nodes log more.
 //!
 //! # Layout
 //!
@@ -108,7 +110,10 @@ pub mod addresses {
     };
 }
 
-pub use backend::{BulkServer, ClosedPort, EchoServer, HttpServer, SilentServer, UnresponsivePort};
+pub use backend::{
+    BulkServer, ClosedPort, EchoServer, HttpServer, RecordingServer, SilentServer,
+    UnresponsivePort, counted_bytes,
+};
 pub use corrupt::{Corruption, Where};
 pub use judge::{CTor, ClientOptions};
 pub use keys::{ClientKey, ClientPublicKey};

@@ -102,7 +102,9 @@ fn run(builder: NetworkBuilder, virtual_port: u16) -> Result<()> {
     ready.store(true, Ordering::SeqCst);
     println!("ready");
     watch_input(end);
-    ended.recv().context("nobody left to say when to end")
+    ended.recv().context("nobody left to say when to end")?;
+    network.mark_done();
+    Ok(())
 }
 
 /// Tells `end` when a signal comes. Before all is ready the process ends at once instead: its children die with it and

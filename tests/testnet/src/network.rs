@@ -43,7 +43,7 @@ pub(crate) struct Shared {
     )]
     distance: Option<Distance>,
     nodes_made: AtomicUsize,
-    workdir: WorkDir,
+    workdir: Arc<WorkDir>,
 }
 
 impl Shared {
@@ -66,8 +66,8 @@ impl Shared {
     }
 }
 
-/// A running private Tor network. All of it is killed and its folder removed when this and all its services and clients
-/// are dropped. May be shared between threads.
+/// A running private Tor network. All of it is killed when this and all its services and clients are dropped; its folder
+/// then goes if [`Network::mark_done`] was called, and stays otherwise. May be shared between threads.
 #[derive(Debug)]
 pub struct Network {
     pub(crate) shared: Arc<Shared>,
@@ -82,6 +82,17 @@ impl Network {
     /// The folder with everything in it: one folder for each node, with its `torrc` and `log`.
     pub fn dir(&self) -> &Path {
         self.shared.workdir.path()
+    }
+
+    /// Says that all went well, so that the folder goes with the network. A test that returns early or panics does not
+    /// get here: its logs are kept.
+    pub fn mark_done(&self) {
+        self.shared.workdir.mark_done();
+    }
+
+    /// Has the last lines of a log printed if the folder is kept.
+    pub fn show_if_kept(&self, log: &Path) {
+        self.shared.workdir.show_if_kept(log);
     }
 
     /// Starts an onion service and waits until all its descriptors are published, about five seconds.

@@ -160,6 +160,8 @@ impl Common {
              IPv6Exit 1\n\
              ExitPolicyRejectPrivate 0\n\
              ExitPolicy reject *:9\n\
+             ExitPolicy reject *6:19\n\
+             ExitPolicy reject *4:29\n\
              ExitPolicy reject 127.0.0.9:*\n\
              ExitPolicy accept *:*\n\
              OutboundBindAddressExit 127.0.0.1\n\

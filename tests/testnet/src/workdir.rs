@@ -5,7 +5,8 @@ use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
@@ -26,13 +27,20 @@ for try in 1 2 3 4 5 6 7 8 9 10; do
 done
 "#;
 
-/// A private temporary folder. It goes when dropped, also when the process is killed; it stays, and its path is printed,
-/// when the thread that drops it is panicking or `TESTNET_KEEP=1` is set.
+/// How many lines of a log are printed when the folder is kept.
+const SHOWN_LINES: usize = 60;
+
+/// A private temporary folder. Dropping it removes it if [`WorkDir::mark_done`] was called; otherwise something went
+/// wrong, and it is kept and its path printed. `TESTNET_KEEP=1` keeps it in any case. A process that is killed leaves
+/// no folder.
 #[derive(Debug)]
 pub(crate) struct WorkDir {
     folder: Mutex<Option<TempDir>>,
     path: PathBuf,
     watcher: Mutex<Child>,
+    done: AtomicBool,
+    /// The logs whose last lines are printed when the folder is kept.
+    shown: Mutex<Vec<PathBuf>>,
 }
 
 impl WorkDir {
@@ -64,7 +72,31 @@ impl WorkDir {
             folder: Mutex::new(Some(folder)),
             path,
             watcher: Mutex::new(watcher),
+            done: AtomicBool::new(false),
+            shown: Mutex::default(),
         })
+    }
+
+    /// Says that nobody will need the files any more.
+    pub(crate) fn mark_done(&self) {
+        self.done.store(true, Ordering::Relaxed);
+    }
+
+    /// Has the last lines of a log printed if the folder is kept.
+    pub(crate) fn show_if_kept(&self, log: &Path) {
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        shown.push(log.to_owned());
+    }
+
+    /// Prints the last lines of the logs that are to be shown.
+    fn show_logs(&self) {
+        for path in &*self.shown.lock().unwrap_or_else(PoisonError::into_inner) {
+            let log = fs::read(path).unwrap_or_default();
+            let log = String::from_utf8_lossy(&log);
+            let lines: Vec<&str> = log.lines().collect();
+            let last = &lines[lines.len().saturating_sub(SHOWN_LINES)..];
+            eprintln!("--- end of {}\n{}\n---", path.display(), last.join("\n"));
+        }
     }
 
     /// Its path.
@@ -104,6 +136,10 @@ fn dismiss(watcher: &mut Child) {
 
 impl Drop for WorkDir {
     fn drop(&mut self) {
+        let failed = std::thread::panicking() || !self.done.load(Ordering::Relaxed);
+        if failed {
+            self.show_logs();
+        }
         let Ok(watcher) = self.watcher.get_mut() else {
             return;
         };
@@ -111,7 +147,7 @@ impl Drop for WorkDir {
             return;
         };
         if let Some(folder) = folder.take() {
-            if std::thread::panicking() || keep_asked_for() {
+            if failed || keep_asked_for() {
                 dismiss(watcher);
                 eprintln!("testnet: files kept in {}", folder.keep().display());
             } else {
@@ -120,5 +156,26 @@ impl Drop for WorkDir {
         }
         drop(watcher.stdin.take());
         let _ = watcher.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_goes_with_its_owner_only_after_the_owner_said_that_all_went_well() {
+        let done = WorkDir::new().expect("a folder");
+        let path = done.path().to_owned();
+        assert!(path.exists());
+        done.mark_done();
+        drop(done);
+        assert!(!path.exists());
+
+        let failed = WorkDir::new().expect("a folder");
+        let path = failed.path().to_owned();
+        drop(failed);
+        assert!(path.exists());
+        fs::remove_dir_all(&path).expect("removed");
     }
 }

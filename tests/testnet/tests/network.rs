@@ -112,6 +112,7 @@ fn every_way_of_breaking_is_what_c_tor_takes_it_for() {
     a_killed_service_comes_back(&stage);
     // A client keeps its network alive.
     drop(judge);
+    stage.network.mark_done();
     nothing_is_left(stage);
 }
 
@@ -360,6 +361,7 @@ fn spare_introduction_points_stop_alone() {
     assert!(reply.is_err(), "{reply:?}");
     network.thaw_relays(&points).expect("thawed");
     assert_eq!(ask(&service), 0x00);
+    network.mark_done();
 }
 
 /// Dropping ends what runs, what is stopped, and the folder.

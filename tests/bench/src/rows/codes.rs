@@ -57,6 +57,8 @@ pub fn measure(
         .distance(Some(amounts.distance()))
         .circuit_timeout_ms(amounts.circuit_timeout_ms)
         .start()?;
+    // What fails becomes a row of the report.
+    network.mark_done();
     let home = Home::new(network.dir())?;
     let stage = Stage::set(&network, home.private("keys")?, picked)?;
     let runtime = tokio::runtime::Runtime::new()?;

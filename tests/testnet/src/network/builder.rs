@@ -107,20 +107,20 @@ impl NetworkBuilder {
     /// # Errors
     /// When there is no `tor`, when a node ends, when a wait is over its limit; the text says which and why.
     pub fn start(self) -> Result<Network> {
-        for _ in 1..STARTS {
-            match self.start_once() {
-                Err(error) if error.is::<PortTaken>() => {}
-                result => return result,
-            }
-        }
-        self.start_once()
-    }
-
-    fn start_once(&self) -> Result<Network> {
         for program in ["tor", "tor-gencert", "setpriv"] {
             find_program(program)?;
         }
-        let workdir = WorkDir::new()?;
+        for _ in 1..STARTS {
+            let workdir = Arc::new(WorkDir::new()?);
+            match self.start_once(&workdir) {
+                Err(error) if error.is::<PortTaken>() => workdir.mark_done(),
+                result => return result,
+            }
+        }
+        self.start_once(&Arc::new(WorkDir::new()?))
+    }
+
+    fn start_once(&self, workdir: &Arc<WorkDir>) -> Result<Network> {
         let names = NameServer::start()?;
         let resolver_file = workdir.path().join("resolv.conf");
         fs::write(&resolver_file, resolv_conf(names.address()))?;
@@ -184,7 +184,7 @@ impl NetworkBuilder {
             names,
             distance,
             nodes_made: AtomicUsize::new(0),
-            workdir,
+            workdir: Arc::clone(workdir),
         };
         shared.reach_consensus()?;
         Ok(Network {
