@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use testnet::Network;
@@ -14,8 +14,51 @@ use testnet::Network;
 /// How long it may take from the start of the program until it is usable.
 const READY_LIMIT: Duration = Duration::from_secs(60);
 
+/// Between two looks at something awaited.
+const POLL: Duration = Duration::from_millis(50);
+
+/// What the log says at the end of a reload, whatever has come of it.
+const RELOADED: [&str; 2] = [
+    "the configuration was read again",
+    "the configuration stays as it was",
+];
+
+/// The files of [`Start::torrc`] and [`Start::extra`].
+const TORRC: &str = "torrc";
+const EXTRA: &str = "extra.toml";
+
 /// The ports of most tests: one with `ExtendedErrors` and one without.
 const PORTS: [&str; 2] = ["auto ExtendedErrors", "auto"];
+
+/// How to start the program.
+#[derive(Clone, Copy)]
+pub struct Start<'a> {
+    /// More lines for its `[proxy]` section, and whole sections behind them.
+    pub proxy: &'a str,
+    /// Its SOCKS ports.
+    pub ports: &'a [&'a str],
+    /// A torrc to read first.
+    pub torrc: Option<&'a str>,
+    /// A file to read last, which may have any section.
+    pub extra: &'a str,
+    /// Where its state is; in a folder of its own if not said.
+    pub state: Option<&'a Path>,
+    /// To wait only until so many ports are open; else until it has connected to Tor.
+    pub ports_only: Option<usize>,
+}
+
+impl Default for Start<'_> {
+    fn default() -> Self {
+        Start {
+            proxy: "",
+            ports: &PORTS,
+            torrc: None,
+            extra: "",
+            state: None,
+            ports_only: None,
+        }
+    }
+}
 
 /// A running `onionport`, stopped when dropped. Its folder goes with the network's, and if that is kept, the end of its
 /// log is printed.
@@ -44,9 +87,12 @@ impl Onionport {
         proxy: &str,
         lines: &[&str],
     ) -> Result<Onionport> {
-        let mut started = Self::start_early(program, network, proxy, lines)?;
-        started.wait_until_usable()?;
-        Ok(started)
+        let start = Start {
+            proxy,
+            ports: lines,
+            ..Start::default()
+        };
+        Self::start_with(program, network, start)
     }
 
     /// The same, but only waits until the SOCKS ports are open: the Tor network may still be out of reach.
@@ -56,22 +102,42 @@ impl Onionport {
         proxy: &str,
         lines: &[&str],
     ) -> Result<Onionport> {
+        let start = Start {
+            proxy,
+            ports: lines,
+            ports_only: Some(lines.len()),
+            ..Start::default()
+        };
+        Self::start_with(program, network, start)
+    }
+
+    /// The same with all that there is to say.
+    pub fn start_with(program: &Path, network: &Network, start: Start<'_>) -> Result<Onionport> {
         // Within the network's folder, which goes even when the tests are interrupted.
         let folder = tempfile::tempdir_in(network.dir())?.keep();
+        let own_state = folder.join("state");
+        let state = start.state.unwrap_or(&own_state);
         // The key folder has to be private.
-        fs::create_dir(folder.join("state"))?;
+        fs::create_dir_all(state)?;
+        let text = network.arti_config(state);
         let config = folder.join("onionport.toml");
-        let text = network.arti_config(&folder.join("state"));
-        fs::write(&config, format!("{text}\n[proxy]\n{proxy}\n"))?;
+        fs::write(&config, format!("{text}\n[proxy]\n{}\n", start.proxy))?;
+        fs::write(folder.join(EXTRA), start.extra)?;
         let log = folder.join("log");
         network.show_if_kept(&log);
         // As the network's own processes: gone when whoever started it is, whatever became of it.
-        let mut child = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "--"])
-            .arg(program)
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+        if let Some(torrc) = start.torrc {
+            fs::write(folder.join(TORRC), torrc)?;
+            command.arg("--torrc").arg(folder.join(TORRC));
+        }
+        let mut child = command
             .arg("-c")
             .arg(&config)
-            .args(lines.iter().flat_map(|line| ["--socks-port", line]))
+            .arg("-c")
+            .arg(folder.join(EXTRA))
+            .args(start.ports.iter().flat_map(|line| ["--socks-port", line]))
             // tor_netdir complains every second that so small a network has too few guards.
             .args([
                 "-l",
@@ -89,8 +155,13 @@ impl Onionport {
             log,
             folder,
         };
-        while started.ports.len() < lines.len() {
-            ensure!(!started.is_usable_after_next_line()?, "no ports yet");
+        match start.ports_only {
+            None => started.wait_until_usable()?,
+            Some(ports) => {
+                while started.ports.len() < ports {
+                    ensure!(!started.is_usable_after_next_line()?, "no ports yet");
+                }
+            }
         }
         Ok(started)
     }
@@ -119,6 +190,44 @@ impl Onionport {
     pub fn is_quiet(&self) -> bool {
         let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         matches!(lines.try_recv(), Err(mpsc::TryRecvError::Empty))
+    }
+
+    /// Writes the files anew that are read first and last, as far as they are given, and has it read its configuration
+    /// again. Returns when it says what has come of that, and gives what it has logged since.
+    #[allow(dead_code, reason = "the demo does not need it")]
+    pub fn reload(&self, torrc: Option<&str>, extra: Option<&str>) -> Result<String> {
+        for (name, text) in [(TORRC, torrc), (EXTRA, extra)] {
+            if let Some(text) = text {
+                fs::write(self.folder.join(name), text)?;
+            }
+        }
+        let before = self.log().len();
+        self.signal("HUP")?;
+        let begun = Instant::now();
+        loop {
+            let log = self.log()[before..].to_owned();
+            if RELOADED.iter().any(|said| log.contains(said)) {
+                return Ok(log);
+            }
+            if begun.elapsed() > READY_LIMIT {
+                bail!("it does not say what has come of SIGHUP: {log}");
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// Stops it (SIGTERM) and waits for its end.
+    #[allow(dead_code, reason = "the demo does not need it")]
+    pub fn stop(mut self) -> Result<()> {
+        self.signal("TERM")?;
+        let begun = Instant::now();
+        while self.child.try_wait()?.is_none() {
+            if begun.elapsed() > READY_LIMIT {
+                bail!("it does not stop");
+            }
+            std::thread::sleep(POLL);
+        }
+        Ok(())
     }
 
     /// The port with `ExtendedErrors`.

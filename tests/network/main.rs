@@ -7,6 +7,7 @@
 //! | `browser` | what a person sees in Chromium |
 //! | `codes` | every way to break a service, and every code |
 //! | `clients` | curl, torsocks, ssh, git, a browser and others do the same as through C tor |
+//! | `entry` | bridges, a proxy, a firewall: what the program connects to, and what it does not |
 //! | `deadline` | what is said when the time is up, on a network with default timeouts |
 //! | `exits` | exits that cannot serve a request |
 //! | `families` | IPv4 or IPv6: which address of a target an exit connects to |
@@ -24,6 +25,7 @@ mod clients;
 mod codes;
 mod daemon;
 mod deadline;
+mod entry;
 mod exits;
 mod families;
 mod http;

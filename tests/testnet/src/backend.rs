@@ -25,8 +25,8 @@ const LONGEST_HEAD: usize = 16 * 1024;
 
 /// Listener, threads and connections of a server.
 #[derive(Debug)]
-struct Server {
-    address: SocketAddr,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
     state: Arc<State>,
     acceptor: Option<JoinHandle<()>>,
 }
@@ -41,7 +41,7 @@ struct State {
 
 impl Server {
     /// Listens on a free port of `ip` and lets `handle` have each connection on a thread of its own.
-    fn start(
+    pub(crate) fn start(
         ip: IpAddr,
         handle: impl Fn(TcpStream) -> std::io::Result<()> + Send + Sync + 'static,
     ) -> Result<Self> {

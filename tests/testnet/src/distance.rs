@@ -52,6 +52,16 @@ impl Distance {
     /// Makes a front for the relay that listens on a port of 127.0.0.1; gives the front's port. Each way takes
     /// `delay`, and up to a millisecond more.
     pub(crate) fn front(&self, relay: u16, delay: Duration) -> Result<u16> {
+        self.noting_front(relay, delay, |_| {})
+    }
+
+    /// The same, and `note` is given the address of whoever connects, before anything else happens.
+    pub(crate) fn noting_front(
+        &self,
+        relay: u16,
+        delay: Duration,
+        note: impl Fn(SocketAddr) + Send + 'static,
+    ) -> Result<u16> {
         let runtime = self.runtime.as_ref().context("the links are gone")?;
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .context("no free port on 127.0.0.1")?;
@@ -62,6 +72,7 @@ impl Distance {
             TcpListener::from_std(listener)?,
             SocketAddr::from((Ipv4Addr::LOCALHOST, relay)),
             delay,
+            note,
         ));
         Ok(port)
     }
@@ -76,10 +87,16 @@ impl Drop for Distance {
     }
 }
 
-async fn accept(listener: TcpListener, relay: SocketAddr, delay: Duration) {
+async fn accept(
+    listener: TcpListener,
+    relay: SocketAddr,
+    delay: Duration,
+    note: impl Fn(SocketAddr),
+) {
     loop {
         match listener.accept().await {
-            Ok((near, _)) => {
+            Ok((near, from)) => {
+                note(from);
                 // Either side may go away at any time: the other one is told, nobody else.
                 tokio::spawn(async move { link(near, relay, delay).await.ok() });
             }

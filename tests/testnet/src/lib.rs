@@ -62,6 +62,12 @@
 //! to do with it (`connection_handle_write_impl`, `connection_edge_end_errno`). For 05 in a SOCKS reply use a virtual port
 //! that an onion service does not have: its END says DONE, which clients take for a refusal.
 //!
+//! # What a client connects to
+//!
+//! [`Network::bridge`] starts a bridge, plain or with obfs4. With [`NetworkBuilder::watched`], [`Network::arrivals`] tells of
+//! every TCP connection that a client has made to a relay or bridge, however short. The fronts that see them stand before
+//! the relays for as long as the network lives, so nothing can pass between two looks.
+//!
 //! # What makes it work
 //!
 //! - The authorities vote when they know all relays, not by chance: their schedule is moved through the control port.
@@ -78,9 +84,10 @@
 //!
 //! # Layout
 //!
-//! - `network`: authorities and relays, from keys to a consensus; `torrc`: their configuration and the voting schedule
+//! - `network`: authorities, relays and bridges, from keys to a consensus, and who connects to them; `torrc`: their
+//!   configuration and the voting schedule
 //! - `service`, `judge`: onion services, C tor clients; `control`: the control port of all of them
-//! - `distance`: links that take time
+//! - `distance`: links that take time; `outbound`: a proxy between a client and the relays
 //! - `corrupt`: descriptors overwritten in the directories' memory
 //! - `address`, `keys`: onion addresses, client authorization
 //! - `names`, `backend`, `socks`: the name server, servers to connect to, a raw SOCKS5 client
@@ -95,6 +102,7 @@ mod judge;
 mod keys;
 mod names;
 mod network;
+mod outbound;
 mod ports;
 mod process;
 mod service;
@@ -117,6 +125,9 @@ pub use backend::{
 pub use corrupt::{Corruption, Where};
 pub use judge::{CTor, ClientOptions};
 pub use keys::{ClientKey, ClientPublicKey};
-pub use network::{Network, NetworkBuilder, RelayId, Role};
+pub use network::{
+    Arrival, Bridge, BridgeOptions, NETWORK_SIDE, Network, NetworkBuilder, RelayId, Role,
+};
+pub use outbound::{OutboundProxy, PROXY_SIDE};
 pub use service::{Service, ServiceOptions};
 pub use socks::{SocksAddress, SocksReply, SocksRequest, socks5_connect};

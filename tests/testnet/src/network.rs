@@ -1,6 +1,6 @@
 //! The network itself: authorities and relays, from keys to a full consensus.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,14 +17,19 @@ use crate::service::{Service, ServiceOptions};
 use crate::torrc::{Common, Schedule};
 use crate::workdir::WorkDir;
 
+mod bridge;
 mod builder;
 mod consensus;
 mod identity;
 mod relay;
+mod watch;
 
+pub use self::bridge::{Bridge, BridgeOptions};
 pub use self::builder::NetworkBuilder;
 use self::relay::Relay;
 pub use self::relay::{RelayId, Role};
+use self::watch::Watch;
+pub use self::watch::{Arrival, NETWORK_SIDE};
 
 /// Between two looks at something awaited.
 pub(crate) const POLL: Duration = Duration::from_millis(50);
@@ -37,11 +42,9 @@ pub(crate) struct Shared {
     pub(crate) schedule: Schedule,
     #[expect(dead_code, reason = "the exits ask it as long as it lives")]
     names: NameServer,
-    #[expect(
-        dead_code,
-        reason = "the relays are reached through it as long as it lives"
-    )]
+    /// The relays are reached through it as long as it lives.
     distance: Option<Distance>,
+    watch: Option<Watch>,
     nodes_made: AtomicUsize,
     workdir: Arc<WorkDir>,
 }
@@ -101,6 +104,24 @@ impl Network {
     /// When tor ends, or publishing takes longer than a minute.
     pub fn service(&self, options: ServiceOptions) -> Result<Service> {
         Service::start(&self.shared, options)
+    }
+
+    /// Starts a bridge and waits until it is ready, about three seconds. No consensus lists it.
+    ///
+    /// # Errors
+    /// When tor ends, or is not ready within a minute; when there is no `obfs4proxy` and the options ask for it.
+    pub fn bridge(&self, options: BridgeOptions) -> Result<Bridge> {
+        Bridge::start(&self.shared, options)
+    }
+
+    /// Everybody who has connected to a relay or bridge of a [watched](NetworkBuilder::watched) network until now and runs no
+    /// `tor` of the network, in order. Nobody who came before this call is missing.
+    ///
+    /// # Errors
+    /// When the network is not watched.
+    pub fn arrivals(&self) -> Result<Vec<Arrival>> {
+        let watch = self.shared.watch.as_ref();
+        watch.context("this network is not watched")?.arrivals()
     }
 
     /// Starts a C tor client with two SOCKS ports and waits until it is ready, about two seconds.
@@ -179,6 +200,15 @@ impl Network {
     /// The nickname of a relay (`auth0`, `relay3`, `spare1`), which is also the name of its folder.
     pub fn nickname(&self, relay: &RelayId) -> Option<&str> {
         self.shared.relay(relay).ok().map(|r| r.nickname.as_str())
+    }
+
+    /// Where clients connect to a relay.
+    ///
+    /// # Errors
+    /// When it is not of this network.
+    pub fn or_address(&self, relay: &RelayId) -> Result<SocketAddr> {
+        let port = self.shared.relay(relay)?.or_port;
+        Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
     }
 
     /// The relay that has a connection to a server outside of the network, as the exit of an open stream has.

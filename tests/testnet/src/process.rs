@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -17,6 +18,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+
+/// What is loaded into each `tor` of a network that has this file in its folder.
+pub(crate) const OWN_SIDE: &str = "own_side.so";
 
 /// One order to the thread that starts children: the command, and where the child goes.
 type SpawnOrder = (Command, Sender<std::io::Result<Child>>);
@@ -59,8 +63,34 @@ pub(crate) fn find_program(name: &str) -> Result<PathBuf> {
             "setpriv" => {
                 anyhow!("no `setpriv` found: install it with `apt-get install util-linux`")
             }
+            "cc" => anyhow!("no `{name}` found: install it with `apt-get install gcc`"),
+            "obfs4proxy" => anyhow!("no `{name}` found: install it with `apt-get install {name}`"),
             _ => anyhow!("no `{name}` found: install it with `apt-get install tor`"),
         })
+}
+
+/// Runs a helper program to its end; an error holds what it said.
+pub(crate) fn run(mut command: Command, input: &str) -> Result<()> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = spawn(command)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // It may end without reading.
+        let _ = stdin.write_all(input.as_bytes());
+    }
+    let output = child.wait_with_output()?;
+    if !output.status.success() {
+        let said = [output.stdout, output.stderr].concat();
+        bail!(
+            "{program} failed ({}): {}",
+            output.status,
+            String::from_utf8_lossy(&said).trim()
+        );
+    }
+    Ok(())
 }
 
 /// Whether a process has an open connection to an IPv4 address (proc(5), `/proc/pid/net/tcp`).
@@ -110,6 +140,10 @@ impl Tor {
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output);
+        let own_side = folder.parent().map(|network| network.join(OWN_SIDE));
+        if let Some(own_side) = own_side.filter(|file| file.exists()) {
+            command.env("LD_PRELOAD", own_side);
+        }
         detach_from_terminal(&mut command);
         Ok(Self {
             name: name.to_owned(),

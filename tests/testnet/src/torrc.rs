@@ -176,6 +176,22 @@ impl Common {
         text
     }
 
+    /// The lines that make a relay a bridge.
+    pub(crate) fn bridge(&self, obfs4: Option<&Obfs4Part<'_>>) -> String {
+        let mut text =
+            "BridgeRelay 1\nPublishServerDescriptor 0\nBridgeDistribution none\n".to_owned();
+        if let Some(Obfs4Part { program, port }) = obfs4 {
+            let _ = write!(
+                text,
+                "ExtORPort auto\n\
+                 ServerTransportPlugin obfs4 exec {}\n\
+                 ServerTransportListenAddr obfs4 127.0.0.1:{port}\n",
+                program.display()
+            );
+        }
+        text
+    }
+
     /// The lines that make a relay an authority.
     pub(crate) fn authority(&self, authority: &AuthorityPart<'_>) -> String {
         let AuthorityPart {
@@ -269,6 +285,13 @@ pub(crate) struct RelayPart<'a> {
     pub(crate) behind: Option<u16>,
     pub(crate) exit: bool,
     pub(crate) resolv_conf: &'a Path,
+}
+
+/// What the torrc of a bridge with obfs4 needs beside a relay's.
+pub(crate) struct Obfs4Part<'a> {
+    pub(crate) program: &'a Path,
+    /// The port that the transport listens on.
+    pub(crate) port: u16,
 }
 
 /// What an authority's torrc needs beside a relay's.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::identity::make_keys;
+use super::watch::{Watch, make_own_side};
 use super::{Network, Relay, Role, Shared};
 use crate::distance::Distance;
 use crate::names::NameServer;
@@ -40,6 +41,7 @@ pub struct NetworkBuilder {
     circuit_timeout_ms: Option<u32>,
     kist: bool,
     distance: Option<Duration>,
+    watched: bool,
     log_level: String,
 }
 
@@ -52,6 +54,7 @@ impl NetworkBuilder {
             circuit_timeout_ms: None,
             kist: true,
             distance: None,
+            watched: false,
             log_level: std::env::var("TESTNET_LOG").unwrap_or_else(|_| "notice".into()),
         }
     }
@@ -95,6 +98,14 @@ impl NetworkBuilder {
         self
     }
 
+    /// Whether to note who connects to which relay and bridge: see [`Network::arrivals`]. Everything that runs `tor` then
+    /// connects from [`NETWORK_SIDE`](crate::NETWORK_SIDE), so that whatever comes from another address is a client's. Needs
+    /// a C compiler.
+    pub fn watched(mut self, watched: bool) -> Self {
+        self.watched = watched;
+        self
+    }
+
     /// How much all nodes log: `notice` (the default), `info` or `debug`. The logs are `DIR/NODE/log`.
     pub fn log_level(mut self, level: &str) -> Self {
         level.clone_into(&mut self.log_level);
@@ -121,16 +132,20 @@ impl NetworkBuilder {
     }
 
     fn start_once(&self, workdir: &Arc<WorkDir>) -> Result<Network> {
+        if self.watched {
+            make_own_side(workdir.path())?;
+        }
         let names = NameServer::start()?;
         let resolver_file = workdir.path().join("resolv.conf");
         fs::write(&resolver_file, resolv_conf(names.address()))?;
 
         let plans = self.plans(workdir.path())?;
         let mut relays = make_keys(&plans)?;
-        let distance = self
-            .distance
-            .map(|each_way| set_apart(&mut relays, each_way));
-        let distance = distance.transpose()?;
+        let watch = self.watched.then(Watch::default);
+        let each_way = self.distance.or(self.watched.then_some(Duration::ZERO));
+        let distance = each_way
+            .map(|each_way| set_apart(&mut relays, each_way, watch.as_ref()))
+            .transpose()?;
         let authority_lines = relays.iter().zip(&plans).filter_map(|(relay, plan)| {
             let v3ident = relay.v3ident.as_ref()?;
             Some(authority_line(
@@ -183,6 +198,7 @@ impl NetworkBuilder {
             schedule,
             names,
             distance,
+            watch,
             nodes_made: AtomicUsize::new(0),
             workdir: Arc::clone(workdir),
         };
@@ -255,12 +271,15 @@ fn votes(relays: &[Relay]) -> Votes {
     }
 }
 
-/// Puts a front before each relay, from which everything takes a while.
-fn set_apart(relays: &mut [Relay], each_way: Duration) -> Result<Distance> {
+/// Puts a front before each relay, from which everything takes a while; `watch` is told who comes there.
+fn set_apart(relays: &mut [Relay], each_way: Duration, watch: Option<&Watch>) -> Result<Distance> {
     let distance = Distance::new()?;
     for relay in relays {
         relay.behind = Some(relay.or_port);
-        relay.or_port = distance.front(relay.or_port, each_way)?;
+        relay.or_port = match watch {
+            None => distance.front(relay.or_port, each_way)?,
+            Some(watch) => watch.front(&distance, &relay.id, relay.or_port, each_way)?,
+        };
     }
     Ok(distance)
 }

@@ -1,17 +1,16 @@
 //! The keys of relays and authorities, made by tor's own programs.
 
 use std::fs;
-use std::io::Write as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Mutex;
 use std::thread;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 
 use super::builder::Plan;
 use super::{Relay, RelayId};
-use crate::process::{find_program, spawn};
+use crate::process::{find_program, run};
 use crate::workdir::private_folder;
 
 /// Makes the keys of all nodes, side by side.
@@ -106,28 +105,4 @@ fn make_authority_keys(keys: &Path, dir_port: u16) -> Result<String> {
     Ok(line
         .context("the authority certificate has no fingerprint")?
         .to_owned())
-}
-
-/// Runs a helper program to its end; an error holds what it said.
-fn run(mut command: Command, input: &str) -> Result<()> {
-    let program = command.get_program().to_string_lossy().into_owned();
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = spawn(command)?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // It may end without reading.
-        let _ = stdin.write_all(input.as_bytes());
-    }
-    let output = child.wait_with_output()?;
-    if !output.status.success() {
-        let said = [output.stdout, output.stderr].concat();
-        bail!(
-            "{program} failed ({}): {}",
-            output.status,
-            String::from_utf8_lossy(&said).trim()
-        );
-    }
-    Ok(())
 }
