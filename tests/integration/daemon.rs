@@ -276,7 +276,7 @@ async fn nobody_reading_the_log_is_no_reason_to_stop() {
             client.expect("05 01 00 01 00000000 0000").await;
         }
     };
-    timeout(3 * LIMIT, failures)
+    timeout(10 * LIMIT, failures)
         .await
         .expect("clients go unanswered");
     // Nor is it a reason not to end.
