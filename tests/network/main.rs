@@ -4,6 +4,7 @@
 //! | module | shows |
 //! |---|---|
 //! | `ahead` | requests that come before the network, circuits that are there before anybody asks |
+//! | `bridges` | bridges that change, and bridges that do not answer |
 //! | `browser` | what a person sees in Chromium |
 //! | `codes` | every way to break a service, and every code |
 //! | `clients` | curl, torsocks, ssh, git, a browser and others do the same as through C tor |
@@ -14,12 +15,14 @@
 //! | `http` | the HTTP port, asked by curl |
 //! | `lifecycle` | starts, ends and damaged files: what is remembered and what is mended |
 //! | `recovery` | services that go and come back |
+//! | `reload` | circuits and settings when the configuration is read again |
 //! | `names` | names that stand for others, virtual addresses, DNS |
 //! | `isolation` | which streams share a circuit |
 //! | `streams` | what goes through an open stream; look-ups |
 //! | `transparent` | redirected connections, in a network namespace |
 
 mod ahead;
+mod bridges;
 mod browser;
 mod clients;
 mod codes;
@@ -33,6 +36,7 @@ mod isolation;
 mod lifecycle;
 mod names;
 mod recovery;
+mod reload;
 mod stage;
 mod streams;
 mod transparent;

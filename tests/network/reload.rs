@@ -2,20 +2,15 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use testnet::{BridgeOptions, ClientOptions, Role};
+use testnet::{BridgeOptions, Role};
 
 use crate::daemon::{Onionport, Start};
-use crate::entry::{World, bridges, echo, open};
+use crate::entry::{World, bridges, echo};
 use crate::program;
-
-/// How long C tor may take for a stream.
-const LIMIT: Duration = Duration::from_secs(60);
 
 /// The circuits on which streams were opened.
 fn circuits(log: &str) -> HashSet<String> {
@@ -54,35 +49,6 @@ fn new_streams_get_new_circuits(what: &str, world: &World, after: &str) -> Resul
 #[test]
 fn a_reload_gives_new_streams_new_circuits_though_nothing_has_changed() -> Result<()> {
     new_streams_get_new_circuits("nothing has changed", World::shared()?, "")
-}
-
-/// What the test above is about.
-#[test]
-fn c_tor_gives_new_streams_new_circuits_after_a_reload() -> Result<()> {
-    let world = World::shared()?;
-    let judge = world.network.c_tor_client(ClientOptions::default())?;
-    let ask = |target: (&str, u16)| -> Result<(TcpStream, String)> {
-        let mut stream = open(judge.extended_port(), target, "", LIMIT)?;
-        echo(&mut stream)?;
-        let all = judge.control("GETINFO stream-status")?.join("\n");
-        // NUMBER STATE CIRCUIT TARGET; the last one that was opened has the highest number.
-        let streams = all.trim_start_matches("stream-status=").lines();
-        let streams = streams.map(|line| line.split(' ').collect::<Vec<_>>());
-        let last = streams.max_by_key(|words| words[0].parse::<u64>().unwrap_or_default());
-        let circuit = last.and_then(|words| Some((*words.get(2)?).to_owned()));
-        let circuit = circuit.with_context(|| all.clone())?;
-        Ok((stream, circuit))
-    };
-    for target in [world.exit(), world.onion()] {
-        let (mut held, first) = ask(target)?;
-        let (_same, second) = ask(target)?;
-        ensure!(first == second, "{first} {second}");
-        judge.control("SIGNAL HUP")?;
-        let (_new, third) = ask(target)?;
-        ensure!(third != first, "{first} {third}");
-        echo(&mut held)?;
-    }
-    Ok(())
 }
 
 #[test]

@@ -157,11 +157,6 @@ impl Process {
         self.child.try_wait().expect("a child of ours").is_none()
     }
 
-    /// Its number.
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Sends a signal by its name: TERM, INT, HUP, KILL.
     pub fn signal(&self, name: &str) {
         // The standard library can only kill.
