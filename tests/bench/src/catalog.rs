@@ -284,6 +284,21 @@ pub const ROWS: &[Row] = &[
         Unit::Milliseconds,
     ),
     row(
+        "flood.cpu",
+        "request for a service that does not exist, client gone: processor",
+        Unit::CpuMillisecondsPerStream,
+    ),
+    row(
+        "flood.latency",
+        "new stream, onion, beside 300 of these, p99",
+        Unit::Milliseconds,
+    ),
+    row(
+        "flood.memory",
+        "memory that 300 of these leave behind",
+        Unit::Mebibytes,
+    ),
+    row(
         "far.onion.cold",
         "far: first onion connection, cold",
         Unit::Milliseconds,

@@ -32,7 +32,10 @@ impl Target {
     }
 
     /// The SOCKS5 request to connect to it (RFC 1928, 4).
-    fn request(&self) -> Result<Vec<u8>> {
+    ///
+    /// # Errors
+    /// When the name is longer than 255 bytes.
+    pub fn request(&self) -> Result<Vec<u8>> {
         let length = u8::try_from(self.host.len()).context("longer than 255 bytes")?;
         let mut request = vec![5, 1, 0, 3, length];
         request.extend(self.host.as_bytes());

@@ -74,6 +74,10 @@ pub struct Amounts {
     pub cold_starts: usize,
     /// After all streams are closed, before memory is looked at, in seconds.
     pub closing_seconds: f64,
+    /// How many clients ask for services that do not exist.
+    pub flood_requests: u32,
+    /// After them, before memory is looked at, in seconds.
+    pub flood_rest_seconds: f64,
     /// The deadline of a request that is never answered (`socks_timeout`, `SocksTimeout`), in seconds.
     pub deadline_seconds: u32,
     /// The network's `cbtinitialtimeout` while codes are measured; none for tor's own, a minute.
@@ -102,6 +106,8 @@ impl Amounts {
         transfer_starts: 3,
         cold_starts: 3,
         closing_seconds: 10.0,
+        flood_requests: 300,
+        flood_rest_seconds: 120.0,
         deadline_seconds: 120,
         circuit_timeout_ms: None,
         kist: false,
@@ -123,6 +129,8 @@ impl Amounts {
         transfer_starts: 1,
         cold_starts: 1,
         closing_seconds: 2.0,
+        flood_requests: 20,
+        flood_rest_seconds: 2.0,
         deadline_seconds: 10,
         circuit_timeout_ms: Some(2500),
         kist: false,
@@ -144,6 +152,11 @@ impl Amounts {
     /// [`Amounts::closing_seconds`].
     pub fn closing(&self) -> Duration {
         Duration::from_secs_f64(self.closing_seconds)
+    }
+
+    /// [`Amounts::flood_rest_seconds`].
+    pub fn flood_rest(&self) -> Duration {
+        Duration::from_secs_f64(self.flood_rest_seconds)
     }
 
     /// [`Amounts::distance_ms`].
@@ -185,7 +198,7 @@ impl Options {
 }
 
 /// For the error message.
-const GROUPS: &str = "start, onion, stream, rate, bulk, memory, far, codes";
+const GROUPS: &str = "start, onion, stream, rate, bulk, memory, flood, far, codes";
 
 /// Which rows are wanted.
 #[derive(Clone, Debug)]

@@ -12,6 +12,7 @@ use crate::world::World;
 mod bulk;
 pub mod codes;
 mod far;
+mod flood;
 mod memory;
 mod onion;
 mod rate;
@@ -71,6 +72,11 @@ pub const GROUPS: &[Group] = &[
         name: "memory",
         links: Links::Near,
         measure: memory::measure,
+    },
+    Group {
+        name: "flood",
+        links: Links::Near,
+        measure: flood::measure,
     },
     Group {
         name: "far",
