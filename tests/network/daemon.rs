@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use testnet::Network;
@@ -17,8 +17,51 @@ const READY_LIMIT: Duration = Duration::from_secs(60);
 /// How much of the log is shown when a test fails; all of it is kept.
 const LOG_LINES: usize = 60;
 
+/// Between two looks at something awaited.
+const POLL: Duration = Duration::from_millis(50);
+
+/// What the log says at the end of a reload, whatever has come of it.
+const RELOADED: [&str; 2] = [
+    "the configuration was read again",
+    "the configuration stays as it was",
+];
+
+/// The files of [`Start::torrc`] and [`Start::extra`].
+const TORRC: &str = "torrc";
+const EXTRA: &str = "extra.toml";
+
 /// The ports of most tests: one with `ExtendedErrors` and one without.
 const PORTS: [&str; 2] = ["auto ExtendedErrors", "auto"];
+
+/// How to start the program.
+#[derive(Clone, Copy)]
+pub struct Start<'a> {
+    /// More lines for its `[proxy]` section, and whole sections behind them.
+    pub proxy: &'a str,
+    /// Its SOCKS ports.
+    pub ports: &'a [&'a str],
+    /// A torrc to read first.
+    pub torrc: Option<&'a str>,
+    /// A file to read last, which may have any section.
+    pub extra: &'a str,
+    /// Where its state is; in a folder of its own if not said.
+    pub state: Option<&'a Path>,
+    /// To wait only until so many ports are open; else until it has connected to Tor.
+    pub ports_only: Option<usize>,
+}
+
+impl Default for Start<'_> {
+    fn default() -> Self {
+        Start {
+            proxy: "",
+            ports: &PORTS,
+            torrc: None,
+            extra: "",
+            state: None,
+            ports_only: None,
+        }
+    }
+}
 
 /// A running `onionport`. Stopped when dropped; its log is shown when the test fails.
 pub struct Onionport {
@@ -43,21 +86,40 @@ impl Onionport {
         proxy: &str,
         lines: &[&str],
     ) -> Result<Onionport> {
+        let start = Start {
+            proxy,
+            ports: lines,
+            ..Start::default()
+        };
+        Self::start_with(program, network, start)
+    }
+
+    /// The same with all that there is to say.
+    pub fn start_with(program: &Path, network: &Network, start: Start<'_>) -> Result<Onionport> {
         // Within the network's folder, which goes even when the tests are interrupted.
         let folder = tempfile::tempdir_in(network.dir())?;
+        let own_state = folder.path().join("state");
+        let state = start.state.unwrap_or(&own_state);
         // The key folder has to be private.
-        fs::create_dir(folder.path().join("state"))?;
+        fs::create_dir_all(state)?;
+        let text = network.arti_config(state);
         let config = folder.path().join("onionport.toml");
-        let text = network.arti_config(&folder.path().join("state"));
-        fs::write(&config, format!("{text}\n[proxy]\n{proxy}\n"))?;
+        fs::write(&config, format!("{text}\n[proxy]\n{}\n", start.proxy))?;
+        fs::write(folder.path().join(EXTRA), start.extra)?;
         let log = folder.path().join("log");
         // As the network's own processes: gone when whoever started it is, whatever became of it.
-        let mut child = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "--"])
-            .arg(program)
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+        if let Some(torrc) = start.torrc {
+            fs::write(folder.path().join(TORRC), torrc)?;
+            command.arg("--torrc").arg(folder.path().join(TORRC));
+        }
+        let mut child = command
             .arg("-c")
             .arg(&config)
-            .args(lines.iter().flat_map(|line| ["--socks-port", line]))
+            .arg("-c")
+            .arg(folder.path().join(EXTRA))
+            .args(start.ports.iter().flat_map(|line| ["--socks-port", line]))
             // tor_netdir complains every second that so small a network has too few guards.
             .args([
                 "-l",
@@ -75,14 +137,53 @@ impl Onionport {
             log,
             folder,
         };
-        loop {
+        while start.ports_only != Some(started.ports.len()) {
             let line = next(&lines)?;
             match line.split(' ').collect::<Vec<_>>()[..] {
                 ["listening", _kind, place] => started.ports.push(place.to_owned()),
-                ["bootstrapped"] => return Ok(started),
+                ["bootstrapped"] => break,
                 _ => bail!("expected `listening …` or `bootstrapped`, got `{line}`"),
             }
         }
+        Ok(started)
+    }
+
+    /// Writes the files anew that are read first and last, as far as they are given, and has it read its configuration
+    /// again. Returns when it says what has come of that, and gives what it has logged since.
+    #[allow(dead_code, reason = "the demo does not need it")]
+    pub fn reload(&self, torrc: Option<&str>, extra: Option<&str>) -> Result<String> {
+        for (name, text) in [(TORRC, torrc), (EXTRA, extra)] {
+            if let Some(text) = text {
+                fs::write(self.folder.path().join(name), text)?;
+            }
+        }
+        let before = self.log().len();
+        self.signal("HUP")?;
+        let begun = Instant::now();
+        loop {
+            let log = self.log()[before..].to_owned();
+            if RELOADED.iter().any(|said| log.contains(said)) {
+                return Ok(log);
+            }
+            if begun.elapsed() > READY_LIMIT {
+                bail!("it does not say what has come of SIGHUP: {log}");
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// Stops it (SIGTERM) and waits for its end.
+    #[allow(dead_code, reason = "the demo does not need it")]
+    pub fn stop(mut self) -> Result<()> {
+        self.signal("TERM")?;
+        let begun = Instant::now();
+        while self.child.try_wait()?.is_none() {
+            if begun.elapsed() > READY_LIMIT {
+                bail!("it does not stop");
+            }
+            std::thread::sleep(POLL);
+        }
+        Ok(())
     }
 
     /// The port with `ExtendedErrors`.

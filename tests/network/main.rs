@@ -7,6 +7,7 @@
 //! | `browser` | what a person sees in Chromium |
 //! | `codes` | every way to break a service, and every code |
 //! | `clients` | curl, torsocks, ssh, git, a browser and others do the same as through C tor |
+//! | `entry` | bridges, a proxy, a firewall: what the program connects to, and what it does not |
 //! | `deadline` | what is said when the time is up, on a network with default timeouts |
 //! | `exits` | exits that cannot serve a request |
 //! | `http` | the HTTP port, asked by curl |
@@ -22,6 +23,7 @@ mod clients;
 mod codes;
 mod daemon;
 mod deadline;
+mod entry;
 mod exits;
 mod http;
 mod isolation;
