@@ -3,9 +3,10 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::LazyLock;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use testnet::{
     Arrival, Bridge, BridgeOptions, EchoServer, Network, OutboundProxy, PROXY_SIDE, RelayId, Role,
     Service, ServiceOptions, SocksRequest,
@@ -16,6 +17,9 @@ use crate::program;
 
 /// The deadline of the program's requests.
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// The same where the request is expected to fail.
+const SHORT_LIMIT: Duration = Duration::from_secs(20);
 
 /// Where Debian puts the transport.
 const OBFS4PROXY: &str = "/usr/bin/obfs4proxy";
@@ -41,6 +45,12 @@ impl World {
             echo,
             service,
         })
+    }
+
+    /// A network that lives as long as the process, for tests that can share one.
+    pub fn shared() -> Result<&'static World> {
+        static SHARED: LazyLock<Result<World>> = LazyLock::new(World::new);
+        SHARED.as_ref().map_err(|error| anyhow!("{error:#}"))
     }
 
     /// Opens a stream through an exit and one to the onion service, as a client that shares its circuits with nobody
@@ -155,6 +165,28 @@ fn no_connection_goes_past_a_bridge_a_proxy_or_a_firewall() -> Result<()> {
     only_a_bridge_is_connected_to(&world, &bridge)?;
     all_connections_go_through_a_proxy(&world, &bridge)?;
     only_reachable_relays_are_connected_to(&world)
+}
+
+/// arti 0.47 sends "[scrubbed]:[scrubbed]" for a login: its program for HTTP CONNECT prints a `Sensitive<String>`.
+/// As long as it does, such a configuration has to be refused.
+#[test]
+fn an_http_proxy_with_a_login_is_logged_in_to_or_refused() -> Result<()> {
+    let world = World::shared()?;
+    let proxy = OutboundProxy::http(Some(("name", "word")))?;
+    let extra = format!("[channel]\noutbound_proxy = {:?}\n", proxy.url());
+    let settings = format!("socks_timeout = {}", SHORT_LIMIT.as_secs());
+    let start = Start {
+        proxy: &settings,
+        extra: &extra,
+        ports_only: Some(2),
+        ..Start::default()
+    };
+    // A refusal is an end at once, with a line for the user.
+    let Ok(onionport) = Onionport::start_with(program(), &world.network, start) else {
+        return Ok(());
+    };
+    let mut stream = open(onionport.extended(), world.exit(), "", 2 * SHORT_LIMIT)?;
+    echo(&mut stream)
 }
 
 fn only_a_bridge_is_connected_to(world: &World, bridge: &Bridge) -> Result<()> {

@@ -4,6 +4,7 @@
 //! | module | shows |
 //! |---|---|
 //! | `ahead` | circuits that are there before anybody asks |
+//! | `bridges` | bridges that change, and bridges that do not answer |
 //! | `browser` | what a person sees in Chromium |
 //! | `codes` | every way to break a service, and every code |
 //! | `clients` | curl, torsocks, ssh, git, a browser and others do the same as through C tor |
@@ -12,12 +13,14 @@
 //! | `exits` | exits that cannot serve a request |
 //! | `http` | the HTTP port, asked by curl |
 //! | `recovery` | services that go and come back |
+//! | `reload` | circuits and settings when the configuration is read again |
 //! | `names` | names that stand for others, virtual addresses, DNS |
 //! | `isolation` | which streams share a circuit |
 //! | `streams` | what goes through an open stream; look-ups |
 //! | `transparent` | redirected connections, in a network namespace |
 
 mod ahead;
+mod bridges;
 mod browser;
 mod clients;
 mod codes;
@@ -29,6 +32,7 @@ mod http;
 mod isolation;
 mod names;
 mod recovery;
+mod reload;
 mod stage;
 mod streams;
 mod transparent;
