@@ -221,7 +221,7 @@ async fn worked_on() -> (Arc<Evidence>, impl Future<Output = bool>) {
     let adopted = evidence
         .gather(async { Evidence::adopt(Box::new(work).into()) })
         .await;
-    tokio::spawn(adopted.ok().expect("adopted"));
+    tokio::spawn(adopted.expect("adopted"));
     let ended = async move { timeout(Duration::from_secs(1), ended).await.is_ok() };
     (evidence, ended)
 }
