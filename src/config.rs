@@ -249,6 +249,12 @@ fn check(sources: &Sources, args: &ProxyArgs) -> Result<Config, ConfigError> {
         port_info_file,
     } = storage;
     let file::Channel { outbound_proxy } = channel;
+    if outbound_proxy.as_deref().is_some_and(has_http_login) {
+        // tor-chanmgr 0.47 sends `[scrubbed]:[scrubbed]` in its place.
+        return Err(sources.setting("channel.outbound_proxy").wrong(
+            "arti cannot log in to an HTTP proxy: use a SOCKS5 proxy, or let this computer in without a login",
+        ));
+    }
     let file::AddressFilter {
         allow_local_addrs,
         allow_onion_addrs,
@@ -491,6 +497,14 @@ fn no_level(directive: &str) -> Option<String> {
         "err" => "err is C tor's level: here it is error".to_owned(),
         _ => format!("{directive:?} is no level"),
     })
+}
+
+/// Whether the URL of a proxy is that of an HTTP proxy with a login.
+fn has_http_login(url: &str) -> bool {
+    let scheme = url
+        .split_once("://")
+        .map(|(scheme, rest)| (scheme.to_ascii_lowercase(), rest));
+    scheme.is_some_and(|(scheme, rest)| scheme == "http" && rest.contains('@'))
 }
 
 /// A path with its variables and `~` put in.

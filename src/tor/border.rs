@@ -20,8 +20,10 @@ use crate::failure::Failure;
 use crate::rarely::{Rarely, Times};
 
 /// How often an error is logged that the program should not meet: each request may meet it again.
-static BUGS: Rarely = Rarely::burst(Duration::from_secs(60), 5);
-static UNKNOWN: Rarely = Rarely::burst(Duration::from_secs(60), 5);
+static BUGS: Rarely = Rarely::burst(Duration::from_secs(60), BURST);
+static UNKNOWN: Rarely = Rarely::burst(Duration::from_secs(60), BURST);
+/// Tests look at each of many.
+const BURST: u32 = if cfg!(test) { 1000 } else { 5 };
 
 /// What one reported error of tor-hsclient says about the attempt it belongs to.
 pub(crate) enum Clue {

@@ -27,10 +27,6 @@ const GOOD: &[(&str, &str)] = &[
         "Connecting to ",
     ),
     (
-        "[channel]\noutbound_proxy = \"http://me:{}%40@127.0.0.1:1\"",
-        "Connecting to ",
-    ),
-    (
         "[channel]\noutbound_proxy = \"socks4://{}@127.0.0.1:1\"",
         "Connecting to ",
     ),
@@ -52,6 +48,7 @@ const BAD: &[&str] = &[
     "[channel]\noutbound_proxy = \"socks5://me:{}@proxy.example:1\"",
     "[channel]\noutbound_proxy = \"socks5://me:{}@127.0.0.1\"",
     "[channel]\noutbound_proxy = \"socks5://me:{}:127.0.0.1:1\"",
+    "[channel]\noutbound_proxy = \"http://me:{}%40@127.0.0.1:1\"",
     "[channel]\noutbound_proxy = \"socks5://{}\"",
     "[channel]\noutbound_proxy = \"socks5://{}:1\"",
     "[channel]\noutbound_proxy = \"socks5:me:{}@127.0.0.1:1\"",
@@ -100,7 +97,6 @@ const BAD: &[&str] = &[
 
 /// Lines of a torrc with a secret, and without a mistake.
 const GOOD_TORRC: &[&str] = &[
-    "HTTPSProxy 127.0.0.1:1\nHTTPSProxyAuthenticator me:{}",
     "Socks5Proxy 0.0.0.0:1\nSocks5ProxyUsername me\nSocks5ProxyPassword {}",
     "HashedControlPassword 16:{}",
     "HTTPProxy 127.0.0.1:1\nHTTPProxyAuthenticator me:{}",
@@ -109,6 +105,7 @@ const GOOD_TORRC: &[&str] = &[
 
 /// Lines of a torrc with a secret and a mistake.
 const BAD_TORRC: &[&str] = &[
+    "HTTPSProxy 127.0.0.1:1\nHTTPSProxyAuthenticator me:{}",
     "HTTPSProxy me:{}@127.0.0.1:1",
     "HTTPSProxy http://me:{}@127.0.0.1:1",
     "HTTPSProxy 127.0.0.1:80\nHTTPSProxyAuthenticator me:{}",

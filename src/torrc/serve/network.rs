@@ -151,6 +151,10 @@ fn proxy(values: &Values, document: &mut Document) -> Result<(), TorrcError> {
     Ok(())
 }
 
+/// Why a login to an HTTP proxy is refused: tor-chanmgr 0.47 sends `[scrubbed]:[scrubbed]` in its place.
+const NO_HTTP_LOGIN: &str = "arti cannot log in to an HTTP proxy: use Socks5Proxy, or let this computer \
+                             in without a login";
+
 /// The name and password for a proxy, as they stand in a URL: empty, or with `@` at the end.
 fn login(values: &Values, proxy: &Said) -> Result<String, TorrcError> {
     let text = |name| {
@@ -161,10 +165,7 @@ fn login(values: &Values, proxy: &Said) -> Result<String, TorrcError> {
     match proxy.name {
         "HTTPSProxy" => Ok(match text("HTTPSProxyAuthenticator") {
             None => String::new(),
-            Some(said) => match said.value.split_once(':') {
-                Some((name, word)) => format!("{}:{}@", encode(name), encode(word)),
-                None => format!("{}@", encode(&said.value)),
-            },
+            Some(said) => return Err(bad(said, NO_HTTP_LOGIN)),
         }),
         "Socks5Proxy" => match (text("Socks5ProxyUsername"), text("Socks5ProxyPassword")) {
             (None, None) => Ok(String::new()),

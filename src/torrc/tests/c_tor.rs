@@ -385,7 +385,7 @@ fn what_c_tor_takes_from_a_client_is_taken() {
          edge,acct,hist,handshake,heartbeat,channel,sched,guard,consdiff,dos,process,pt,btrack,mesg]\
          warn syslog",
         "Socks5Proxy 192.0.2.1",
-        "HTTPSProxy [2001:db8::1]\nHTTPSProxyAuthenticator a:b",
+        "HTTPSProxy [2001:db8::1]",
         "Socks5ProxyUsername a\nSocks5ProxyPassword b",
         "Socks5Proxy localhost:9050",
         "UseBridges 1\nBridge 192.0.2.1:443 4352 E584 20E6 8F5E 40BF 7C74 FADD CCD9 D134 9413",

@@ -233,10 +233,6 @@ fn a_proxy_becomes_a_url() {
         "channel.outbound_proxy = 'http://192.0.2.1:443'",
     );
     gives(
-        "HTTPSProxy 192.0.2.1:3128\nHTTPSProxyAuthenticator me:p@ss:word",
-        "channel.outbound_proxy = 'http://me:p%40ss%3Aword@192.0.2.1:3128'",
-    );
-    gives(
         "Socks4Proxy [2001:db8::1]:99",
         "channel.outbound_proxy = 'socks4://[2001:db8::1]:99'",
     );
@@ -404,6 +400,14 @@ fn what_is_switched_off_is_no_reason_to_refuse() {
                 RelayBandwidthRate 0\nHiddenServiceStatistics 0\nDirReqStatistics 1\nSafeLogging 1";
     gives(text, "");
     assert_eq!(warnings(text), Vec::<String>::new());
+}
+
+#[test]
+fn a_login_to_an_http_proxy_is_refused_without_being_quoted() {
+    let message = refusal("HTTPSProxy 192.0.2.1:3128\nHTTPSProxyAuthenticator me:p@ss:word");
+    assert!(message.contains("torrc:2"), "{message}");
+    assert!(message.contains("Socks5Proxy"), "{message}");
+    assert!(!message.contains("p@ss"), "{message}");
 }
 
 #[test]
