@@ -65,12 +65,7 @@ pub async fn run(config: Config, arguments: &ProxyArgs, handed: Handed) -> Resul
         safety: Swap::new(safety(&config)),
         epoch: Epoch::default(),
         status: Status::default(),
-        desk: Desk::new(
-            config
-                .client_onion_auth_dir
-                .clone()
-                .map(|folder| KeyFolder::new(folder, config.tor.fs_mistrust().clone())),
-        ),
+        desk: Desk::new(key_folder(&config)),
     });
 
     let permits = Arc::new(Semaphore::new(connections));
@@ -181,10 +176,11 @@ async fn reload(
     if let Err(error) = tor.change_to(settings).await {
         taken_back();
         if let Err(problem) = ports.change(&config, before).await {
-            warn!(target: ALWAYS, "the ports cannot be as they were: {problem}");
+            warn!(target: ALWAYS, "cannot restore the previous ports: {problem}; correct the configuration and reload");
         }
         return Err(error);
     }
+    shared.desk.set_folder(key_folder(&config));
     // As in C tor: whoever reloads gets new circuits for new streams, whether anything has changed or
     // not.
     shared.epoch.begin();
@@ -192,7 +188,7 @@ async fn reload(
         warn!(target: ALWAYS, "{warning}");
     }
     for setting in needs_a_new_start(before, &config) {
-        warn!(target: ALWAYS, "{setting} has changed: start the program anew for it");
+        warn!(target: ALWAYS, "{setting} has changed: restart onionport to apply it");
     }
     let port_info = write_port_info(&config, ports).unwrap_or_else(|problem| {
         warn!(target: ALWAYS, "{problem}");
@@ -203,13 +199,15 @@ async fn reload(
     Ok((config, port_info))
 }
 
+/// Where a page of an HTTP port saves the keys that it takes.
+fn key_folder(config: &Config) -> Option<KeyFolder> {
+    let folder = config.client_onion_auth_dir.clone()?;
+    Some(KeyFolder::new(folder, config.tor.fs_mistrust().clone()))
+}
+
 /// What differs and counts only from the next start on.
 fn needs_a_new_start(before: &Config, after: &Config) -> Vec<&'static str> {
     [
-        (
-            "proxy.client_onion_auth_dir",
-            before.client_onion_auth_dir != after.client_onion_auth_dir,
-        ),
         (
             "proxy.trans_proxy_type",
             before.trans_proxy_type != after.trans_proxy_type,

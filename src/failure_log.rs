@@ -19,7 +19,7 @@ const INTERVAL: Duration = Duration::from_secs(60);
 static LIMITS: [Rarely; Failure::ALL.len()] =
     [const { Rarely::burst(INTERVAL, BURST) }; Failure::ALL.len()];
 
-/// Logs that a request failed: `what` the client was told, and after which time.
+/// Logs that a request failed: what the client was `told`, and after which time.
 pub(crate) fn log_failure(failure: Failure, told: impl fmt::Display, took: Duration) {
     if let Some(times) = LIMITS.get(failure as usize).and_then(Rarely::due) {
         let (name, times) = (failure.name(), Times(times));

@@ -10,7 +10,7 @@ use super::key::Key;
 /// What stands in the place of a secret.
 const HIDDEN: &str = "…";
 
-/// Keys whose values hold passwords, or say where a bridge is. Each stands for everything below it.
+/// Keys whose values may hold passwords or secrets of bridges. Each stands for everything below it.
 const SECRET: &[&str] = &[
     "channel.outbound_proxy",
     "bridges.bridges",

@@ -12,7 +12,7 @@ pub fn keep_debuggers_out() -> Result<(), String> {
     Resource::CORE
         .set(0, 0)
         .map_err(|error| format!("cannot forbid core dumps: {error}"))?;
-    set_undumpable().map_err(|error| format!("cannot keep debuggers out: {error}"))
+    set_undumpable().map_err(|error| format!("cannot block debuggers: {error}"))
 }
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -22,5 +22,5 @@ fn set_undumpable() -> nix::Result<()> {
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 fn set_undumpable() -> Result<(), &'static str> {
-    Err("there is no way to on this system")
+    Err("not supported on this system")
 }

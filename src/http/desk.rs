@@ -46,6 +46,7 @@ use crate::dial::Dial;
 use crate::gateway::Origin;
 use crate::rarely::{Rarely, Times};
 use crate::request::Secret;
+use crate::swap::Swap;
 use crate::target::OnionAddress;
 use crate::tor::keys::{KeyFolder, NewKey};
 use form::{fields, from_our_form, read_form};
@@ -64,7 +65,7 @@ static NOT_KEPT: Rarely = Rarely::burst(Duration::from_secs(60), 5);
 /// Takes keys, if there is a folder for them.
 #[derive(Debug, Default)]
 pub struct Desk {
-    folder: Option<KeyFolder>,
+    folder: Swap<Option<KeyFolder>>,
     slips: Mutex<Both>,
 }
 
@@ -79,17 +80,22 @@ struct Both {
 }
 
 impl Desk {
+    /// Saves keys in another folder from now on, or takes none any more.
+    pub fn set_folder(&self, folder: Option<KeyFolder>) {
+        self.folder.set(folder);
+    }
+
     /// A desk that keeps keys in `folder`; without one it takes none.
     pub fn new(folder: Option<KeyFolder>) -> Desk {
         Desk {
-            folder,
+            folder: Swap::new(folder),
             slips: Mutex::default(),
         }
     }
 
     /// Whether there is a place for keys.
     pub(super) fn has_folder(&self) -> bool {
-        self.folder.is_some()
+        self.folder.get().is_some()
     }
 
     fn slips(&self) -> MutexGuard<'_, Both> {
@@ -154,7 +160,7 @@ impl<T: Dial> Session<T> {
     /// Answers a request below `http://onionport.invalid/key`.
     pub(super) async fn at_desk(&self, request: Request<Incoming>) -> Response<Body> {
         let desk = &self.gateway.shared.desk;
-        let Some(folder) = desk.folder.clone() else {
+        let Some(folder) = (*desk.folder.get()).clone() else {
             return out_of_date();
         };
         if !self.is_near() {

@@ -150,7 +150,7 @@ impl Clients {
                     Err(ReplaceError::Refused(problem))
                 }
                 Err(lost) => Err(ReplaceError::Lost(format!(
-                    "{problem}; and the client before it cannot be made again: {lost}"
+                    "{problem}; cannot restore the Tor client before it either: {lost}; correct the configuration and restart onionport"
                 ))),
             },
         }
@@ -246,7 +246,9 @@ async fn wait_for_lock(settings: &Settings) -> Result<(), String> {
     let Some(holder) = other() else { return Ok(()) };
     let folder = storage.state_folder().display();
     if !settings.needs_lock() {
-        warn!("{holder} uses {folder}: guards are not saved as long as it does");
+        warn!(
+            "{holder} uses {folder}: guards are not saved as long as it does; stop it, or set storage.state_dir to another folder"
+        );
         return Ok(());
     }
     info!("{holder} uses {folder}: waiting for it to end");

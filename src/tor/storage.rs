@@ -141,7 +141,7 @@ fn set_aside(path: &Path, to: &Path, why: &str) -> bool {
             }
             Err(error) => {
                 warn!(
-                    "{} is damaged ({why}) and cannot be removed: {error}",
+                    "{} is damaged ({why}) and cannot be removed: {error}; remove it",
                     path.display()
                 );
                 false

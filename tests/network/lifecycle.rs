@@ -80,6 +80,7 @@ fn guards_outlast_every_clean_end() -> Result<()> {
         }
         known = Some((sampled, confirmed));
     }
+    network.mark_done();
     Ok(())
 }
 
@@ -180,6 +181,7 @@ fn a_damaged_file_is_mended_or_named_and_never_leaves_a_daemon_that_cannot_work(
         }
     }
     ensure!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+    network.mark_done();
     Ok(())
 }
 

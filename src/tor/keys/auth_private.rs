@@ -73,9 +73,7 @@ pub(super) enum BadKeyFile {
         "the onion address before the first colon is wrong: write its 56 characters, without http://"
     )]
     Address,
-    #[error(
-        "between the colons stand not descriptor and x25519, in this order and in small letters"
-    )]
+    #[error("the second and third fields must be `descriptor` and `x25519`, in lower case")]
     KindOrAlgorithm,
     #[error(
         "behind the last colon is not a key of 52 characters, the letters A to Z and the digits 2 to 7, \

@@ -57,7 +57,7 @@ impl UnusedKeyFile {
 }
 
 /// How to get at a name that a warning leaves out.
-pub(super) const HIDDEN: &str = "its name is an onion address: --check-config shows it, and so does the log at \
+pub(super) const HIDDEN: &str = "its name may hold an onion address: --check-config shows it, and so does the log at \
                                  level debug";
 
 /// Whether the name of a file may tell of a service.

@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 
 use super::SUFFIX;
 use super::auth_private::{self, BadKeyFile, Secret, label};
-use super::folder::{HIDDEN, folder_of, key_files, names_a_service, shown};
+use super::folder::{folder_of, key_files, names_a_service, shown};
 use crate::target::OnionAddress;
 
 /// The folder with client authorization keys, for writing.
@@ -105,8 +105,8 @@ impl SaveError {
         match &self.problem {
             Problem::Link(link) if names_a_service(link) => {
                 warn!(
-                    "cannot keep a client authorization key: a link in {} to a key for the same onion \
-                     service would go on to count; remove it; {HIDDEN}",
+                    "cannot save a client authorization key: a symbolic link in {} provides a key for the \
+                     same onion service and takes precedence; remove it (the log names it at level debug)",
                     shown(folder_of(link))
                 );
                 debug!("cannot keep a client authorization key: {self}");

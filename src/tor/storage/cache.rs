@@ -41,7 +41,7 @@ pub(super) fn mend(folder: &Path, mistrust: &Mistrust) {
                 path.display()
             ),
             Err(error) => warn!(
-                "{} cannot be used ({why}), nor removed: {error}",
+                "{} cannot be used ({why}), nor removed: {error}; remove it",
                 path.display()
             ),
         }
