@@ -89,7 +89,11 @@ pub async fn run(config: Config, arguments: &ProxyArgs, handed: Handed) -> Resul
             match signals.next().await {
                 Asked::Stop => break,
                 Asked::Reload => {
-                    match reload(&config, arguments, &tor, &shared, &mut ports).await {
+                    let reloaded = tokio::select! {
+                        reloaded = reload(&config, arguments, &tor, &shared, &mut ports) => reloaded,
+                        () = stop_asked(&mut signals) => break,
+                    };
+                    match reloaded {
                         Ok((again, newer)) => {
                             if let Some(older) = port_info.take() {
                                 older.give_way(newer.as_ref());
@@ -166,20 +170,24 @@ async fn reload(
         shared.safety.set(safety(before));
         shared.names.restore(Arc::clone(&old_names));
     };
+    let settings_before = tor.settings();
+    let is_replaced = match tor.change_to(settings).await {
+        Ok(is_replaced) => is_replaced,
+        Err(error) => {
+            taken_back();
+            return Err(error);
+        }
+    };
     let changes = match ports.change(before, &config).await {
         Ok(changes) => changes,
         Err(problem) => {
             taken_back();
+            if is_replaced {
+                tor.change_to(settings_before).await?;
+            }
             return Err(problem.into());
         }
     };
-    if let Err(error) = tor.change_to(settings).await {
-        taken_back();
-        if let Err(problem) = ports.change(&config, before).await {
-            warn!(target: ALWAYS, "cannot restore the previous ports: {problem}; correct the configuration and reload");
-        }
-        return Err(error);
-    }
     shared.desk.set_folder(key_folder(&config));
     // As in C tor: whoever reloads gets new circuits for new streams, whether anything has changed or
     // not.

@@ -36,8 +36,10 @@ pub trait Connection: AsyncRead + AsyncWrite + Unpin + Send {
 
 impl Connection for TcpStream {
     fn reset_on_drop(&self) -> io::Result<BoxFuture<'static, io::Result<()>>> {
+        let sent = sent(self)?;
+        // Last: a connection that cannot be waited for must not lose what is unsent.
         self.set_zero_linger()?;
-        sent(self)
+        Ok(sent)
     }
 }
 

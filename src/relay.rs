@@ -23,6 +23,10 @@ use tracing::debug;
 /// How long the far end may be silent after a client has finished that still waits for an answer. Then
 /// the stream is ended, so that a service that waits for the end of a request sees it.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// The same within an answer that has begun: a far end that keeps the stream open waits for its end.
+const PAUSE_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a client that has finished may take nothing of the answer.
+const TAKE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 /// The same after a client has finished that was answered. Also how long a far end may take to hear of
 /// an end.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -180,21 +184,30 @@ where
             down,
             ..
         } = self;
-        let mut patience = match down.is_latest {
-            true => LAST_WORDS,
-            false => ANSWER_TIMEOUT,
-        };
+        let (begun, was_answered) = (down.count, down.is_latest);
+        let mut silence = Duration::ZERO;
         loop {
             let before = down.count;
             let carrying = poll_fn(|cx| down.carry(cx, stream, client));
-            if let Ok(ended) = timeout(patience, carrying).await {
+            if let Ok(ended) = timeout(LAST_WORDS, carrying).await {
                 return Some(ended);
             }
-            if down.count == before && !down.is_stuck() {
+            silence = match down.count > before {
+                true => Duration::ZERO,
+                false => silence + LAST_WORDS,
+            };
+            let limit = if down.is_stuck() {
+                TAKE_TIMEOUT
+            } else if was_answered {
+                LAST_WORDS
+            } else if down.count > begun {
+                PAUSE_TIMEOUT
+            } else {
+                ANSWER_TIMEOUT
+            };
+            if silence >= limit {
                 return None;
             }
-            // The client has taken something, so it has not left.
-            patience = ANSWER_TIMEOUT;
         }
     }
 }

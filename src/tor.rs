@@ -135,8 +135,10 @@ impl Tor {
                 continue;
             };
             let bootstrapped = tokio::select! {
-                bootstrapped = client.bootstrap(status) => bootstrapped,
+                biased;
+                // A client that has just been given up must not be put to use.
                 _ = clients.changed() => continue,
+                bootstrapped = client.bootstrap(status) => bootstrapped,
             };
             let assembled = match bootstrapped {
                 Ok(()) => assemble(&client),
@@ -151,13 +153,18 @@ impl Tor {
             // What is in use holds its own shares.
             drop(client);
             match assembled {
-                Ok(usable) => self.usable.send_replace(Some(Arc::new(usable))),
+                Ok(usable) => drop(self.usable.send_replace(Some(Arc::new(usable)))),
                 Err(problem) => return format!("cannot use the Tor client: {problem}"),
-            };
+            }
             status.bootstrapped();
             connected();
             let _ = clients.changed().await;
         }
+    }
+
+    /// The settings in use.
+    pub fn settings(&self) -> Settings {
+        self.clients.settings()
     }
 
     /// Whether a client with other settings could take the place of this one. The error is one

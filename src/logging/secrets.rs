@@ -75,7 +75,9 @@ pub(super) fn may_be_logged(event: &Metadata<'_>) -> bool {
 fn secrets_in(value: &str) -> Vec<Zeroizing<String>> {
     let mut secrets = Vec::new();
     for word in value.split_whitespace() {
-        let secret = if let Some((_, rest)) = word.split_once("://") {
+        // `url=https://…` is a parameter, and its path may be the secret.
+        let is_parameter = word.find('=') < word.find("://") && word.contains('=');
+        let secret = if let Some((_, rest)) = word.split_once("://").filter(|_| !is_parameter) {
             // A login of a proxy: what stands behind its first colon.
             let login = rest.rsplit_once('@').map(|(login, _)| login);
             login.map(|login| {
@@ -93,7 +95,7 @@ fn secrets_in(value: &str) -> Vec<Zeroizing<String>> {
         };
         if let Some(secret) = secret.filter(|secret| secret.len() >= SHORTEST) {
             secrets.push(Zeroizing::new(secret.to_owned()));
-            secrets.push(decoded(secret));
+            secrets.extend(Some(decoded(secret)).filter(|text| text.len() >= SHORTEST));
         }
     }
     secrets

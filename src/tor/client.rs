@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use arti_client::config::TorClientConfig;
 use arti_client::{BootstrapBehavior, DormantMode, TorClient};
-use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::{FutureExt as _, StreamExt as _};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tor_error::{ErrorKind, ErrorReport as _, HasKind as _};
 use tor_guardmgr::GuardMgrConfig as _;
 use tor_linkspec::HasAddrs as _;
@@ -34,6 +35,8 @@ const LOCK_POLL: Duration = Duration::from_millis(100);
 /// How long a client that is given up may take to let go of its folders. Circuits that are being built
 /// hold them until they fail.
 const RELEASE_LIMIT: Duration = Duration::from_secs(2);
+/// How long it may take to put files in order: a disk may hang.
+const MEND_LIMIT: Duration = Duration::from_secs(20);
 /// How often it is looked at meanwhile.
 const RELEASE_POLL: Duration = Duration::from_millis(10);
 
@@ -93,7 +96,14 @@ pub enum ReplaceError {
 pub(super) struct Client {
     pub(super) arti: Arc<TorClient<TorRuntime>>,
     pub(super) settings: Settings,
+    /// Its first attempt to connect, which was begun when it was made.
+    connecting: Mutex<Option<Connecting>>,
+    /// Whether it got the lock of the state folder.
+    holds_state: bool,
 }
+
+/// An attempt to connect.
+type Connecting = BoxFuture<'static, arti_client::Result<()>>;
 
 /// The place of the client.
 pub(super) struct Clients {
@@ -161,14 +171,16 @@ impl Clients {
         let Some(client) = self.current.send_replace(None) else {
             return;
         };
-        let stopped = client.arti.wait_for_stop();
+        let holds_state = client.holds_state;
+        let mut stopped = Box::pin(client.arti.wait_for_stop()).shared();
         drop(client);
         let storage = settings.storage();
         let deadline = Instant::now() + RELEASE_LIMIT;
-        while storage.is_held_by_us() {
+        // The lock of the cache folder goes with other tasks than that of the state folder.
+        while (&mut stopped).now_or_never().is_none() || storage.is_held_by_us() {
             if Instant::now() > deadline {
                 debug!("an older Tor client still holds its folders; taking them from it");
-                storage.abandon_locks();
+                storage.abandon_locks(holds_state);
                 break;
             }
             sleep(RELEASE_POLL).await;
@@ -272,40 +284,68 @@ fn in_use(settings: &Settings, holder: Holder) -> String {
 
 /// Makes a client, from files that are put in order first.
 async fn make(settings: &Settings) -> Result<Client, String> {
-    let (storage, config) = (settings.storage(), settings.config.clone());
-    let mending = {
-        let storage = storage.clone();
-        tokio::task::spawn_blocking(move || storage.mend(&config))
-    };
-    if let Err(error) = mending.await {
-        warn!("cannot check the Tor client's files: {error}");
-    }
+    let storage = settings.storage();
+    mend(&storage, settings).await;
     let mut mended = false;
     loop {
         let runtime =
             runtime::current().map_err(|e| format!("cannot start the Tor client: {e}"))?;
-        let made = TorClient::with_runtime(runtime)
-            .config(settings.config.clone())
-            .bootstrap_behavior(BootstrapBehavior::OnDemand)
-            .create_unbootstrapped();
-        match made {
-            Ok(arti) => {
-                return Ok(Client {
-                    arti,
-                    settings: settings.clone(),
-                });
-            }
-            Err(error) => {
-                let report = error.report().to_string();
-                // Once: what is still wrong then cannot be mended.
-                if mended || !storage.mend_after(error.kind(), &report) {
-                    let remedy = remedy(error.kind());
-                    return Err(format!("cannot start the Tor client: {report}{remedy}"));
-                }
-                mended = true;
-            }
+        let error = match begin(settings, &storage, runtime) {
+            Ok(client) => return Ok(client),
+            Err(error) => error,
+        };
+        let report = error.report().to_string();
+        // Once: what is still wrong then cannot be mended.
+        if mended || !storage.mend_after(error.kind(), &report) {
+            let remedy = remedy(error.kind());
+            return Err(format!("cannot start the Tor client: {report}{remedy}"));
         }
+        mended = true;
     }
+}
+
+/// Puts the files in order, elsewhere: a disk may be slow.
+async fn mend(storage: &Storage, settings: &Settings) {
+    let (storage, config) = (storage.clone(), settings.config.clone());
+    let mending = tokio::task::spawn_blocking(move || storage.mend(&config));
+    match timeout(MEND_LIMIT, mending).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => warn!("cannot check the Tor client's files: {error}"),
+        Err(_) => warn!("checking the Tor client's files takes too long; going on without"),
+    }
+}
+
+/// Makes a client and has it begin to connect: arti judges its configuration and its files only then.
+fn begin(
+    settings: &Settings,
+    storage: &Storage,
+    runtime: TorRuntime,
+) -> arti_client::Result<Client> {
+    let free = storage.state_holder().is_none();
+    let arti = TorClient::with_runtime(runtime)
+        .config(settings.config.clone())
+        .bootstrap_behavior(BootstrapBehavior::OnDemand)
+        .create_unbootstrapped()?;
+    let mut connecting: Connecting = {
+        let arti = Arc::clone(&arti);
+        async move { arti.bootstrap().await }.boxed()
+    };
+    let connecting = match (&mut connecting).now_or_never() {
+        // A client whose parts could not be put together has none to show.
+        Some(Err(error)) if arti.circmgr().is_err() || is_about_files(error.kind()) => {
+            return Err(error);
+        }
+        Some(Err(_)) => None,
+        // It has found all it needs in the cache.
+        Some(Ok(())) => Some(std::future::ready(Ok(())).boxed()),
+        None => Some(connecting),
+    };
+    Ok(Client {
+        arti,
+        settings: settings.clone(),
+        connecting: Mutex::new(connecting),
+        holds_state: free,
+    })
 }
 
 /// What to do about an error of this kind, behind the words of arti, which name the file.
@@ -353,7 +393,13 @@ impl Client {
             std::future::pending().await
         };
         let connect = async {
-            while let Err(error) = self.arti.bootstrap().await {
+            let first = self
+                .connecting
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take();
+            let mut connecting = first.unwrap_or_else(|| self.arti.bootstrap().boxed());
+            while let Err(error) = connecting.await {
                 let (kind, report) = (error.kind(), error.report().to_string());
                 // A client that failed to put its parts together has none to show.
                 if is_about_files(kind) || self.arti.circmgr().is_err() {
@@ -361,6 +407,7 @@ impl Client {
                 }
                 warn!("cannot connect to the Tor network: {report}; trying again");
                 sleep(BOOTSTRAP_PAUSE).await;
+                connecting = self.arti.bootstrap().boxed();
             }
             Ok(())
         };

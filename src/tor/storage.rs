@@ -75,11 +75,14 @@ impl Storage {
     /// Mends what arti has just refused with an error of this kind and text. Gives whether there was
     /// anything to mend, so that trying again makes sense.
     pub(super) fn mend_after(&self, kind: ErrorKind, report: &str) -> bool {
+        // A file that another process works with may be good, and of a later version.
+        let others = |path: &PathBuf| matches!(lock::holder(path), Some(Holder::Other(_)));
+        if self.locks().iter().any(others) {
+            return false;
+        }
         match kind {
             ErrorKind::PersistentStateCorrupted => state::mend_named_in(&self.state, report),
-            ErrorKind::CacheCorrupted | ErrorKind::CacheAccessFailed => {
-                cache::set_database_aside(&self.cache, report)
-            }
+            ErrorKind::CacheCorrupted => cache::set_database_aside(&self.cache, report),
             // What SQLite says of a file that is none of its databases.
             ErrorKind::InvalidConfig if report.contains("not a database") => {
                 cache::set_database_aside(&self.cache, report)
@@ -100,12 +103,16 @@ impl Storage {
     }
 
     /// Gives up the locks that an older client of this process still holds: removes the locked files,
-    /// so that a new client can make and lock others. Only the holder may do that.
-    pub(super) fn abandon_locks(&self) {
-        for path in self.locks() {
-            if lock::holder(&path) == Some(Holder::Us)
-                && let Err(error) = fs::remove_file(&path)
-            {
+    /// so that a new client can make and lock others. Only the holder may do that. `holds_state` says
+    /// that the state folder is ours where the system does not tell.
+    pub(super) fn abandon_locks(&self, holds_state: bool) {
+        for (path, known) in [(self.state_lock(), holds_state), (self.cache_lock(), false)] {
+            let ours = match lock::holder(&path) {
+                Some(Holder::Us) => true,
+                Some(Holder::Other(None)) => known,
+                _ => false,
+            };
+            if ours && let Err(error) = fs::remove_file(&path) {
                 warn!("cannot remove {}: {error}", path.display());
             }
         }
@@ -132,22 +139,11 @@ impl Storage {
 /// Renames `path` so that the client no longer finds it, and warns. `why` completes the sentence
 /// "PATH is damaged: …".
 fn set_aside(path: &Path, to: &Path, why: &str) -> bool {
-    // A link to nothing holds nothing, and arti does not trust a folder that has one.
-    if fs::metadata(path).is_err() && path.is_symlink() {
-        return match fs::remove_file(path) {
-            Ok(()) => {
-                warn!("{} is damaged ({why}): removed", path.display());
-                true
-            }
-            Err(error) => {
-                warn!(
-                    "{} is damaged ({why}) and cannot be removed: {error}; remove it",
-                    path.display()
-                );
-                false
-            }
-        };
-    }
+    // arti does not trust a folder with a link to nothing in it.
+    let to = match fs::metadata(path).is_err() && path.is_symlink() {
+        true => to.parent().unwrap_or(to),
+        false => to,
+    };
     let name = path.file_name().unwrap_or_default().display().to_string();
     let candidates = (1..=MAX_KEPT).map(|number| match number {
         1 => to.join(format!("{name}.{SUFFIX}")),

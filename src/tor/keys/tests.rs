@@ -44,15 +44,15 @@ fn a_bad_file_says_what_is_wrong_with_it_and_repeats_nothing() {
         (format!("{line}# key: of Bob\n").into(), "not of the form"),
         (
             format!("{LABEL}:descriptor:ed25519:{KEY}").into(),
-            "in this order",
+            "second and third fields",
         ),
         (
             format!("{LABEL}:x25519:{KEY}:descriptor").into(),
-            "in this order",
+            "second and third fields",
         ),
         (
             format!("{LABEL}:{KEY}:descriptor:x25519").into(),
-            "in this order",
+            "second and third fields",
         ),
         (
             format!("{KEY}:descriptor:x25519:{LABEL}").into(),

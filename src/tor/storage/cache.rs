@@ -1,6 +1,7 @@
 //! The cache folder: the downloaded directory, in an SQLite database and files beside it.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 
 use fs_mistrust::Mistrust;
@@ -53,14 +54,21 @@ fn problem(path: &Path, mistrust: &Mistrust) -> Option<String> {
     if let Some(why) = not_a_file(path) {
         return Some(why.to_owned());
     }
-    if let Err(error) = mistrust.verifier().permit_readable().check(path) {
+    // What is wrong with the folders above it is for a person to decide.
+    if let Err(error) = mistrust.verifier().permit_readable().check(path)
+        && error.path() == Some(path)
+    {
         return Some(error.to_string());
     }
     let name = path.file_name()?.to_str()?;
     let (_, expected) = name.rsplit_once(DIGEST)?;
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
-        Err(error) => return Some(error.to_string()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return Some(error.to_string());
+        }
+        // Too many open files, or a disk that fails: it may be good.
+        Err(_) => return None,
     };
     let digest = data_encoding::HEXLOWER.encode(&Sha3_256::digest(&bytes));
     (digest != expected).then(|| "its content is damaged".to_owned())
@@ -68,11 +76,14 @@ fn problem(path: &Path, mistrust: &Mistrust) -> Option<String> {
 
 /// Sets the database aside; its content is fetched anew. `report` is what arti said of it.
 pub(super) fn set_database_aside(folder: &Path, report: &str) -> bool {
+    let database = folder.join(DATABASE);
+    if fs::symlink_metadata(&database).is_err() || !set_aside(&database, folder, report) {
+        return false;
+    }
     for name in BESIDE_DATABASE {
         let _ = fs::remove_file(folder.join(name));
     }
-    let database = folder.join(DATABASE);
-    fs::symlink_metadata(&database).is_ok() && set_aside(&database, folder, report)
+    true
 }
 
 #[cfg(test)]

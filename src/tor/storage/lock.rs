@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::fs::{self, File, TryLockError};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::process;
 
+use nix::fcntl::OFlag;
 use nix::sys::stat::{major, minor};
 
 /// The process that holds a lock.
@@ -35,8 +36,11 @@ impl fmt::Display for Holder {
 
 /// Which process holds the lock file at `path`; `None` if nobody does, or there is no such file.
 pub(super) fn holder(path: &Path) -> Option<Holder> {
-    // Opened for reading alone: the file is looked at and not made.
-    let file = File::open(path).ok()?;
+    // Opened for reading alone: the file is looked at and not made. A pipe in its place is not waited
+    // for.
+    let mut options = File::options();
+    let file = options.read(true).custom_flags(OFlag::O_NONBLOCK.bits());
+    let file = file.open(path).ok()?;
     match file.try_lock() {
         // Dropping the file gives the lock back.
         Ok(()) | Err(TryLockError::Error(_)) => None,

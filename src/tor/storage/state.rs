@@ -67,8 +67,10 @@ mod tests {
 
     #[test]
     fn damaged_state_files_are_set_aside_and_good_ones_stay() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let at = |name: &str| folder.path().join(name);
+        let above = tempfile::tempdir().expect("a folder");
+        let folder = above.path().join("state");
+        fs::create_dir(&folder).expect("made");
+        let at = |name: &str| folder.join(name);
         fs::write(at("good.json"), r#"{"default":{"guards":[]}}"#).expect("written");
         fs::write(at("empty.json"), "").expect("written");
         fs::write(at("cut.json"), r#"{"default":{"gua"#).expect("written");
@@ -76,9 +78,11 @@ mod tests {
         fs::create_dir(at("folder.json")).expect("made");
         std::os::unix::fs::symlink("/nowhere/at/all", at("link.json")).expect("made");
         fs::write(at("state.lock"), "").expect("written");
-        mend(folder.path());
+        mend(&folder);
+        // arti does not trust a folder with a link to nothing in it.
+        assert_eq!(names(above.path()), ["link.json.damaged", "state"]);
         assert_eq!(
-            names(folder.path()),
+            names(&folder),
             [
                 "cut.json.damaged",
                 "empty.json.damaged",
