@@ -96,6 +96,7 @@ impl Onionport {
     }
 
     /// The same, but only waits until the SOCKS ports are open: the Tor network may still be out of reach.
+    #[allow(dead_code, reason = "the demo does not need it")]
     pub fn start_early(
         program: &Path,
         network: &Network,
