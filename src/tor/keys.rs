@@ -14,6 +14,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arti_client::TorClient;
 use fs_mistrust::Mistrust;
@@ -26,6 +27,7 @@ use tracing::{debug, warn};
 
 use super::runtime::TorRuntime;
 use crate::failure::Failure;
+use crate::rarely::{Rarely, Times};
 use crate::target::OnionAddress;
 
 mod auth_private;
@@ -41,6 +43,10 @@ use auth_private::Secret;
 
 /// How the names of key files end.
 const SUFFIX: &str = "auth_private";
+
+/// How often it is logged that a place cannot be read: each request for an onion service looks there.
+static FOLDER: Rarely = Rarely::new(Duration::from_secs(60));
+static KEY_STORE: Rarely = Rarely::new(Duration::from_secs(60));
 
 /// Finds the keys for onion services.
 pub(crate) struct KeyRing {
@@ -78,10 +84,10 @@ impl KeyRing {
         let mut from_folder = match &self.folder {
             // The start has named the bad files.
             Some(folder) => folder::read_folder(folder, drop).map_err(|error| {
-                warn!(
-                    "cannot read client_onion_auth_dir {}: {error}",
-                    folder.display()
-                );
+                if let Some(times) = FOLDER.due() {
+                    let (folder, times) = (folder.display(), Times(times));
+                    warn!("cannot read client_onion_auth_dir {folder}: {error}{times}");
+                }
                 Failure::ClientAuthUnreadable
             })?,
             None => HashMap::new(),
@@ -120,9 +126,13 @@ impl KeyRing {
             })),
             Err(error) => {
                 // The name of a key file holds that of the service.
-                warn!(
-                    "cannot read a client authorization key of the key store; level debug says which"
-                );
+                if let Some(times) = KEY_STORE.due() {
+                    warn!(
+                        "cannot read a client authorization key of the key store; level debug says \
+                         which{}",
+                        Times(times)
+                    );
+                }
                 debug!("cannot read the key store: {error}");
                 Err(Failure::ClientAuthUnreadable)
             }
