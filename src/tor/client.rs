@@ -35,6 +35,10 @@ const LOCK_POLL: Duration = Duration::from_millis(100);
 /// How long a client that is given up may take to let go of its folders. Circuits that are being built
 /// hold them until they fail.
 const RELEASE_LIMIT: Duration = Duration::from_secs(2);
+/// For how long it is tried to make the client again that was there before one that cannot be made, and
+/// how long to wait in between.
+const RESTORE_LIMIT: Duration = Duration::from_secs(30);
+const RESTORE_PAUSE: Duration = Duration::from_secs(1);
 /// How long it may take to put files in order: a disk may hang.
 const MEND_LIMIT: Duration = Duration::from_secs(20);
 /// How often it is looked at meanwhile.
@@ -154,15 +158,25 @@ impl Clients {
                 self.current.send_replace(Some(Arc::new(client)));
                 Ok(())
             }
-            Err(problem) => match make(&before).await {
-                Ok(client) => {
-                    self.current.send_replace(Some(Arc::new(client)));
-                    Err(ReplaceError::Refused(problem))
+            Err(problem) => {
+                // What is short for a moment, such as open files, must not end the program.
+                let deadline = Instant::now() + RESTORE_LIMIT;
+                loop {
+                    match make(&before).await {
+                        Ok(client) => {
+                            self.current.send_replace(Some(Arc::new(client)));
+                            return Err(ReplaceError::Refused(problem));
+                        }
+                        Err(lost) if Instant::now() > deadline => {
+                            return Err(ReplaceError::Lost(format!(
+                                "{problem}; cannot restore the Tor client before it either: {lost}; \
+                                 correct the configuration and restart onionport"
+                            )));
+                        }
+                        Err(_) => sleep(RESTORE_PAUSE).await,
+                    }
                 }
-                Err(lost) => Err(ReplaceError::Lost(format!(
-                    "{problem}; cannot restore the Tor client before it either: {lost}; correct the configuration and restart onionport"
-                ))),
-            },
+            }
         }
     }
 
