@@ -2,7 +2,7 @@
 //!
 //! Tor has no half-open streams: ending our side (END) ends both. A client that has finished sending
 //! may still be waiting for the answer, so its end of file does not end the stream at once, as it
-//! does in C tor: the answer goes on for as long as bytes keep coming. How long it may take to begin
+//! does in C tor: the answer goes on while bytes keep coming with short pauses. How long it may take to begin
 //! depends on who spoke last. A client that spoke last waits for an answer, if it is still there; its
 //! bytes may even be on their way still, as nothing tells when a far end has them. A client that was
 //! answered has probably left, and a service that waits for the end of a request should see it soon.
@@ -23,13 +23,13 @@ use tracing::debug;
 /// How long the far end may be silent after a client has finished that still waits for an answer. Then
 /// the stream is ended, so that a service that waits for the end of a request sees it.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
-/// The same within an answer that has begun: a far end that keeps the stream open waits for its end.
+/// The same once the answer has begun: a far end that keeps the stream open may be waiting for its end.
 const PAUSE_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long a client that has finished may take nothing of the answer.
-const TAKE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
-/// The same after a client has finished that was answered. Also how long a far end may take to hear of
+/// The same if the client was answered before it finished. Also how long a far end may take to hear of
 /// an end.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+/// How long a client that has finished may leave the answer unread.
+const TAKE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 /// How much is carried at once.
 const BUFFER: usize = 16 * 1024;
 /// How often that is done before other streams have their turn.

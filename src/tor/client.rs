@@ -35,14 +35,14 @@ const LOCK_POLL: Duration = Duration::from_millis(100);
 /// How long a client that is given up may take to let go of its folders. Circuits that are being built
 /// hold them until they fail.
 const RELEASE_LIMIT: Duration = Duration::from_secs(2);
-/// For how long it is tried to make the client again that was there before one that cannot be made, and
-/// how long to wait in between.
+/// How often it is checked whether it has.
+const RELEASE_POLL: Duration = Duration::from_millis(10);
+/// How long to retry restoring the previous client when a new one cannot be made, and the pause between
+/// retries.
 const RESTORE_LIMIT: Duration = Duration::from_secs(30);
 const RESTORE_PAUSE: Duration = Duration::from_secs(1);
 /// How long it may take to put files in order: a disk may hang.
 const MEND_LIMIT: Duration = Duration::from_secs(20);
-/// How often it is looked at meanwhile.
-const RELEASE_POLL: Duration = Duration::from_millis(10);
 
 /// How long bridges may be silent before that is told, and how often it is told from then on.
 const BRIDGES_PATIENCE: Duration = Duration::from_secs(15);
