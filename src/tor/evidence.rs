@@ -72,7 +72,7 @@ pub(crate) struct Evidence {
 
 struct Inner {
     findings: Findings,
-    /// When it last got further than before, or a directory answered.
+    /// When it last got further than before, solved a puzzle, or heard from a directory.
     since: Instant,
     /// Ends the task that does the work.
     work: Option<AbortHandle>,
@@ -269,8 +269,11 @@ impl Evidence {
         let mut inner = self.lock();
         let far = |findings: &Findings| (findings.furthest, findings.descriptor.len());
         let before = far(&inner.findings);
+        let solving = inner.findings.stage == Stage::Puzzle;
         change(&mut inner.findings);
-        if far(&inner.findings) != before {
+        // The time for a puzzle is not that of the introduction after it.
+        let solved = solving && inner.findings.stage != Stage::Puzzle;
+        if solved || far(&inner.findings) != before {
             inner.since = Instant::now();
         }
         drop(inner);

@@ -236,6 +236,11 @@ async fn an_attempt_stands_still_until_it_gets_further() {
     assert!(!evidence.stands_still(long));
     advance(long * 10).await;
     assert!(!evidence.stands_still(long));
+    // The introduction behind it has its own time, though it is no further than the one before.
+    report(&evidence, [R::Introduces(1)]);
+    assert!(!evidence.stands_still(long));
+    advance(long).await;
+    assert!(evidence.stands_still(long));
 }
 
 #[test]
