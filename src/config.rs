@@ -22,6 +22,7 @@ use crate::port::{Bind, Port, PortKind, PortLine};
 use crate::safety::Plaintext;
 use crate::torrc;
 
+mod bridges;
 mod describe;
 mod error;
 mod file;
@@ -67,6 +68,9 @@ const NO_HOME: &str = "this user has no home folder (HOME is not set, and no ent
 pub struct Config {
     /// What goes to arti-client.
     pub tor: TorClientConfig,
+    /// The same with one line of each bridge at a time, in the order in which to try them; empty if no
+    /// bridge has more than one line.
+    pub tor_turns: Vec<TorClientConfig>,
     /// The ports to open, each in another place.
     pub ports: Vec<Port>,
     /// How long a client may take for its handshake, and a request until it is answered.
@@ -341,6 +345,7 @@ fn check(sources: &Sources, args: &ProxyArgs) -> Result<Config, ConfigError> {
         network_v4: virtual_addr_network_ipv4.unwrap_or(defaults.network_v4),
         network_v6: virtual_addr_network_ipv6.unwrap_or(defaults.network_v6),
     };
+    let tor_turns = bridges::turns(&tor, sources)?;
     names
         .check()
         .map_err(|(key, problem)| at(key).wrong(problem))?;
@@ -399,6 +404,7 @@ fn check(sources: &Sources, args: &ProxyArgs) -> Result<Config, ConfigError> {
         files: sources.files(),
         torrc: torrc.map(|torrc| Zeroizing::new(torrc::to_toml(torrc))),
         tor,
+        tor_turns,
     })
 }
 

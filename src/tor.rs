@@ -150,15 +150,22 @@ impl Tor {
                     continue;
                 }
             };
-            // What is in use holds its own shares.
-            drop(client);
             match assembled {
                 Ok(usable) => drop(self.usable.send_replace(Some(Arc::new(usable)))),
                 Err(problem) => return format!("cannot use the Tor client: {problem}"),
             }
             status.bootstrapped();
             connected();
-            let _ = clients.changed().await;
+            let silent = tokio::select! {
+                _ = clients.changed() => continue,
+                // A directory in the cache is enough to be usable, whether bridges answer or not.
+                silent = client.silence() => silent,
+            };
+            drop(client);
+            self.retire();
+            if let Err(problem) = self.clients.recover(silent, &clients).await {
+                return problem;
+            }
         }
     }
 
@@ -228,14 +235,15 @@ impl Tor {
 
 /// Puts together what serves requests, from the parts of a client that has bootstrapped.
 fn assemble(client: &Client) -> Result<Usable, String> {
-    let (client, settings) = (&client.arti, &client.settings);
+    let (config, settings) = (client.config().clone(), &client.settings);
+    let client = &client.arti;
     let provider = client.dirmgr().map_err(|e| e.report().to_string())?;
     let circuits = client.circmgr().map_err(|e| e.report().to_string())?;
     let pool = client.hs_circ_pool().map_err(|e| e.report().to_string())?;
     build_ahead(&pool, client.runtime(), &provider)?;
     let directory = Directory(provider);
     let keys = KeyRing::new(settings.keys.clone(), Arc::clone(client));
-    let network = HsNetwork::new(pool, settings.config.clone(), directory.clone(), keys)?;
+    let network = HsNetwork::new(pool, config, directory.clone(), keys)?;
     Ok(Usable {
         onions: Onions::new(network),
         exits: Exits::new(circuits, directory, settings.exits),

@@ -46,6 +46,7 @@ fn write_config(out: &mut String, config: &Config) -> fmt::Result {
         secrets: _,
         files,
         torrc: _,
+        tor_turns: _,
     } = config;
     if files.is_empty() {
         writeln!(

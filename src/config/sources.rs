@@ -95,13 +95,23 @@ impl Sources {
     pub(super) fn resolve(
         &self,
     ) -> Result<ResolutionResults<(TorClientConfig, Sections)>, ConfigError> {
-        let tree = self.tree()?;
+        let tree = self.tree(&[])?;
         tor_config::resolve_return_results(&tree, &ConfigResolveOptions::default())
             .map_err(|error| self.explain(error))
     }
 
-    /// Merges all sources with arti's own rules.
-    fn tree(&self) -> Result<ConfigurationTree, ConfigError> {
+    /// arti's configuration with these bridge lines in the place of those in the sources.
+    pub(super) fn resolve_with_bridges(
+        &self,
+        lines: &[String],
+    ) -> Result<TorClientConfig, ConfigError> {
+        let lines: toml::Value = lines.to_vec().into();
+        let tree = self.tree(&[format!("bridges.bridges = {lines}")])?;
+        tor_config::resolve_ignore_warnings(&tree).map_err(|error| self.explain(error))
+    }
+
+    /// Merges all sources with arti's own rules, and puts `options` on top.
+    fn tree(&self, options: &[String]) -> Result<ConfigurationTree, ConfigError> {
         let mut merged = ConfigurationSources::new_empty();
         for source in &self.0 {
             if !matches!(source.kind, SourceKind::Option(_)) {
@@ -114,6 +124,9 @@ impl Sources {
             } else {
                 merged.push_option(source.text.as_str());
             }
+        }
+        for option in options {
+            merged.push_option(option);
         }
         merged.load().map_err(|error| ConfigError::Settings {
             origin: Origin::Unknown,

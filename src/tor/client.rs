@@ -48,11 +48,17 @@ const MEND_LIMIT: Duration = Duration::from_secs(20);
 const BRIDGES_PATIENCE: Duration = Duration::from_secs(15);
 const BRIDGES_REPORT: Duration = Duration::from_secs(60);
 
+/// How long a line of a bridge may lead nowhere before another line of the same bridge gets its turn;
+/// twice as long each time that all have had theirs, so often.
+const TURN_PATIENCE: Duration = Duration::from_secs(10);
+const TURN_DOUBLINGS: u32 = 5;
+
 /// What a Tor client is made of. Two that are equal serve alike.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
-    /// arti's own configuration.
-    pub(super) config: TorClientConfig,
+    /// arti's own configuration; several if bridges have several lines, which take turns. They differ
+    /// in nothing else.
+    turns: Vec<TorClientConfig>,
     /// The folder with client authorization keys, if there is one.
     pub(super) keys: Option<PathBuf>,
     /// How long an exit may take.
@@ -67,7 +73,10 @@ impl Settings {
     /// The part of the program's configuration that concerns the Tor client.
     pub fn new(config: &Config) -> Settings {
         Settings {
-            config: config.tor.clone(),
+            turns: match config.tor_turns.is_empty() {
+                true => vec![config.tor.clone()],
+                false => config.tor_turns.clone(),
+            },
             keys: config.client_onion_auth_dir.clone(),
             exits: config.exit_timeouts,
             state_dir: config.state_dir.clone(),
@@ -75,15 +84,28 @@ impl Settings {
         }
     }
 
+    /// arti's configuration in this turn.
+    fn config(&self, turn: usize) -> &TorClientConfig {
+        &self.turns[turn % self.turns.len()]
+    }
+
+    /// The turn to begin with: the one whose bridge lines have worked before, if there is one.
+    fn first_turn(&self) -> usize {
+        match self.turns.len() {
+            1 => 0,
+            _ => self.storage().turn_in_use(&self.turns),
+        }
+    }
+
     fn storage(&self) -> Storage {
-        let mistrust = self.config.fs_mistrust();
+        let mistrust = self.config(0).fs_mistrust();
         Storage::new(&self.state_dir, &self.cache_dir, mistrust)
     }
 
     /// Whether a client with these settings cannot do without the state folder's lock: arti refuses
     /// bridges that it could not store.
     fn needs_lock(&self) -> bool {
-        self.config.bridges_enabled()
+        self.config(0).bridges_enabled()
     }
 }
 
@@ -100,6 +122,8 @@ pub enum ReplaceError {
 pub(super) struct Client {
     pub(super) arti: Arc<TorClient<TorRuntime>>,
     pub(super) settings: Settings,
+    /// Which turn of the settings' bridge lines this is. Counts on after the last.
+    turn: usize,
     /// Its first attempt to connect, which was begun when it was made.
     connecting: Mutex<Option<Connecting>>,
     /// Whether it got the lock of the state folder.
@@ -125,7 +149,8 @@ impl Clients {
     /// one sentence that says what to do.
     pub(super) async fn new(settings: Settings) -> Result<Clients, String> {
         wait_for_lock(&settings).await?;
-        let client = make(&settings).await?;
+        let turn = settings.first_turn();
+        let client = make(&settings, turn).await?;
         Ok(Clients {
             current: watch::Sender::new(Some(Arc::new(client))),
             settings: Mutex::new(settings),
@@ -152,7 +177,7 @@ impl Clients {
         let _replacing = self.replacing.lock().await;
         let before = self.settings();
         self.give_up(&before).await;
-        match make(&settings).await {
+        match make(&settings, settings.first_turn()).await {
             Ok(client) => {
                 *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings;
                 self.current.send_replace(Some(Arc::new(client)));
@@ -162,7 +187,7 @@ impl Clients {
                 // What is short for a moment, such as open files, must not end the program.
                 let deadline = Instant::now() + RESTORE_LIMIT;
                 loop {
-                    match make(&before).await {
+                    match make(&before, before.first_turn()).await {
                         Ok(client) => {
                             self.current.send_replace(Some(Arc::new(client)));
                             return Err(ReplaceError::Refused(problem));
@@ -234,8 +259,9 @@ impl Clients {
         }
     }
 
-    /// What to do about the client that `seen` saw last and that broke with this error: mends its files
-    /// and makes another. The error is one sentence, and means that a person has to decide.
+    /// What to do about the client that `seen` saw last and that broke: mends its files, or turns to
+    /// other lines of its bridges, and makes another. The error is one sentence, and means that a person
+    /// has to decide.
     pub(super) async fn recover(
         &self,
         broken: Broken,
@@ -249,14 +275,15 @@ impl Clients {
         let settings = self.settings();
         self.give_up(&settings).await;
         wait_for_lock(&settings).await?;
-        if !settings.storage().mend_after(broken.kind, &broken.report) {
-            let remedy = remedy(broken.kind);
-            return Err(format!(
-                "cannot use the Tor client: {}{remedy}",
-                broken.report
-            ));
-        }
-        let client = make(&settings).await?;
+        let turn = match broken.why {
+            Why::Silence => broken.turn + 1,
+            Why::Error(kind, report) if settings.storage().mend_after(kind, &report) => broken.turn,
+            Why::Error(kind, report) => {
+                let remedy = remedy(kind);
+                return Err(format!("cannot use the Tor client: {report}{remedy}"));
+            }
+        };
+        let client = make(&settings, turn).await?;
         self.current.send_replace(Some(Arc::new(client)));
         Ok(())
     }
@@ -296,15 +323,15 @@ fn in_use(settings: &Settings, holder: Holder) -> String {
     )
 }
 
-/// Makes a client, from files that are put in order first.
-async fn make(settings: &Settings) -> Result<Client, String> {
+/// Makes a client for a turn of the settings, from files that are put in order first.
+async fn make(settings: &Settings, turn: usize) -> Result<Client, String> {
     let storage = settings.storage();
-    mend(&storage, settings).await;
+    mend(&storage, settings.config(turn)).await;
     let mut mended = false;
     loop {
         let runtime =
             runtime::current().map_err(|e| format!("cannot start the Tor client: {e}"))?;
-        let error = match begin(settings, &storage, runtime) {
+        let error = match begin(settings, turn, &storage, runtime) {
             Ok(client) => return Ok(client),
             Err(error) => error,
         };
@@ -319,8 +346,8 @@ async fn make(settings: &Settings) -> Result<Client, String> {
 }
 
 /// Puts the files in order, elsewhere: a disk may be slow.
-async fn mend(storage: &Storage, settings: &Settings) {
-    let (storage, config) = (storage.clone(), settings.config.clone());
+async fn mend(storage: &Storage, config: &TorClientConfig) {
+    let (storage, config) = (storage.clone(), config.clone());
     let mending = tokio::task::spawn_blocking(move || storage.mend(&config));
     match timeout(MEND_LIMIT, mending).await {
         Ok(Ok(())) => {}
@@ -332,12 +359,13 @@ async fn mend(storage: &Storage, settings: &Settings) {
 /// Makes a client and has it begin to connect: arti judges its configuration and its files only then.
 fn begin(
     settings: &Settings,
+    turn: usize,
     storage: &Storage,
     runtime: TorRuntime,
 ) -> arti_client::Result<Client> {
     let free = storage.state_holder().is_none();
     let arti = TorClient::with_runtime(runtime)
-        .config(settings.config.clone())
+        .config(settings.config(turn).clone())
         .bootstrap_behavior(BootstrapBehavior::OnDemand)
         .create_unbootstrapped()?;
     let mut connecting: Connecting = {
@@ -357,6 +385,7 @@ fn begin(
     Ok(Client {
         arti,
         settings: settings.clone(),
+        turn,
         connecting: Mutex::new(connecting),
         holds_state: free,
     })
@@ -375,10 +404,17 @@ fn remedy(kind: ErrorKind) -> &'static str {
     }
 }
 
-/// The error of a client that is of no use any more.
+/// A client that is of no use any more.
 pub(super) struct Broken {
-    kind: ErrorKind,
-    report: String,
+    turn: usize,
+    why: Why,
+}
+
+enum Why {
+    /// arti's error, and its text.
+    Error(ErrorKind, String),
+    /// Its bridges do not answer, and have other lines.
+    Silence,
 }
 
 impl Client {
@@ -417,7 +453,7 @@ impl Client {
                 let (kind, report) = (error.kind(), error.report().to_string());
                 // A client that failed to put its parts together has none to show.
                 if is_about_files(kind) || self.arti.circmgr().is_err() {
-                    return Err(Broken { kind, report });
+                    return Err(self.broken(Why::Error(kind, report)));
                 }
                 warn!("cannot connect to the Tor network: {report}; trying again");
                 sleep(BOOTSTRAP_PAUSE).await;
@@ -429,21 +465,63 @@ impl Client {
             ended = progress => ended,
             ended = connect => ended,
             ended = self.report_silent_bridges(status) => ended,
+            broken = self.silence() => Err(broken),
         }
+    }
+
+    fn broken(&self, why: Why) -> Broken {
+        Broken {
+            turn: self.turn,
+            why,
+        }
+    }
+
+    /// arti's configuration of this client.
+    pub(super) fn config(&self) -> &TorClientConfig {
+        self.settings.config(self.turn)
+    }
+
+    /// Waits until other lines of the bridges should get their turn: the client gets no further with
+    /// these. Never returns if there are no others, or if these have led into the Tor network.
+    pub(super) async fn silence(&self) -> Broken {
+        let turns = self.settings.turns.len();
+        if turns < 2 {
+            return std::future::pending().await;
+        }
+        let round = u32::try_from(self.turn / turns).unwrap_or(u32::MAX);
+        let patience = TURN_PATIENCE * 2_u32.pow(round.min(TURN_DOUBLINGS));
+        let mut before = self.arti.bootstrap_status().as_frac();
+        loop {
+            sleep(patience).await;
+            let now = self.arti.bootstrap_status();
+            // Once a channel has been opened, arti says so ever after.
+            if now.ready_for_traffic() {
+                return std::future::pending().await;
+            }
+            if now.as_frac() <= before {
+                info!(
+                    "no bridge answers at {}; trying their other lines",
+                    self.bridge_addresses()
+                );
+                return self.broken(Why::Silence);
+            }
+            before = now.as_frac();
+        }
+    }
+
+    /// The addresses of its bridges, as a list for people.
+    fn bridge_addresses(&self) -> String {
+        let lines = self.config().bridges().iter();
+        let addresses = lines.flat_map(|line| line.addrs().map(|address| address.to_string()));
+        addresses.collect::<Vec<_>>().join(", ")
     }
 
     /// Says again and again which bridges do not answer, if there are any; never returns.
     async fn report_silent_bridges(&self, status: &Status) -> Result<(), Broken> {
-        let config = &self.settings.config;
-        if !config.bridges_enabled() {
+        if !self.config().bridges_enabled() {
             return std::future::pending().await;
         }
-        let addresses: Vec<String> = config
-            .bridges()
-            .iter()
-            .flat_map(|bridge| bridge.addrs().map(|address| address.to_string()))
-            .collect();
-        let addresses = addresses.join(", ");
+        let addresses = self.bridge_addresses();
         let begun = Instant::now();
         sleep(BRIDGES_PATIENCE).await;
         loop {

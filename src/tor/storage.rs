@@ -72,6 +72,12 @@ impl Storage {
         }
     }
 
+    /// Which of these configurations has most of the bridge lines that have worked before; the first if
+    /// none has.
+    pub(super) fn turn_in_use(&self, turns: &[TorClientConfig]) -> usize {
+        bridges::turn_in_use(&self.state, turns)
+    }
+
     /// Mends what arti has just refused with an error of this kind and text. Gives whether there was
     /// anything to mend, so that trying again makes sense.
     pub(super) fn mend_after(&self, kind: ErrorKind, report: &str) -> bool {

@@ -12,6 +12,7 @@ use std::path::Path;
 
 use arti_client::config::TorClientConfig;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 use tor_guardmgr::GuardMgrConfig as _;
 use tor_guardmgr::bridge::BridgeConfig;
@@ -28,6 +29,9 @@ struct StoredBridge {
     orports: Vec<SocketAddr>,
     #[serde(default)]
     pt_targets: Vec<PtTarget>,
+    /// When a circuit through it was first built, if one ever was.
+    #[serde(default)]
+    confirmed_at: Option<IgnoredAny>,
 }
 
 impl StoredBridge {
@@ -69,6 +73,40 @@ pub(super) fn forget_changed(folder: &Path, config: &TorClientConfig) {
             path.display()
         ),
     }
+}
+
+/// Which of these configurations has most of the lines that have worked before; the first if none has.
+pub(super) fn turn_in_use(folder: &Path, turns: &[TorClientConfig]) -> usize {
+    // It is made when it is first needed.
+    let bytes = fs::read(folder.join(FILE)).unwrap_or_default();
+    let turns: Vec<&[BridgeConfig]> = turns.iter().map(|turn| turn.bridges()).collect();
+    best_turn(&bytes, &turns)
+}
+
+fn best_turn(bytes: &[u8], turns: &[&[BridgeConfig]]) -> usize {
+    let worked = confirmed(bytes).unwrap_or_default();
+    let hits = |lines: &[BridgeConfig]| {
+        let is_used = |bridge: &&StoredBridge| lines.iter().any(|line| bridge.is_meant_by(line));
+        worked.iter().filter(is_used).count()
+    };
+    let best = turns
+        .iter()
+        .enumerate()
+        .rev()
+        .max_by_key(|(_, lines)| hits(lines));
+    best.map_or(0, |(turn, _)| turn)
+}
+
+/// The stored bridges that have worked.
+fn confirmed(bytes: &[u8]) -> Option<Vec<StoredBridge>> {
+    let state: Value = serde_json::from_slice(bytes).ok()?;
+    let stored = state.pointer("/bridges/guards")?.as_array()?.iter();
+    let known = stored.filter_map(|entry| StoredBridge::deserialize(entry).ok());
+    Some(
+        known
+            .filter(|bridge| bridge.confirmed_at.is_some())
+            .collect(),
+    )
 }
 
 /// The state without the bridges whose lines have changed, and how many those are; `None` if there are
@@ -168,6 +206,22 @@ mod tests {
         for (before, after) in kept {
             assert!(without_changed(state(&[&before]).as_bytes(), &after).is_none());
         }
+    }
+
+    #[test]
+    fn the_line_that_worked_before_has_the_first_turn() {
+        let turns = [&[plain(9)][..], &[obfs4("x")], &[obfs4("x")]];
+        let stored = |confirmed: Value| {
+            let mut state: Value = serde_json::from_str(&state(&[&obfs4("x")])).expect("JSON");
+            state["bridges"]["guards"][0]["confirmed_at"] = confirmed;
+            state.to_string()
+        };
+        let worked = stored("2026-01-01T00:00:00Z".into());
+        assert_eq!(best_turn(worked.as_bytes(), &turns), 1);
+        // It was chosen, and never answered.
+        let never = stored(Value::Null);
+        assert_eq!(best_turn(never.as_bytes(), &turns), 0);
+        assert_eq!(best_turn(b"", &turns), 0);
     }
 
     #[test]
