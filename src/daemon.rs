@@ -1,8 +1,10 @@
 //! The life of the process: open the ports, connect to Tor, serve until a signal.
 
 use std::io::Write as _;
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use sd_notify::NotifyState;
 use tokio::sync::Semaphore;
 use tracing::{debug, info, warn};
@@ -139,15 +141,11 @@ async fn reload(
     shared: &Shared,
     ports: &mut OpenPorts<Tor>,
 ) -> Result<(Config, Option<PortInfo>), ReplaceError> {
-    let config = config::load(arguments).map_err(|error| error.message())?;
-    logging::hide(&config.secrets);
-    if let Some(problem) = config.root_problem {
-        return Err(problem.into());
-    }
-    if let Some(folder) = &config.client_onion_auth_dir {
-        let found = keys::check_folder(folder, config.tor.fs_mistrust(), |file| file.log())?;
-        info!("{found} client authorization keys in {}", folder.display());
-    }
+    let arguments = arguments.clone();
+    // Elsewhere: a disk may hang, and a pipe may have nobody who writes to it.
+    let config = tokio::task::spawn_blocking(move || read_again(&arguments))
+        .await
+        .map_err(|error| format!("cannot read the configuration: {error}"))??;
     let new_names = match config.names == before.names {
         // The addresses that stand for names are kept.
         true => None,
@@ -205,6 +203,20 @@ async fn reload(
     tell(&changes, ports, &shared.status);
     info!("the configuration was read again");
     Ok((config, port_info))
+}
+
+/// The configuration as it stands now, and the keys in its folder looked at.
+fn read_again(arguments: &ProxyArgs) -> Result<Config, String> {
+    let mut config = config::load(arguments).map_err(|error| error.message())?;
+    logging::hide(&config.secrets);
+    if let Some(problem) = config.root_problem.take() {
+        return Err(problem);
+    }
+    if let Some(folder) = &config.client_onion_auth_dir {
+        let found = keys::check_folder(folder, config.tor.fs_mistrust(), |file| file.log())?;
+        info!("{found} client authorization keys in {}", folder.display());
+    }
+    Ok(config)
 }
 
 /// Where a page of an HTTP port saves the keys that it takes.
@@ -301,9 +313,16 @@ fn notify(states: &[NotifyState<'_>]) {
     }
 }
 
-/// Prints one line for whoever started the program. That nobody reads it is no reason to stop.
+/// Prints one line for whoever started the program. If nobody reads it, it is left out: the program
+/// goes on.
 fn say(line: &str) {
     let mut out = std::io::stdout().lock();
+    // A pipe says that it is ready when there is room for more than one line.
+    let mut ready = [PollFd::new(out.as_fd(), PollFlags::POLLOUT)];
+    if poll(&mut ready, PollTimeout::ZERO) == Ok(0) {
+        debug!("nobody reads standard output: {line}");
+        return;
+    }
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 

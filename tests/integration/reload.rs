@@ -1,8 +1,13 @@
 //! SIGHUP: the configuration is read again while the program runs.
 
 use std::fs;
+use std::io::Write as _;
 use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::path::Path;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::stat::Mode;
 
 use crate::support::client::{Client, End, Place};
 use crate::support::own_address::own;
@@ -235,4 +240,44 @@ async fn another_proxy_to_relays_is_used_from_then_on() {
     // Long enough for further attempts, which go to the new one.
     other.accept().expect("asked again");
     assert!(one.accept().is_err(), "the old proxy is still used");
+}
+
+#[tokio::test]
+async fn a_configuration_that_cannot_be_read_to_its_end_holds_nothing_up() {
+    let [port] = own();
+    let program = Program::offline().port(format!("{port}"));
+    let torrc = program.folder().join("torrc");
+    fs::write(&torrc, "SafeSocks 0\n").expect("written");
+    let path = torrc.display().to_string();
+    let daemon = program.arguments(&["--torrc", &path]).start();
+    fs::remove_file(&torrc).expect("removed");
+    // Nobody writes to it.
+    nix::unistd::mkfifo(&torrc, Mode::S_IRUSR | Mode::S_IWUSR).expect("a pipe");
+    daemon.process.signal("HUP");
+    assert_eq!(code(&daemon.places[0]).await, 0x01);
+    daemon.process.signal("TERM");
+    let ended = daemon.process.wait();
+    assert!(ended.status.success(), "{:?}", ended.err);
+}
+
+#[tokio::test]
+async fn standard_output_that_nobody_reads_holds_nothing_up() {
+    let [port] = own();
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let mut full = fs::File::from(OwnedFd::from(writer));
+    fcntl(&full, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("non-blocking");
+    while full.write(&[b'x'; 4096]).is_ok() {}
+    fcntl(&full, FcntlArg::F_SETFL(OFlag::empty())).expect("blocking");
+    let daemon = Program::offline()
+        .port(format!("{port} ExtendedErrors"))
+        .arguments(&["-l", "debug"])
+        .output(full)
+        .launch();
+    daemon
+        .process
+        .wait_err("nobody reads standard output: listening socks");
+    assert_eq!(code(&Place::Tcp(port.into())).await, 0xF6);
+    daemon.process.signal("TERM");
+    assert!(daemon.process.wait().status.success());
+    drop(reader);
 }

@@ -1,11 +1,12 @@
 //! The Tor client's files: damaged, or held by another process.
 
 use std::fs;
+use std::os::unix::fs::chown;
 use std::path::Path;
 use std::process::{Child, Command};
 
 use crate::support::client::Client;
-use crate::support::program::{Daemon, Program};
+use crate::support::program::{Daemon, Program, set_mode};
 
 /// A bridge at a port on loopback at which nobody listens.
 const BRIDGES: &str = "[bridges]\nenabled = true\nbridges = [\"127.0.0.1:1 0123456789ABCDEF0123456789ABCDEF01234567\"]";
@@ -175,4 +176,40 @@ async fn bridges_that_cannot_be_used_refuse_the_whole_reload() {
     assert!(told.contains("(sleep) uses "), "{told}");
     // Without ExtendedErrors, as before.
     assert_works(&mut daemon).await;
+}
+
+/// Permissions and owners are for a person to decide on: the program names the file and what to do, and never
+/// runs on without it.
+#[test]
+fn a_file_that_is_not_the_users_ends_the_start() {
+    const USER: u32 = 54_321;
+    const OTHER: u32 = 54_322;
+    let changes = [
+        ("unreadable", USER, 0o000),
+        ("another user's", OTHER, 0o600),
+        ("another user's, to be read by all", OTHER, 0o644),
+        ("to be written by all", USER, 0o666),
+    ];
+    for file in ["state/state/guards.json", "cache/dir.sqlite3"] {
+        for (what, owner, mode) in changes {
+            let program = Program::offline().port("auto").strict().user(USER);
+            let path = program.folder().join(file);
+            write(&path, "{}");
+            let folders = path.ancestors().skip(1);
+            for folder in folders.take_while(|&folder| folder != program.folder()) {
+                set_mode(folder, 0o700);
+                chown(folder, Some(USER), Some(USER)).expect("root");
+            }
+            set_mode(&path, mode);
+            chown(&path, Some(owner), Some(owner)).expect("root");
+            let ended = program.run();
+            let told = ended.err.last().expect("a reason");
+            assert_eq!(ended.status.code(), Some(1), "{file} {what}: {told}");
+            // Arti writes the folder of the user as ${HOME}.
+            let (_, name) = file.rsplit_once('/').expect("a folder and a name");
+            for words in [name, "chmod", "chown"] {
+                assert!(told.contains(words), "{file} {what}: no {words} in {told}");
+            }
+        }
+    }
 }

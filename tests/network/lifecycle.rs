@@ -21,6 +21,8 @@ const STARTS_VARIABLE: &str = "ONIONPORT_STARTS";
 /// The latest moment, after the client is usable, at which a run is stopped.
 const LONGEST_RUN: Duration = Duration::from_secs(3);
 const LONGEST_RUN_VARIABLE: &str = "ONIONPORT_LONGEST_RUN";
+/// How soon a guard that was used is on disk: a minute, and some time for a busy machine.
+const SAVED_WITHIN: Duration = Duration::from_secs(75);
 /// How soon a program whose files are damaged has to serve.
 const SOON: Duration = Duration::from_secs(10);
 
@@ -80,6 +82,43 @@ fn guards_outlast_every_clean_end() -> Result<()> {
         }
         known = Some((sampled, confirmed));
     }
+    network.mark_done();
+    Ok(())
+}
+
+/// arti writes its guards down once a minute: whoever kills the program loses no more than that.
+#[test]
+fn a_killed_program_forgets_no_guard_of_more_than_a_minute() -> Result<()> {
+    let network = Network::builder().relays(8).start()?;
+    let echo = EchoServer::start()?;
+    let folders = Folders::new(&network)?;
+    let mut run = Run::start(&network, &folders, "")?;
+    run.wait_until_usable(Duration::from_secs(60))?;
+    let stream = run.connect(echo.address())?;
+    let begun = Instant::now();
+    let (sampled, used) = loop {
+        if let Ok((sampled, used)) = guards(&folders)
+            && !used.is_empty()
+        {
+            break (sampled, used);
+        }
+        let waited = begun.elapsed();
+        ensure!(waited < SAVED_WITHIN, "no guard is saved after {waited:?}");
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    run.stop("KILL")?;
+    drop(stream);
+
+    let mut run = Run::start(&network, &folders, "")?;
+    run.wait_until_usable(SOON)?;
+    drop(run.connect(echo.address())?);
+    ensure!(run.stop("TERM")?.success(), "does not end well");
+    let (after, used_after) = guards(&folders)?;
+    ensure!(after.is_superset(&sampled), "guards are lost");
+    ensure!(
+        used_after.starts_with(&used),
+        "the first guard was {used:?} and is {used_after:?}"
+    );
     network.mark_done();
     Ok(())
 }
