@@ -133,6 +133,8 @@ mod tests {
 
     use std::time::Duration;
 
+    use tokio::sync::oneshot::error::TryRecvError;
+
     #[tokio::test(start_paused = true)]
     async fn tasks_of_a_slot_end_with_it_and_others_go_on() {
         let (slot, runtime) = SlotRuntimes::current().expect("inside of a runtime").next();
@@ -145,14 +147,13 @@ mod tests {
             runtime.spawn_obj(Box::new(task).into()).expect("spawned");
             ended
         };
-        let bound = spawn(&runtime);
+        let mut bound = spawn(&runtime);
         let mut free = spawn(&current().expect("inside of a runtime"));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(bound.try_recv(), Err(TryRecvError::Empty));
         drop(slot);
         let ended = tokio::time::timeout(Duration::from_secs(1), bound).await;
         assert!(ended.is_ok(), "the task outlives its slot");
-        assert!(
-            free.try_recv()
-                .is_err_and(|e| e == tokio::sync::oneshot::error::TryRecvError::Empty)
-        );
+        assert_eq!(free.try_recv(), Err(TryRecvError::Empty));
     }
 }

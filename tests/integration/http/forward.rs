@@ -352,11 +352,29 @@ async fn answers_without_a_body_have_none() {
     let port = port();
     let (mut client, _served) = port.http_client();
     let mut sites = Vec::new();
-    for (method, said, status) in [
-        ("HEAD", "HTTP/1.1 200 OK\nContent-Length: 1000\n\n", 200),
-        ("GET", "HTTP/1.1 304 Not Modified\nETag: \"a\"\n\n", 304),
-        ("DELETE", "HTTP/1.1 204 No Content\n\n", 204),
-        ("GET", YES, 200),
+    for (method, said, status, length) in [
+        (
+            "HEAD",
+            "HTTP/1.1 200 OK\nContent-Length: 1000\n\n",
+            200,
+            Some("1000"),
+        ),
+        // Nothing is said of the length that the site does not say.
+        ("HEAD", "HTTP/1.1 200 OK\n\n", 200, None),
+        (
+            "HEAD",
+            "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n",
+            200,
+            None,
+        ),
+        (
+            "GET",
+            "HTTP/1.1 304 Not Modified\nETag: \"a\"\n\n",
+            304,
+            None,
+        ),
+        ("DELETE", "HTTP/1.1 204 No Content\n\n", 204, None),
+        ("GET", YES, 200, Some("3")),
     ] {
         say(&mut client, &GET.replace("GET", method)).await;
         if sites.is_empty() {
@@ -369,7 +387,8 @@ async fn answers_without_a_body_have_none() {
         );
         say(&mut sites[0], said).await;
         let got = answer_to(method, &mut client).await;
-        assert_eq!(got.status, status, "{method}");
+        let told = (got.status, got.header("content-length"));
+        assert_eq!(told, (status, length), "{method}: {said}");
     }
     assert_eq!(port.tor.calls().len(), 1);
 }
