@@ -132,10 +132,6 @@ impl hyper::body::Body for Download {
         Poll::Ready(self.broke.take().map(|error| Err(error.into())))
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.broke.is_none() && self.body.is_end_stream()
-    }
-
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
     }

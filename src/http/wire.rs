@@ -164,3 +164,28 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Wire<C> {
         Pin::new(&mut this.connection).poll_shutdown(context)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::goodbye::Answering;
+    use super::*;
+
+    #[tokio::test]
+    async fn a_read_without_room_is_not_taken_for_the_end() {
+        let (mut client, connection) = tokio::io::duplex(64);
+        let line = Arc::<Line>::default();
+        let mut wire = Wire::new(connection, Arc::clone(&line));
+        let _answering = Answering::begin(&line);
+        client.write_all(b"next").await.expect("room");
+        let mut nothing = ReadBuf::new(&mut []);
+        let read = poll_fn(|context| Pin::new(&mut wire).poll_read(context, &mut nothing)).await;
+        read.expect("no error");
+        let mut bytes = [0; 4];
+        wire.read_exact(&mut bytes).await.expect("all");
+        assert_eq!(&bytes, b"next");
+    }
+}

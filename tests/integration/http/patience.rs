@@ -86,6 +86,25 @@ async fn an_answer_arrives_that_a_site_gives_in_the_middle_of_a_body() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_body_waits_for_the_site_only_if_the_client_waits_too() {
+    let heads = [
+        ("", Duration::ZERO),
+        ("Expect: a-miracle\n", Duration::ZERO),
+        ("Expect: 100-continue\n", Duration::from_secs(5)),
+    ];
+    for (header, expected) in heads {
+        let post = ask("POST", &format!("Content-Length: 4\n{header}"));
+        let (_port, mut client, mut site, _served) = asked(&post).await;
+        let begun = Instant::now();
+        say(&mut client, "body").await;
+        hear(&mut site, "body").await;
+        let waited = begun.elapsed();
+        let late = expected + Duration::from_millis(100);
+        assert!((expected..late).contains(&waited), "{header}: {waited:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_silent_site_is_waited_for_two_minutes() {
     let (_port, mut client, mut site, _served) = asked(&ask("GET", "Accept: text/html\n")).await;
     let begun = Instant::now();
