@@ -123,7 +123,6 @@ pub async fn run(config: Config, arguments: &ProxyArgs, handed: Handed) -> Resul
     };
     notify(&[NotifyState::Stopping]);
     ports.close().await;
-    tor.close();
     ended
 }
 

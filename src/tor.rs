@@ -193,13 +193,6 @@ impl Tor {
         Ok(true)
     }
 
-    /// Gives up the client. arti writes down its guards when the last task that has a share of it ends,
-    /// with the runtime at the latest. No request is served any more.
-    pub fn close(&self) {
-        self.retire();
-        self.clients.close();
-    }
-
     /// Takes the parts of the present client away from requests, and ends what works on its own.
     fn retire(&self) {
         if let Some(usable) = self.usable.send_replace(None) {

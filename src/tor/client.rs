@@ -186,6 +186,7 @@ impl Clients {
             Err(problem) => {
                 // What is short for a moment, such as open files, must not end the program.
                 let deadline = Instant::now() + RESTORE_LIMIT;
+                let mut is_first = true;
                 loop {
                     match make(&before, before.first_turn()).await {
                         Ok(client) => {
@@ -198,7 +199,15 @@ impl Clients {
                                  correct the configuration and restart onionport"
                             )));
                         }
-                        Err(_) => sleep(RESTORE_PAUSE).await,
+                        Err(lost) => {
+                            if std::mem::take(&mut is_first) {
+                                warn!(
+                                    "cannot restore the Tor client: {lost}; trying again for {} s",
+                                    RESTORE_LIMIT.as_secs()
+                                );
+                            }
+                            sleep(RESTORE_PAUSE).await;
+                        }
                     }
                 }
             }
@@ -211,12 +220,14 @@ impl Clients {
             return;
         };
         let holds_state = client.holds_state;
-        let mut stopped = Box::pin(client.arti.wait_for_stop()).shared();
+        let stopped = Box::pin(client.arti.wait_for_stop()).shared();
+        // Of a clone, as it must not be polled again once it has told.
+        let has_stopped = || stopped.clone().now_or_never().is_some();
         drop(client);
         let storage = settings.storage();
         let deadline = Instant::now() + RELEASE_LIMIT;
         // The lock of the cache folder goes with other tasks than that of the state folder.
-        while (&mut stopped).now_or_never().is_none() || storage.is_held_by_us() {
+        while !has_stopped() || storage.is_held_by_us() {
             if Instant::now() > deadline {
                 debug!("an older Tor client still holds its folders; taking them from it");
                 storage.abandon_locks(holds_state);
@@ -232,11 +243,6 @@ impl Clients {
                 client.save_soon();
             }
         });
-    }
-
-    /// Gives up the present client for good.
-    pub(super) fn close(&self) {
-        self.current.send_replace(None);
     }
 
     /// Whether settings could be used by a client in the place of this one. The error is one sentence.

@@ -213,3 +213,25 @@ fn a_file_that_is_not_the_users_ends_the_start() {
         }
     }
 }
+
+/// What cannot be had for a moment costs a reload, not the program.
+#[tokio::test]
+async fn a_client_that_cannot_be_made_for_a_moment_is_made_again() {
+    const USER: u32 = 54_321;
+    let program = Program::offline().port("auto").strict().user(USER);
+    let (file, guards) = (program.file(), guards(&program));
+    let mut daemon = program.start();
+    assert_works(&mut daemon).await;
+    write(&guards, "{}");
+    set_mode(&guards, 0o000);
+    let text = fs::read_to_string(&file).expect("readable");
+    let changed = "[circuit_timing]\nrequest_timeout = \"50 s\"\n";
+    fs::write(&file, format!("{text}\n{changed}")).expect("written");
+    daemon.process.signal("HUP");
+    daemon.process.wait_err("cannot restore the Tor client");
+    chown(&guards, Some(USER), Some(USER)).expect("root");
+    set_mode(&guards, 0o600);
+    let told = daemon.process.wait_err("the configuration stays as it was");
+    assert!(told.contains("guards.json"), "{told}");
+    assert_works(&mut daemon).await;
+}

@@ -273,6 +273,15 @@ impl Drop for Onionport {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        assert_no_panic(&self.log());
+    }
+}
+
+/// In a task of the program a panic ends nothing else, and nobody would see it.
+pub fn assert_no_panic(log: &str) {
+    let panicked = log.lines().find(|line| line.contains(" panicked at "));
+    if !std::thread::panicking() {
+        assert_eq!(panicked, None);
     }
 }
 

@@ -202,6 +202,11 @@ impl Drop for Process {
                 .iter()
                 .for_each(|line| eprintln!("{line}"));
             eprintln!("---");
+            return;
         }
+        // In a task it ends nothing else, and nobody would see it.
+        let err = self.err.all();
+        let panicked = err.iter().find(|line| line.contains(" panicked at "));
+        assert_eq!(panicked, None, "{}", self.name);
     }
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use testnet::{Network, socks5_connect};
 
+use crate::daemon::assert_no_panic;
 use crate::program;
 
 /// How long a program may take to end after a signal.
@@ -155,5 +156,6 @@ impl Drop for Run {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        assert_no_panic(&self.log());
     }
 }
