@@ -220,14 +220,12 @@ impl Clients {
             return;
         };
         let holds_state = client.holds_state;
-        let stopped = Box::pin(client.arti.wait_for_stop()).shared();
-        // Of a clone, as it must not be polled again once it has told.
-        let has_stopped = || stopped.clone().now_or_never().is_some();
+        let stopped = tokio::spawn(client.arti.wait_for_stop());
         drop(client);
         let storage = settings.storage();
         let deadline = Instant::now() + RELEASE_LIMIT;
         // The lock of the cache folder goes with other tasks than that of the state folder.
-        while !has_stopped() || storage.is_held_by_us() {
+        while !stopped.is_finished() || storage.is_held_by_us() {
             if Instant::now() > deadline {
                 debug!("an older Tor client still holds its folders; taking them from it");
                 storage.abandon_locks(holds_state);
@@ -238,7 +236,7 @@ impl Clients {
         // When it ends it writes down what it knew, in the place of what is known by then.
         let current = self.current.subscribe();
         tokio::spawn(async move {
-            stopped.await;
+            let _ = stopped.await;
             if let Some(client) = current.borrow().clone() {
                 client.save_soon();
             }
