@@ -68,8 +68,8 @@ const NO_HOME: &str = "this user has no home folder (HOME is not set, and no ent
 pub struct Config {
     /// What goes to arti-client.
     pub tor: TorClientConfig,
-    /// The same with one line of each bridge at a time, in the order in which to try them; empty if no
-    /// bridge has more than one line.
+    /// [`Config::tor`] once for each turn, with one line of each bridge; empty if no bridge has several
+    /// lines.
     pub tor_turns: Vec<TorClientConfig>,
     /// The ports to open, each in another place.
     pub ports: Vec<Port>,

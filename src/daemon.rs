@@ -141,7 +141,7 @@ async fn reload(
     ports: &mut OpenPorts<Tor>,
 ) -> Result<(Config, Option<PortInfo>), ReplaceError> {
     let arguments = arguments.clone();
-    // Elsewhere: a disk may hang, and a pipe may have nobody who writes to it.
+    // On a blocking thread: a disk may hang, and a pipe may have no writer.
     let config = tokio::task::spawn_blocking(move || read_again(&arguments))
         .await
         .map_err(|error| format!("cannot read the configuration: {error}"))??;
@@ -204,7 +204,7 @@ async fn reload(
     Ok((config, port_info))
 }
 
-/// The configuration as it stands now, and the keys in its folder looked at.
+/// Loads the configuration again and checks its key folder.
 fn read_again(arguments: &ProxyArgs) -> Result<Config, String> {
     let mut config = config::load(arguments).map_err(|error| error.message())?;
     logging::hide(&config.secrets);
@@ -312,14 +312,13 @@ fn notify(states: &[NotifyState<'_>]) {
     }
 }
 
-/// Prints one line for whoever started the program. If nobody reads it, it is left out: the program
-/// goes on.
+/// Prints one line for whoever started the program; skips it if the write would block.
 fn say(line: &str) {
     let mut out = std::io::stdout().lock();
-    // A pipe says that it is ready when there is room for more than one line.
+    // A pipe is writable when it has room for `PIPE_BUF` bytes, more than one line.
     let mut ready = [PollFd::new(out.as_fd(), PollFlags::POLLOUT)];
     if poll(&mut ready, PollTimeout::ZERO) == Ok(0) {
-        debug!("nobody reads standard output: {line}");
+        debug!("standard output is full; skipped: {line}");
         return;
     }
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());

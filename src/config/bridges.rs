@@ -1,9 +1,9 @@
 //! Bridges with more than one line.
 //!
-//! C tor takes each line for a bridge of its own. arti keeps one guard for each bridge, which it knows
-//! by its fingerprint: of several lines for one bridge it uses one, chosen at random, and never
-//! another, whether that one works or not (tor-guardmgr 0.47, `BridgeSet::sample`). So arti gets one
-//! line of each bridge at a time, and the Tor client takes turns between them.
+//! C tor treats each line as a separate bridge. arti keeps one guard for each bridge, identified by its
+//! fingerprint. It picks one of several lines at random and keeps it, even if it fails (tor-guardmgr
+//! 0.47, `BridgeSet::sample`). So arti gets one line of each bridge at a time, and the Tor client
+//! rotates through them, in turns.
 
 use arti_client::TorClientConfig;
 use tor_guardmgr::GuardMgrConfig as _;
@@ -13,12 +13,15 @@ use tor_linkspec::HasRelayIds as _;
 use super::error::ConfigError;
 use super::sources::Sources;
 
-/// The configuration as often as there are lines for the bridge that has most of them, each time with
-/// one line of each bridge. Empty if no bridge has more than one.
+/// One configuration for each turn, with one line of each bridge. There are as many turns as the bridge
+/// with the most lines has. Empty if no bridge has more than one, or bridges are off.
 pub(super) fn turns(
     config: &TorClientConfig,
     sources: &Sources,
 ) -> Result<Vec<TorClientConfig>, ConfigError> {
+    if !config.bridges_enabled() {
+        return Ok(Vec::new());
+    }
     turns_of(config.bridges())
         .iter()
         .map(|lines| sources.resolve_with_bridges(lines))

@@ -100,7 +100,7 @@ impl Sources {
             .map_err(|error| self.explain(error))
     }
 
-    /// arti's configuration with these bridge lines in the place of those in the sources.
+    /// arti's configuration with these bridge lines instead of those in the sources.
     pub(super) fn resolve_with_bridges(
         &self,
         lines: &[String],
@@ -110,7 +110,7 @@ impl Sources {
         tor_config::resolve_ignore_warnings(&tree).map_err(|error| self.explain(error))
     }
 
-    /// Merges all sources with arti's own rules, and puts `options` on top.
+    /// Merges all sources by arti's own rules; `options` override them.
     fn tree(&self, options: &[String]) -> Result<ConfigurationTree, ConfigError> {
         let mut merged = ConfigurationSources::new_empty();
         for source in &self.0 {

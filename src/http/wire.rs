@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_read_without_room_is_not_taken_for_the_end() {
+    async fn a_read_into_an_empty_buffer_is_not_the_end() {
         let (mut client, connection) = tokio::io::duplex(64);
         let line = Arc::<Line>::default();
         let mut wire = Wire::new(connection, Arc::clone(&line));

@@ -48,16 +48,15 @@ const MEND_LIMIT: Duration = Duration::from_secs(20);
 const BRIDGES_PATIENCE: Duration = Duration::from_secs(15);
 const BRIDGES_REPORT: Duration = Duration::from_secs(60);
 
-/// How long a line of a bridge may lead nowhere before another line of the same bridge gets its turn;
-/// twice as long each time that all have had theirs, so often.
+/// How long a turn may go without progress before the next one begins. Doubles with each round of
+/// turns, up to [`TURN_DOUBLINGS`] times.
 const TURN_PATIENCE: Duration = Duration::from_secs(10);
-const TURN_DOUBLINGS: u32 = 5;
+const TURN_DOUBLINGS: usize = 5;
 
 /// What a Tor client is made of. Two that are equal serve alike.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
-    /// arti's own configuration; several if bridges have several lines, which take turns. They differ
-    /// in nothing else.
+    /// arti's own configuration, one for each turn; they differ only in their bridge lines. Never empty.
     turns: Vec<TorClientConfig>,
     /// The folder with client authorization keys, if there is one.
     pub(super) keys: Option<PathBuf>,
@@ -89,7 +88,7 @@ impl Settings {
         &self.turns[turn % self.turns.len()]
     }
 
-    /// The turn to begin with: the one whose bridge lines have worked before, if there is one.
+    /// The turn to start with: the one with the most bridge lines that have worked before, or the first.
     fn first_turn(&self) -> usize {
         match self.turns.len() {
             1 => 0,
@@ -122,7 +121,7 @@ pub enum ReplaceError {
 pub(super) struct Client {
     pub(super) arti: Arc<TorClient<TorRuntime>>,
     pub(super) settings: Settings,
-    /// Which turn of the settings' bridge lines this is. Counts on after the last.
+    /// The turn that this client is in. Counts on after the last one, so that it counts rounds, too.
     turn: usize,
     /// Its first attempt to connect, which was begun when it was made.
     connecting: Mutex<Option<Connecting>>,
@@ -202,7 +201,7 @@ impl Clients {
                         Err(lost) => {
                             if std::mem::take(&mut is_first) {
                                 warn!(
-                                    "cannot restore the Tor client: {lost}; trying again for {} s",
+                                    "cannot restore the Tor client: {lost}; retrying for up to {} s",
                                     RESTORE_LIMIT.as_secs()
                                 );
                             }
@@ -263,9 +262,8 @@ impl Clients {
         }
     }
 
-    /// What to do about the client that `seen` saw last and that broke: mends its files, or turns to
-    /// other lines of its bridges, and makes another. The error is one sentence, and means that a person
-    /// has to decide.
+    /// Replaces the broken client that `seen` saw last, after mending its files or moving on to other
+    /// lines of its bridges. The error is one sentence; it means that the user has to act.
     pub(super) async fn recover(
         &self,
         broken: Broken,
@@ -327,10 +325,11 @@ fn in_use(settings: &Settings, holder: Holder) -> String {
     )
 }
 
-/// Makes a client for a turn of the settings, from files that are put in order first.
+/// Puts the files in order, then makes a client for this turn.
 async fn make(settings: &Settings, turn: usize) -> Result<Client, String> {
     let storage = settings.storage();
-    mend(&storage, settings.config(turn)).await;
+    let takes_turns = settings.turns.len() > 1;
+    mend(&storage, settings.config(turn), takes_turns).await;
     let mut mended = false;
     loop {
         let runtime =
@@ -350,9 +349,9 @@ async fn make(settings: &Settings, turn: usize) -> Result<Client, String> {
 }
 
 /// Puts the files in order, elsewhere: a disk may be slow.
-async fn mend(storage: &Storage, config: &TorClientConfig) {
+async fn mend(storage: &Storage, config: &TorClientConfig, takes_turns: bool) {
     let (storage, config) = (storage.clone(), config.clone());
-    let mending = tokio::task::spawn_blocking(move || storage.mend(&config));
+    let mending = tokio::task::spawn_blocking(move || storage.mend(&config, takes_turns));
     match timeout(MEND_LIMIT, mending).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => warn!("cannot check the Tor client's files: {error}"),
@@ -408,7 +407,7 @@ fn remedy(kind: ErrorKind) -> &'static str {
     }
 }
 
-/// A client that is of no use any more.
+/// Why a client has to be replaced, and the turn it was in.
 pub(super) struct Broken {
     turn: usize,
     why: Why,
@@ -485,26 +484,25 @@ impl Client {
         self.settings.config(self.turn)
     }
 
-    /// Waits until other lines of the bridges should get their turn: the client gets no further with
-    /// these. Never returns if there are no others, or if these have led into the Tor network.
+    /// Completes when connecting makes no progress and other lines of the bridges should be tried. Never
+    /// completes if there are none, or once the client is ready for traffic.
     pub(super) async fn silence(&self) -> Broken {
         let turns = self.settings.turns.len();
         if turns < 2 {
             return std::future::pending().await;
         }
-        let round = u32::try_from(self.turn / turns).unwrap_or(u32::MAX);
-        let patience = TURN_PATIENCE * 2_u32.pow(round.min(TURN_DOUBLINGS));
+        let patience = TURN_PATIENCE * (1 << (self.turn / turns).min(TURN_DOUBLINGS));
         let mut before = self.arti.bootstrap_status().as_frac();
         loop {
             sleep(patience).await;
             let now = self.arti.bootstrap_status();
-            // Once a channel has been opened, arti says so ever after.
+            // Needs a directory and a channel; arti never forgets that there was one.
             if now.ready_for_traffic() {
                 return std::future::pending().await;
             }
             if now.as_frac() <= before {
                 info!(
-                    "no bridge answers at {}; trying their other lines",
+                    "no progress through the bridges at {}; trying their other lines",
                     self.bridge_addresses()
                 );
                 return self.broken(Why::Silence);

@@ -271,7 +271,7 @@ impl Evidence {
         let before = far(&inner.findings);
         let solving = inner.findings.stage == Stage::Puzzle;
         change(&mut inner.findings);
-        // The time for a puzzle is not that of the introduction after it.
+        // Time spent on a puzzle does not count against the introduction that follows.
         let solved = solving && inner.findings.stage != Stage::Puzzle;
         if solved || far(&inner.findings) != before {
             inner.since = Instant::now();

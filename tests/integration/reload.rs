@@ -243,7 +243,7 @@ async fn another_proxy_to_relays_is_used_from_then_on() {
 }
 
 #[tokio::test]
-async fn a_configuration_that_cannot_be_read_to_its_end_holds_nothing_up() {
+async fn reading_a_configuration_that_blocks_stalls_nothing() {
     let [port] = own();
     let program = Program::offline().port(format!("{port}"));
     let torrc = program.folder().join("torrc");
@@ -261,7 +261,7 @@ async fn a_configuration_that_cannot_be_read_to_its_end_holds_nothing_up() {
 }
 
 #[tokio::test]
-async fn standard_output_that_nobody_reads_holds_nothing_up() {
+async fn unread_standard_output_stalls_nothing() {
     let [port] = own();
     let (reader, writer) = std::io::pipe().expect("a pipe");
     let mut full = fs::File::from(OwnedFd::from(writer));
@@ -275,7 +275,7 @@ async fn standard_output_that_nobody_reads_holds_nothing_up() {
         .launch();
     daemon
         .process
-        .wait_err("nobody reads standard output: listening socks");
+        .wait_err("standard output is full; skipped: listening socks");
     assert_eq!(code(&Place::Tcp(port.into())).await, 0xF6);
     daemon.process.signal("TERM");
     assert!(daemon.process.wait().status.success());

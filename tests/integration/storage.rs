@@ -178,17 +178,16 @@ async fn bridges_that_cannot_be_used_refuse_the_whole_reload() {
     assert_works(&mut daemon).await;
 }
 
-/// Permissions and owners are for a person to decide on: the program names the file and what to do, and never
-/// runs on without it.
+/// The user has to fix permissions and owners: the program names the file and the remedy, then exits.
 #[test]
-fn a_file_that_is_not_the_users_ends_the_start() {
+fn a_file_with_a_wrong_owner_or_mode_ends_the_start() {
     const USER: u32 = 54_321;
     const OTHER: u32 = 54_322;
     let changes = [
         ("unreadable", USER, 0o000),
         ("another user's", OTHER, 0o600),
-        ("another user's, to be read by all", OTHER, 0o644),
-        ("to be written by all", USER, 0o666),
+        ("another user's, world-readable", OTHER, 0o644),
+        ("world-writable", USER, 0o666),
     ];
     for file in ["state/state/guards.json", "cache/dir.sqlite3"] {
         for (what, owner, mode) in changes {
@@ -205,7 +204,7 @@ fn a_file_that_is_not_the_users_ends_the_start() {
             let ended = program.run();
             let told = ended.err.last().expect("a reason");
             assert_eq!(ended.status.code(), Some(1), "{file} {what}: {told}");
-            // Arti writes the folder of the user as ${HOME}.
+            // arti abbreviates the home folder to ${HOME}, so compare only the file name.
             let (_, name) = file.rsplit_once('/').expect("a folder and a name");
             for words in [name, "chmod", "chown"] {
                 assert!(told.contains(words), "{file} {what}: no {words} in {told}");
@@ -214,9 +213,9 @@ fn a_file_that_is_not_the_users_ends_the_start() {
     }
 }
 
-/// What cannot be had for a moment costs a reload, not the program.
+/// A failure that passes costs the reload, not the program.
 #[tokio::test]
-async fn a_client_that_cannot_be_made_for_a_moment_is_made_again() {
+async fn the_old_client_is_restored_once_a_failure_passes() {
     const USER: u32 = 54_321;
     let program = Program::offline().port("auto").strict().user(USER);
     let (file, guards) = (program.file(), guards(&program));

@@ -93,7 +93,7 @@ fn another_line_for_the_same_bridge_is_used_at_once() -> Result<()> {
     Ok(())
 }
 
-/// Two lines for one bridge are two ways to it: where one is barred, the other one is taken.
+/// If one of a bridge's two lines does not work, the other one is used.
 #[test]
 fn of_two_lines_for_the_same_bridge_the_one_that_works_is_used() -> Result<()> {
     let world = World::shared()?;

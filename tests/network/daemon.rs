@@ -277,7 +277,7 @@ impl Drop for Onionport {
     }
 }
 
-/// In a task of the program a panic ends nothing else, and nobody would see it.
+/// Asserts that the log shows no panic: one in a task ends only that task, and nobody would notice.
 pub fn assert_no_panic(log: &str) {
     let panicked = log.lines().find(|line| line.contains(" panicked at "));
     if !std::thread::panicking() {

@@ -21,7 +21,7 @@ const STARTS_VARIABLE: &str = "ONIONPORT_STARTS";
 /// The latest moment, after the client is usable, at which a run is stopped.
 const LONGEST_RUN: Duration = Duration::from_secs(3);
 const LONGEST_RUN_VARIABLE: &str = "ONIONPORT_LONGEST_RUN";
-/// How soon a guard that was used is on disk: a minute, and some time for a busy machine.
+/// How soon a guard that was used is saved: arti's minute, and slack for a busy machine.
 const SAVED_WITHIN: Duration = Duration::from_secs(75);
 /// How soon a program whose files are damaged has to serve.
 const SOON: Duration = Duration::from_secs(10);
@@ -86,9 +86,9 @@ fn guards_outlast_every_clean_end() -> Result<()> {
     Ok(())
 }
 
-/// arti writes its guards down once a minute: whoever kills the program loses no more than that.
+/// arti saves its guards once a minute, so a kill loses at most that much.
 #[test]
-fn a_killed_program_forgets_no_guard_of_more_than_a_minute() -> Result<()> {
+fn a_kill_loses_at_most_a_minute_of_guards() -> Result<()> {
     let network = Network::builder().relays(8).start()?;
     let echo = EchoServer::start()?;
     let folders = Folders::new(&network)?;
@@ -117,7 +117,7 @@ fn a_killed_program_forgets_no_guard_of_more_than_a_minute() -> Result<()> {
     ensure!(after.is_superset(&sampled), "guards are lost");
     ensure!(
         used_after.starts_with(&used),
-        "the first guard was {used:?} and is {used_after:?}"
+        "the guards in use were {used:?} and are {used_after:?}"
     );
     network.mark_done();
     Ok(())

@@ -236,7 +236,7 @@ async fn an_attempt_stands_still_until_it_gets_further() {
     assert!(!evidence.stands_still(long));
     advance(long * 10).await;
     assert!(!evidence.stands_still(long));
-    // The introduction behind it has its own time, though it is no further than the one before.
+    // The introduction after the puzzle gets its own time, though it is no further than the last one.
     report(&evidence, [R::Introduces(1)]);
     assert!(!evidence.stands_still(long));
     advance(long).await;

@@ -17,7 +17,7 @@ use serde_json::Value;
 use tor_guardmgr::GuardMgrConfig as _;
 use tor_guardmgr::bridge::BridgeConfig;
 use tor_linkspec::{ChannelMethod, HasChanMethod as _, HasRelayIds as _, PtTarget, RelayIds};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 const FILE: &str = "guards.json";
 
@@ -50,7 +50,7 @@ impl StoredBridge {
 }
 
 /// Drops the stored bridges whose lines have changed, so that arti takes them up as new ones.
-pub(super) fn forget_changed(folder: &Path, config: &TorClientConfig) {
+pub(super) fn forget_changed(folder: &Path, config: &TorClientConfig, takes_turns: bool) {
     if !config.bridges_enabled() {
         return;
     }
@@ -66,6 +66,7 @@ pub(super) fn forget_changed(folder: &Path, config: &TorClientConfig) {
         .secure_dir(folder)
         .and_then(|folder| folder.write_and_replace(FILE, text));
     match written {
+        Ok(()) if takes_turns => debug!("using other lines of {dropped} bridges"),
         Ok(()) => info!("the lines of {dropped} bridges have changed: using the new ones"),
         Err(error) => warn!(
             "the lines of {dropped} bridges have changed, and {} cannot be written: {error}; remove \
@@ -75,9 +76,9 @@ pub(super) fn forget_changed(folder: &Path, config: &TorClientConfig) {
     }
 }
 
-/// Which of these configurations has most of the lines that have worked before; the first if none has.
+/// The index of the configuration with the most lines that have worked before; 0 if there are none.
 pub(super) fn turn_in_use(folder: &Path, turns: &[TorClientConfig]) -> usize {
-    // It is made when it is first needed.
+    // The file may not exist yet.
     let bytes = fs::read(folder.join(FILE)).unwrap_or_default();
     let turns: Vec<&[BridgeConfig]> = turns.iter().map(|turn| turn.bridges()).collect();
     best_turn(&bytes, &turns)
@@ -218,7 +219,7 @@ mod tests {
         };
         let worked = stored("2026-01-01T00:00:00Z".into());
         assert_eq!(best_turn(worked.as_bytes(), &turns), 1);
-        // It was chosen, and never answered.
+        // Sampled, but never confirmed.
         let never = stored(Value::Null);
         assert_eq!(best_turn(never.as_bytes(), &turns), 0);
         assert_eq!(best_turn(b"", &turns), 0);

@@ -359,7 +359,7 @@ async fn answers_without_a_body_have_none() {
             200,
             Some("1000"),
         ),
-        // Nothing is said of the length that the site does not say.
+        // No `Content-Length` unless the site sends one.
         ("HEAD", "HTTP/1.1 200 OK\n\n", 200, None),
         (
             "HEAD",

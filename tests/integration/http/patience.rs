@@ -86,7 +86,7 @@ async fn an_answer_arrives_that_a_site_gives_in_the_middle_of_a_body() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_waits_for_the_site_only_if_the_client_waits_too() {
+async fn a_body_is_held_back_only_with_expect_100_continue() {
     let heads = [
         ("", Duration::ZERO),
         ("Expect: a-miracle\n", Duration::ZERO),

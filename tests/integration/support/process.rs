@@ -204,7 +204,7 @@ impl Drop for Process {
             eprintln!("---");
             return;
         }
-        // In a task it ends nothing else, and nobody would see it.
+        // A panic in a task does not end the program: look for it in the log.
         let err = self.err.all();
         let panicked = err.iter().find(|line| line.contains(" panicked at "));
         assert_eq!(panicked, None, "{}", self.name);
