@@ -22,7 +22,6 @@ use crate::port::{Bind, Port, PortKind, PortLine};
 use crate::safety::Plaintext;
 use crate::torrc;
 
-mod bridges;
 mod describe;
 mod error;
 mod file;
@@ -68,9 +67,6 @@ const NO_HOME: &str = "this user has no home folder (HOME is not set, and no ent
 pub struct Config {
     /// What goes to arti-client.
     pub tor: TorClientConfig,
-    /// [`Config::tor`] once for each turn, with one line of each bridge; empty if no bridge has several
-    /// lines.
-    pub tor_turns: Vec<TorClientConfig>,
     /// The ports to open, each in another place.
     pub ports: Vec<Port>,
     /// How long a client may take for its handshake, and a request until it is answered.
@@ -345,7 +341,6 @@ fn check(sources: &Sources, args: &ProxyArgs) -> Result<Config, ConfigError> {
         network_v4: virtual_addr_network_ipv4.unwrap_or(defaults.network_v4),
         network_v6: virtual_addr_network_ipv6.unwrap_or(defaults.network_v6),
     };
-    let tor_turns = bridges::turns(&tor, sources)?;
     names
         .check()
         .map_err(|(key, problem)| at(key).wrong(problem))?;
@@ -404,7 +399,6 @@ fn check(sources: &Sources, args: &ProxyArgs) -> Result<Config, ConfigError> {
         files: sources.files(),
         torrc: torrc.map(|torrc| Zeroizing::new(torrc::to_toml(torrc))),
         tor,
-        tor_turns,
     })
 }
 

@@ -3,10 +3,12 @@
 use std::io::Write as _;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use sd_notify::NotifyState;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use crate::cli::ProxyArgs;
@@ -32,6 +34,9 @@ const RESERVED_FILES: u64 = 128;
 
 /// Where the ports are named, below the state folder, if the configuration names no place.
 pub const PORT_INFO: &str = "public/port_info.json";
+
+/// How long reading the configuration again may take.
+const READ_LIMIT: Duration = Duration::from_secs(30);
 
 /// Runs the daemon until it is told to stop. `arguments` say where the configuration is read again
 /// on SIGHUP; `handed` are sockets that were opened for it.
@@ -59,7 +64,7 @@ pub async fn run(config: Config, arguments: &ProxyArgs, handed: Handed) -> Resul
     }
     let tor = tokio::select! {
         tor = Tor::new(Settings::new(&config)) => Arc::new(tor?),
-        () = stop_asked(&mut signals) => return Ok(()),
+        () = signals.stop() => return Ok(()),
     };
     let shared = Arc::new(Shared {
         access: Swap::new(config.access.clone()),
@@ -93,7 +98,7 @@ pub async fn run(config: Config, arguments: &ProxyArgs, handed: Handed) -> Resul
                 Asked::Reload => {
                     let reloaded = tokio::select! {
                         reloaded = reload(&config, arguments, &tor, &shared, &mut ports) => reloaded,
-                        () = stop_asked(&mut signals) => break,
+                        () = signals.stop() => break,
                     };
                     match reloaded {
                         Ok((again, newer)) => {
@@ -126,11 +131,6 @@ pub async fn run(config: Config, arguments: &ProxyArgs, handed: Handed) -> Resul
     ended
 }
 
-/// Waits until the program is told to stop. What else signals ask for has no meaning yet.
-async fn stop_asked(signals: &mut Signals) {
-    while signals.next().await != Asked::Stop {}
-}
-
 /// Reads the configuration again and does what it says, as far as that is possible without a new
 /// start. On an error nothing has changed.
 async fn reload(
@@ -142,9 +142,11 @@ async fn reload(
 ) -> Result<(Config, Option<PortInfo>), ReplaceError> {
     let arguments = arguments.clone();
     // On a blocking thread: a disk may hang, and a pipe may have no writer.
-    let config = tokio::task::spawn_blocking(move || read_again(&arguments))
+    let reading = tokio::task::spawn_blocking(move || read_again(&arguments));
+    let config = timeout(READ_LIMIT, reading)
         .await
-        .map_err(|error| format!("cannot read the configuration: {error}"))??;
+        .map_err(|_| format!("reading it takes longer than {} s", READ_LIMIT.as_secs()))?
+        .map_err(|error| format!("cannot read it: {error}"))??;
     let new_names = match config.names == before.names {
         // The addresses that stand for names are kept.
         true => None,

@@ -71,6 +71,15 @@ impl Signals {
         }
     }
 
+    /// Waits until the program is to stop. Other signals that come meanwhile are left for
+    /// [`Signals::next`].
+    pub async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+
     fn new_circuits(&mut self) -> Asked {
         self.wanted = false;
         self.next_circuits = Some(Instant::now() + NEW_CIRCUITS_EVERY);
@@ -86,11 +95,24 @@ mod tests {
 
     use super::*;
 
-    /// Sends this process a signal that asks for new circuits.
-    fn ask_for_new_circuits() {
-        let kill = format!("kill -USR1 {}", std::process::id());
+    /// Sends this process a signal.
+    fn send(name: &str) {
+        let kill = format!("kill -{name} {}", std::process::id());
         let sent = Command::new("sh").args(["-c", &kill]).status();
         assert!(sent.expect("a shell").success());
+    }
+
+    fn ask_for_new_circuits() {
+        send("USR1");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_signal_that_comes_while_only_the_end_is_waited_for_is_kept() {
+        let mut signals = Signals::listen().expect("signals");
+        send("HUP");
+        let stopped = timeout(Duration::from_secs(1), signals.stop()).await;
+        assert!(stopped.is_err());
+        assert_eq!(signals.next().await, Asked::Reload);
     }
 
     #[tokio::test(start_paused = true)]

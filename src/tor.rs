@@ -150,22 +150,18 @@ impl Tor {
                     continue;
                 }
             };
+            // What is in use holds its own shares.
+            drop(client);
             match assembled {
                 Ok(usable) => drop(self.usable.send_replace(Some(Arc::new(usable)))),
                 Err(problem) => return format!("cannot use the Tor client: {problem}"),
             }
             status.bootstrapped();
             connected();
-            let silent = tokio::select! {
-                _ = clients.changed() => continue,
-                // A directory in the cache is enough to be usable, whether bridges answer or not.
-                silent = client.silence() => silent,
-            };
-            drop(client);
+            let _ = clients.changed().await;
+            // A client that was put in its place a moment ago may have become usable after others were
+            // told that it goes.
             self.retire();
-            if let Err(problem) = self.clients.recover(silent, &clients).await {
-                return problem;
-            }
         }
     }
 
@@ -228,15 +224,14 @@ impl Tor {
 
 /// Puts together what serves requests, from the parts of a client that has bootstrapped.
 fn assemble(client: &Client) -> Result<Usable, String> {
-    let (config, settings) = (client.config().clone(), &client.settings);
-    let client = &client.arti;
+    let (client, settings) = (&client.arti, &client.settings);
     let provider = client.dirmgr().map_err(|e| e.report().to_string())?;
     let circuits = client.circmgr().map_err(|e| e.report().to_string())?;
     let pool = client.hs_circ_pool().map_err(|e| e.report().to_string())?;
     build_ahead(&pool, client.runtime(), &provider)?;
     let directory = Directory(provider);
     let keys = KeyRing::new(settings.keys.clone(), Arc::clone(client));
-    let network = HsNetwork::new(pool, config, directory.clone(), keys)?;
+    let network = HsNetwork::new(pool, settings.config.clone(), directory.clone(), keys)?;
     Ok(Usable {
         onions: Onions::new(network),
         exits: Exits::new(circuits, directory, settings.exits),

@@ -46,7 +46,6 @@ fn write_config(out: &mut String, config: &Config) -> fmt::Result {
         secrets: _,
         files,
         torrc: _,
-        tor_turns: _,
     } = config;
     if files.is_empty() {
         writeln!(

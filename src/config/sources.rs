@@ -95,23 +95,13 @@ impl Sources {
     pub(super) fn resolve(
         &self,
     ) -> Result<ResolutionResults<(TorClientConfig, Sections)>, ConfigError> {
-        let tree = self.tree(&[])?;
+        let tree = self.tree()?;
         tor_config::resolve_return_results(&tree, &ConfigResolveOptions::default())
             .map_err(|error| self.explain(error))
     }
 
-    /// arti's configuration with these bridge lines instead of those in the sources.
-    pub(super) fn resolve_with_bridges(
-        &self,
-        lines: &[String],
-    ) -> Result<TorClientConfig, ConfigError> {
-        let lines: toml::Value = lines.to_vec().into();
-        let tree = self.tree(&[format!("bridges.bridges = {lines}")])?;
-        tor_config::resolve_ignore_warnings(&tree).map_err(|error| self.explain(error))
-    }
-
-    /// Merges all sources by arti's own rules; `options` override them.
-    fn tree(&self, options: &[String]) -> Result<ConfigurationTree, ConfigError> {
+    /// Merges all sources with arti's own rules.
+    fn tree(&self) -> Result<ConfigurationTree, ConfigError> {
         let mut merged = ConfigurationSources::new_empty();
         for source in &self.0 {
             if !matches!(source.kind, SourceKind::Option(_)) {
@@ -124,9 +114,6 @@ impl Sources {
             } else {
                 merged.push_option(source.text.as_str());
             }
-        }
-        for option in options {
-            merged.push_option(option);
         }
         merged.load().map_err(|error| ConfigError::Settings {
             origin: Origin::Unknown,

@@ -48,16 +48,11 @@ const MEND_LIMIT: Duration = Duration::from_secs(20);
 const BRIDGES_PATIENCE: Duration = Duration::from_secs(15);
 const BRIDGES_REPORT: Duration = Duration::from_secs(60);
 
-/// How long a turn may go without progress before the next one begins. Doubles with each round of
-/// turns, up to [`TURN_DOUBLINGS`] times.
-const TURN_PATIENCE: Duration = Duration::from_secs(10);
-const TURN_DOUBLINGS: usize = 5;
-
 /// What a Tor client is made of. Two that are equal serve alike.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
-    /// arti's own configuration, one for each turn; they differ only in their bridge lines. Never empty.
-    turns: Vec<TorClientConfig>,
+    /// arti's own configuration.
+    pub(super) config: TorClientConfig,
     /// The folder with client authorization keys, if there is one.
     pub(super) keys: Option<PathBuf>,
     /// How long an exit may take.
@@ -72,10 +67,7 @@ impl Settings {
     /// The part of the program's configuration that concerns the Tor client.
     pub fn new(config: &Config) -> Settings {
         Settings {
-            turns: match config.tor_turns.is_empty() {
-                true => vec![config.tor.clone()],
-                false => config.tor_turns.clone(),
-            },
+            config: config.tor.clone(),
             keys: config.client_onion_auth_dir.clone(),
             exits: config.exit_timeouts,
             state_dir: config.state_dir.clone(),
@@ -83,28 +75,15 @@ impl Settings {
         }
     }
 
-    /// arti's configuration in this turn.
-    fn config(&self, turn: usize) -> &TorClientConfig {
-        &self.turns[turn % self.turns.len()]
-    }
-
-    /// The turn to start with: the one with the most bridge lines that have worked before, or the first.
-    fn first_turn(&self) -> usize {
-        match self.turns.len() {
-            1 => 0,
-            _ => self.storage().turn_in_use(&self.turns),
-        }
-    }
-
     fn storage(&self) -> Storage {
-        let mistrust = self.config(0).fs_mistrust();
+        let mistrust = self.config.fs_mistrust();
         Storage::new(&self.state_dir, &self.cache_dir, mistrust)
     }
 
     /// Whether a client with these settings cannot do without the state folder's lock: arti refuses
     /// bridges that it could not store.
     fn needs_lock(&self) -> bool {
-        self.config(0).bridges_enabled()
+        self.config.bridges_enabled()
     }
 }
 
@@ -121,8 +100,6 @@ pub enum ReplaceError {
 pub(super) struct Client {
     pub(super) arti: Arc<TorClient<TorRuntime>>,
     pub(super) settings: Settings,
-    /// The turn that this client is in. Counts on after the last one, so that it counts rounds, too.
-    turn: usize,
     /// Its first attempt to connect, which was begun when it was made.
     connecting: Mutex<Option<Connecting>>,
     /// Whether it got the lock of the state folder.
@@ -148,8 +125,7 @@ impl Clients {
     /// one sentence that says what to do.
     pub(super) async fn new(settings: Settings) -> Result<Clients, String> {
         wait_for_lock(&settings).await?;
-        let turn = settings.first_turn();
-        let client = make(&settings, turn).await?;
+        let client = make(&settings).await?;
         Ok(Clients {
             current: watch::Sender::new(Some(Arc::new(client))),
             settings: Mutex::new(settings),
@@ -176,7 +152,7 @@ impl Clients {
         let _replacing = self.replacing.lock().await;
         let before = self.settings();
         self.give_up(&before).await;
-        match make(&settings, settings.first_turn()).await {
+        match make(&settings).await {
             Ok(client) => {
                 *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings;
                 self.current.send_replace(Some(Arc::new(client)));
@@ -187,7 +163,7 @@ impl Clients {
                 let deadline = Instant::now() + RESTORE_LIMIT;
                 let mut is_first = true;
                 loop {
-                    match make(&before, before.first_turn()).await {
+                    match make(&before).await {
                         Ok(client) => {
                             self.current.send_replace(Some(Arc::new(client)));
                             return Err(ReplaceError::Refused(problem));
@@ -262,8 +238,8 @@ impl Clients {
         }
     }
 
-    /// Replaces the broken client that `seen` saw last, after mending its files or moving on to other
-    /// lines of its bridges. The error is one sentence; it means that the user has to act.
+    /// Replaces the client that `seen` saw last and that broke with this error, after mending its files.
+    /// The error is one sentence; it means that the user has to act.
     pub(super) async fn recover(
         &self,
         broken: Broken,
@@ -277,15 +253,14 @@ impl Clients {
         let settings = self.settings();
         self.give_up(&settings).await;
         wait_for_lock(&settings).await?;
-        let turn = match broken.why {
-            Why::Silence => broken.turn + 1,
-            Why::Error(kind, report) if settings.storage().mend_after(kind, &report) => broken.turn,
-            Why::Error(kind, report) => {
-                let remedy = remedy(kind);
-                return Err(format!("cannot use the Tor client: {report}{remedy}"));
-            }
-        };
-        let client = make(&settings, turn).await?;
+        if !settings.storage().mend_after(broken.kind, &broken.report) {
+            let remedy = remedy(broken.kind);
+            return Err(format!(
+                "cannot use the Tor client: {}{remedy}",
+                broken.report
+            ));
+        }
+        let client = make(&settings).await?;
         self.current.send_replace(Some(Arc::new(client)));
         Ok(())
     }
@@ -325,16 +300,15 @@ fn in_use(settings: &Settings, holder: Holder) -> String {
     )
 }
 
-/// Puts the files in order, then makes a client for this turn.
-async fn make(settings: &Settings, turn: usize) -> Result<Client, String> {
+/// Puts the files in order, then makes a client.
+async fn make(settings: &Settings) -> Result<Client, String> {
     let storage = settings.storage();
-    let takes_turns = settings.turns.len() > 1;
-    mend(&storage, settings.config(turn), takes_turns).await;
+    mend(&storage, settings).await;
     let mut mended = false;
     loop {
         let runtime =
             runtime::current().map_err(|e| format!("cannot start the Tor client: {e}"))?;
-        let error = match begin(settings, turn, &storage, runtime) {
+        let error = match begin(settings, &storage, runtime) {
             Ok(client) => return Ok(client),
             Err(error) => error,
         };
@@ -349,9 +323,9 @@ async fn make(settings: &Settings, turn: usize) -> Result<Client, String> {
 }
 
 /// Puts the files in order, elsewhere: a disk may be slow.
-async fn mend(storage: &Storage, config: &TorClientConfig, takes_turns: bool) {
-    let (storage, config) = (storage.clone(), config.clone());
-    let mending = tokio::task::spawn_blocking(move || storage.mend(&config, takes_turns));
+async fn mend(storage: &Storage, settings: &Settings) {
+    let (storage, config) = (storage.clone(), settings.config.clone());
+    let mending = tokio::task::spawn_blocking(move || storage.mend(&config));
     match timeout(MEND_LIMIT, mending).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => warn!("cannot check the Tor client's files: {error}"),
@@ -362,13 +336,12 @@ async fn mend(storage: &Storage, config: &TorClientConfig, takes_turns: bool) {
 /// Makes a client and has it begin to connect: arti judges its configuration and its files only then.
 fn begin(
     settings: &Settings,
-    turn: usize,
     storage: &Storage,
     runtime: TorRuntime,
 ) -> arti_client::Result<Client> {
     let free = storage.state_holder().is_none();
     let arti = TorClient::with_runtime(runtime)
-        .config(settings.config(turn).clone())
+        .config(settings.config.clone())
         .bootstrap_behavior(BootstrapBehavior::OnDemand)
         .create_unbootstrapped()?;
     let mut connecting: Connecting = {
@@ -388,7 +361,6 @@ fn begin(
     Ok(Client {
         arti,
         settings: settings.clone(),
-        turn,
         connecting: Mutex::new(connecting),
         holds_state: free,
     })
@@ -407,17 +379,10 @@ fn remedy(kind: ErrorKind) -> &'static str {
     }
 }
 
-/// Why a client has to be replaced, and the turn it was in.
+/// The error of a client that is of no use any more.
 pub(super) struct Broken {
-    turn: usize,
-    why: Why,
-}
-
-enum Why {
-    /// arti's error, and its text.
-    Error(ErrorKind, String),
-    /// Its bridges do not answer, and have other lines.
-    Silence,
+    kind: ErrorKind,
+    report: String,
 }
 
 impl Client {
@@ -456,7 +421,7 @@ impl Client {
                 let (kind, report) = (error.kind(), error.report().to_string());
                 // A client that failed to put its parts together has none to show.
                 if is_about_files(kind) || self.arti.circmgr().is_err() {
-                    return Err(self.broken(Why::Error(kind, report)));
+                    return Err(Broken { kind, report });
                 }
                 warn!("cannot connect to the Tor network: {report}; trying again");
                 sleep(BOOTSTRAP_PAUSE).await;
@@ -468,62 +433,21 @@ impl Client {
             ended = progress => ended,
             ended = connect => ended,
             ended = self.report_silent_bridges(status) => ended,
-            broken = self.silence() => Err(broken),
         }
-    }
-
-    fn broken(&self, why: Why) -> Broken {
-        Broken {
-            turn: self.turn,
-            why,
-        }
-    }
-
-    /// arti's configuration of this client.
-    pub(super) fn config(&self) -> &TorClientConfig {
-        self.settings.config(self.turn)
-    }
-
-    /// Completes when connecting makes no progress and other lines of the bridges should be tried. Never
-    /// completes if there are none, or once the client is ready for traffic.
-    pub(super) async fn silence(&self) -> Broken {
-        let turns = self.settings.turns.len();
-        if turns < 2 {
-            return std::future::pending().await;
-        }
-        let patience = TURN_PATIENCE * (1 << (self.turn / turns).min(TURN_DOUBLINGS));
-        let mut before = self.arti.bootstrap_status().as_frac();
-        loop {
-            sleep(patience).await;
-            let now = self.arti.bootstrap_status();
-            // Needs a directory and a channel; arti never forgets that there was one.
-            if now.ready_for_traffic() {
-                return std::future::pending().await;
-            }
-            if now.as_frac() <= before {
-                info!(
-                    "no progress through the bridges at {}; trying their other lines",
-                    self.bridge_addresses()
-                );
-                return self.broken(Why::Silence);
-            }
-            before = now.as_frac();
-        }
-    }
-
-    /// The addresses of its bridges, as a list for people.
-    fn bridge_addresses(&self) -> String {
-        let lines = self.config().bridges().iter();
-        let addresses = lines.flat_map(|line| line.addrs().map(|address| address.to_string()));
-        addresses.collect::<Vec<_>>().join(", ")
     }
 
     /// Says again and again which bridges do not answer, if there are any; never returns.
     async fn report_silent_bridges(&self, status: &Status) -> Result<(), Broken> {
-        if !self.config().bridges_enabled() {
+        let config = &self.settings.config;
+        if !config.bridges_enabled() {
             return std::future::pending().await;
         }
-        let addresses = self.bridge_addresses();
+        let addresses: Vec<String> = config
+            .bridges()
+            .iter()
+            .flat_map(|bridge| bridge.addrs().map(|address| address.to_string()))
+            .collect();
+        let addresses = addresses.join(", ");
         let begun = Instant::now();
         sleep(BRIDGES_PATIENCE).await;
         loop {

@@ -54,11 +54,10 @@ impl Storage {
         }
     }
 
-    /// Puts aside or removes what a client with this configuration could not use. If it is one of several
-    /// that take turns, that a bridge has another line is no news.
+    /// Puts aside or removes what a client with this configuration could not use.
     ///
     /// Reads the cached consensus, so this takes some milliseconds. Warns of each file, once.
-    pub(super) fn mend(&self, config: &TorClientConfig, takes_turns: bool) {
+    pub(super) fn mend(&self, config: &TorClientConfig) {
         for path in self.locks() {
             if let (Some(why), Some(folder)) = (not_a_file(&path), path.parent()) {
                 set_aside(&path, folder, why);
@@ -66,17 +65,11 @@ impl Storage {
         }
         if self.state_holder().is_none() {
             state::mend(&self.state);
-            bridges::forget_changed(&self.state, config, takes_turns);
+            bridges::forget_changed(&self.state, config);
         }
         if lock::holder(&self.cache_lock()).is_none() {
             cache::mend(&self.cache, &self.mistrust);
         }
-    }
-
-    /// The index of the configuration with the most bridge lines that have worked before; 0 if there are
-    /// none.
-    pub(super) fn turn_in_use(&self, turns: &[TorClientConfig]) -> usize {
-        bridges::turn_in_use(&self.state, turns)
     }
 
     /// Mends what arti has just refused with an error of this kind and text. Gives whether there was

@@ -218,19 +218,18 @@ fn a_file_with_a_wrong_owner_or_mode_ends_the_start() {
 async fn the_old_client_is_restored_once_a_failure_passes() {
     const USER: u32 = 54_321;
     let program = Program::offline().port("auto").strict().user(USER);
-    let (file, guards) = (program.file(), guards(&program));
+    let file = program.file();
+    let database = program.folder().join("cache/dir.sqlite3");
     let mut daemon = program.start();
     assert_works(&mut daemon).await;
-    write(&guards, "{}");
-    set_mode(&guards, 0o000);
+    set_mode(&database, 0o666);
     let text = fs::read_to_string(&file).expect("readable");
     let changed = "[circuit_timing]\nrequest_timeout = \"50 s\"\n";
     fs::write(&file, format!("{text}\n{changed}")).expect("written");
     daemon.process.signal("HUP");
     daemon.process.wait_err("cannot restore the Tor client");
-    chown(&guards, Some(USER), Some(USER)).expect("root");
-    set_mode(&guards, 0o600);
+    set_mode(&database, 0o600);
     let told = daemon.process.wait_err("the configuration stays as it was");
-    assert!(told.contains("guards.json"), "{told}");
+    assert!(told.contains("dir.sqlite3"), "{told}");
     assert_works(&mut daemon).await;
 }

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use testnet::{BridgeOptions, ClosedPort, socks5_connect};
 
 use crate::daemon::{Onionport, Start};
-use crate::entry::{World, bridges, echo, open};
+use crate::entry::{World, bridges};
 use crate::program;
 
 /// Longer than any of these cases may take.
@@ -90,36 +90,6 @@ fn another_line_for_the_same_bridge_is_used_at_once() -> Result<()> {
     world
         .talk(&other, "moved")
         .context("another port, SIGHUP")?;
-    Ok(())
-}
-
-/// If one of a bridge's two lines does not work, the other one is used.
-#[test]
-fn of_two_lines_for_the_same_bridge_the_one_that_works_is_used() -> Result<()> {
-    let world = World::shared()?;
-    let bridge = world.network.bridge(BridgeOptions { obfs4: true })?;
-    let obfs4 = bridge.obfs4_line().context("obfs4 was asked for")?;
-    let barred = ClosedPort::new()?;
-    let barred = format!("{} {}", barred.address(), bridge.id());
-    let state = tempfile::tempdir_in(world.network.dir())?;
-    let extra = bridges(&[&barred, &obfs4]);
-    let settings = format!("socks_timeout = {}", LIMIT.as_secs());
-    for (start, turns) in [("the first start", true), ("the second start", false)] {
-        let arguments = Start {
-            proxy: &settings,
-            extra: &extra,
-            state: Some(state.path()),
-            ports_only: Some(2),
-            ..Start::default()
-        };
-        let onionport = Onionport::start_with(program(), &world.network, arguments)?;
-        let opened = open(onionport.extended(), world.exit(), "", 2 * LIMIT);
-        echo(&mut opened.context(start)?).context(start)?;
-        // The one that has worked is tried first from then on.
-        let turned = onionport.log().contains("trying their other lines");
-        ensure!(turned == turns, "{start}: other lines tried: {turned}");
-        onionport.stop()?;
-    }
     Ok(())
 }
 

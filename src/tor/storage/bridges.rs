@@ -12,12 +12,11 @@ use std::path::Path;
 
 use arti_client::config::TorClientConfig;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use serde_json::Value;
 use tor_guardmgr::GuardMgrConfig as _;
 use tor_guardmgr::bridge::BridgeConfig;
 use tor_linkspec::{ChannelMethod, HasChanMethod as _, HasRelayIds as _, PtTarget, RelayIds};
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 const FILE: &str = "guards.json";
 
@@ -29,9 +28,6 @@ struct StoredBridge {
     orports: Vec<SocketAddr>,
     #[serde(default)]
     pt_targets: Vec<PtTarget>,
-    /// When a circuit through it was first built, if one ever was.
-    #[serde(default)]
-    confirmed_at: Option<IgnoredAny>,
 }
 
 impl StoredBridge {
@@ -50,7 +46,7 @@ impl StoredBridge {
 }
 
 /// Drops the stored bridges whose lines have changed, so that arti takes them up as new ones.
-pub(super) fn forget_changed(folder: &Path, config: &TorClientConfig, takes_turns: bool) {
+pub(super) fn forget_changed(folder: &Path, config: &TorClientConfig) {
     if !config.bridges_enabled() {
         return;
     }
@@ -66,7 +62,6 @@ pub(super) fn forget_changed(folder: &Path, config: &TorClientConfig, takes_turn
         .secure_dir(folder)
         .and_then(|folder| folder.write_and_replace(FILE, text));
     match written {
-        Ok(()) if takes_turns => debug!("using other lines of {dropped} bridges"),
         Ok(()) => info!("the lines of {dropped} bridges have changed: using the new ones"),
         Err(error) => warn!(
             "the lines of {dropped} bridges have changed, and {} cannot be written: {error}; remove \
@@ -74,40 +69,6 @@ pub(super) fn forget_changed(folder: &Path, config: &TorClientConfig, takes_turn
             path.display()
         ),
     }
-}
-
-/// The index of the configuration with the most lines that have worked before; 0 if there are none.
-pub(super) fn turn_in_use(folder: &Path, turns: &[TorClientConfig]) -> usize {
-    // The file may not exist yet.
-    let bytes = fs::read(folder.join(FILE)).unwrap_or_default();
-    let turns: Vec<&[BridgeConfig]> = turns.iter().map(|turn| turn.bridges()).collect();
-    best_turn(&bytes, &turns)
-}
-
-fn best_turn(bytes: &[u8], turns: &[&[BridgeConfig]]) -> usize {
-    let worked = confirmed(bytes).unwrap_or_default();
-    let hits = |lines: &[BridgeConfig]| {
-        let is_used = |bridge: &&StoredBridge| lines.iter().any(|line| bridge.is_meant_by(line));
-        worked.iter().filter(is_used).count()
-    };
-    let best = turns
-        .iter()
-        .enumerate()
-        .rev()
-        .max_by_key(|(_, lines)| hits(lines));
-    best.map_or(0, |(turn, _)| turn)
-}
-
-/// The stored bridges that have worked.
-fn confirmed(bytes: &[u8]) -> Option<Vec<StoredBridge>> {
-    let state: Value = serde_json::from_slice(bytes).ok()?;
-    let stored = state.pointer("/bridges/guards")?.as_array()?.iter();
-    let known = stored.filter_map(|entry| StoredBridge::deserialize(entry).ok());
-    Some(
-        known
-            .filter(|bridge| bridge.confirmed_at.is_some())
-            .collect(),
-    )
 }
 
 /// The state without the bridges whose lines have changed, and how many those are; `None` if there are
@@ -207,22 +168,6 @@ mod tests {
         for (before, after) in kept {
             assert!(without_changed(state(&[&before]).as_bytes(), &after).is_none());
         }
-    }
-
-    #[test]
-    fn the_line_that_worked_before_has_the_first_turn() {
-        let turns = [&[plain(9)][..], &[obfs4("x")], &[obfs4("x")]];
-        let stored = |confirmed: Value| {
-            let mut state: Value = serde_json::from_str(&state(&[&obfs4("x")])).expect("JSON");
-            state["bridges"]["guards"][0]["confirmed_at"] = confirmed;
-            state.to_string()
-        };
-        let worked = stored("2026-01-01T00:00:00Z".into());
-        assert_eq!(best_turn(worked.as_bytes(), &turns), 1);
-        // Sampled, but never confirmed.
-        let never = stored(Value::Null);
-        assert_eq!(best_turn(never.as_bytes(), &turns), 0);
-        assert_eq!(best_turn(b"", &turns), 0);
     }
 
     #[test]

@@ -92,6 +92,8 @@ pub struct Process {
     child: Child,
     pub out: Lines,
     pub err: Lines,
+    /// Whether its standard error comes here.
+    tells_errors: bool,
 }
 
 /// A program that has ended.
@@ -109,12 +111,13 @@ impl Process {
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
         let out = child.stdout.take().map(Lines::follow).unwrap_or_default();
-        let err = child.stderr.take().map(Lines::follow).unwrap_or_default();
+        let err = child.stderr.take().map(Lines::follow);
         Process {
             name,
             child,
             out,
-            err,
+            tells_errors: err.is_some(),
+            err: err.unwrap_or_default(),
         }
     }
 
@@ -205,7 +208,10 @@ impl Drop for Process {
             return;
         }
         // A panic in a task does not end the program: look for it in the log.
-        let err = self.err.all();
+        let err = match self.tells_errors {
+            true => self.err.complete(),
+            false => Vec::new(),
+        };
         let panicked = err.iter().find(|line| line.contains(" panicked at "));
         assert_eq!(panicked, None, "{}", self.name);
     }
