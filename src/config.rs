@@ -15,27 +15,31 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use zeroize::Zeroizing;
 
-use crate::access::Access;
-use crate::cli::ProxyArgs;
-use crate::names;
-use crate::port::{Bind, Port, PortKind, PortLine};
-use crate::safety::Plaintext;
-use crate::torrc;
+use crate::config::access::Access;
+use crate::config::port_line::{Bind, Port, PortKind, PortLine};
 
+pub mod access;
+pub mod address_map;
+mod arguments;
 mod describe;
 mod error;
 mod file;
 mod folders;
 mod key;
+mod plaintext;
+pub mod port_line;
 mod ports;
 pub(crate) mod redact;
 mod setting;
 mod sources;
 #[cfg(test)]
 mod tests;
+pub mod torrc;
 
+pub use arguments::ProxyArgs;
 pub use describe::describe;
 pub use error::{ConfigError, Origin};
+pub use plaintext::Plaintext;
 
 use file::{Sections, Span};
 use key::Key;
@@ -52,6 +56,8 @@ pub const MIN_SOCKS_TIMEOUT: Duration = Duration::from_secs(1);
 pub const MAX_SOCKS_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 /// The number of open files to ask for if nothing is configured; arti's.
 pub const DEFAULT_MAX_FILES: u64 = 16_384;
+/// Where the ports are named, below the state folder, if the configuration names no place.
+pub const PORT_INFO: &str = "public/port_info.json";
 /// The log filter if nothing is configured.
 pub const DEFAULT_LOG_FILTER: &str = "info";
 /// How exact the times of the log are if nothing is configured; C tor's and arti's.
@@ -82,7 +88,7 @@ pub struct Config {
     /// Destination ports that are known for plain text.
     pub plaintext: Plaintext,
     /// Names that stand for others, and addresses that stand for names.
-    pub names: names::Settings,
+    pub names: address_map::Settings,
     /// How connections get to the transparent ports.
     pub trans_proxy_type: TransProxyType,
     /// The folder with `*.auth_private` files (tor(1) `ClientOnionAuthDir`), if there is one.
@@ -109,7 +115,7 @@ pub struct Config {
     pub folder_problem: Option<String>,
     /// The proxy between us and the relays, if there is one (`channel.outbound_proxy`).
     pub outbound_proxy: Option<OutboundProxy>,
-    /// The file that is to name the open ports; `None` for [`crate::daemon::PORT_INFO`] if a port
+    /// The file that is to name the open ports; `None` for [`PORT_INFO`] if a port
     /// is chosen by the system, else none.
     pub port_info_file: Option<PathBuf>,
     /// The number of open files to ask the system for.
@@ -120,7 +126,7 @@ pub struct Config {
     pub log_granularity: Duration,
     /// Whole sentences for the log, each with its origin.
     pub warnings: Vec<String>,
-    /// Values in which there may be passwords, for [`crate::logging::hide`].
+    /// Values in which there may be passwords: the log hides them.
     pub secrets: Vec<Zeroizing<String>>,
     /// The files that were read, in order.
     pub files: Vec<PathBuf>,
@@ -333,8 +339,8 @@ fn check(sources: &Sources, args: &ProxyArgs) -> Result<Config, ConfigError> {
         .and_then(|()| folders::check_cache(&cache_dir, mistrust, &at("storage.cache_dir")))
         .err()
         .map(|error| error.to_string());
-    let defaults = names::Settings::default();
-    let names = names::Settings {
+    let defaults = address_map::Settings::default();
+    let names = address_map::Settings {
         map: map_address,
         automap: automap_hosts_on_resolve,
         suffixes: automap_hosts_suffixes.unwrap_or(defaults.suffixes),
@@ -342,7 +348,7 @@ fn check(sources: &Sources, args: &ProxyArgs) -> Result<Config, ConfigError> {
         network_v6: virtual_addr_network_ipv6.unwrap_or(defaults.network_v6),
     };
     names
-        .check()
+        .parse()
         .map_err(|(key, problem)| at(key).wrong(problem))?;
     Ok(Config {
         ports,

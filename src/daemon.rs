@@ -1,39 +1,50 @@
 //! The life of the process: open the ports, connect to Tor, serve until a signal.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`open_ports`] | the ports that are open, and how they change in a reload |
+//! | [`signals`] | what the process is asked for |
+//! | [`port_info`] | the file that names the ports |
+//! | [`logging`] | the log |
+//! | [`hardening`] | keeps debuggers and core dumps out |
 
 use std::io::Write as _;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use sd_notify::NotifyState;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
-use crate::cli::ProxyArgs;
-use crate::config::{self, Config};
-use crate::gateway::{Epoch, Shared};
-use crate::http::Desk;
-use crate::listener::Handed;
-use crate::logging::{self, ALWAYS};
-use crate::names::Names;
-use crate::open_ports::{Bound, Changes, OpenPorts};
-use crate::port_info::PortInfo;
-use crate::safety::Safety;
-use crate::signals::{Asked, Signals};
-use crate::status::Status;
-use crate::swap::Swap;
-use crate::tor::keys::KeyFolder;
-use crate::tor::{ReplaceError, Settings, Tor, keys};
+use crate::config::ProxyArgs;
+use crate::config::{self, Config, PORT_INFO};
+use crate::daemon::logging::ALWAYS;
+use crate::daemon::open_ports::{Bound, Changes, OpenPorts};
+use crate::daemon::port_info::PortInfo;
+use crate::daemon::signals::{Asked, Signals};
+use crate::inbound::http::Desk;
+use crate::inbound::listener::InheritedSockets;
+use crate::request::address_map::Names;
+use crate::request::dispatch::{Epoch, Shared};
+use crate::request::safe_socks::Safety;
+use crate::request::status::Status;
+use crate::tor::client_auth::KeyFolder;
+use crate::tor::{Progress, ReplaceError, Settings, Tor, client_auth};
 
+mod atomic_file;
 pub mod hardening;
+pub mod logging;
+pub mod open_ports;
+pub mod port_info;
+pub mod signals;
 
 /// Open files that are not connections of clients: relays, directory files, the log.
 const RESERVED_FILES: u64 = 128;
-
-/// Where the ports are named, below the state folder, if the configuration names no place.
-pub const PORT_INFO: &str = "public/port_info.json";
 
 /// How long reading the configuration again may take.
 const READ_LIMIT: Duration = Duration::from_secs(30);
@@ -42,7 +53,11 @@ const READ_LIMIT: Duration = Duration::from_secs(30);
 /// on SIGHUP; `handed` are sockets that were opened for it.
 ///
 /// The error is one line that says what is wrong and what to do.
-pub async fn run(config: Config, arguments: &ProxyArgs, handed: Handed) -> Result<(), String> {
+pub async fn run(
+    config: Config,
+    arguments: &ProxyArgs,
+    handed: InheritedSockets,
+) -> Result<(), String> {
     // First of all: a signal that comes before somebody listens for it kills the process at once.
     let mut signals = Signals::listen()?;
     for warning in &config.warnings {
@@ -59,7 +74,7 @@ pub async fn run(config: Config, arguments: &ProxyArgs, handed: Handed) -> Resul
     // All or nothing: a port that cannot be opened is found before anything else happens.
     let bound = Bound::open(&config, &handed)?;
     if let Some(folder) = &config.client_onion_auth_dir {
-        let found = keys::check_folder(folder, config.tor.fs_mistrust(), |file| file.log())?;
+        let found = client_auth::check_folder(folder, config.tor.fs_mistrust(), |file| file.log())?;
         info!("{found} client authorization keys in {}", folder.display());
     }
     let tor = tokio::select! {
@@ -67,24 +82,34 @@ pub async fn run(config: Config, arguments: &ProxyArgs, handed: Handed) -> Resul
         () = signals.stop() => return Ok(()),
     };
     let shared = Arc::new(Shared {
-        access: Swap::new(config.access.clone()),
-        names: Swap::new(names(&config)?),
-        safety: Swap::new(safety(&config)),
+        access: ArcSwap::from_pointee(config.access.clone()),
+        names: ArcSwap::from_pointee(names(&config)?),
+        safety: ArcSwap::from_pointee(safety(&config)),
         epoch: Epoch::default(),
         status: Status::default(),
-        desk: Desk::new(key_folder(&config)),
     });
+    let desk = Arc::new(Desk::new(key_folder(&config)));
 
     let permits = Arc::new(Semaphore::new(connections));
-    let mut ports = OpenPorts::new(Arc::clone(&tor), Arc::clone(&shared), permits, handed);
+    let mut ports = OpenPorts::new(
+        Arc::clone(&tor),
+        Arc::clone(&shared),
+        Arc::clone(&desk),
+        permits,
+        handed,
+    );
     let changes = ports.serve(&config, bound);
     let port_info = write_port_info(&config, &ports)?;
     tell(&changes, &ports, &shared.status);
     notify(&[NotifyState::Ready, NotifyState::Status("connecting to Tor")]);
 
-    let mut announced = false;
-    let online = tor.run(&shared.status, || {
-        match std::mem::replace(&mut announced, true) {
+    let is_again = AtomicBool::new(false);
+    let online = tor.run(|progress| {
+        shared.status.connection(progress);
+        if progress != Progress::Connected {
+            return;
+        }
+        match is_again.swap(true, Ordering::Relaxed) {
             false => say("bootstrapped"),
             true => info!("connected to Tor again"),
         }
@@ -97,7 +122,7 @@ pub async fn run(config: Config, arguments: &ProxyArgs, handed: Handed) -> Resul
                 Asked::Stop => break,
                 Asked::Reload => {
                     let reloaded = tokio::select! {
-                        reloaded = reload(&config, arguments, &tor, &shared, &mut ports) => reloaded,
+                        reloaded = reload(&config, arguments, &tor, &shared, &desk, &mut ports) => reloaded,
                         () = signals.stop() => break,
                     };
                     match reloaded {
@@ -138,6 +163,7 @@ async fn reload(
     arguments: &ProxyArgs,
     tor: &Tor,
     shared: &Shared,
+    desk: &Desk,
     ports: &mut OpenPorts<Tor>,
 ) -> Result<(Config, Option<PortInfo>), ReplaceError> {
     let arguments = arguments.clone();
@@ -150,7 +176,7 @@ async fn reload(
     let new_names = match config.names == before.names {
         // The addresses that stand for names are kept.
         true => None,
-        false => Some(renewed(&shared.names.get(), &config)?),
+        false => Some(renewed(&shared.names.load(), &config)?),
     };
     if let Some(problem) = config.folder_problem {
         return Err(problem.into());
@@ -158,16 +184,16 @@ async fn reload(
     let settings = Settings::new(&config);
     tor.check(&settings)?;
     // Before a port is opened: whoever comes there at once is met with what the new configuration says.
-    let old_names = shared.names.get();
-    shared.access.set(config.access.clone());
-    shared.safety.set(safety(&config));
+    let old_names = shared.names.load_full();
+    shared.access.store(Arc::new(config.access.clone()));
+    shared.safety.store(Arc::new(safety(&config)));
     if let Some(names) = new_names {
-        shared.names.set(names);
+        shared.names.store(Arc::new(names));
     }
     let taken_back = || {
-        shared.access.set(before.access.clone());
-        shared.safety.set(safety(before));
-        shared.names.restore(Arc::clone(&old_names));
+        shared.access.store(Arc::new(before.access.clone()));
+        shared.safety.store(Arc::new(safety(before)));
+        shared.names.store(Arc::clone(&old_names));
     };
     let settings_before = tor.settings();
     let is_replaced = match tor.change_to(settings).await {
@@ -187,7 +213,7 @@ async fn reload(
             return Err(problem.into());
         }
     };
-    shared.desk.set_folder(key_folder(&config));
+    desk.set_folder(key_folder(&config));
     // As in C tor: whoever reloads gets new circuits for new streams, whether anything has changed or
     // not.
     shared.epoch.begin();
@@ -214,7 +240,7 @@ fn read_again(arguments: &ProxyArgs) -> Result<Config, String> {
         return Err(problem);
     }
     if let Some(folder) = &config.client_onion_auth_dir {
-        let found = keys::check_folder(folder, config.tor.fs_mistrust(), |file| file.log())?;
+        let found = client_auth::check_folder(folder, config.tor.fs_mistrust(), |file| file.log())?;
         info!("{found} client authorization keys in {}", folder.display());
     }
     Ok(config)

@@ -6,7 +6,7 @@
 /// One reason why a request was refused or failed.
 ///
 /// The value describes the outcome of a whole request, never of a single attempt. It holds no type
-/// of the Tor crates: those end at [`crate::tor::border`].
+/// of the Tor crates: those end at [`crate::tor::arti_errors`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Failure {
     // --- The onion service and the way to it ---

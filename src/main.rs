@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use onionport::cli::{self, Invocation};
 use onionport::daemon::hardening::keep_debuggers_out;
-use onionport::listener::Handed;
-use onionport::logging::{ALWAYS, Log};
-use onionport::tor::keys;
-use onionport::{config, daemon, logging};
+use onionport::daemon::logging::{self, ALWAYS, Log};
+use onionport::inbound::listener::InheritedSockets;
+use onionport::tor::client_auth;
+use onionport::{config, daemon};
 
 /// Gives memory that is free back to the system within seconds. glibc's allocator keeps it: after
 /// 10,000 clients had come and gone, their 94 MB stayed resident for good.
@@ -71,7 +71,7 @@ fn complain(line: &str) {
 }
 
 /// Runs the program to its end. `log` is there once the log was started.
-fn run(arguments: &cli::ProxyArgs, log: &mut Option<Log>) -> Result<(), String> {
+fn run(arguments: &config::ProxyArgs, log: &mut Option<Log>) -> Result<(), String> {
     let config = config::load(arguments).map_err(|error| error.message())?;
     if arguments.check_config {
         match &config.torrc {
@@ -101,7 +101,7 @@ fn run(arguments: &cli::ProxyArgs, log: &mut Option<Log>) -> Result<(), String> 
             return Err(problem);
         }
         if let Some(folder) = &config.client_onion_auth_dir {
-            keys::check_folder(folder, config.tor.fs_mistrust(), |file| {
+            client_auth::check_folder(folder, config.tor.fs_mistrust(), |file| {
                 complain(&format!("warning: {file}"));
             })?;
         }
@@ -119,7 +119,7 @@ fn run(arguments: &cli::ProxyArgs, log: &mut Option<Log>) -> Result<(), String> 
     if let Err(problem) = hardened {
         tracing::warn!(target: ALWAYS, "{problem}");
     }
-    let handed = Handed::from_environment()?;
+    let handed = InheritedSockets::from_environment()?;
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if std::env::var_os(WORKERS_VARIABLE).is_none() {
         builder.worker_threads(WORKERS);

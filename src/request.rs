@@ -1,12 +1,27 @@
-//! What a client asks for, whatever protocol it spoke.
+//! What a client asks for, whatever protocol it spoke, and what is decided before the network is asked.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`dispatch`] | the way of a request: read this first |
+//! | [`address_map`] | names that stand for others |
+//! | [`target`] | the destination, checked |
+//! | [`policy`] | what a port may ask for |
+//! | [`safe_socks`] | requests that may give their user away |
+//! | [`status`] | how the program is doing |
+//!
+//! Nothing in here imports [`crate::inbound`] or [`crate::daemon`].
+
+pub mod address_map;
+pub mod dispatch;
+pub mod policy;
+pub mod safe_socks;
+pub mod status;
+pub mod target;
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
-use zeroize::Zeroize as _;
-
-use crate::isolation::Protocol;
-use crate::policy::Family;
+use crate::tor::destination::Family;
+use crate::tor::isolation::{Protocol, Secret};
 
 /// One request of one client, understood and not checked yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,41 +38,6 @@ pub struct Request {
     pub credentials: Option<Secret>,
     /// The addresses the client itself wants to have used; the port's flags may narrow it.
     pub family: Option<Family>,
-}
-
-/// A user name and password, or what stands for them: never to be shown, and wiped with its last copy.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Secret(Arc<Login>);
-
-#[derive(PartialEq, Eq, Hash)]
-struct Login {
-    user: Vec<u8>,
-    password: Vec<u8>,
-}
-
-impl Drop for Login {
-    fn drop(&mut self) {
-        self.user.zeroize();
-        self.password.zeroize();
-    }
-}
-
-impl Secret {
-    /// Both parts; `None` if both are empty, which counts as nothing said.
-    pub fn new(user: &[u8], password: &[u8]) -> Option<Secret> {
-        (!user.is_empty() || !password.is_empty()).then(|| {
-            Secret(Arc::new(Login {
-                user: user.to_vec(),
-                password: password.to_vec(),
-            }))
-        })
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Secret([scrubbed])")
-    }
 }
 
 /// What to do with an address.

@@ -2,27 +2,36 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`connector`] | what the rest of the program asks of it: the trait, and an open stream |
+//! | [`destination`], [`onion_address`] | what it can be asked for |
+//! | [`isolation`] | which streams may share a circuit |
+//! | [`optimistic_data`] | what a client says before its request is answered |
 //! | [`onion`] | streams to onion services, and who shares an attempt |
 //! | [`attempt`] | one effort to get a circuit to an onion service |
-//! | [`begin`] | opening a stream, with early data behind it |
+//! | [`open_stream`] | opening a stream, with early data behind it |
 //! | [`exit`] | streams and look-ups through exits |
 //! | [`evidence`] | what is known of an attempt while it runs |
 //! | [`verdict`] | the rules that turn clues into one failure |
-//! | [`border`] | all knowledge of upstream error types |
+//! | [`arti_errors`] | all knowledge of upstream error types |
 //! | [`client`] | arti's client: made, connected, replaced, given up |
 //! | [`storage`] | the client's files, put in order before it reads them |
-//! | [`keys`] | client authorization keys |
+//! | [`client_auth`] | client authorization keys |
 //! | [`relay_socket`] | TCP connections to relays |
 //! | [`runtime`] | the runtime the Tor crates run on |
 
+pub(crate) mod arti_errors;
 mod attempt;
-pub(crate) mod begin;
-pub(crate) mod border;
 pub(crate) mod client;
+pub mod client_auth;
+pub mod connector;
+pub mod destination;
 pub(crate) mod evidence;
 pub(crate) mod exit;
-pub mod keys;
+pub mod isolation;
 pub(crate) mod onion;
+pub mod onion_address;
+pub(crate) mod open_stream;
+pub mod optimistic_data;
 pub(crate) mod relay_socket;
 pub(crate) mod runtime;
 pub(crate) mod storage;
@@ -43,20 +52,19 @@ use tor_netdir::{NetDir, NetDirProvider};
 use tor_proto::client::stream::DataWriter;
 use tracing::debug;
 
-use crate::dial::{Dial, Stream};
-use crate::early::Early;
 use crate::failure::Failure;
-use crate::isolation::Isolation;
-use crate::policy::Permit;
-use crate::status::Status;
+use crate::tor::connector::{Connector, Stream};
+use crate::tor::destination::Permit;
+use crate::tor::isolation::Isolation;
+use crate::tor::optimistic_data::Early;
 use client::{Client, Clients};
+use client_auth::KeyRing;
 use exit::Exits;
-use keys::KeyRing;
 use onion::Onions;
 use onion::network::HsNetwork;
 use runtime::TorRuntime;
 
-pub use client::{ReplaceError, Settings};
+pub use client::{Progress, ReplaceError, Settings};
 
 /// How often to look again for a directory that has run out: after a long sleep of the computer.
 const DIRECTORY_POLL: Duration = Duration::from_millis(250);
@@ -119,14 +127,14 @@ impl Tor {
         })
     }
 
-    /// Connects to the Tor network, tells `status` how far it has got, and keeps a client usable from
-    /// then on. `connected` is called each time that one has become so.
+    /// Connects to the Tor network and keeps a client usable from then on. `report` gets each step, and
+    /// [`Progress::Connected`] each time a client has become usable.
     ///
     /// Returns only if there can be no usable client. The error is one sentence.
-    pub async fn run(&self, status: &Status, mut connected: impl FnMut()) -> String {
+    pub async fn run(&self, report: impl Fn(Progress<'_>) + Sync) -> String {
         let mut clients = self.clients.subscribe();
         loop {
-            status.connecting();
+            report(Progress::Connecting);
             // The place is empty while a client is being replaced.
             let Some(client) = clients.borrow_and_update().clone() else {
                 if clients.changed().await.is_err() {
@@ -138,7 +146,7 @@ impl Tor {
                 biased;
                 // A client that has just been given up must not be put to use.
                 _ = clients.changed() => continue,
-                bootstrapped = client.bootstrap(status) => bootstrapped,
+                bootstrapped = client.bootstrap(&report) => bootstrapped,
             };
             let assembled = match bootstrapped {
                 Ok(()) => assemble(&client),
@@ -156,8 +164,7 @@ impl Tor {
                 Ok(usable) => drop(self.usable.send_replace(Some(Arc::new(usable)))),
                 Err(problem) => return format!("cannot use the Tor client: {problem}"),
             }
-            status.bootstrapped();
-            connected();
+            report(Progress::Connected);
             let _ = clients.changed().await;
             // A client that was put in its place a moment ago may have become usable after others were
             // told that it goes.
@@ -255,8 +262,8 @@ fn build_ahead(
     Ok(())
 }
 
-impl Dial for Tor {
-    type Reader = begin::Reader;
+impl Connector for Tor {
+    type Reader = open_stream::Reader;
     type Writer = DataWriter;
 
     async fn connect(
@@ -265,7 +272,7 @@ impl Dial for Tor {
         isolation: &Isolation,
         early: &Early,
         deadline: Instant,
-    ) -> Result<Stream<begin::Reader, DataWriter>, Failure> {
+    ) -> Result<Stream<open_stream::Reader, DataWriter>, Failure> {
         self.ask(deadline, |usable| async move {
             match permit {
                 // A client before this one may have delivered it.

@@ -3,8 +3,8 @@
 use std::fmt::{self, Write as _};
 
 use super::{Config, ExitTimeouts, TransProxyType};
-use crate::daemon::PORT_INFO;
-use crate::port::{Bind, Flags, Port, PortKind};
+use crate::config::PORT_INFO;
+use crate::config::port_line::{Bind, Flags, Port, PortKind};
 
 /// Says what a run with this configuration would do, in lines for a person.
 #[must_use]

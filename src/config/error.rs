@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use super::redact::hide;
-use crate::port::PortError;
-use crate::torrc::TorrcError;
+use crate::config::port_line::PortError;
+use crate::config::torrc::TorrcError;
 
 /// Where a setting stands.
 #[derive(Debug, Clone, PartialEq, Eq)]

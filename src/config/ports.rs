@@ -4,8 +4,8 @@ use super::error::ConfigError;
 use super::file::Lines;
 use super::setting::Setting;
 use super::sources::Sources;
-use crate::cli::ProxyArgs;
-use crate::port::{Bind, Port, PortKind, PortLine, check_ports};
+use crate::config::ProxyArgs;
+use crate::config::port_line::{Bind, Port, PortKind, PortLine, check_ports};
 
 /// The port lines of one kind, and where they stand.
 pub(super) struct Ports {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::error::{ConfigError, Origin};
-use crate::port::PortError;
+use crate::config::port_line::PortError;
 
 /// A key of ours, or an option, and where it is set.
 #[derive(Debug, Clone)]

@@ -18,7 +18,7 @@ use super::file::Sections;
 use super::key::{Key, Step};
 use super::redact;
 use super::setting::Setting;
-use crate::torrc::{self, Torrc};
+use crate::config::torrc::{self, Torrc};
 
 /// Everything that sets keys, in the order in which it applies.
 #[derive(Debug, Default)]

@@ -26,7 +26,7 @@ use self::unawaited::Unawaited;
 use super::onion::network::Network;
 use super::verdict::more_telling;
 use crate::failure::Failure;
-use crate::target::OnionAddress;
+use crate::tor::onion_address::OnionAddress;
 
 mod line;
 mod progress;

@@ -23,7 +23,6 @@ use tracing::{debug, info, warn};
 use super::runtime::{self, TorRuntime};
 use super::storage::{Holder, Storage};
 use crate::config::{Config, ExitTimeouts};
-use crate::status::Status;
 
 /// How long to wait after connecting failed, before it is tried again.
 const BOOTSTRAP_PAUSE: Duration = Duration::from_secs(5);
@@ -85,6 +84,17 @@ impl Settings {
     fn needs_lock(&self) -> bool {
         self.config.bridges_enabled()
     }
+}
+
+/// How far connecting to the Tor network has got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress<'a> {
+    /// The network cannot be used yet, or no longer.
+    Connecting,
+    /// A step on the way, in arti's words or ours.
+    Step(&'a str),
+    /// The network can be used.
+    Connected,
 }
 
 /// Why a client could not be put in the place of another.
@@ -392,11 +402,14 @@ impl Client {
         self.arti.set_dormant(DormantMode::Normal);
     }
 
-    /// Connects to the Tor network, and tells `status` how far it has got. Returns once the client is
+    /// Connects to the Tor network. `report` gets each step. Returns once the client is
     /// usable.
     ///
     /// Goes on trying for as long as it takes: a computer may be offline for hours.
-    pub(super) async fn bootstrap(&self, status: &Status) -> Result<(), Broken> {
+    pub(super) async fn bootstrap(
+        &self,
+        report: &(impl Fn(Progress<'_>) + Sync),
+    ) -> Result<(), Broken> {
         let mut events = self.arti.bootstrap_events();
         let progress = async {
             let mut last = String::new();
@@ -404,7 +417,7 @@ impl Client {
                 let text = event.to_string();
                 if text != last {
                     info!("connecting to Tor: {text}");
-                    status.progress(&text);
+                    report(Progress::Step(&text));
                     last = text;
                 }
             }
@@ -432,12 +445,15 @@ impl Client {
         tokio::select! {
             ended = progress => ended,
             ended = connect => ended,
-            ended = self.report_silent_bridges(status) => ended,
+            ended = self.report_silent_bridges(report) => ended,
         }
     }
 
     /// Says again and again which bridges do not answer, if there are any; never returns.
-    async fn report_silent_bridges(&self, status: &Status) -> Result<(), Broken> {
+    async fn report_silent_bridges(
+        &self,
+        report: &(impl Fn(Progress<'_>) + Sync),
+    ) -> Result<(), Broken> {
         let config = &self.settings.config;
         if !config.bridges_enabled() {
             return std::future::pending().await;
@@ -456,9 +472,9 @@ impl Client {
                 "no bridge has let us into the Tor network for {silence} s ({addresses}): check this \
                  computer's network, the bridge lines and their transports, or use other bridges"
             );
-            status.progress(&format!(
+            report(Progress::Step(&format!(
                 "no bridge has let us into the Tor network ({addresses}): check the bridge lines"
-            ));
+            )));
             sleep(BRIDGES_REPORT).await;
         }
     }

@@ -26,7 +26,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
-use super::border;
+use super::arti_errors;
 use super::verdict::{DescriptorClue, Findings, RendezvousClue, Stage};
 use crate::failure::Failure;
 
@@ -345,9 +345,9 @@ struct Seen {
 
 impl Visit for Seen {
     fn record_error(&mut self, _field: &Field, error: &(dyn std::error::Error + 'static)) {
-        match border::clue_in_event(error) {
-            Some(border::Clue::Descriptor(clue)) => self.descriptor = Some(clue),
-            Some(border::Clue::Rendezvous(clue)) => self.rendezvous = Some(clue),
+        match arti_errors::clue_in_event(error) {
+            Some(arti_errors::Clue::Descriptor(clue)) => self.descriptor = Some(clue),
+            Some(arti_errors::Clue::Rendezvous(clue)) => self.rendezvous = Some(clue),
             None => {}
         }
     }

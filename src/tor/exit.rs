@@ -20,12 +20,12 @@ use tor_circmgr::isolation::IsolationHelper;
 use tracing::debug;
 
 use self::pool::Pool;
-use super::border::StreamError;
+use super::arti_errors::StreamError;
 use crate::config::{DEFAULT_EXIT_TIMEOUT, ExitTimeouts};
-use crate::early::Early;
 use crate::failure::Failure;
-use crate::isolation::Isolation;
-use crate::policy::Family;
+use crate::tor::destination::Family;
+use crate::tor::isolation::Isolation;
+use crate::tor::optimistic_data::Early;
 
 mod pool;
 #[cfg(test)]

@@ -16,13 +16,13 @@ use tracing::{debug, warn};
 
 use self::network::{HsNetwork, Network};
 use self::table::{SlotId, Table};
+use super::arti_errors::StreamError;
 use super::attempt::{Assignment, Circuit, Launcher, Outcome, Waiter};
-use super::border::StreamError;
-use crate::early::Early;
 use crate::failure::Failure;
-use crate::isolation::Isolation;
-use crate::rarely::Rarely;
-use crate::target::OnionAddress;
+use crate::log_limit::LogLimiter;
+use crate::tor::isolation::Isolation;
+use crate::tor::onion_address::OnionAddress;
+use crate::tor::optimistic_data::Early;
 
 pub(super) mod network;
 #[cfg(test)]
@@ -44,7 +44,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
 /// Log that the keys were slow at most once in this time.
-static SLOW_KEYS: Rarely = Rarely::new(Duration::from_secs(60));
+static SLOW_KEYS: LogLimiter = LogLimiter::new(Duration::from_secs(60));
 
 /// Opens streams to onion services.
 pub(crate) struct Onions<N: Network = HsNetwork> {

@@ -9,8 +9,8 @@ use std::process::Command;
 
 use tor_hsclient::FailedAttemptError;
 
-use super::begin::RECEIVED_CONNECTED;
 use super::evidence::{AWAITING_RENDEZVOUS, POINT, SOLVING, SOURCE};
+use super::open_stream::RECEIVED_CONNECTED;
 
 /// Runs cargo, and returns what it prints.
 fn cargo(arguments: &[&str]) -> String {

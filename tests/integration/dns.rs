@@ -4,11 +4,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use onionport::access::Access;
-use onionport::dns::{self, MAX_QUESTIONS};
+use arc_swap::ArcSwap;
+use onionport::config::access::Access;
 use onionport::failure::Failure;
-use onionport::gateway::{Gateway, Shared};
-use onionport::swap::Swap;
+use onionport::inbound::dns::{self, MAX_QUESTIONS};
+use onionport::request::dispatch::{Dispatcher, Shared};
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -23,7 +23,7 @@ use crate::support::{LIMIT, ONION};
 struct Server {
     port: Port,
     /// Where a reload would put another one.
-    _gateway: watch::Sender<Arc<Gateway<Scripted>>>,
+    _dispatcher: watch::Sender<Arc<Dispatcher<Scripted>>>,
     client: UdpSocket,
     running: JoinHandle<()>,
 }
@@ -41,10 +41,10 @@ impl Server {
         let client = UdpSocket::bind(local).await.expect("a free port");
         let address = socket.local_addr().expect("bound");
         client.connect(address).await.expect("connected");
-        let (gateway, current) = watch::channel(port.gateway());
+        let (dispatcher, current) = watch::channel(port.dispatcher());
         let running = tokio::spawn(dns::run(socket, current));
         Server {
-            _gateway: gateway,
+            _dispatcher: dispatcher,
             port,
             client,
             running,
@@ -224,7 +224,7 @@ async fn an_onion_address_gets_one_of_each_family() {
 async fn the_policy_refuses_with_a_word() {
     let access = Access::read(&["reject *".to_owned()]).expect("a good policy");
     let shared = Shared {
-        access: Swap::new(access),
+        access: ArcSwap::from_pointee(access),
         ..Shared::default()
     };
     let server = Server::before(Port::new::<&str>("", []).with_shared(shared)).await;
@@ -235,12 +235,12 @@ async fn the_policy_refuses_with_a_word() {
 #[tokio::test]
 async fn an_ipv4_client_of_a_socket_for_both_families_is_an_ipv4_client() {
     let port = Port::new("", [("good.example", addresses(&["192.0.2.1"]))]);
-    let gateway = port.gateway();
+    let dispatcher = port.dispatcher();
     let server = Server::before(port).await;
     server.ask("good.example", A).await;
     let both = UdpSocket::bind("[::]:0").await.expect("a free port");
     let at = both.local_addr().expect("bound").port();
-    let (_gateway, current) = watch::channel(gateway);
+    let (_dispatcher, current) = watch::channel(dispatcher);
     let running = tokio::spawn(dns::run(both, current));
     let client = UdpSocket::bind("127.0.0.1:0").await.expect("a free port");
     let to = (Ipv4Addr::LOCALHOST, at);

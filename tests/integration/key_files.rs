@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use fs_mistrust::Mistrust;
-use onionport::tor::keys::check_folder;
+use onionport::tor::client_auth::check_folder;
 
 use crate::support::c_tor;
 use crate::support::program::{private_folder, set_mode};

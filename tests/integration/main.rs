@@ -1,4 +1,4 @@
-//! Tests that need no Tor network: bytes in, bytes out.
+//! Tests that need no Tor network: bytes in, bytes out, and which part of the library imports which.
 //!
 //! | module | puts to the test |
 //! |---|---|
@@ -18,6 +18,7 @@
 //! | `vanished` | clients that are gone without a word |
 //! | `secrets` | the real program with passwords and keys, which nobody gets to see |
 //! | `key_files` | key files in every form, beside C tor |
+//! | `layers` | which part of `src` imports which |
 //! | `torrc` | the real program with C tor's configuration files |
 //! | `surroundings` | the real program without a home, as root, and with somebody who looks into it |
 //! | `http` | the same for HTTP ports, their pages, and clients and sites that mean no good |
@@ -32,6 +33,7 @@ mod dns;
 mod hostile;
 mod http;
 mod key_files;
+mod layers;
 mod log_flood;
 mod names;
 mod policy;

@@ -1,9 +1,12 @@
 //! Names that stand for others, from a SOCKS client's bytes to what the network is asked.
 
-use onionport::gateway::Shared;
-use onionport::names::{Names, Settings};
-use onionport::safety::{Plaintext, Safety};
-use onionport::swap::Swap;
+use arc_swap::ArcSwap;
+
+use onionport::config::Plaintext;
+use onionport::config::address_map::Settings;
+use onionport::request::address_map::Names;
+use onionport::request::dispatch::Shared;
+use onionport::request::safe_socks::Safety;
 
 use crate::support::ONION;
 use crate::support::hex::socks5_request;
@@ -24,8 +27,8 @@ pub fn shared(map: &[&str], safe_socks: bool) -> Shared {
         ..Settings::default()
     };
     Shared {
-        names: Swap::new(Names::new(&settings).expect("good settings")),
-        safety: Swap::new(Safety::new(safe_socks, false, Plaintext::default())),
+        names: ArcSwap::from_pointee(Names::new(&settings).expect("good settings")),
+        safety: ArcSwap::from_pointee(Safety::new(safe_socks, false, Plaintext::default())),
         ..Shared::default()
     }
 }

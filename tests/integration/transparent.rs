@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use onionport::config::TransProxyType;
 use onionport::failure::Failure;
-use onionport::gateway::Origin;
-use onionport::transparent::{Redirection, carry, permit, serve};
+use onionport::inbound::transparent::{Redirection, carry, permit, serve};
+use onionport::request::dispatch::ClientAddr;
 use socket2::{Domain, Socket, Type};
 use tokio::io::duplex;
 use tokio::net::{TcpListener, TcpStream};
@@ -23,9 +23,9 @@ use crate::support::{LIMIT, ONION};
 fn client(port: &Port, destination: &str) -> (Client, JoinHandle<()>) {
     let destination: SocketAddr = destination.parse().expect("an address and a port");
     let (near, far) = duplex(1024);
-    let gateway = port.gateway();
+    let dispatcher = port.dispatcher();
     let served = tokio::spawn(async move {
-        carry(&gateway, near, V4, destination).await;
+        carry(&dispatcher, near, V4, destination).await;
     });
     (Client::over(far), served)
 }
@@ -142,9 +142,9 @@ impl Listening {
         let client = connecting.expect("in time").expect("connected");
         let accepting = timeout(LIMIT, self.listener.accept()).await;
         let (near, peer) = accepting.expect("in time").expect("accepted");
-        let (gateway, how) = (port.gateway(), self.how);
+        let (dispatcher, how) = (port.dispatcher(), self.how);
         let serving = tokio::spawn(async move {
-            serve(&gateway, near, Origin::of(peer), how).await;
+            serve(&dispatcher, near, ClientAddr::of(peer), how).await;
         });
         (Client::over(client), serving)
     }

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::*;
-use crate::port::Bind;
+use crate::config::port_line::Bind;
 
 #[test]
 fn port_lines_mean_the_same_in_the_file_as_on_the_command_line() {

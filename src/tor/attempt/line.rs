@@ -15,9 +15,9 @@ use tracing::debug;
 use super::Circuit;
 use super::progress::Progress;
 use crate::failure::Failure;
-use crate::target::OnionAddress;
 use crate::tor::evidence::Evidence;
 use crate::tor::onion::network::{Call, Network};
+use crate::tor::onion_address::OnionAddress;
 use crate::tor::verdict::more_telling;
 
 /// How often a line is begun anew because it turned to an introduction point at which another stands

@@ -13,10 +13,10 @@ use tracing::debug;
 use super::{Answer, Circuit, Circuits, Exits, OnExit, Question};
 use crate::config::ExitTimeouts;
 use crate::failure::Failure;
-use crate::policy::Family;
 use crate::tor::Directory;
-use crate::tor::begin::{self, Open};
-use crate::tor::border::{self, StreamError};
+use crate::tor::arti_errors::{self, StreamError};
+use crate::tor::destination::Family;
+use crate::tor::open_stream::{self, Open};
 use crate::tor::runtime::TorRuntime;
 
 /// The circuit manager, and the directory it chooses relays from.
@@ -63,7 +63,7 @@ impl Circuits for Pool {
         self.circuits
             .get_or_launch_exit((&*netdir).into(), ports, isolation)
             .await
-            .map_err(|error| border::of_exit_circuit(&error))
+            .map_err(|error| arti_errors::of_exit_circuit(&error))
     }
 
     fn retire(&self, circuit: UniqId) {
@@ -80,7 +80,7 @@ impl Circuit for ClientDataTunnel {
     }
 
     async fn ask(&self, question: &Question<'_>) -> Result<Answer<Open>, StreamError> {
-        let failed = |error| border::of_stream(&error);
+        let failed = |error| arti_errors::of_stream(&error);
         debug!("asking the exit of circuit {}", self.unique_id());
         match question {
             Question::Begin {
@@ -92,7 +92,8 @@ impl Circuit for ClientDataTunnel {
                 let parameters = parameters(*family);
                 let begun = self.begin_stream(host, *port, Some(parameters)).await;
                 // An exit that cannot connect always gives a reason; it closes what was open.
-                let open = begin::open_with_early_data(begun.map_err(failed)?, early, None).await?;
+                let open =
+                    open_stream::open_with_early_data(begun.map_err(failed)?, early, None).await?;
                 Ok(Answer::Stream(Box::new(open)))
             }
             Question::Resolve(host) => {

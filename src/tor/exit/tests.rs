@@ -8,7 +8,7 @@ use tor_proto::Error as ProtoError;
 
 use self::network::*;
 use super::*;
-use crate::tor::border;
+use crate::tor::arti_errors;
 
 /// One request and the exits it meets.
 struct Case {
@@ -52,7 +52,7 @@ const NONE: [usize; 0] = [];
 
 /// What an exit says with this END reason.
 fn end(reason: EndReason) -> StreamError {
-    border::of_stream_protocol(&ProtoError::EndReceived(reason))
+    arti_errors::of_stream_protocol(&ProtoError::EndReceived(reason))
 }
 
 #[tokio::test(start_paused = true)]

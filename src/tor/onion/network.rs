@@ -19,17 +19,17 @@ use tor_hscrypto::pk::HsId;
 use tor_proto::client::stream::StreamParameters;
 use tracing::{debug, warn};
 
-use crate::early::Early;
 use crate::failure::Failure;
-use crate::target::OnionAddress;
 use crate::tor::Directory;
-use crate::tor::begin::{self, Open};
-use crate::tor::border::{self, StreamError};
+use crate::tor::arti_errors::{self, StreamError};
+use crate::tor::client_auth::KeyRing;
 use crate::tor::evidence::Evidence;
-use crate::tor::keys::KeyRing;
+use crate::tor::onion_address::OnionAddress;
+use crate::tor::open_stream::{self, Open};
+use crate::tor::optimistic_data::Early;
 use crate::tor::runtime::{SlotRuntimes, TorRuntime};
 
-/// One call to a connector.
+/// One call to a [`Network::Connector`].
 pub(crate) struct Call<'a> {
     pub(crate) service: &'a OnionAddress,
     pub(crate) keys: &'a HsClientSecretKeys,
@@ -169,7 +169,7 @@ impl Network for HsNetwork {
         );
         let got = call.evidence.gather(asking).await;
         got.map_err(|error| {
-            let failure = border::of_onion_attempt(&error);
+            let failure = arti_errors::of_onion_attempt(&error);
             call.evidence.beside_tries(failure)
         })
     }
@@ -189,12 +189,12 @@ impl Network for HsNetwork {
         parameters.suppress_hostname().suppress_begin_flags();
         parameters.optimistic(early.is_some());
         let begun = tunnel.begin_stream("", port, Some(parameters)).await;
-        let stream = begun.map_err(|error| border::of_stream(&error))?;
+        let stream = begun.map_err(|error| arti_errors::of_stream(&error))?;
         match early {
-            None => Ok(begin::opened(stream)),
+            None => Ok(open_stream::opened(stream)),
             // A service that lacks the port closes the stream without opening it.
             Some(early) => {
-                begin::open_with_early_data(stream, early, Some(Failure::StreamClosed)).await
+                open_stream::open_with_early_data(stream, early, Some(Failure::StreamClosed)).await
             }
         }
     }

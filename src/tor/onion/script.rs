@@ -11,11 +11,11 @@ use tor_circmgr::IsolationToken;
 use tor_hsclient::HsClientSecretKeys;
 
 use super::network::{Call, Network};
-use crate::early::Early;
 use crate::failure::Failure;
-use crate::target::OnionAddress;
-use crate::tor::border::StreamError;
+use crate::tor::arti_errors::StreamError;
 use crate::tor::evidence::Evidence;
+use crate::tor::onion_address::OnionAddress;
+use crate::tor::optimistic_data::Early;
 use crate::tor::verdict::Stage;
 
 /// No test waits longer for something to happen. (The clock is paused: it stands still while anything does.)

@@ -15,9 +15,9 @@ use tor_circmgr::IsolationToken;
 use tor_hsclient::HsClientSecretKeys;
 
 use super::network::Network;
-use crate::isolation::{Demands, Isolation, IsolationKey};
-use crate::target::OnionAddress;
 use crate::tor::attempt::{Attempt, Circuit, Outcome, Tokens, fresh_tokens};
+use crate::tor::isolation::{Demands, Isolation, IsolationKey};
+use crate::tor::onion_address::OnionAddress;
 
 /// How many slots are kept of those that are not looking for their service. Those that were not used for longest make
 /// room; streams that are open on their circuits go on.

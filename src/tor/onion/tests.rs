@@ -10,10 +10,9 @@ use tor_llcrypto::pk::curve25519;
 use super::script::{Director, Script, Stream, script};
 use super::table::{FORGET_AFTER, MAX_IDLE_SLOTS};
 use super::*;
-use crate::isolation::{Facts, Protocol, SessionGroup};
-use crate::port::IsolationFlags;
-use crate::request::Secret;
+use crate::config::port_line::IsolationFlags;
 use crate::tor::attempt::MAX_UNAWAITED_ATTEMPTS;
+use crate::tor::isolation::{Facts, Protocol, Secret, SessionGroup};
 use crate::tor::verdict::Stage;
 
 mod kept;

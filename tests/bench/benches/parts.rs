@@ -4,8 +4,8 @@
 
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
-use onionport::relay::relay;
-use onionport::socks::{ClientFamily, Handshake, HandshakeOptions, Step};
+use onionport::inbound::relay::relay;
+use onionport::inbound::socks::{ClientFamily, Handshake, HandshakeOptions, Step};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio::runtime::Runtime;
 

@@ -4,8 +4,8 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use onionport::connection::serve;
-use onionport::gateway::Gateway;
+use onionport::inbound::connection::serve;
+use onionport::request::dispatch::Dispatcher;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -147,14 +147,14 @@ async fn a_client_that_leaves_in_the_middle_of_its_handshake_asks_for_nothing() 
 
 /// What a client is served by, and its place among others.
 struct Admission(
-    Arc<Gateway<Scripted>>,
+    Arc<Dispatcher<Scripted>>,
     #[expect(dead_code)] OwnedSemaphorePermit,
 );
 
 impl Deref for Admission {
-    type Target = Gateway<Scripted>;
+    type Target = Dispatcher<Scripted>;
 
-    fn deref(&self) -> &Gateway<Scripted> {
+    fn deref(&self) -> &Dispatcher<Scripted> {
         &self.0
     }
 }
@@ -165,7 +165,7 @@ async fn a_client_keeps_its_place_until_its_stream_is_over() {
     let places = Arc::new(Semaphore::new(1));
     let place = Arc::clone(&places).try_acquire_owned().expect("free");
     let (near, far) = duplex(1024);
-    let serving = tokio::spawn(serve(Admission(port.gateway(), place), near, V4));
+    let serving = tokio::spawn(serve(Admission(port.dispatcher(), place), near, V4));
     let mut client = Client::over(far);
     client.send(&format!("{GREETING} {CONNECT_GOOD}")).await;
     client.expect("05 00").await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use onionport::failure::Failure;
-use onionport::gateway::Origin;
+use onionport::request::dispatch::ClientAddr;
 use tokio::time::{Instant, sleep};
 
 use super::{CONNECT_GOOD, GREETING, SUCCEEDED, asking, port};
@@ -68,7 +68,7 @@ async fn every_failure_has_its_reply_in_every_protocol() {
             "05 XX 00 04 00*16 0000",
         ),
         (
-            Origin::Unix,
+            ClientAddr::Unix,
             "05 01 00 03 0d 6661696c732e6578616d706c65 0050",
             "05 XX 00 04 00*16 0000",
         ),
@@ -84,7 +84,7 @@ async fn every_failure_has_its_reply_in_every_protocol() {
             "05 04 00 00 00000000 0000",
         ),
         (
-            Origin::Unix,
+            ClientAddr::Unix,
             "05 f0 00 03 0d 6661696c732e6578616d706c65 0000",
             "05 04 00 00 00000000 0000",
         ),
@@ -327,7 +327,7 @@ async fn a_refused_client_that_is_still_talking_is_heard_out() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refused_client_that_never_stops_talking_is_cut_off() {
-    /// As in `parting.rs`.
+    /// As in `lingering_close.rs`.
     const LINGER: Duration = Duration::from_secs(30);
     let port = port(Plan::Fail(Failure::ConnectionRefused));
     let (mut client, served) = asking(&port).await;

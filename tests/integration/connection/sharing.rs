@@ -1,7 +1,7 @@
 //! Who may share a circuit.
 
-use onionport::gateway::Origin;
-use onionport::isolation::Isolation;
+use onionport::request::dispatch::ClientAddr;
+use onionport::tor::isolation::Isolation;
 
 use crate::support::hex::show;
 use crate::support::scripted::Scripted;
@@ -12,7 +12,7 @@ struct Asker {
     flags: &'static str,
     /// The number of the port's line.
     port: usize,
-    origin: Origin,
+    origin: ClientAddr,
     /// SOCKS5: user name and password in hex; SOCKS4: the user name.
     conversation: &'static str,
 }
@@ -75,11 +75,11 @@ async fn streams_share_circuits_exactly_when_the_flags_of_their_ports_allow_it()
     let look_up = "05 01 00 / 05 f0 00 03 01 61 0000";
 
     let at = |asker: Asker, host: [u8; 4]| Asker {
-        origin: Origin::Ip(host.into()),
+        origin: ClientAddr::Ip(host.into()),
         ..asker
     };
     let unix = |asker: Asker| Asker {
-        origin: Origin::Unix,
+        origin: ClientAddr::Unix,
         ..asker
     };
     let on = |asker: Asker, port: usize| Asker { port, ..asker };

@@ -1,8 +1,8 @@
 //! What is told of streams and look-ups that work, and what the network is asked for.
 
 use onionport::failure::Failure;
-use onionport::gateway::Origin;
-use onionport::policy::Family;
+use onionport::request::dispatch::ClientAddr;
+use onionport::tor::destination::Family;
 
 use super::{CONNECT_GOOD, GOOD, GREETING, SUCCEEDED, port};
 use crate::support::ONION;
@@ -16,9 +16,9 @@ async fn success_is_told_in_the_form_that_the_client_knows() {
     let cases = [
         (V4, CONNECT_GOOD, SUCCEEDED),
         (V6, CONNECT_GOOD, "05 00 00 04 00*16 0000"),
-        (Origin::Unix, CONNECT_GOOD, "05 00 00 04 00*16 0000"),
+        (ClientAddr::Unix, CONNECT_GOOD, "05 00 00 04 00*16 0000"),
         (V4, good4, "00 5a 0000 00000000"),
-        (Origin::Unix, good4, "00 5a 0000 00000000"),
+        (ClientAddr::Unix, good4, "00 5a 0000 00000000"),
     ];
     for (origin, request, reply) in cases {
         let port = port(Plan::Open);

@@ -4,12 +4,11 @@ use std::fs;
 use std::net::Ipv6Addr;
 use std::os::unix::fs::PermissionsExt as _;
 
+use arc_swap::ArcSwap;
+use onionport::config::address_map::Settings;
 use onionport::failure::Failure;
-use onionport::gateway::{Origin, Shared};
-use onionport::http::Desk;
-use onionport::names;
-use onionport::swap::Swap;
-use onionport::tor::keys::KeyFolder;
+use onionport::request::address_map::Names;
+use onionport::request::dispatch::{ClientAddr, Shared};
 use tempfile::TempDir;
 
 use super::page::{BROWSER, assert_self_contained};
@@ -39,7 +38,7 @@ impl Stage {
     }
 
     /// One request of a client from `origin`, on a connection of its own.
-    async fn ask_from(&self, origin: Origin, ask: &str) -> Answer {
+    async fn ask_from(&self, origin: ClientAddr, ask: &str) -> Answer {
         let (mut client, _served) = self.port.http_client_with(64 * 1024, origin);
         say(&mut client, ask).await;
         answer(&mut client).await
@@ -259,7 +258,7 @@ async fn what_was_made_for_one_client_is_of_no_use_to_another() {
     let length = body.len();
     for (origin, isolation) in [
         (V6, ""),
-        (Origin::Unix, ""),
+        (ClientAddr::Unix, ""),
         (V4, "Tor-Stream-Isolation: other\n"),
     ] {
         let ask = format!("GET {link} HTTP/1.1\nHost: a\n{BROWSER}{isolation}\n");
@@ -385,7 +384,7 @@ async fn failures_without_end_cost_a_user_no_form() {
 async fn keys_are_taken_on_this_computer_alone() {
     let stage = Stage::new(Failure::ClientAuthMissing);
     let link = stage.link().await;
-    let far = Origin::Ip([192, 0, 2, 1].into());
+    let far = ClientAddr::Ip([192, 0, 2, 1].into());
     let ask = format!("GET http://{ONION}/ HTTP/1.1\nHost: a\n{BROWSER}\n");
     let page = stage.ask_from(far, &ask).await;
     assert_eq!(page.status, 503);
@@ -405,16 +404,16 @@ async fn keys_are_taken_on_this_computer_alone() {
         assert!(refused.text().contains(told), "{}", refused.text());
     }
     // Those who are on it.
-    for near in [V4, V6, Origin::Unix, mapped()] {
+    for near in [V4, V6, ClientAddr::Unix, mapped()] {
         let page = stage.ask_from(near, &ask).await;
         assert!(page.text().contains("onionport.invalid/key"), "{near:?}");
     }
 }
 
 /// This computer, as a socket for both families sees it.
-fn mapped() -> Origin {
+fn mapped() -> ClientAddr {
     let ip = std::net::Ipv4Addr::LOCALHOST.to_ipv6_mapped();
-    Origin::Ip(ip.into())
+    ClientAddr::Ip(ip.into())
 }
 
 #[tokio::test]
@@ -431,15 +430,13 @@ async fn a_service_behind_a_virtual_address_gets_its_key() {
 /// virtual address that was given out for it.
 async fn hand_in_behind(url: impl Fn(Ipv6Addr) -> String) {
     let keys = private_folder();
-    let names = names::Settings {
+    let names = Settings {
         map: vec![format!("shop.example {ONION}")],
         automap: true,
-        ..names::Settings::default()
+        ..Settings::default()
     };
-    let mistrust = fs_mistrust::Mistrust::new_dangerously_trust_everyone();
     let shared = Shared {
-        names: Swap::new(names::Names::new(&names).expect("good")),
-        desk: Desk::new(Some(KeyFolder::new(keys.path().to_owned(), mistrust))),
+        names: ArcSwap::from_pointee(Names::new(&names).expect("good")),
         ..Shared::default()
     };
     let plans = [(
@@ -447,7 +444,9 @@ async fn hand_in_behind(url: impl Fn(Ipv6Addr) -> String) {
         Plan::Fail(Failure::ClientAuthMissing),
     )];
     let stage = Stage {
-        port: Port::new("", plans).with_shared(shared),
+        port: Port::new("", plans)
+            .with_shared(shared)
+            .with_keys(keys.path()),
         keys,
     };
     let url = url(stage.look_up().await);

@@ -10,7 +10,7 @@ use crate::support::http::{answer, head, hear, say};
 use crate::support::scripted::Plan;
 use crate::support::serve::{Port, Served};
 
-/// As in `wire/goodbye.rs`.
+/// As in `wire/half_close.rs`.
 const HOLD: Duration = Duration::from_secs(30);
 
 /// A client that has said this, and no more than this.

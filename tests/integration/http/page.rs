@@ -1,6 +1,7 @@
 //! The pages, and who gets to see them.
 
 use onionport::failure::Failure;
+use onionport::tor::Progress;
 
 use super::statuses;
 use crate::support::ONION;
@@ -173,7 +174,9 @@ async fn the_status_page_says_how_it_goes_and_names_nobody() {
     port.shared()
         .status
         .listening(vec!["http 127.0.0.1:9080".to_owned()]);
-    port.shared().status.progress("5%: <connecting>");
+    port.shared()
+        .status
+        .connection(Progress::Step("5%: <connecting>"));
     for (target, headers) in [
         ("http://onionport.invalid/", "Accept: text/html\n"),
         ("http://onionport.invalid/", ""),
@@ -197,7 +200,7 @@ async fn the_status_page_says_how_it_goes_and_names_nobody() {
     }
     let page = ask(&port, "http://onionport.invalid/", BROWSER).await;
     assert!(page.text().contains("cannot fetch the file"));
-    port.shared().status.bootstrapped();
+    port.shared().status.connection(Progress::Connected);
     for host in ["localhost:9080", "127.0.0.1:9080", "[::1]:9080", "[::1]"] {
         let (mut client, _served) = port.http_client();
         say(&mut client, &format!("GET / HTTP/1.1\nHost: {host}\n\n")).await;

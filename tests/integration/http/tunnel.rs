@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use onionport::failure::Failure;
-use onionport::policy::Family;
+use onionport::tor::destination::Family;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::sleep;
 

@@ -9,11 +9,11 @@ use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use onionport::dial::{Dial, Stream};
-use onionport::early::Early;
 use onionport::failure::Failure;
-use onionport::isolation::Isolation;
-use onionport::policy::{Family, Permit};
+use onionport::tor::connector::{Connector, Stream};
+use onionport::tor::destination::{Family, Permit};
+use onionport::tor::isolation::Isolation;
+use onionport::tor::optimistic_data::Early;
 use tokio::io::{
     AsyncRead, AsyncWriteExt as _, DuplexStream, ReadBuf, ReadHalf, WriteHalf, duplex, split,
 };
@@ -237,7 +237,7 @@ impl AsyncRead for Reader {
     }
 }
 
-impl Dial for Scripted {
+impl Connector for Scripted {
     type Reader = Reader;
     type Writer = WriteHalf<DuplexStream>;
 

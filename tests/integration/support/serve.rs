@@ -5,13 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use onionport::connection::serve;
-use onionport::gateway::{Gateway, Origin, Shared};
-use onionport::http::{self, Desk};
-use onionport::isolation::SessionGroup;
-use onionport::policy::Rules;
-use onionport::port::PortLine;
-use onionport::tor::keys::KeyFolder;
+use onionport::config::port_line::PortLine;
+use onionport::inbound::connection::serve;
+use onionport::inbound::http::{self, Desk};
+use onionport::request::dispatch::{ClientAddr, Dispatcher, Shared};
+use onionport::request::policy::Rules;
+use onionport::tor::client_auth::KeyFolder;
+use onionport::tor::isolation::SessionGroup;
 use tokio::io::duplex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -23,14 +23,15 @@ use super::client::Client;
 use super::scripted::{Plan, Scripted, TIMEOUT};
 
 /// A client on this computer.
-pub const V4: Origin = Origin::Ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
+pub const V4: ClientAddr = ClientAddr::Ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
 /// The same, over IPv6.
-pub const V6: Origin = Origin::Ip(IpAddr::V6(Ipv6Addr::LOCALHOST));
+pub const V6: ClientAddr = ClientAddr::Ip(IpAddr::V6(Ipv6Addr::LOCALHOST));
 
 /// One port, with a network behind it.
 pub struct Port {
     pub tor: Arc<Scripted>,
-    gateway: Arc<Gateway<Scripted>>,
+    dispatcher: Arc<Dispatcher<Scripted>>,
+    desk: Arc<Desk>,
 }
 
 /// A connection that is being served.
@@ -54,7 +55,7 @@ impl Port {
             allow_local: false,
             allow_local_answers: false,
         };
-        let gateway = Gateway {
+        let dispatcher = Dispatcher {
             tor: Arc::clone(&tor),
             rules,
             group,
@@ -63,61 +64,58 @@ impl Port {
         };
         Port {
             tor,
-            gateway: Arc::new(gateway),
+            dispatcher: Arc::new(dispatcher),
+            desk: Arc::default(),
         }
     }
 
     /// The same port with another `socks_timeout`.
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
-        let gateway = Arc::get_mut(&mut self.gateway).expect("nobody is served yet");
-        gateway.timeout = timeout;
+        let dispatcher = Arc::get_mut(&mut self.dispatcher).expect("nobody is served yet");
+        dispatcher.timeout = timeout;
         self
     }
 
     /// The same port, with other things in common with all ports.
     pub fn with_shared(mut self, shared: Shared) -> Self {
-        let gateway = Arc::get_mut(&mut self.gateway).expect("nobody is served yet");
-        gateway.shared = Arc::new(shared);
+        let dispatcher = Arc::get_mut(&mut self.dispatcher).expect("nobody is served yet");
+        dispatcher.shared = Arc::new(shared);
         self
     }
 
     /// The port itself, for protocols other than SOCKS.
-    pub fn gateway(&self) -> Arc<Gateway<Scripted>> {
-        Arc::clone(&self.gateway)
+    pub fn dispatcher(&self) -> Arc<Dispatcher<Scripted>> {
+        Arc::clone(&self.dispatcher)
     }
 
     /// The same port, with private addresses allowed as destinations or as answers.
     pub fn with_private(mut self, destinations: bool, answers: bool) -> Self {
-        let gateway = Arc::get_mut(&mut self.gateway).expect("nobody is served yet");
-        gateway.rules.allow_local = destinations;
-        gateway.rules.allow_local_answers = answers;
+        let dispatcher = Arc::get_mut(&mut self.dispatcher).expect("nobody is served yet");
+        dispatcher.rules.allow_local = destinations;
+        dispatcher.rules.allow_local_answers = answers;
         self
     }
 
     /// The same port, with a folder for client authorization keys.
     pub fn with_keys(mut self, folder: &Path) -> Self {
         let mistrust = fs_mistrust::Mistrust::new_dangerously_trust_everyone();
-        let gateway = Arc::get_mut(&mut self.gateway).expect("nobody is served yet");
-        gateway.shared = Arc::new(Shared {
-            desk: Desk::new(Some(KeyFolder::new(folder.to_owned(), mistrust))),
-            ..Shared::default()
-        });
+        self.desk = Arc::new(Desk::new(Some(KeyFolder::new(folder.to_owned(), mistrust))));
         self
     }
 
     /// What it has in common with other ports.
     pub fn shared(&self) -> &Shared {
-        &self.gateway.shared
+        &self.dispatcher.shared
     }
 
     /// A client of an HTTP port, from `origin`; each side buffers up to `capacity` bytes.
-    pub fn http_client_with(&self, capacity: usize, origin: Origin) -> (Client, Served) {
+    pub fn http_client_with(&self, capacity: usize, origin: ClientAddr) -> (Client, Served) {
         let (near, far) = duplex(capacity);
-        let gateway = Arc::clone(&self.gateway);
+        let (dispatcher, desk) = (Arc::clone(&self.dispatcher), Arc::clone(&self.desk));
         let serving = tokio::spawn(async move {
             let local = Some((Ipv4Addr::LOCALHOST, 9080).into());
-            let (_port, current) = watch::channel(gateway);
-            http::serve(current, near, origin, local).await;
+            let (_port, current) = watch::channel(dispatcher);
+            http::serve(current, near, origin, local, desk).await;
         });
         (Client::over(far), Served(serving))
     }
@@ -128,17 +126,17 @@ impl Port {
     }
 
     /// A client from `origin`; each side buffers up to `capacity` bytes.
-    pub fn client_with(&self, capacity: usize, origin: Origin) -> (Client, Served) {
+    pub fn client_with(&self, capacity: usize, origin: ClientAddr) -> (Client, Served) {
         let (near, far) = duplex(capacity);
-        let gateway = Arc::clone(&self.gateway);
+        let dispatcher = Arc::clone(&self.dispatcher);
         let serving = tokio::spawn(async move {
-            serve(gateway, near, origin).await;
+            serve(dispatcher, near, origin).await;
         });
         (Client::over(far), Served(serving))
     }
 
     /// A client from `origin`.
-    pub fn client(&self, origin: Origin) -> (Client, Served) {
+    pub fn client(&self, origin: ClientAddr) -> (Client, Served) {
         self.client_with(1024, origin)
     }
 
@@ -150,9 +148,9 @@ impl Port {
 
     /// Serves a client that was accepted.
     pub fn serve(&self, near: TcpStream) -> Served {
-        let gateway = Arc::clone(&self.gateway);
+        let dispatcher = Arc::clone(&self.dispatcher);
         Served(tokio::spawn(async move {
-            serve(gateway, near, V4).await;
+            serve(dispatcher, near, V4).await;
         }))
     }
 
@@ -160,10 +158,10 @@ impl Port {
     pub async fn http_tcp_client(&self) -> (TcpStream, Served) {
         let (client, near) = connected().await;
         let local = near.local_addr().ok();
-        let gateway = Arc::clone(&self.gateway);
+        let (dispatcher, desk) = (Arc::clone(&self.dispatcher), Arc::clone(&self.desk));
         let serving = tokio::spawn(async move {
-            let (_port, current) = watch::channel(gateway);
-            http::serve(current, near, V4, local).await;
+            let (_port, current) = watch::channel(dispatcher);
+            http::serve(current, near, V4, local, desk).await;
         });
         (client, Served(serving))
     }

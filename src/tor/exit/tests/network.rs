@@ -7,9 +7,8 @@ use std::sync::{Arc, Mutex};
 use tokio::time::sleep;
 
 use super::*;
-use crate::isolation::{Facts, Protocol, SessionGroup};
-use crate::port::IsolationFlags;
-use crate::request::Secret;
+use crate::config::port_line::IsolationFlags;
+use crate::tor::isolation::{Facts, Protocol, Secret, SessionGroup};
 
 /// The answer to every look-up, and the address that is looked up.
 pub(super) const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
