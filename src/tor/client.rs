@@ -325,8 +325,12 @@ async fn make(settings: &Settings) -> Result<Client, String> {
         let report = error.report().to_string();
         // Once: what is still wrong then cannot be mended.
         if mended || !storage.mend_after(error.kind(), &report) {
-            let remedy = remedy(error.kind());
-            return Err(format!("cannot start the Tor client: {report}{remedy}"));
+            let barred = storage.barred_lock();
+            let barred = barred.map(|path| format!(" ({})", path.display()));
+            let (barred, remedy) = (barred.unwrap_or_default(), remedy(error.kind()));
+            return Err(format!(
+                "cannot start the Tor client: {report}{barred}{remedy}"
+            ));
         }
         mended = true;
     }

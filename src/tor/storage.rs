@@ -19,7 +19,8 @@ mod cache;
 mod lock;
 mod state;
 
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use arti_client::config::TorClientConfig;
@@ -121,6 +122,15 @@ impl Storage {
     /// The folder that [`Storage::state_holder`] speaks of, for messages.
     pub(super) fn state_folder(&self) -> &Path {
         &self.state
+    }
+
+    /// A lock file that this user may not open. arti does not name it.
+    pub(super) fn barred_lock(&self) -> Option<PathBuf> {
+        let is_barred = |path: &PathBuf| {
+            let opened = File::options().read(true).write(true).open(path);
+            opened.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+        };
+        self.locks().into_iter().find(is_barred)
     }
 
     fn state_lock(&self) -> PathBuf {

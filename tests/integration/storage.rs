@@ -189,8 +189,18 @@ fn a_file_with_a_wrong_owner_or_mode_ends_the_start() {
         ("another user's, world-readable", OTHER, 0o644),
         ("world-writable", USER, 0o666),
     ];
-    for file in ["state/state/guards.json", "cache/dir.sqlite3"] {
+    for file in [
+        "state/state/guards.json",
+        "state/state/circuit_timeouts.json",
+        "state/state/state.lock",
+        "cache/dir.lock",
+        "cache/dir.sqlite3",
+    ] {
         for (what, owner, mode) in changes {
+            // arti goes on without these, with a warning that names the file.
+            if file.ends_with("circuit_timeouts.json") && what == "unreadable" {
+                continue;
+            }
             let program = Program::offline().port("auto").strict().user(USER);
             let path = program.folder().join(file);
             write(&path, "{}");
