@@ -14,6 +14,7 @@
 //! | `families` | IPv4 or IPv6: which address of a target an exit connects to |
 //! | `http` | the HTTP port, asked by curl |
 //! | `lifecycle` | starts, ends and damaged files: what is remembered and what is mended |
+//! | `proof_of_work` | puzzles of services under attack |
 //! | `recovery` | services that go and come back |
 //! | `reload` | circuits and settings when the configuration is read again |
 //! | `names` | names that stand for others, virtual addresses, DNS |
@@ -35,6 +36,7 @@ mod http;
 mod isolation;
 mod lifecycle;
 mod names;
+mod proof_of_work;
 mod recovery;
 mod reload;
 mod stage;

@@ -19,16 +19,16 @@ use crate::stage::{PAGE, patience};
 use crate::streams::greeting_and_request;
 
 /// The deadline that users have.
-const LIMIT: Duration = Duration::from_secs(120);
+pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 /// What tor-hsclient logs when it begins a rendezvous.
 const RENDEZVOUS: &str = "setting up rendezvous point";
 /// What it logs when the introduction was acknowledged and the service is to come to the rendezvous point.
-const AT_RENDEZVOUS: &str = "awaiting rendezvous completion";
+pub(crate) const AT_RENDEZVOUS: &str = "awaiting rendezvous completion";
 /// How long the program may take to get to a point where it waits for something.
 const SOON: Duration = Duration::from_secs(30);
 
 /// A network for one test, with short circuit timeouts.
-fn network() -> Result<(Network, HttpServer)> {
+pub(crate) fn network() -> Result<(Network, HttpServer)> {
     let network = Network::builder()
         .relays(8)
         .circuit_timeout_ms(Some(2500))
@@ -36,12 +36,12 @@ fn network() -> Result<(Network, HttpServer)> {
     Ok((network, HttpServer::start(PAGE)?))
 }
 
-fn onionport(network: &Network, settings: &str) -> Result<Onionport> {
+pub(crate) fn onionport(network: &Network, settings: &str) -> Result<Onionport> {
     let settings = format!("socks_timeout = {}\n{settings}", LIMIT.as_secs());
     Onionport::start(program(), network, &settings)
 }
 
-fn ask(onionport: &Onionport, service: &Service) -> Result<u8> {
+pub(crate) fn ask(onionport: &Onionport, service: &Service) -> Result<u8> {
     Ok(timed(onionport, service)?.0)
 }
 
@@ -63,7 +63,7 @@ fn early_code(proxy: SocketAddr, service: &Service) -> Result<u8> {
 }
 
 /// Waits until something is so; an error if that takes too long.
-fn wait_until(what: &str, so: impl Fn() -> bool) -> Result<()> {
+pub(crate) fn wait_until(what: &str, so: impl Fn() -> bool) -> Result<()> {
     let deadline = Instant::now() + SOON;
     while !so() {
         ensure!(Instant::now() < deadline, "waited in vain until {what}");
@@ -106,32 +106,7 @@ fn a_restart_that_nobody_told_of_is_found_with_a_new_descriptor() -> Result<()> 
     service.kill();
     service.restart()?;
     assert_eq!(ask(&onionport, &service)?, 0x00);
-    a_service_with_proof_of_work_defences_is_reached(&network, &server)?;
     network.mark_done();
-    Ok(())
-}
-
-/// A service under no attack asks for no effort; but a client makes one of its own accord once an introduction point has
-/// refused. Needs the `pow` feature to solve the puzzle.
-fn a_service_with_proof_of_work_defences_is_reached(
-    network: &Network,
-    server: &HttpServer,
-) -> Result<()> {
-    /// How tor-hsclient says that it has solved a puzzle that is one.
-    const SOLVED: &str = "solve complete, Ok";
-    let service = network.service(ServiceOptions {
-        proof_of_work: true,
-        ..ServiceOptions::with_port(80, server.address())
-    })?;
-    let onionport = onionport(network, "")?;
-    assert_eq!(ask(&onionport, &service)?, 0x00);
-    let log = onionport.log();
-    assert!(!log.contains(SOLVED), "nobody has asked for an effort");
-    service.kill();
-    service.restart()?;
-    assert_eq!(ask(&onionport, &service)?, 0x00);
-    let solved = onionport.log().contains(SOLVED);
-    assert_eq!(solved, cfg!(feature = "pow"));
     Ok(())
 }
 

@@ -87,7 +87,7 @@
 //! - `network`: authorities, relays and bridges, from keys to a consensus, and who connects to them; `torrc`: their
 //!   configuration and the voting schedule
 //! - `service`, `judge`: onion services, C tor clients; `control`: the control port of all of them
-//! - `distance`: links that take time; `outbound`: a proxy between a client and the relays
+//! - `clock`: a clock that can be moved; `distance`: links that take time; `outbound`: a proxy between a client and the relays
 //! - `corrupt`: descriptors overwritten in the directories' memory
 //! - `address`, `keys`: onion addresses, client authorization
 //! - `names`, `backend`, `socks`: the name server, servers to connect to, a raw SOCKS5 client
@@ -95,6 +95,7 @@
 
 mod address;
 mod backend;
+mod clock;
 mod control;
 mod corrupt;
 mod distance;

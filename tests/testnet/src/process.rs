@@ -19,6 +19,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::clock;
+
 /// What is loaded into each `tor` of a network that has this file in its folder.
 pub(crate) const OWN_SIDE: &str = "own_side.so";
 
@@ -141,8 +143,14 @@ impl Tor {
             .stdout(output.try_clone()?)
             .stderr(output);
         let own_side = folder.parent().map(|network| network.join(OWN_SIDE));
-        if let Some(own_side) = own_side.filter(|file| file.exists()) {
-            command.env("LD_PRELOAD", own_side);
+        let mut libraries: Vec<PathBuf> = own_side.into_iter().filter(|f| f.exists()).collect();
+        if let Some((library, environment)) = clock::library(folder) {
+            libraries.push(library);
+            command.envs(environment);
+        }
+        if !libraries.is_empty() {
+            let libraries: Vec<_> = libraries.iter().map(|f| f.display().to_string()).collect();
+            command.env("LD_PRELOAD", libraries.join(":"));
         }
         detach_from_terminal(&mut command);
         Ok(Self {

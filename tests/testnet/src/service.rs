@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::signal::Signal;
 
+use crate::clock;
 use crate::control::Control;
 use crate::keys::ClientPublicKey;
 use crate::network::{POLL, RelayId, Role, Shared};
@@ -37,6 +38,8 @@ pub struct ServiceOptions {
     /// Whether the introduction points are to be spare relays, so that they can be stopped without harm to anything else;
     /// see [`NetworkBuilder::spare_relays`](crate::NetworkBuilder::spare_relays).
     pub intro_points_on_spare_relays: bool,
+    /// Whether its `tor` has a clock of its own, for [`Service::advance_clock`]. Needs a C compiler.
+    pub movable_clock: bool,
     /// More lines for its torrc.
     pub extra_torrc_lines: Vec<String>,
 }
@@ -49,6 +52,7 @@ impl Default for ServiceOptions {
             proof_of_work: false,
             introduction_points: 3,
             intro_points_on_spare_relays: false,
+            movable_clock: false,
             extra_torrc_lines: Vec::new(),
         }
     }
@@ -72,6 +76,8 @@ pub struct Service {
     address: String,
     options: ServiceOptions,
     running: Mutex<Option<Running>>,
+    /// How many seconds its clock is ahead.
+    clock_ahead: Mutex<i64>,
     pub(crate) shared: Arc<Shared>,
 }
 
@@ -92,8 +98,12 @@ impl Service {
             address: String::new(),
             options,
             running: Mutex::new(None),
+            clock_ahead: Mutex::new(0),
             shared: Arc::clone(shared),
         };
+        if service.options.movable_clock {
+            clock::make(&service.folder)?;
+        }
         service.write_authorized(&service.options.authorized)?;
         let lines = service.torrc_lines()?;
         fs::write(
@@ -219,6 +229,31 @@ impl Service {
             running.tor.signal(Signal::SIGHUP)?;
             self.wait_until_published(running)
         })
+    }
+
+    /// Moves the clock of a service with [`ServiceOptions::movable_clock`] forward. By 100 seconds and more at once, tor
+    /// takes it for a jump and gives up its circuits.
+    ///
+    /// # Errors
+    /// When the service has no clock of its own.
+    pub fn advance_clock(&self, by: Duration) -> Result<()> {
+        if !self.options.movable_clock {
+            bail!("{} has no clock of its own", self.name);
+        }
+        let mut ahead = self
+            .clock_ahead
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *ahead += i64::try_from(by.as_secs())?;
+        clock::set_ahead(&self.folder, *ahead)
+    }
+
+    /// Waits until the service has published new descriptors.
+    ///
+    /// # Errors
+    /// When it does not run, or takes longer than a minute.
+    pub fn wait_until_republished(&self) -> Result<()> {
+        self.with_running(|running| self.wait_until_published(running))
     }
 
     /// The relays at which it waits for introductions now, as its own tor says: those of the descriptor of the present time
