@@ -14,6 +14,8 @@
 //! | [`verdict`] | the rules that turn clues into one failure |
 //! | [`arti_errors`] | all knowledge of upstream error types |
 //! | [`client`] | arti's client: made, connected, replaced, given up |
+//! | [`current`] | what serves requests now, and how requests wait for the next client |
+//! | [`directory`] | the network directory, once it is current |
 //! | [`storage`] | the client's files, put in order before it reads them |
 //! | [`client_auth`] | client authorization keys |
 //! | [`relay_socket`] | TCP connections to relays |
@@ -24,7 +26,9 @@ mod attempt;
 pub(crate) mod client;
 pub mod client_auth;
 pub mod connector;
+mod current;
 pub mod destination;
+mod directory;
 pub(crate) mod evidence;
 pub(crate) mod exit;
 pub mod isolation;
@@ -43,22 +47,22 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::Instant;
 use tor_circmgr::hspool::HsCircPool;
 use tor_dirmgr::DirProvider;
 use tor_error::ErrorReport as _;
-use tor_netdir::{NetDir, NetDirProvider};
+use tor_netdir::NetDirProvider;
 use tor_proto::client::stream::DataWriter;
-use tracing::debug;
 
 use crate::failure::Failure;
 use crate::tor::connector::{Connector, Stream};
 use crate::tor::destination::Permit;
 use crate::tor::isolation::Isolation;
-use crate::tor::optimistic_data::Early;
+use crate::tor::optimistic_data::OptimisticData;
 use client::{Client, Clients};
 use client_auth::KeyRing;
+use current::{Current, Retire};
+use directory::Directory;
 use exit::Exits;
 use onion::Onions;
 use onion::network::HsNetwork;
@@ -66,8 +70,6 @@ use runtime::TorRuntime;
 
 pub use client::{Progress, ReplaceError, Settings};
 
-/// How often to look again for a directory that has run out: after a long sleep of the computer.
-const DIRECTORY_POLL: Duration = Duration::from_millis(250);
 /// When the circuits that are kept ready for onion services are built, after the client has become usable:
 /// the vanguards that they go through are chosen by a task that hears of the directory when this does.
 const READY_AFTER: Duration = Duration::from_secs(1);
@@ -85,7 +87,7 @@ where
 pub struct Tor {
     clients: Clients,
     /// Filled while a client is usable; another object for each client.
-    usable: watch::Sender<Option<Arc<Usable>>>,
+    usable: Current<Usable>,
 }
 
 /// What there is once the client has bootstrapped.
@@ -94,23 +96,9 @@ struct Usable {
     exits: Exits,
 }
 
-/// The network's current directory.
-#[derive(Clone)]
-pub(crate) struct Directory(Arc<dyn DirProvider>);
-
-impl Directory {
-    /// The directory as soon as there is one that is up to date; `None` if there is none until
-    /// `deadline`.
-    pub(crate) async fn timely(&self, deadline: Instant) -> Option<Arc<NetDir>> {
-        loop {
-            if let Ok(netdir) = self.0.timely_netdir() {
-                return Some(netdir);
-            }
-            if Instant::now() + DIRECTORY_POLL > deadline {
-                return None;
-            }
-            sleep(DIRECTORY_POLL).await;
-        }
+impl Retire for Usable {
+    fn retire(&self) {
+        self.onions.retire_all();
     }
 }
 
@@ -123,7 +111,7 @@ impl Tor {
     pub async fn new(settings: Settings) -> Result<Tor, String> {
         Ok(Tor {
             clients: Clients::new(settings).await?,
-            usable: watch::Sender::new(None),
+            usable: Current::new(),
         })
     }
 
@@ -158,17 +146,16 @@ impl Tor {
                     continue;
                 }
             };
-            // What is in use holds its own shares.
+            // What serves requests holds its own shares.
             drop(client);
-            match assembled {
-                Ok(usable) => drop(self.usable.send_replace(Some(Arc::new(usable)))),
+            let usable = match assembled {
+                Ok(usable) => usable,
                 Err(problem) => return format!("cannot use the Tor client: {problem}"),
-            }
-            report(Progress::Connected);
-            let _ = clients.changed().await;
-            // A client that was put in its place a moment ago may have become usable after others were
-            // told that it goes.
-            self.retire();
+            };
+            let connected = || report(Progress::Connected);
+            self.usable
+                .serve_until_replaced(usable, &mut clients, connected)
+                .await;
         }
     }
 
@@ -191,41 +178,9 @@ impl Tor {
         if self.clients.settings() == settings {
             return Ok(false);
         }
-        self.retire();
+        self.usable.retire();
         self.clients.replace(settings).await?;
         Ok(true)
-    }
-
-    /// Takes the parts of the present client away from requests, and ends what works on its own.
-    fn retire(&self) {
-        if let Some(usable) = self.usable.send_replace(None) {
-            usable.onions.retire_all();
-        }
-    }
-
-    /// Asks the client that is usable, as soon as there is one. If it is replaced before it has
-    /// answered, the new one is asked, with what is left of the time.
-    async fn ask<T, F: Future<Output = Result<T, Failure>>>(
-        &self,
-        deadline: Instant,
-        mut ask: impl FnMut(Arc<Usable>) -> F,
-    ) -> Result<T, Failure> {
-        let mut current = self.usable.subscribe();
-        loop {
-            let ready = timeout_at(deadline, current.wait_for(Option::is_some)).await;
-            let usable = ready.ok().and_then(Result::ok);
-            let usable = usable.and_then(|usable| usable.clone());
-            let Some(usable) = usable else {
-                return Err(Failure::NotBootstrapped);
-            };
-            tokio::select! {
-                biased;
-                // Every change means another client, or none for the moment. It comes first, so that
-                // nothing new is begun on a client that is being given up.
-                _ = current.changed() => debug!("the Tor client is being replaced; asking the next one"),
-                answer = ask(usable) => return answer,
-            }
-        }
     }
 }
 
@@ -236,7 +191,7 @@ fn assemble(client: &Client) -> Result<Usable, String> {
     let circuits = client.circmgr().map_err(|e| e.report().to_string())?;
     let pool = client.hs_circ_pool().map_err(|e| e.report().to_string())?;
     build_ahead(&pool, client.runtime(), &provider)?;
-    let directory = Directory(provider);
+    let directory = Directory::new(provider);
     let keys = KeyRing::new(settings.keys.clone(), Arc::clone(client));
     let network = HsNetwork::new(pool, settings.config.clone(), directory.clone(), keys)?;
     Ok(Usable {
@@ -270,31 +225,34 @@ impl Connector for Tor {
         &self,
         permit: &Permit,
         isolation: &Isolation,
-        early: &Early,
+        early: &OptimisticData,
         deadline: Instant,
     ) -> Result<Stream<open_stream::Reader, DataWriter>, Failure> {
-        self.ask(deadline, |usable| async move {
-            match permit {
-                // A client before this one may have delivered it.
-                Permit::Onion { .. } if early.may_have_arrived() => Err(Failure::CircuitDestroyed),
-                Permit::Onion { service, port } => {
-                    let onions = &usable.onions;
-                    onions
-                        .connect(service, *port, isolation, early, deadline)
-                        .await
+        self.usable
+            .ask(deadline, |usable| async move {
+                match permit {
+                    // A client before this one may have delivered it.
+                    Permit::Onion { .. } if early.may_have_arrived() => {
+                        Err(Failure::CircuitDestroyed)
+                    }
+                    Permit::Onion { service, port } => {
+                        let onions = &usable.onions;
+                        onions
+                            .connect(service, *port, isolation, early, deadline)
+                            .await
+                    }
+                    Permit::Exit { host, port, family } => {
+                        let exits = &usable.exits;
+                        exits
+                            .connect(host, *port, *family, isolation, early, deadline)
+                            .await
+                    }
+                    Permit::Resolve { .. } | Permit::ResolvePtr(_) | Permit::Literal(_) => {
+                        Err(Failure::Internal)
+                    }
                 }
-                Permit::Exit { host, port, family } => {
-                    let exits = &usable.exits;
-                    exits
-                        .connect(host, *port, *family, isolation, early, deadline)
-                        .await
-                }
-                Permit::Resolve { .. } | Permit::ResolvePtr(_) | Permit::Literal(_) => {
-                    Err(Failure::Internal)
-                }
-            }
-        })
-        .await
+            })
+            .await
     }
 
     async fn resolve(
@@ -303,10 +261,11 @@ impl Connector for Tor {
         isolation: &Isolation,
         deadline: Instant,
     ) -> Result<Vec<IpAddr>, Failure> {
-        self.ask(deadline, |usable| async move {
-            usable.exits.resolve(host, isolation, deadline).await
-        })
-        .await
+        self.usable
+            .ask(deadline, |usable| async move {
+                usable.exits.resolve(host, isolation, deadline).await
+            })
+            .await
     }
 
     async fn resolve_ptr(
@@ -315,9 +274,10 @@ impl Connector for Tor {
         isolation: &Isolation,
         deadline: Instant,
     ) -> Result<Vec<String>, Failure> {
-        self.ask(deadline, |usable| async move {
-            usable.exits.resolve_ptr(address, isolation, deadline).await
-        })
-        .await
+        self.usable
+            .ask(deadline, |usable| async move {
+                usable.exits.resolve_ptr(address, isolation, deadline).await
+            })
+            .await
     }
 }

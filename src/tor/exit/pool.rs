@@ -13,9 +13,9 @@ use tracing::debug;
 use super::{Answer, Circuit, Circuits, Exits, OnExit, Question};
 use crate::config::ExitTimeouts;
 use crate::failure::Failure;
-use crate::tor::Directory;
 use crate::tor::arti_errors::{self, StreamError};
 use crate::tor::destination::Family;
+use crate::tor::directory::Directory;
 use crate::tor::open_stream::{self, Open};
 use crate::tor::runtime::TorRuntime;
 

@@ -20,13 +20,13 @@ use tor_proto::client::stream::StreamParameters;
 use tracing::{debug, warn};
 
 use crate::failure::Failure;
-use crate::tor::Directory;
 use crate::tor::arti_errors::{self, StreamError};
 use crate::tor::client_auth::KeyRing;
+use crate::tor::directory::Directory;
 use crate::tor::evidence::Evidence;
 use crate::tor::onion_address::OnionAddress;
 use crate::tor::open_stream::{self, Open};
-use crate::tor::optimistic_data::Early;
+use crate::tor::optimistic_data::OptimisticData;
 use crate::tor::runtime::{SlotRuntimes, TorRuntime};
 
 /// One call to a [`Network::Connector`].
@@ -75,7 +75,7 @@ pub(crate) trait Network: Send + Sync + 'static {
     fn begin(
         tunnel: &Self::Tunnel,
         port: u16,
-        early: Option<&Early>,
+        early: Option<&OptimisticData>,
     ) -> impl Future<Output = Result<Self::Stream, StreamError>> + Send;
 
     /// Drops the circuits that were built ahead of any request.
@@ -181,7 +181,7 @@ impl Network for HsNetwork {
     async fn begin(
         tunnel: &ClientOnionServiceDataTunnel,
         port: u16,
-        early: Option<&Early>,
+        early: Option<&OptimisticData>,
     ) -> Result<Open, StreamError> {
         debug!("asking the onion service of circuit {}", tunnel.unique_id());
         // Onion services are told the port alone (rend-spec-v3, "Handling a BEGIN message").
