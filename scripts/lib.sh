@@ -4,6 +4,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 # Outside of the checkout, so that a second checkout need not compile the Tor crates again.
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/onionport/target}"
 
+# The profile of the programs that are built: `ci` is the same without optimisation at link time.
+PROFILE="${PROFILE:-release}"
+
 # Installs Debian packages that are missing: need PACKAGES PROGRAM [TEST THAT THEY ARE THERE]
 need() {
     local there="${3:-command -v $2}"

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail, ensure};
 use onionport::failure::Failure;
 use testnet::{CTor, ClientOptions, Network, socks5_connect};
 
@@ -22,10 +22,18 @@ use stage::{Case, SETTINGS, Stage, patience};
 /// The deadline of onionport and of C tor, if nothing is configured.
 const LIMIT: Duration = Duration::from_secs(120);
 
+/// The deadline with `--quick`.
+const QUICK_LIMIT: Duration = Duration::from_secs(30);
+
 /// A code and the seconds it took; nothing if there was no answer.
 type Said = Option<(u8, f32)>;
 
 fn main() -> Result<()> {
+    let limit = match std::env::args().nth(1).as_deref() {
+        None => LIMIT,
+        Some("--quick") => QUICK_LIMIT,
+        Some(other) => bail!("unknown argument {other}: the only one is --quick"),
+    };
     let colours = std::io::stdout().is_terminal();
     let begun = Instant::now();
     let step = |what: &str| {
@@ -43,11 +51,12 @@ fn main() -> Result<()> {
     step("starting C tor, to compare with ...");
     let judge = network.c_tor_client(ClientOptions {
         onion_auth_dir: Some(stage.keys.clone()),
-        ..ClientOptions::default()
+        extra_torrc_lines: vec![format!("SocksTimeout {}", limit.as_secs())],
     })?;
     step("starting onionport ...");
     let settings = format!(
-        "{SETTINGS}\nclient_onion_auth_dir = {:?}",
+        "{SETTINGS}\nsocks_timeout = {}\nclient_onion_auth_dir = {:?}",
+        limit.as_secs(),
         stage.keys.display().to_string()
     );
     let onionport = Onionport::start(&program()?, &network, &settings)?;
@@ -58,26 +67,36 @@ fn main() -> Result<()> {
         "what is broken", "address", "code", "s", "meaning", "plain", "C tor", "s"
     );
 
-    std::thread::scope(|scope| {
+    let wrong = std::thread::scope(|scope| {
         let (sender, answers) = mpsc::channel();
         for case in &stage.cases {
             let sender = sender.clone();
             let (onionport, judge) = (&onionport, &judge);
             scope.spawn(move || {
-                let _ = sender.send((case, Answers::of(case, onionport, judge)));
+                let _ = sender.send((case, Answers::of(case, onionport, judge, limit)));
             });
         }
         drop(sender);
         let mut waiting = stage.cases.len();
+        let mut wrong = Vec::new();
         for (case, answers) in answers {
             waiting -= 1;
+            if !answers.are_right(case) {
+                wrong.push(case.broken);
+            }
             println!("{}", answers.row(case, colours));
             if waiting == 2 {
                 step("waiting for the slowest two, who say nothing ...");
             }
         }
+        wrong
     });
     println!();
+    ensure!(
+        wrong.is_empty(),
+        "onionport's code is wrong for: {}",
+        wrong.join(", ")
+    );
     step("done; stopping everything");
     network.mark_done();
     Ok(())
@@ -91,7 +110,7 @@ fn program() -> Result<PathBuf> {
         .and_then(|p| p.parent())
         .context("no folder")?;
     let program = folder.join("onionport");
-    anyhow::ensure!(
+    ensure!(
         program.exists(),
         "{} is missing: run scripts/demo",
         program.display()
@@ -99,8 +118,8 @@ fn program() -> Result<PathBuf> {
     Ok(program)
 }
 
-fn ask(proxy: SocketAddr, case: &Case) -> Said {
-    let reply = socks5_connect(proxy, &case.host, case.port, patience(LIMIT)).ok()?;
+fn ask(proxy: SocketAddr, case: &Case, limit: Duration) -> Said {
+    let reply = socks5_connect(proxy, &case.host, case.port, patience(limit)).ok()?;
     Some((reply.code, reply.elapsed.as_secs_f32()))
 }
 
@@ -113,16 +132,22 @@ struct Answers {
 
 impl Answers {
     /// Asks all three at the same time.
-    fn of(case: &Case, onionport: &Onionport, judge: &CTor) -> Answers {
+    fn of(case: &Case, onionport: &Onionport, judge: &CTor, limit: Duration) -> Answers {
         std::thread::scope(|scope| {
-            let plain = scope.spawn(|| ask(onionport.plain(), case));
-            let judge = scope.spawn(|| ask(judge.extended_port(), case));
+            let plain = scope.spawn(|| ask(onionport.plain(), case, limit));
+            let judge = scope.spawn(|| ask(judge.extended_port(), case, limit));
             Answers {
-                extended: ask(onionport.extended(), case),
+                extended: ask(onionport.extended(), case, limit),
                 plain: plain.join().unwrap_or(None),
                 judge: judge.join().unwrap_or(None),
             }
         })
+    }
+
+    /// Whether onionport's codes are those of the case.
+    fn are_right(&self, case: &Case) -> bool {
+        self.extended.is_some_and(|(code, _)| code == case.extended)
+            && self.plain.is_some_and(|(code, _)| code == case.plain)
     }
 
     fn row(&self, case: &Case, colours: bool) -> String {

@@ -50,7 +50,15 @@ fn run(options: &Options) -> Result<()> {
         rows: report::lines(&programs, &picked, &record),
         programs,
     };
-    save(options, &report)
+    save(options, &report)?;
+    // A short run is made to see whether everything works.
+    let failed = report.failed_rows(Kind::Onionport);
+    ensure!(
+        !options.quick || failed.is_empty(),
+        "onionport has no figure for: {}",
+        failed.join(", ")
+    );
+    Ok(())
 }
 
 /// The programs to measure, in the order of the columns.

@@ -34,6 +34,24 @@ pub struct Report {
     pub rows: Vec<Line>,
 }
 
+impl Report {
+    /// The rows in which a run of a program failed, or in which it sent another code than that of the row.
+    pub fn failed_rows(&self, program: Kind) -> Vec<&'static str> {
+        let failed = |line: &&Line| {
+            let code = line.id.strip_prefix("codes.");
+            let cell = line.cells.iter().find(|cell| cell.program == program);
+            cell.is_some_and(|cell| {
+                cell.sound().is_none() || code.is_some_and(|code| cell.notes != [code])
+            })
+        };
+        self.rows
+            .iter()
+            .filter(failed)
+            .map(|line| line.id)
+            .collect()
+    }
+}
+
 /// One row of the table.
 #[derive(Clone, Debug, Serialize)]
 pub struct Line {
@@ -236,6 +254,21 @@ pub(crate) mod tests {
         );
         let ours = cell(&report, "bulk.exit.down.1", Kind::Onionport);
         assert_eq!((ours.median, ours.ratio), (Some(7.25), None));
+    }
+
+    #[test]
+    fn a_failed_run_and_a_wrong_code_are_failures_of_the_row() {
+        let report = example();
+        assert!(report.failed_rows(Kind::Onionport).is_empty());
+        assert_eq!(
+            report.failed_rows(Kind::CTor),
+            ["bulk.exit.down.1", "codes.F3"]
+        );
+        // Rows without any run of a program are failures too, but for those that nobody measured.
+        assert_eq!(
+            report.failed_rows(Kind::Arti),
+            ["stream.exit.p50", "bulk.exit.down.1", "codes.F3"]
+        );
     }
 
     #[test]
