@@ -27,11 +27,11 @@ use crate::daemon::logging::ALWAYS;
 use crate::daemon::open_ports::{Bound, Changes, OpenPorts};
 use crate::daemon::port_info::PortInfo;
 use crate::daemon::signals::{Asked, Signals};
-use crate::inbound::http::Desk;
+use crate::inbound::http::ClientAuthForm;
 use crate::inbound::listener::InheritedSockets;
-use crate::request::address_map::Names;
+use crate::request::address_map::AddressMap;
 use crate::request::dispatch::{Epoch, Shared};
-use crate::request::safe_socks::Safety;
+use crate::request::safe_socks::SafeSocks;
 use crate::request::status::Status;
 use crate::tor::client_auth::KeyFolder;
 use crate::tor::{Progress, ReplaceError, Settings, Tor, client_auth};
@@ -83,18 +83,18 @@ pub async fn run(
     };
     let shared = Arc::new(Shared {
         access: ArcSwap::from_pointee(config.access.clone()),
-        names: ArcSwap::from_pointee(names(&config)?),
-        safety: ArcSwap::from_pointee(safety(&config)),
+        address_map: ArcSwap::from_pointee(names(&config)?),
+        safe_socks: ArcSwap::from_pointee(safety(&config)),
         epoch: Epoch::default(),
         status: Status::default(),
     });
-    let desk = Arc::new(Desk::new(key_folder(&config)));
+    let client_auth_form = Arc::new(ClientAuthForm::new(key_folder(&config)));
 
     let permits = Arc::new(Semaphore::new(connections));
     let mut ports = OpenPorts::new(
         Arc::clone(&tor),
         Arc::clone(&shared),
-        Arc::clone(&desk),
+        Arc::clone(&client_auth_form),
         permits,
         handed,
     );
@@ -122,7 +122,7 @@ pub async fn run(
                 Asked::Stop => break,
                 Asked::Reload => {
                     let reloaded = tokio::select! {
-                        reloaded = reload(&config, arguments, &tor, &shared, &desk, &mut ports) => reloaded,
+                        reloaded = reload(&config, arguments, &tor, &shared, &client_auth_form, &mut ports) => reloaded,
                         () = signals.stop() => break,
                     };
                     match reloaded {
@@ -163,7 +163,7 @@ async fn reload(
     arguments: &ProxyArgs,
     tor: &Tor,
     shared: &Shared,
-    desk: &Desk,
+    client_auth_form: &ClientAuthForm,
     ports: &mut OpenPorts<Tor>,
 ) -> Result<(Config, Option<PortInfo>), ReplaceError> {
     let arguments = arguments.clone();
@@ -176,7 +176,7 @@ async fn reload(
     let new_names = match config.names == before.names {
         // The addresses that stand for names are kept.
         true => None,
-        false => Some(renewed(&shared.names.load(), &config)?),
+        false => Some(renewed(&shared.address_map.load(), &config)?),
     };
     if let Some(problem) = config.folder_problem {
         return Err(problem.into());
@@ -184,16 +184,16 @@ async fn reload(
     let settings = Settings::new(&config);
     tor.check(&settings)?;
     // Before a port is opened: whoever comes there at once is met with what the new configuration says.
-    let old_names = shared.names.load_full();
+    let old_names = shared.address_map.load_full();
     shared.access.store(Arc::new(config.access.clone()));
-    shared.safety.store(Arc::new(safety(&config)));
+    shared.safe_socks.store(Arc::new(safety(&config)));
     if let Some(names) = new_names {
-        shared.names.store(Arc::new(names));
+        shared.address_map.store(Arc::new(names));
     }
     let taken_back = || {
         shared.access.store(Arc::new(before.access.clone()));
-        shared.safety.store(Arc::new(safety(before)));
-        shared.names.store(Arc::clone(&old_names));
+        shared.safe_socks.store(Arc::new(safety(before)));
+        shared.address_map.store(Arc::clone(&old_names));
     };
     let settings_before = tor.settings();
     let is_replaced = match tor.change_to(settings).await {
@@ -213,7 +213,7 @@ async fn reload(
             return Err(problem.into());
         }
     };
-    desk.set_folder(key_folder(&config));
+    client_auth_form.set_folder(key_folder(&config));
     // As in C tor: whoever reloads gets new circuits for new streams, whether anything has changed or
     // not.
     shared.epoch.begin();
@@ -277,19 +277,19 @@ fn needs_a_new_start(before: &Config, after: &Config) -> Vec<&'static str> {
 }
 
 /// Names that stand for others, as configured.
-fn names(config: &Config) -> Result<Names, String> {
-    Names::new(&config.names).map_err(|(key, problem)| format!("{key}: {problem}"))
+fn names(config: &Config) -> Result<AddressMap, String> {
+    AddressMap::new(&config.names).map_err(|(key, problem)| format!("{key}: {problem}"))
 }
 
 /// The same for a configuration that was read again.
-fn renewed(names: &Names, config: &Config) -> Result<Names, String> {
+fn renewed(names: &AddressMap, config: &Config) -> Result<AddressMap, String> {
     let renewed = names.renewed(&config.names);
     renewed.map_err(|(key, problem)| format!("{key}: {problem}"))
 }
 
 /// What may give a user away, as configured.
-fn safety(config: &Config) -> Safety {
-    Safety::new(
+fn safety(config: &Config) -> SafeSocks {
+    SafeSocks::new(
         config.safe_socks,
         config.test_socks,
         config.plaintext.clone(),

@@ -17,7 +17,7 @@
 //!
 //! | step | module | gives |
 //! |---|---|---|
-//! | a port is opened, clients are accepted | [`inbound::listener`] | a client's socket and [`request::dispatch::ClientAddr`] |
+//! | a port is opened, clients are accepted | [`inbound::listener`] | a client's socket and [`request::ClientAddr`] |
 //! | who may connect | [`config::access`] | yes or no |
 //! | the story of one connection | [`inbound::connection`] | read this first |
 //! | bytes become a request | [`inbound::socks`] | [`inbound::socks::Request`] |

@@ -18,7 +18,7 @@ pub mod safe_socks;
 pub mod status;
 pub mod target;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::tor::destination::Family;
 use crate::tor::isolation::{Protocol, Secret};
@@ -68,4 +68,30 @@ pub enum Answer {
     Ip(IpAddr),
     /// A name, for an address.
     Name(String),
+}
+
+/// Where a client came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientAddr {
+    /// Over TCP or UDP, from this address ([`ClientAddr::of`]).
+    Ip(IpAddr),
+    /// Over a unix socket.
+    Unix,
+}
+
+impl ClientAddr {
+    /// Where the peer of a socket came from. A socket that takes both families, such as a service
+    /// manager hands over, shows IPv4 clients as `::ffff:192.0.2.1`: they are IPv4 clients all the
+    /// same.
+    pub fn of(peer: SocketAddr) -> ClientAddr {
+        ClientAddr::Ip(peer.ip().to_canonical())
+    }
+
+    /// The address, if there is one.
+    pub fn ip(self) -> Option<IpAddr> {
+        match self {
+            ClientAddr::Ip(ip) => Some(ip),
+            ClientAddr::Unix => None,
+        }
+    }
 }

@@ -4,9 +4,9 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-mod map;
+mod mapping;
 
-pub(crate) use map::{Map, TooLong};
+pub(crate) use mapping::{Mapping, TooLong};
 
 /// The longest host name, as in SOCKS5.
 const MAX_NAME_LEN: usize = 255;
@@ -33,7 +33,7 @@ pub struct Settings {
 
 /// The same, read.
 pub(crate) struct Parsed {
-    pub(crate) map: Map,
+    pub(crate) map: Mapping,
     pub(crate) suffixes: Vec<String>,
     pub(crate) network_v4: Ipv4Net,
     pub(crate) network_v6: Ipv6Net,
@@ -59,7 +59,7 @@ impl Settings {
         let at = |key| move |problem| (key, problem);
         let suffixes = self.suffixes.iter().map(|text| suffix(text));
         Ok(Parsed {
-            map: Map::read(&self.map).map_err(at("proxy.map_address"))?,
+            map: Mapping::read(&self.map).map_err(at("proxy.map_address"))?,
             suffixes: suffixes
                 .collect::<Result<_, _>>()
                 .map_err(at("proxy.automap_hosts_suffixes"))?,

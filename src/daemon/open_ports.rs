@@ -9,8 +9,8 @@ use tracing::warn;
 
 use crate::config::port_line::{Bind, Flags, Port, PortKind};
 use crate::config::{Config, TransProxyType};
-use crate::inbound::http::Desk;
-use crate::inbound::listener::{InheritedSockets, Listener, Place, WantedPort};
+use crate::inbound::http::ClientAuthForm;
+use crate::inbound::listener::{InheritedSockets, ListenAddr, Listener, WantedPort};
 use crate::request::dispatch::{Dispatcher, Shared};
 use crate::request::policy::Rules;
 use crate::tor::connector::Connector;
@@ -68,7 +68,7 @@ impl Bound {
 pub struct OpenPorts<T: Connector> {
     tor: Arc<T>,
     shared: Arc<Shared>,
-    desk: Arc<Desk>,
+    client_auth_form: Arc<ClientAuthForm>,
     permits: Arc<Semaphore>,
     handed: InheritedSockets,
     ports: Vec<Open<T>>,
@@ -79,7 +79,7 @@ pub struct OpenPorts<T: Connector> {
 /// One of them.
 struct Open<T> {
     wanted: WantedPort,
-    place: Place,
+    place: ListenAddr,
     group: SessionGroup,
     dispatcher: watch::Sender<Arc<Dispatcher<T>>>,
     task: JoinHandle<()>,
@@ -89,7 +89,7 @@ impl<T> Open<T> {
     /// The port, with the place that it has got.
     fn pinned(&self) -> WantedPort {
         let mut wanted = self.wanted.clone();
-        if let Place::Tcp(address) = self.place {
+        if let ListenAddr::Tcp(address) = self.place {
             wanted.port.line.bind = Bind::Tcp(address);
         }
         wanted
@@ -103,8 +103,8 @@ impl<T> Open<T> {
         match (&self.place, &port.line.bind) {
             _ if self.wanted.inherited.is_some() => false,
             _ if is_udp(self.wanted.port.kind) != is_udp(port.kind) => false,
-            (Place::Tcp(open), Bind::Tcp(wanted)) => open.port() == wanted.port(),
-            (Place::Unix(open), Bind::Unix(wanted)) => open == wanted,
+            (ListenAddr::Tcp(open), Bind::Tcp(wanted)) => open.port() == wanted.port(),
+            (ListenAddr::Unix(open), Bind::Unix(wanted)) => open == wanted,
             _ => false,
         }
     }
@@ -126,9 +126,9 @@ struct Plan {
 #[derive(Debug, Default)]
 pub struct Changes {
     /// Places that are open now, and were not.
-    pub opened: Vec<(PortKind, Place)>,
+    pub opened: Vec<(PortKind, ListenAddr)>,
     /// Places that were open.
-    pub closed: Vec<(PortKind, Place)>,
+    pub closed: Vec<(PortKind, ListenAddr)>,
 }
 
 impl<T: Connector> OpenPorts<T> {
@@ -137,14 +137,14 @@ impl<T: Connector> OpenPorts<T> {
     pub fn new(
         tor: Arc<T>,
         shared: Arc<Shared>,
-        desk: Arc<Desk>,
+        client_auth_form: Arc<ClientAuthForm>,
         permits: Arc<Semaphore>,
         handed: InheritedSockets,
     ) -> OpenPorts<T> {
         OpenPorts {
             tor,
             shared,
-            desk,
+            client_auth_form,
             permits,
             handed,
             ports: Vec::new(),
@@ -162,7 +162,8 @@ impl<T: Connector> OpenPorts<T> {
             let (dispatcher, current) =
                 watch::channel(self.dispatcher(config, &wanted.port, group));
             let permits = Arc::clone(&self.permits);
-            let task = tokio::spawn(listener.run(current, permits, Arc::clone(&self.desk)));
+            let task =
+                tokio::spawn(listener.run(current, permits, Arc::clone(&self.client_auth_form)));
             self.ports.push(Open {
                 wanted,
                 place,
@@ -337,7 +338,7 @@ impl<T: Connector> OpenPorts<T> {
 
     /// Closes the ports with these numbers, which are in ascending order. When this returns, others
     /// may be opened in their places.
-    async fn close_some(&mut self, numbers: &[usize]) -> Vec<(PortKind, Place)> {
+    async fn close_some(&mut self, numbers: &[usize]) -> Vec<(PortKind, ListenAddr)> {
         let mut closed = Vec::new();
         for number in numbers.iter().rev() {
             let open = self.ports.remove(*number);
@@ -351,7 +352,7 @@ impl<T: Connector> OpenPorts<T> {
     }
 
     /// What is open, in the order in which it was opened.
-    pub fn places(&self) -> impl Iterator<Item = (&Port, &Place)> {
+    pub fn places(&self) -> impl Iterator<Item = (&Port, &ListenAddr)> {
         self.ports
             .iter()
             .map(|open| (&open.wanted.port, &open.place))

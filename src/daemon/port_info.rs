@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::config::port_line::PortKind;
 use crate::daemon::atomic_file::Draft;
-use crate::inbound::listener::Place;
+use crate::inbound::listener::ListenAddr;
 
 /// Everybody may read it, as far as the umask allows.
 const MODE: u32 = 0o666;
@@ -28,7 +28,7 @@ impl PortInfo {
     /// Writes the file, and its folder if that is not there. Whoever reads the file sees all of it.
     pub fn write<'a>(
         path: &Path,
-        ports: impl Iterator<Item = (PortKind, &'a Place)>,
+        ports: impl Iterator<Item = (PortKind, &'a ListenAddr)>,
     ) -> io::Result<PortInfo> {
         let ports: Vec<_> = ports
             .map(|(kind, place)| json!({"protocol": protocol(kind), "address": address(place)}))
@@ -93,10 +93,10 @@ fn protocol(kind: PortKind) -> &'static str {
     }
 }
 
-fn address(place: &Place) -> String {
+fn address(place: &ListenAddr) -> String {
     match place {
-        Place::Tcp(address) => format!("inet:{address}"),
-        Place::Unix(path) => format!("unix:{}", path.display()),
+        ListenAddr::Tcp(address) => format!("inet:{address}"),
+        ListenAddr::Unix(path) => format!("unix:{}", path.display()),
     }
 }
 
@@ -108,9 +108,9 @@ mod tests {
     fn the_file_names_every_port_and_goes_with_the_program() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("public/port_info.json");
-        let socks = Place::Tcp("127.0.0.1:9150".parse().unwrap());
-        let unix = Place::Unix("/run/onionport/http".into());
-        let dns = Place::Tcp("[::1]:53".parse().unwrap());
+        let socks = ListenAddr::Tcp("127.0.0.1:9150".parse().unwrap());
+        let unix = ListenAddr::Unix("/run/onionport/http".into());
+        let dns = ListenAddr::Tcp("[::1]:53".parse().unwrap());
         let ports = [
             (PortKind::Socks, &socks),
             (PortKind::Http, &unix),
@@ -134,7 +134,7 @@ mod tests {
     fn a_newer_file_stays_when_the_older_goes() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ports");
-        let place = Place::Tcp("127.0.0.1:1".parse().unwrap());
+        let place = ListenAddr::Tcp("127.0.0.1:1".parse().unwrap());
         let write = || PortInfo::write(&path, std::iter::once((PortKind::Socks, &place))).unwrap();
         let older = write();
         let newer = write();
@@ -148,7 +148,7 @@ mod tests {
     fn a_file_that_another_program_wrote_meanwhile_stays() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ports");
-        let place = Place::Tcp("127.0.0.1:1".parse().unwrap());
+        let place = ListenAddr::Tcp("127.0.0.1:1".parse().unwrap());
         let info = PortInfo::write(&path, std::iter::once((PortKind::Socks, &place))).unwrap();
         fs::write(&path, "another's").unwrap();
         drop(info);
@@ -172,7 +172,7 @@ mod tests {
             link(format!("ports.{number}"));
             link(format!(".ports.{number}"));
         }
-        let place = Place::Tcp("127.0.0.1:1".parse().unwrap());
+        let place = ListenAddr::Tcp("127.0.0.1:1".parse().unwrap());
         let before = fs::read_dir(folder.path()).unwrap().count();
         let info = PortInfo::write(&path, std::iter::once((PortKind::Socks, &place))).unwrap();
         assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
@@ -186,7 +186,7 @@ mod tests {
     fn something_else_in_its_place_stays_and_blocks_nobody() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ports");
-        let place = Place::Tcp("127.0.0.1:1".parse().unwrap());
+        let place = ListenAddr::Tcp("127.0.0.1:1".parse().unwrap());
         let write = || PortInfo::write(&path, std::iter::once((PortKind::Socks, &place))).unwrap();
         let info = write();
         fs::remove_file(&path).unwrap();

@@ -25,9 +25,10 @@ use crate::inbound::socks::reply;
 use crate::inbound::socks::{Handshake, HandshakeOptions, MAX_MESSAGE_LEN, Request, Step};
 use crate::log_limit::{LogLimiter, Times};
 use crate::request;
-use crate::request::dispatch::{ClientAddr, Dispatcher, Reached};
+use crate::request::ClientAddr;
+use crate::request::dispatch::{Dispatcher, Outcome};
 use crate::tor::connector::{Connector, Stream};
-use crate::tor::optimistic_data::{EARLY_LIMIT, Early};
+use crate::tor::optimistic_data::{EARLY_LIMIT, OptimisticData};
 
 /// How often a refused client is logged: it speaks no SOCKS, and may come again and again.
 static REFUSED: LogLimiter = LogLimiter::burst(Duration::from_secs(10 * 60), 5);
@@ -75,7 +76,7 @@ where
         Ok(Ok(None) | Err(_)) | Err(_) => return None,
     };
     let begun = Instant::now();
-    let Some(outcome) = reach(client, dispatcher, &(&request).into()).await else {
+    let Some(outcome) = serve_request(client, dispatcher, &(&request).into()).await else {
         debug!("the client left after {:.1?}", begun.elapsed());
         return None;
     };
@@ -98,8 +99,8 @@ where
         client: client.origin.into(),
     });
     let (safety, names) = (
-        dispatcher.shared.safety.load_full(),
-        dispatcher.shared.names.load_full(),
+        dispatcher.shared.safe_socks.load_full(),
+        dispatcher.shared.address_map.load_full(),
     );
     loop {
         let step = match handshake.step(&client.unread) {
@@ -138,14 +139,14 @@ where
 
 /// Has the request served, and meanwhile takes in what the client goes on to say. `None` if the
 /// client's connection breaks before there is an answer.
-pub(crate) async fn reach<T: Connector, C: AsyncRead + Unpin>(
+pub(crate) async fn serve_request<T: Connector, C: AsyncRead + Unpin>(
     client: &mut Client<C>,
     dispatcher: &Dispatcher<T>,
     request: &request::Request,
-) -> Option<Result<Reached<T>, Failure>> {
-    let early = Early::new(std::mem::take(&mut client.unread));
+) -> Option<Result<Outcome<T>, Failure>> {
+    let early = OptimisticData::new(std::mem::take(&mut client.unread));
     let outcome = {
-        let reached = dispatcher.reach(request, client.origin, &early);
+        let outcome = dispatcher.serve(request, client.origin, &early);
         let listening = async {
             while !client.done && early.len() < EARLY_LIMIT {
                 match client.read(EARLY_LIMIT - early.len()).await {
@@ -160,13 +161,13 @@ pub(crate) async fn reach<T: Connector, C: AsyncRead + Unpin>(
         tokio::select! {
             // An answer that is there is not kept waiting for a client that goes on talking.
             biased;
-            outcome = reached => outcome,
+            outcome = outcome => outcome,
             () = listening => return None,
         }
     };
     let sent = match &outcome {
-        Ok(Reached::Stream(stream)) => stream.sent,
-        Ok(Reached::Answer(_)) | Err(_) => 0,
+        Ok(Outcome::Stream(stream)) => stream.sent,
+        Ok(Outcome::Answer(_)) | Err(_) => 0,
     };
     client.unread = early.rest(sent);
     Some(outcome)
@@ -176,14 +177,14 @@ pub(crate) async fn reach<T: Connector, C: AsyncRead + Unpin>(
 async fn answer<T: Connector, C: AsyncRead + AsyncWrite + Unpin>(
     client: &mut Client<C>,
     request: &Request,
-    outcome: Result<Reached<T>, Failure>,
+    outcome: Result<Outcome<T>, Failure>,
     extended: bool,
     begun: Instant,
 ) -> io::Result<Option<Box<Stream<T::Reader, T::Writer>>>> {
     let family = client.origin.into();
     let took = begun.elapsed();
     match outcome {
-        Ok(Reached::Answer(answer)) => {
+        Ok(Outcome::Answer(answer)) => {
             client
                 .say(&reply::resolve_reply(request.version, &answer))
                 .await?;
@@ -191,7 +192,7 @@ async fn answer<T: Connector, C: AsyncRead + AsyncWrite + Unpin>(
             client.part().await;
             Ok(None)
         }
-        Ok(Reached::Stream(stream)) => {
+        Ok(Outcome::Stream(stream)) => {
             client
                 .say(&reply::connect_reply(
                     request.version,

@@ -18,12 +18,13 @@ use tracing::{Instrument as _, debug, debug_span, info, warn};
 use crate::failure::Failure;
 use crate::inbound::failure_log::log_failure;
 use crate::log_limit::LogLimiter;
-use crate::request::dispatch::{ClientAddr, Dispatcher, Reached};
+use crate::request::ClientAddr;
+use crate::request::dispatch::{Dispatcher, Outcome};
 use crate::request::policy;
 use crate::request::{Address, Command, Request};
 use crate::tor::connector::Connector;
 use crate::tor::isolation::Protocol;
-use crate::tor::optimistic_data::Early;
+use crate::tor::optimistic_data::OptimisticData;
 
 mod message;
 mod places;
@@ -131,13 +132,13 @@ async fn answer<T: Connector>(
         family,
     };
     let begun = Instant::now();
-    let nothing = Early::new(Vec::new());
-    match dispatcher.reach(&request, origin, &nothing).await {
-        Ok(Reached::Answer(answer)) => {
+    let nothing = OptimisticData::new(Vec::new());
+    match dispatcher.serve(&request, origin, &nothing).await {
+        Ok(Outcome::Answer(answer)) => {
             debug!("looked up");
             questions.answer(&answer)
         }
-        Ok(Reached::Stream(_)) => questions.refuse(ResponseCode::ServFail),
+        Ok(Outcome::Stream(_)) => questions.refuse(ResponseCode::ServFail),
         Err(failure) => {
             let code = code(failure, &request);
             log_failure(failure, code, begun.elapsed());

@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | `CONNECT host:port` | a tunnel | [`tunnel`] |
 //! | `GET http://host/path` | the site's answer, or a page that says why there is none | [`forward`], [`page`] |
-//! | `GET http://onionport.invalid/`, or `GET /` at a loopback `Host` | a page of our own | [`status_page`], [`desk`] |
+//! | `GET http://onionport.invalid/`, or `GET /` at a loopback `Host` | a page of our own | [`status_page`], [`client_auth_form`] |
 //!
 //! [`request_kind`] finds out which; hyper reads and writes HTTP, but for what it has no way to do
 //! ([`wire`]). What a request to the network leads to is [`crate::request::dispatch`]'s business, here as on every port.
@@ -35,11 +35,12 @@ use tokio::task::JoinSet;
 use tracing::debug;
 
 use crate::inbound::lingering_close::{Connection, part, reset};
-use crate::request::dispatch::{ClientAddr, Dispatcher};
+use crate::request::ClientAddr;
+use crate::request::dispatch::Dispatcher;
 use crate::tor::connector::Connector;
 
 mod answer;
-mod desk;
+mod client_auth_form;
 mod forward;
 mod hop_by_hop;
 mod idle_timeout;
@@ -50,9 +51,9 @@ mod status_page;
 mod tunnel;
 mod wire;
 
-pub use desk::Desk;
+pub use client_auth_form::ClientAuthForm;
 
-use request_kind::{Ask, Refusal, ask};
+use request_kind::{Refusal, RequestKind, ask};
 use site::Site;
 use tunnel::Tunnel;
 use wire::half_close::Answering;
@@ -80,7 +81,7 @@ struct Session<T: Connector> {
     /// The address of the port, as the client reached it.
     local: Option<SocketAddr>,
     /// Takes keys for onion services.
-    desk: Arc<Desk>,
+    client_auth_form: Arc<ClientAuthForm>,
     /// What hyper reads from and writes to.
     line: Arc<Line>,
     state: Mutex<State<T>>,
@@ -96,7 +97,7 @@ struct State<T: Connector> {
 }
 
 /// Serves one connection until it is over, by what `current` is now. `local` is the port's own
-/// address; `desk` takes keys for onion services.
+/// address; `client_auth_form` takes keys for onion services.
 ///
 /// A request that comes when `current` has been replaced, or the port closed, gets no answer: the
 /// client makes a new connection, which the new rules are for.
@@ -105,7 +106,7 @@ pub async fn serve<T, C>(
     connection: C,
     origin: ClientAddr,
     local: Option<SocketAddr>,
-    desk: Arc<Desk>,
+    client_auth_form: Arc<ClientAuthForm>,
 ) where
     T: Connector,
     C: Connection + 'static,
@@ -117,7 +118,7 @@ pub async fn serve<T, C>(
         current,
         origin,
         local,
-        desk,
+        client_auth_form,
         line: Arc::clone(&line),
         state: Mutex::new(State {
             sites: Vec::new(),
@@ -206,10 +207,12 @@ impl<T: Connector> Session<T> {
             return Err(Silence);
         }
         let refusal = match ask(&request) {
-            Ok(Ask::Tunnel(wanted)) => return Ok(self.open_tunnel(wanted, request).await),
-            Ok(Ask::Forward(wanted)) => return self.forward(wanted, request, answering).await,
-            Ok(Ask::Proxied) => return Ok(self.our_site(request).await),
-            Ok(Ask::Direct) => return Ok(self.at_home(&request)),
+            Ok(RequestKind::Tunnel(wanted)) => return Ok(self.open_tunnel(wanted, request).await),
+            Ok(RequestKind::Forward(wanted)) => {
+                return self.forward(wanted, request, answering).await;
+            }
+            Ok(RequestKind::Proxied) => return Ok(self.our_site(request).await),
+            Ok(RequestKind::Direct) => return Ok(self.at_home(&request)),
             Err(refusal) => refusal,
         };
         let answer = match refusal {

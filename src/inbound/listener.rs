@@ -24,7 +24,8 @@ use crate::inbound::http;
 use crate::inbound::lingering_close::Connection;
 use crate::inbound::transparent::{self, Redirection, unmapped};
 use crate::log_limit::LogLimiter;
-use crate::request::dispatch::{ClientAddr, Dispatcher};
+use crate::request::ClientAddr;
+use crate::request::dispatch::Dispatcher;
 use crate::tor::connector::Connector;
 
 mod keepalive;
@@ -46,7 +47,7 @@ pub struct Listener {
     kind: PortKind,
     socket: Socket,
     /// Where it listens, as it is told to the user.
-    place: Place,
+    place: ListenAddr,
     /// How connections get to it, if it is a transparent port.
     transparent: Option<Redirection>,
 }
@@ -62,18 +63,18 @@ enum Socket {
 
 /// Where a port listens, written as in a port line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum ListenAddr {
     /// An address and the port that is open there; a UDP port, if the port is for DNS.
     Tcp(SocketAddr),
     /// A socket in the file system.
     Unix(PathBuf),
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for ListenAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Place::Tcp(address) => write!(f, "{address}"),
-            Place::Unix(path) => write!(f, "unix:{}", path.display()),
+            ListenAddr::Tcp(address) => write!(f, "{address}"),
+            ListenAddr::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }
@@ -449,6 +450,6 @@ fn bind_unix(path: &Path, line: &PortLine) -> Result<(Socket, Place), String> {
         .map_err(|problem| format!("cannot listen on unix:{}: {problem}", path.display()))?;
     Ok((
         Socket::Unix(listener, Some(file)),
-        Place::Unix(path.to_owned()),
+        ListenAddr::Unix(path.to_owned()),
     ))
 }

@@ -32,7 +32,7 @@ use std::fmt;
 use reply::{GENERAL_FAILURE, NOT_ALLOWED, connect_reply};
 
 use crate::request;
-use crate::request::dispatch::ClientAddr;
+use crate::request::ClientAddr;
 pub use crate::request::{Address, Command};
 use crate::tor::destination::Family;
 use crate::tor::isolation::{Protocol, Secret};

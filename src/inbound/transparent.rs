@@ -14,11 +14,12 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::config::TransProxyType;
-use crate::inbound::connection::{Client, reach};
+use crate::inbound::connection::{Client, serve_request};
 use crate::inbound::failure_log::log_failure;
 use crate::inbound::lingering_close::Connection;
 use crate::log_limit::LogLimiter;
-use crate::request::dispatch::{ClientAddr, Dispatcher, Reached};
+use crate::request::ClientAddr;
+use crate::request::dispatch::{Dispatcher, Outcome};
 use crate::request::{Address, Command, Request};
 use crate::tor::connector::Connector;
 use crate::tor::isolation::Protocol;
@@ -82,15 +83,15 @@ pub async fn carry<T: Connector>(
     };
     let mut client = Client::new(connection, origin);
     // The box is no longer needed once bytes are carried.
-    let reached = Box::pin(reach(&mut client, dispatcher, &request)).await;
-    match reached {
+    let outcome = Box::pin(serve_request(&mut client, dispatcher, &request)).await;
+    match outcome {
         None => debug!("the client left after {:.1?}", begun.elapsed()),
-        Some(Ok(Reached::Stream(stream))) => {
+        Some(Ok(Outcome::Stream(stream))) => {
             debug!("connected in {:.1?}", begun.elapsed());
             client.relay(Box::new(stream)).await;
         }
         // A connection is no look-up.
-        Some(Ok(Reached::Answer(_))) => client.part().await,
+        Some(Ok(Outcome::Answer(_))) => client.part().await,
         Some(Err(failure)) => {
             log_failure(failure, "a closed connection", begun.elapsed());
             client.part().await;

@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use crate::config::address_map::{Map, Parsed, Settings, TooLong, canonical, ip};
+use crate::config::address_map::{Mapping, Parsed, Settings, TooLong, canonical, ip};
 use crate::config::port_line::Flags;
 use crate::failure::Failure;
 use crate::request::target::Target;
@@ -14,18 +14,18 @@ use crate::request::{Address, Answer, Command, Request};
 use crate::tor::destination::Family;
 use crate::tor::isolation::Protocol;
 
-mod virtuals;
+mod automap;
 
-use virtuals::Virtuals;
+use automap::Automap;
 
 /// What names stand for. One for all ports: a name has the same address on each.
 #[derive(Debug, Default)]
-pub struct Names {
-    map: Map,
+pub struct AddressMap {
+    map: Mapping,
     /// The ends of the names that get an address when they are looked up, in lower case; the empty
     /// one fits all names.
     suffixes: Vec<String>,
-    virtuals: Virtuals,
+    automap: Automap,
 }
 
 /// What a request is, once its names are put in.
@@ -37,23 +37,23 @@ pub enum Rewritten {
     Answer(Answer),
 }
 
-impl Names {
+impl AddressMap {
     /// The names that these settings give. The error names the key of the configuration, and says
     /// what is wrong and what to do.
-    pub fn new(settings: &Settings) -> Result<Names, (&'static str, String)> {
+    pub fn new(settings: &Settings) -> Result<AddressMap, (&'static str, String)> {
         let Parsed {
             map,
             suffixes,
             network_v4,
             network_v6,
         } = settings.parse()?;
-        Ok(Names {
+        Ok(AddressMap {
             map,
             suffixes: match settings.automap {
                 true => suffixes,
                 false => Vec::new(),
             },
-            virtuals: Virtuals::new(network_v4, network_v6),
+            automap: Automap::new(network_v4, network_v6),
         })
     }
 
@@ -61,18 +61,18 @@ impl Names {
     /// the new settings could have made it: clients may keep addresses for long. (For the same
     /// reason none is forgotten when the user asks for new circuits.)
     ///
-    /// The error is that of [`Names::new`].
-    pub fn renewed(&self, settings: &Settings) -> Result<Names, (&'static str, String)> {
-        let names = Names::new(settings)?;
+    /// The error is that of [`AddressMap::new`].
+    pub fn renewed(&self, settings: &Settings) -> Result<AddressMap, (&'static str, String)> {
+        let names = AddressMap::new(settings)?;
         let still = |name: &str, ip| names.automaps(name) && !names.map.has(ip);
-        names.virtuals.take_over(&self.virtuals, still);
+        names.automap.take_over(&self.automap, still);
         Ok(names)
     }
 
     /// Whether something else is known to be meant by this address, so that whoever asks for it has
     /// not looked up a name elsewhere: what tor(1) `SafeSocks` makes an exception for.
     pub fn covers(&self, ip: IpAddr) -> bool {
-        self.map.has(ip) || self.virtuals.knows(ip)
+        self.map.has(ip) || self.automap.knows(ip)
     }
 
     /// Puts in what the request's name stands for. `flags` are those of the port it came in on.
@@ -88,7 +88,7 @@ impl Names {
         if request.command == Command::ResolvePtr {
             // C tor knows no way back from an address to the name it stands for: it would tell one
             // client what another has looked up.
-            return match is_virtual(&self.virtuals, &asked) {
+            return match is_virtual(&self.automap, &asked) {
                 true => Err(Failure::PrivateAddress),
                 false => Ok(Rewritten::Request(request.clone())),
             };
@@ -100,14 +100,14 @@ impl Names {
         if request.command == Command::Resolve && self.automaps(&meant) {
             Target::parse(&address(&meant))?;
             let v6 = wants_v6(request, flags);
-            let ip = self.virtuals.address(&meant, v6, |ip| self.map.has(ip));
+            let ip = self.automap.address(&meant, v6, |ip| self.map.has(ip));
             let ip = ip.ok_or(Failure::Internal)?;
             return Ok(Rewritten::Answer(Answer::Ip(ip)));
         }
-        if let Some(name) = ip(&meant).and_then(|ip| self.virtuals.name(ip)) {
+        if let Some(name) = ip(&meant).and_then(|ip| self.automap.name(ip)) {
             meant = name;
         }
-        if is_virtual(&self.virtuals, &meant) {
+        if is_virtual(&self.automap, &meant) {
             return Err(Failure::DestinationInvalid);
         }
         let address = match meant == asked {
@@ -145,8 +145,8 @@ fn wants_v6(request: &Request, flags: &Flags) -> bool {
 
 /// Whether an address is one of those that only ever stand for names; C tor's own names of that
 /// kind end in `.virtual`.
-fn is_virtual(virtuals: &Virtuals, address: &str) -> bool {
-    address.ends_with(".virtual") || ip(address).is_some_and(|ip| virtuals.contains(ip))
+fn is_virtual(automap: &Automap, address: &str) -> bool {
+    address.ends_with(".virtual") || ip(address).is_some_and(|ip| automap.contains(ip))
 }
 
 /// An address as text: an IP address without brackets, a name in lower case.

@@ -1,7 +1,6 @@
 //! What every port does with a request, whatever protocol brought it: names, rules, isolation, and
 //! then the network.
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,15 +10,15 @@ use tokio::time::Instant;
 
 use crate::config::access::Access;
 use crate::failure::Failure;
-use crate::request::address_map::{Names, Rewritten};
+use crate::request::address_map::{AddressMap, Rewritten};
 use crate::request::policy::{self, Rules};
-use crate::request::safe_socks::Safety;
+use crate::request::safe_socks::SafeSocks;
 use crate::request::status::Status;
-use crate::request::{Address, Answer, Command, Request};
+use crate::request::{Address, Answer, ClientAddr, Command, Request};
 use crate::tor::connector::{Connector, Stream};
 use crate::tor::destination::{Family, Permit};
 use crate::tor::isolation::{Facts, Isolation, SessionGroup};
-use crate::tor::optimistic_data::Early;
+use crate::tor::optimistic_data::OptimisticData;
 
 /// One port's way to the network.
 pub struct Dispatcher<T> {
@@ -42,9 +41,9 @@ pub struct Shared {
     /// Which clients may connect.
     pub access: ArcSwap<Access>,
     /// Names that stand for others.
-    pub names: ArcSwap<Names>,
+    pub address_map: ArcSwap<AddressMap>,
     /// What may give a user away.
-    pub safety: ArcSwap<Safety>,
+    pub safe_socks: ArcSwap<SafeSocks>,
     /// Counts how often the user asked for new circuits.
     pub epoch: Epoch,
     /// How the program is doing.
@@ -68,34 +67,8 @@ impl Epoch {
     }
 }
 
-/// Where a client came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClientAddr {
-    /// Over TCP or UDP, from this address ([`ClientAddr::of`]).
-    Ip(IpAddr),
-    /// Over a unix socket.
-    Unix,
-}
-
-impl ClientAddr {
-    /// Where the peer of a socket came from. A socket that takes both families, such as a service
-    /// manager hands over, shows IPv4 clients as `::ffff:192.0.2.1`: they are IPv4 clients all the
-    /// same.
-    pub fn of(peer: SocketAddr) -> ClientAddr {
-        ClientAddr::Ip(peer.ip().to_canonical())
-    }
-
-    /// The address, if there is one.
-    pub fn ip(self) -> Option<IpAddr> {
-        match self {
-            ClientAddr::Ip(ip) => Some(ip),
-            ClientAddr::Unix => None,
-        }
-    }
-}
-
 /// What a request led to.
-pub enum Reached<T: Connector> {
+pub enum Outcome<T: Connector> {
     /// A stream, open at the far end.
     Stream(Stream<T::Reader, T::Writer>),
     /// The answer to a look-up.
@@ -106,57 +79,57 @@ impl<T: Connector> Dispatcher<T> {
     /// Serves a request: refuses it, looks something up, or opens a stream.
     ///
     /// `early` is what the client says meanwhile. Answers after [`Dispatcher::timeout`] at the latest.
-    pub async fn reach(
+    pub async fn serve(
         &self,
         request: &Request,
         origin: ClientAddr,
-        early: &Early,
-    ) -> Result<Reached<T>, Failure> {
-        let reached = self.try_reach(request, origin, early).await;
-        if let Err(failure) = &reached {
+        early: &OptimisticData,
+    ) -> Result<Outcome<T>, Failure> {
+        let outcome = self.try_serve(request, origin, early).await;
+        if let Err(failure) = &outcome {
             self.shared.status.failed(*failure);
         }
-        reached
+        outcome
     }
 
-    async fn try_reach(
+    async fn try_serve(
         &self,
         request: &Request,
         origin: ClientAddr,
-        early: &Early,
-    ) -> Result<Reached<T>, Failure> {
+        early: &OptimisticData,
+    ) -> Result<Outcome<T>, Failure> {
         let deadline = Instant::now() + self.timeout;
         // Isolation goes by the address as the client wrote it.
         let isolation = self.isolation(request, origin);
         let permit = match self
             .shared
-            .names
+            .address_map
             .load()
             .rewrite(request, &self.rules.flags)?
         {
-            Rewritten::Answer(answer) => return Ok(Reached::Answer(answer)),
+            Rewritten::Answer(answer) => return Ok(Outcome::Answer(answer)),
             Rewritten::Request(request) => self.rules.admit(&request)?,
         };
         if let Permit::Exit { port, .. } = &permit {
-            self.shared.safety.load().admit_port(*port)?;
+            self.shared.safe_socks.load().admit_port(*port)?;
         }
         let permit = self.spare_ipv4(permit, &isolation, deadline).await?;
         match &permit {
             Permit::Onion { .. } | Permit::Exit { .. } => {
                 let connected = self.tor.connect(&permit, &isolation, early, deadline);
-                Ok(Reached::Stream(connected.await?))
+                Ok(Outcome::Stream(connected.await?))
             }
-            Permit::Literal(ip) => Ok(Reached::Answer(Answer::Ip(*ip))),
+            Permit::Literal(ip) => Ok(Outcome::Answer(Answer::Ip(*ip))),
             Permit::Resolve { host, family } => {
                 let addresses = self.tor.resolve(host, &isolation, deadline).await?;
                 let allow_local = self.rules.allow_local_answers;
                 let ip = policy::choose(&addresses, *family, allow_local)?;
-                Ok(Reached::Answer(Answer::Ip(ip)))
+                Ok(Outcome::Answer(Answer::Ip(ip)))
             }
             Permit::ResolvePtr(ip) => {
                 let names = self.tor.resolve_ptr(*ip, &isolation, deadline).await?;
                 let name = names.into_iter().next().ok_or(Failure::NameNotResolved)?;
-                Ok(Reached::Answer(Answer::Name(name)))
+                Ok(Outcome::Answer(Answer::Name(name)))
             }
         }
     }

@@ -8,7 +8,7 @@ use crate::config::Plaintext;
 use crate::failure::Failure;
 use crate::log_limit::{LogLimiter, Times};
 use crate::request::Address;
-use crate::request::address_map::Names;
+use crate::request::address_map::AddressMap;
 
 /// How often the same advice is given: it is about how a program is set up, not about one request.
 const ADVICE: Duration = Duration::from_secs(10 * 60);
@@ -20,7 +20,7 @@ const TESTS: Duration = Duration::from_secs(60);
 
 /// What the user wants to have watched.
 #[derive(Debug)]
-pub struct Safety {
+pub struct SafeSocks {
     safe_socks: bool,
     test_socks: bool,
     plaintext: Plaintext,
@@ -30,17 +30,17 @@ pub struct Safety {
     safe_tests: LogLimiter,
 }
 
-impl Default for Safety {
+impl Default for SafeSocks {
     fn default() -> Self {
-        Safety::new(false, false, Plaintext::default())
+        SafeSocks::new(false, false, Plaintext::default())
     }
 }
 
-impl Safety {
+impl SafeSocks {
     /// `safe_socks`: refuse SOCKS requests that give an IP address; `test_socks`: log of each
     /// whether it does (tor(1) `SafeSocks`, `TestSocks`).
-    pub fn new(safe_socks: bool, test_socks: bool, plaintext: Plaintext) -> Safety {
-        Safety {
+    pub fn new(safe_socks: bool, test_socks: bool, plaintext: Plaintext) -> SafeSocks {
+        SafeSocks {
             safe_socks,
             test_socks,
             plaintext,
@@ -53,7 +53,7 @@ impl Safety {
 
     /// Whether a SOCKS request is to be refused because it gives an IP address (`is_unsafe`): the client
     /// may have asked a resolver outside Tor. Addresses that `names` stand in for are exempt.
-    pub fn forbids(&self, address: &Address, is_unsafe: bool, names: &Names) -> bool {
+    pub fn forbids(&self, address: &Address, is_unsafe: bool, names: &AddressMap) -> bool {
         let covered = match address {
             Address::Ip(ip) => names.covers(*ip),
             Address::Name(_) => false,

@@ -73,7 +73,7 @@ pub(super) struct Assignment<N: Network> {
 /// A running or finished attempt.
 pub(super) struct Attempt<N: Network> {
     progress: Arc<Progress>,
-    outcome: watch::Receiver<Option<Outcome<N>>>,
+    outcome: watch::Receiver<Option<AttemptOutcome<N>>>,
     unawaited: Arc<Unawaited>,
 }
 
@@ -81,7 +81,7 @@ pub(super) struct Attempt<N: Network> {
 pub(super) struct Waiter<N: Network>(Attempt<N>);
 
 /// How an attempt ended.
-pub(super) enum Outcome<N: Network> {
+pub(super) enum AttemptOutcome<N: Network> {
     /// With a circuit.
     Circuit(Circuit<N>),
     /// With a reason that holds for everybody who waits.
@@ -111,11 +111,11 @@ impl<N: Network> Clone for Attempt<N> {
     }
 }
 
-impl<N: Network> Clone for Outcome<N> {
+impl<N: Network> Clone for AttemptOutcome<N> {
     fn clone(&self) -> Self {
         match self {
-            Outcome::Circuit(circuit) => Outcome::Circuit(circuit.clone()),
-            Outcome::Failed(failure) => Outcome::Failed(*failure),
+            AttemptOutcome::Circuit(circuit) => AttemptOutcome::Circuit(circuit.clone()),
+            AttemptOutcome::Failed(failure) => AttemptOutcome::Failed(*failure),
         }
     }
 }
@@ -184,14 +184,14 @@ impl<N: Network> Waiter<N> {
     }
 
     /// Waits for the end.
-    pub(super) async fn ended(&self) -> Outcome<N> {
+    pub(super) async fn ended(&self) -> AttemptOutcome<N> {
         let mut outcome = self.0.outcome.clone();
         let ended = outcome.wait_for(Option::is_some).await;
         ended
             .ok()
             .and_then(|outcome| outcome.clone())
             // The task panicked.
-            .unwrap_or(Outcome::Failed(Failure::Internal))
+            .unwrap_or(AttemptOutcome::Failed(Failure::Internal))
     }
 }
 
@@ -217,7 +217,7 @@ impl<N: Network> Launcher<N> {
         &self,
         assignment: Assignment<N>,
         deadline: Instant,
-        ended: impl FnOnce(&Attempt<N>, &Outcome<N>) + Send + 'static,
+        ended: impl FnOnce(&Attempt<N>, &AttemptOutcome<N>) + Send + 'static,
     ) -> (Attempt<N>, Waiter<N>) {
         let progress = Arc::new(Progress::new(Instant::now() + LEAST_LIFE));
         let (sender, outcome) = watch::channel(None);
@@ -245,7 +245,7 @@ async fn follow<N: Network>(
     network: &N,
     assignment: Assignment<N>,
     progress: &Progress,
-) -> Outcome<N> {
+) -> AttemptOutcome<N> {
     let Assignment {
         service,
         keys,
@@ -272,12 +272,12 @@ async fn follow<N: Network>(
     let outcome = loop {
         tokio::select! {
             ended = lines.next() => match ended {
-                Some(Ok(Ended { result: Ok(circuit), .. })) => break Outcome::Circuit(circuit),
+                Some(Ok(Ended { result: Ok(circuit), .. })) => break AttemptOutcome::Circuit(circuit),
                 Some(Ok(Ended { number, result: Err(failure), proven })) => {
                     let hope = failure == Failure::IntroductionFailed
                         && progress.another_is_acknowledged(number);
                     if proven && !hope {
-                        break Outcome::Failed(failure);
+                        break AttemptOutcome::Failed(failure);
                     }
                     if proven {
                         debug!("introduction points refuse; another way still waits for the onion service");
@@ -287,12 +287,12 @@ async fn follow<N: Network>(
                     failed = Some(failure);
                     if lines.is_empty() {
                         let gone = gone.map(|_| Failure::IntroductionFailed);
-                        break Outcome::Failed(gone.unwrap_or(failure));
+                        break AttemptOutcome::Failed(gone.unwrap_or(failure));
                     }
                 }
                 // It made room for another.
                 Some(Err(Aborted)) => {}
-                None => break Outcome::Failed(failed.unwrap_or(Failure::Internal)),
+                None => break AttemptOutcome::Failed(failed.unwrap_or(Failure::Internal)),
             },
             () = progress.standstill() => {
                 debug!("no progress on the way to the onion service; trying another way");
@@ -308,8 +308,8 @@ async fn follow<N: Network>(
                 lines.push(line);
                 others.push_back((number, handle));
             }
-            () = at(gone) => break Outcome::Failed(Failure::IntroductionFailed),
-            () = progress.end() => break Outcome::Failed(progress.verdict_so_far()),
+            () = at(gone) => break AttemptOutcome::Failed(Failure::IntroductionFailed),
+            () = progress.end() => break AttemptOutcome::Failed(progress.verdict_so_far()),
         }
     };
     drop(lines);

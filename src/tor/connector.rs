@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::failure::Failure;
 use crate::tor::destination::Permit;
 use crate::tor::isolation::Isolation;
-use crate::tor::optimistic_data::Early;
+use crate::tor::optimistic_data::OptimisticData;
 
 /// Opens streams and looks up names. [`crate::tor::Tor`] does it through the Tor network.
 pub trait Connector: Send + Sync + 'static {
@@ -27,7 +27,7 @@ pub trait Connector: Send + Sync + 'static {
         &self,
         permit: &Permit,
         isolation: &Isolation,
-        early: &Early,
+        early: &OptimisticData,
         deadline: Instant,
     ) -> impl Future<Output = Result<Stream<Self::Reader, Self::Writer>, Failure>> + Send;
 

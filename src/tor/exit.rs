@@ -25,7 +25,7 @@ use crate::config::{DEFAULT_EXIT_TIMEOUT, ExitTimeouts};
 use crate::failure::Failure;
 use crate::tor::destination::Family;
 use crate::tor::isolation::Isolation;
-use crate::tor::optimistic_data::Early;
+use crate::tor::optimistic_data::OptimisticData;
 
 mod pool;
 #[cfg(test)]
@@ -81,7 +81,7 @@ pub(crate) enum Question<'a> {
         host: &'a str,
         port: u16,
         family: Family,
-        early: &'a Early,
+        early: &'a OptimisticData,
     },
     Resolve(&'a str),
     ResolvePtr(IpAddr),
@@ -103,7 +103,7 @@ impl<C: Circuits> Exits<C> {
         port: u16,
         family: Family,
         isolation: &Isolation,
-        early: &Early,
+        early: &OptimisticData,
         deadline: Instant,
     ) -> Result<StreamOf<C>, Failure> {
         let question = Question::Begin {

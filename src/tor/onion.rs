@@ -17,12 +17,12 @@ use tracing::{debug, warn};
 use self::network::{HsNetwork, Network};
 use self::table::{SlotId, Table};
 use super::arti_errors::StreamError;
-use super::attempt::{Assignment, Circuit, Launcher, Outcome, Waiter};
+use super::attempt::{Assignment, AttemptOutcome, Circuit, Launcher, Waiter};
 use crate::failure::Failure;
 use crate::log_limit::LogLimiter;
 use crate::tor::isolation::Isolation;
 use crate::tor::onion_address::OnionAddress;
-use crate::tor::optimistic_data::Early;
+use crate::tor::optimistic_data::OptimisticData;
 
 pub(super) mod network;
 #[cfg(test)]
@@ -61,7 +61,7 @@ struct Wanted<'a> {
     service: &'a OnionAddress,
     port: u16,
     isolation: &'a Isolation,
-    early: &'a Early,
+    early: &'a OptimisticData,
     deadline: Instant,
 }
 
@@ -107,7 +107,7 @@ impl<N: Network> Onions<N> {
         service: &OnionAddress,
         port: u16,
         isolation: &Isolation,
-        early: &Early,
+        early: &OptimisticData,
         deadline: Instant,
     ) -> Result<N::Stream, Failure> {
         let wanted = Wanted {
@@ -218,13 +218,13 @@ impl<N: Network> Onions<N> {
                 ended = timeout_at(wanted.deadline, waiter.ended()) => ended,
             };
             return match ended {
-                Ok(Outcome::Circuit(circuit)) => {
+                Ok(AttemptOutcome::Circuit(circuit)) => {
                     if let Some(slot) = lock(&self.table).slot(slot) {
                         slot.note_asked(&circuit, asked);
                     }
                     Ok(Found { slot, circuit })
                 }
-                Ok(Outcome::Failed(failure)) => Err(failure),
+                Ok(AttemptOutcome::Failed(failure)) => Err(failure),
                 Err(_) => Err(waiter.verdict_so_far()),
             };
         }

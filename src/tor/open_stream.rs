@@ -17,7 +17,7 @@ use tracing::debug;
 use super::arti_errors::{self, StreamError};
 use crate::failure::Failure;
 use crate::tor::connector::Stream;
-use crate::tor::optimistic_data::Early;
+use crate::tor::optimistic_data::OptimisticData;
 
 #[cfg(test)]
 mod tests;
@@ -107,7 +107,7 @@ pub(crate) fn opened(stream: DataStream) -> Open {
 /// never does that.
 pub(crate) async fn open_with_early_data(
     stream: DataStream,
-    early: &Early,
+    early: &OptimisticData,
     closed: Option<Failure>,
 ) -> Result<Open, StreamError> {
     let control = stream.client_stream_ctrl().cloned();
@@ -146,7 +146,7 @@ async fn open<R, W>(
     mut reader: R,
     mut writer: W,
     control: &impl Control,
-    early: &Early,
+    early: &OptimisticData,
     closed: Option<Failure>,
 ) -> Result<Stream<Reader<R>, W>, StreamError>
 where

@@ -12,18 +12,18 @@ use tokio::sync::watch;
 pub const EARLY_LIMIT: usize = 16 * 1024;
 
 /// The bytes that a client has sent so far behind its request. They only grow in number, so that
-/// a second try to open a stream can send them again, until [`Early::rest`] takes what is left.
+/// a second try to open a stream can send them again, until [`OptimisticData::rest`] takes what is left.
 #[derive(Debug)]
-pub struct Early {
+pub struct OptimisticData {
     bytes: watch::Sender<Vec<u8>>,
     /// Whether some of it may have left this computer.
     sent: AtomicBool,
 }
 
-impl Early {
+impl OptimisticData {
     /// Begins with what came together with the request.
-    pub fn new(bytes: Vec<u8>) -> Early {
-        Early {
+    pub fn new(bytes: Vec<u8>) -> OptimisticData {
+        OptimisticData {
             bytes: watch::Sender::new(bytes),
             sent: AtomicBool::new(false),
         }
@@ -51,7 +51,7 @@ impl Early {
         self.sent.store(true, Ordering::Relaxed);
     }
 
-    /// Whether a part of it may have arrived somewhere ([`Early::note_sent`]).
+    /// Whether a part of it may have arrived somewhere ([`OptimisticData::note_sent`]).
     pub fn may_have_arrived(&self) -> bool {
         self.sent.load(Ordering::Relaxed)
     }

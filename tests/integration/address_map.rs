@@ -4,9 +4,9 @@ use arc_swap::ArcSwap;
 
 use onionport::config::Plaintext;
 use onionport::config::address_map::Settings;
-use onionport::request::address_map::Names;
+use onionport::request::address_map::AddressMap;
 use onionport::request::dispatch::Shared;
-use onionport::request::safe_socks::Safety;
+use onionport::request::safe_socks::SafeSocks;
 
 use crate::support::ONION;
 use crate::support::hex::socks5_request;
@@ -27,8 +27,8 @@ pub fn shared(map: &[&str], safe_socks: bool) -> Shared {
         ..Settings::default()
     };
     Shared {
-        names: ArcSwap::from_pointee(Names::new(&settings).expect("good settings")),
-        safety: ArcSwap::from_pointee(Safety::new(safe_socks, false, Plaintext::default())),
+        address_map: ArcSwap::from_pointee(AddressMap::new(&settings).expect("good settings")),
+        safe_socks: ArcSwap::from_pointee(SafeSocks::new(safe_socks, false, Plaintext::default())),
         ..Shared::default()
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 
-use crate::support::client::{Client, Place};
+use crate::support::client::{Client, ListenAddr};
 use crate::support::hex::socks5_request;
 use crate::support::own_address::own;
 use crate::support::process::Ended;
@@ -23,7 +23,7 @@ const AT_ONCE: Duration = LIMIT;
 const CONNECT_BAD_ONION: &str = "05 01 00 03 09 666f6f2e6f6e696f6e 0050";
 
 /// A client that has chosen no authentication.
-async fn greeted(place: &Place) -> Client {
+async fn greeted(place: &ListenAddr) -> Client {
     let mut client = Client::connect(place).await;
     client.send("05 01 00").await;
     client.expect("05 00").await;
@@ -31,7 +31,7 @@ async fn greeted(place: &Place) -> Client {
 }
 
 /// The program answers clients.
-async fn assert_serves(place: &Place) {
+async fn assert_serves(place: &ListenAddr) {
     let mut client = Client::connect(place).await;
     client.send("04 f0 0000 01020304 00").await;
     client.expect("00 5a 0000 01020304").await;
@@ -39,10 +39,10 @@ async fn assert_serves(place: &Place) {
 }
 
 /// Whether a TCP port can be bound, which it cannot while somebody listens there.
-fn is_free(place: &Place) -> bool {
+fn is_free(place: &ListenAddr) -> bool {
     match place {
-        Place::Tcp(address) => TcpListener::bind(address).is_ok(),
-        Place::Unix(path) => !path.exists(),
+        ListenAddr::Tcp(address) => TcpListener::bind(address).is_ok(),
+        ListenAddr::Unix(path) => !path.exists(),
     }
 }
 
@@ -91,7 +91,12 @@ async fn each_port_is_named_as_it_really_is_and_nothing_else_is_printed() {
         .port("127.0.0.1:auto ExtendedErrors");
     let socket = program.folder().join("socks");
     let daemon = program.port(format!("unix:{}", socket.display())).start();
-    let [Place::Tcp(first), Place::Tcp(second), Place::Unix(third)] = &daemon.places[..] else {
+    let [
+        ListenAddr::Tcp(first),
+        ListenAddr::Tcp(second),
+        ListenAddr::Unix(third),
+    ] = &daemon.places[..]
+    else {
         panic!("{:?}", daemon.places);
     };
     assert!(first.ip().is_loopback() && first.port() != 0, "{first}");
@@ -161,7 +166,10 @@ async fn a_port_in_use_is_an_error_that_leaves_nothing_half_open() {
         ],
     );
     assert!(ended.out.is_empty(), "{:?}", ended.out);
-    assert!(is_free(&Place::Tcp(free.into())), "{free} is still open");
+    assert!(
+        is_free(&ListenAddr::Tcp(free.into())),
+        "{free} is still open"
+    );
     assert!(!socket.exists(), "the socket's file was left");
     assert!(UnixStream::connect(&socket).is_err());
 }
@@ -234,7 +242,7 @@ async fn nobody_reading_standard_output_is_no_reason_to_stop() {
     timeout(LIMIT, listening)
         .await
         .expect("the port is not open");
-    assert_serves(&Place::Unix(socket)).await;
+    assert_serves(&ListenAddr::Unix(socket)).await;
     assert!(daemon.process.is_alive());
 }
 

@@ -108,7 +108,10 @@ fn addresses(texts: &[&str]) -> Plan {
 async fn look_ups_go_through_the_network_and_come_back_in_the_clients_spelling() {
     let plans = [
         ("good.example", addresses(&["192.0.2.1", "2001:db8::1"])),
-        ("192.0.2.7", Plan::Names(vec!["good.example".to_owned()])),
+        (
+            "192.0.2.7",
+            Plan::AddressMap(vec!["good.example".to_owned()]),
+        ),
     ];
     let server = Server::before(Port::new("", plans)).await;
     for (name, kind, reply) in [
@@ -209,7 +212,7 @@ async fn flags_hold_here_too() {
 
 #[tokio::test]
 async fn an_onion_address_gets_one_of_each_family() {
-    let port = Port::new::<&str>("", []).with_shared(crate::names::shared(&[], false));
+    let port = Port::new::<&str>("", []).with_shared(crate::address_map::shared(&[], false));
     let server = Server::before(port).await;
     let four = server.ask(ONION, A).await;
     assert_eq!(four[four.len() - 4], 127);

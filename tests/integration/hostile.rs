@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::support::client::{Client, End, Place};
+use crate::support::client::{Client, End, ListenAddr};
 use crate::support::hex::{bytes, show, socks5_request};
 use crate::support::program::{Daemon, Program};
 use crate::support::random::Random;
@@ -20,7 +20,7 @@ fn allow_many_clients() {
 }
 
 /// A new client gets its answer, and soon.
-async fn assert_serves(place: &Place) {
+async fn assert_serves(place: &ListenAddr) {
     let asked = Instant::now();
     let mut client = Client::connect(place).await;
     client.send("05 01 00").await;

@@ -4,16 +4,16 @@
 //! |---|---|
 //! | `tunnel` | CONNECT |
 //! | `statuses` | the status and tokens of every failure |
-//! | `ahead` | what is said behind the head of a CONNECT |
+//! | `early_read` | what is said behind the head of a CONNECT |
 //! | `forward` | plain requests on their way to a site and back |
-//! | `interim` | the answers of a site before its answer |
-//! | `goodbye` | clients that close their side before they have their answer |
-//! | `patience` | who waits for whom, and for how long |
+//! | `informational` | the answers of a site before its answer |
+//! | `half_close` | clients that close their side before they have their answer |
+//! | `idle_timeout` | who waits for whom, and for how long |
 //! | `kept` | connections to sites that are kept for later requests |
 //! | `site` | sites that mean no good, or break |
 //! | `client` | clients that mean no good |
 //! | `page` | the pages, and who gets to see them |
-//! | `desk` | keys handed in, and attempts to do it for others |
+//! | `client_auth_form` | keys handed in, and attempts to do it for others |
 //! | `nonsense` | the real program among clients that do not know what they say |
 //! | `judge` | the real program beside C tor's HTTPTunnelPort |
 
@@ -22,17 +22,17 @@ use crate::support::http::answer;
 use crate::support::scripted::Plan;
 use crate::support::serve::Port;
 
-mod ahead;
 mod client;
-mod desk;
+mod client_auth_form;
+mod early_read;
 mod forward;
-mod goodbye;
-mod interim;
+mod half_close;
+mod idle_timeout;
+mod informational;
 mod judge;
 mod kept;
 mod nonsense;
 mod page;
-mod patience;
 mod site;
 mod statuses;
 mod tunnel;

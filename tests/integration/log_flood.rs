@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::support::client::{Client, Place};
+use crate::support::client::{Client, ListenAddr};
 use crate::support::hex::{bytes, socks5_request};
 use crate::support::program::{Daemon, Program};
 use crate::support::{LIMIT, ONION};
@@ -17,7 +17,7 @@ const FLOOD: usize = 200;
 const FEW: usize = 10;
 
 /// Clients that say this, one after another, and wait for the end.
-async fn flood(place: &Place, said: &[u8]) {
+async fn flood(place: &ListenAddr, said: &[u8]) {
     for _ in 0..FLOOD {
         let mut client = Client::connect(place).await;
         // It may be refused before it has said all.
@@ -27,8 +27,8 @@ async fn flood(place: &Place, said: &[u8]) {
 }
 
 /// Asks a DNS port for the IPv4 address of a name.
-async fn flood_dns(place: &Place, name: &str) {
-    let Place::Tcp(address) = place else {
+async fn flood_dns(place: &ListenAddr, name: &str) {
+    let ListenAddr::Tcp(address) = place else {
         panic!("{place} is no DNS port");
     };
     let client = UdpSocket::bind("127.0.0.1:0").await.expect("a free port");

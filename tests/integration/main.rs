@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `connection` | the story of one connection, with a network that answers as it is told |
 //! | `relay` | bytes both ways, and how a stream ends |
-//! | `names` | names that stand for others, and virtual addresses |
+//! | `address_map` | names that stand for others, and virtual addresses |
 //! | `dns` | the DNS port, question by question |
 //! | `transparent` | what becomes of a redirected connection |
 //! | `wire` | the real program beside C tor: every vector of `tests/data/socks_vectors.txt` |
@@ -27,6 +27,7 @@
 //!
 //! The real program runs offline: its only directory is a dead port on loopback.
 
+mod address_map;
 mod connection;
 mod daemon;
 mod dns;
@@ -35,7 +36,6 @@ mod http;
 mod key_files;
 mod layers;
 mod log_flood;
-mod names;
 mod policy;
 mod relay;
 mod reload;

@@ -1,7 +1,7 @@
 //! Who may connect: the same rules for the program and, in the same run, for C tor.
 
 use crate::support::c_tor::{self, CTor};
-use crate::support::client::{Client, End, Place};
+use crate::support::client::{Client, End, ListenAddr};
 use crate::support::program::Program;
 
 /// Sets of rules.
@@ -22,7 +22,7 @@ const CLIENTS: [(&str, [bool; 3]); 6] = [
 ];
 
 /// What a client hears after its greeting.
-async fn greeting(from: &str, tcp: &Place, unix: &Place) -> (Vec<u8>, End) {
+async fn greeting(from: &str, tcp: &ListenAddr, unix: &ListenAddr) -> (Vec<u8>, End) {
     let mut client = match from {
         "unix" => Client::connect(unix).await,
         ip => Client::connect_from(ip.parse().expect("an address"), tcp).await,

@@ -9,13 +9,13 @@ use std::path::Path;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::Mode;
 
-use crate::support::client::{Client, End, Place};
+use crate::support::client::{Client, End, ListenAddr};
 use crate::support::own_address::own;
 use crate::support::program::{Daemon, Program};
 use crate::support::stopped::Stopped;
 
 /// The answer to a request for a bad onion address: F6 where the port has `ExtendedErrors`.
-async fn code(place: &Place) -> u8 {
+async fn code(place: &ListenAddr) -> u8 {
     let mut client = Client::connect(place).await;
     client.send("05 01 00").await;
     client.expect("05 00").await;
@@ -59,7 +59,7 @@ async fn ports_and_flags_change_while_clients_are_served() {
     daemon.process.signal("HUP");
     daemon.process.wait_err("the configuration was read again");
     assert_eq!(code(&daemon.places[0]).await, 0xF6);
-    assert_eq!(code(&Place::Tcp(coming.into())).await, 0x01);
+    assert_eq!(code(&ListenAddr::Tcp(coming.into())).await, 0x01);
     told(&daemon, format!("closed socks {leaving}"));
     told(&daemon, format!("listening socks {coming}"));
     assert!(TcpListener::bind(leaving).is_ok());
@@ -85,7 +85,7 @@ async fn a_port_may_change_its_kind_or_its_address() {
     told(&daemon, format!("listening http {port}"));
     told(&daemon, format!("listening socks {everywhere}"));
     let elsewhere = ([127, 0, 0, 2], other.port());
-    assert_eq!(code(&Place::Tcp(elsewhere.into())).await, 0x01);
+    assert_eq!(code(&ListenAddr::Tcp(elsewhere.into())).await, 0x01);
 }
 
 #[tokio::test]
@@ -276,7 +276,7 @@ async fn unread_standard_output_stalls_nothing() {
     daemon
         .process
         .wait_err("standard output is full; skipped: listening socks");
-    assert_eq!(code(&Place::Tcp(port.into())).await, 0xF6);
+    assert_eq!(code(&ListenAddr::Tcp(port.into())).await, 0xF6);
     daemon.process.signal("TERM");
     assert!(daemon.process.wait().status.success());
     drop(reader);

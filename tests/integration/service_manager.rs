@@ -5,12 +5,12 @@ use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::time::Duration;
 
 use crate::support::LIMIT;
-use crate::support::client::{Client, Place};
+use crate::support::client::{Client, ListenAddr};
 use crate::support::hex::bytes;
 use crate::support::program::Program;
 
 /// A client that has been greeted.
-async fn greeted(place: &Place) -> Client {
+async fn greeted(place: &ListenAddr) -> Client {
     let mut client = Client::connect(place).await;
     client.send("05 01 00").await;
     client.expect("05 00").await;
@@ -18,7 +18,7 @@ async fn greeted(place: &Place) -> Client {
 }
 
 /// Asks for a bad onion address: the code tells whether the port has `ExtendedErrors`.
-async fn code_for_a_bad_address(place: &Place) -> u8 {
+async fn code_for_a_bad_address(place: &ListenAddr) -> u8 {
     let mut client = greeted(place).await;
     client.send("05 01 00 03 09 6261642e6f6e696f6e 0050").await;
     client.rest().await.0[1]
@@ -31,7 +31,7 @@ async fn a_socket_that_is_handed_over_takes_the_place_of_the_default_port() {
     let program = Program::offline().handed(listener, "onionport.socket");
     let daemon = program.start_with(1);
     assert_eq!(daemon.process.out.all(), [format!("listening socks {at}")]);
-    greeted(&Place::Tcp(at)).await;
+    greeted(&ListenAddr::Tcp(at)).await;
 }
 
 #[tokio::test]
@@ -43,7 +43,7 @@ async fn a_socket_that_is_handed_over_gets_the_flags_of_the_line_with_its_addres
         .port("auto")
         .handed(listener, "socks")
         .start();
-    assert_eq!(daemon.places[0], Place::Tcp(at));
+    assert_eq!(daemon.places[0], ListenAddr::Tcp(at));
     assert_eq!(code_for_a_bad_address(&daemon.places[0]).await, 0xF6);
     assert_eq!(code_for_a_bad_address(&daemon.places[1]).await, 0x01);
 }
@@ -59,7 +59,7 @@ async fn an_ipv4_client_of_a_socket_for_both_families_is_an_ipv4_client() {
         .handed(listener, "socks")
         .start_with(1);
     for (ip, length) in [("127.0.0.1", 10), ("[::1]", 22)] {
-        let mut client = greeted(&Place::Tcp(format!("{ip}:{port}").parse().unwrap())).await;
+        let mut client = greeted(&ListenAddr::Tcp(format!("{ip}:{port}").parse().unwrap())).await;
         client.send("05 01 00 03 09 6261642e6f6e696f6e 0050").await;
         let (reply, _) = client.rest().await;
         assert_eq!(reply.len(), length, "{ip}: {reply:02x?}");
@@ -67,7 +67,7 @@ async fn an_ipv4_client_of_a_socket_for_both_families_is_an_ipv4_client() {
     drop(daemon);
     let port = http.local_addr().unwrap().port();
     let _daemon = Program::offline().handed(http, "http").start_with(1);
-    let place = Place::Tcp(format!("127.0.0.1:{port}").parse().unwrap());
+    let place = ListenAddr::Tcp(format!("127.0.0.1:{port}").parse().unwrap());
     let mut client = Client::connect(&place).await;
     let ask = "GET http://onionport.invalid/proxy.pac HTTP/1.0\r\n\r\n";
     client.send_bytes(ask.as_bytes()).await;
@@ -82,7 +82,7 @@ async fn a_unix_socket_that_is_handed_over_is_served_and_its_file_left_alone() {
     let path = program.folder().join("handed");
     let listener = UnixListener::bind(&path).unwrap();
     let daemon = program.handed(listener, "unknown").start_with(1);
-    greeted(&Place::Unix(path.clone())).await;
+    greeted(&ListenAddr::Unix(path.clone())).await;
     daemon.process.signal("TERM");
     assert!(daemon.process.wait().status.success());
     assert!(path.exists());
@@ -175,7 +175,7 @@ async fn a_port_that_the_system_chose_is_named_in_a_file_until_the_end() {
     let program = Program::offline().port("auto ExtendedErrors");
     let path = program.folder().join("state/public/port_info.json");
     let daemon = program.start();
-    let Place::Tcp(at) = daemon.places[0] else {
+    let ListenAddr::Tcp(at) = daemon.places[0] else {
         panic!("no TCP port");
     };
     let text = std::fs::read_to_string(&path).expect("written");

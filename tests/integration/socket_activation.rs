@@ -8,7 +8,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::runtime::Runtime;
 
 use crate::support::LIMIT;
-use crate::support::client::{Client, Place};
+use crate::support::client::{Client, ListenAddr};
 use crate::support::hex::bytes;
 use crate::support::namespace::{self, shell};
 use crate::support::own_address::own;
@@ -16,7 +16,7 @@ use crate::support::program::{Daemon, Program};
 
 /// The answer to a request for a bad onion address: F6 where the port has `ExtendedErrors`.
 async fn code(place: impl Into<SocketAddr>) -> u8 {
-    let mut client = Client::connect(&Place::Tcp(place.into())).await;
+    let mut client = Client::connect(&ListenAddr::Tcp(place.into())).await;
     client.send("05 01 00").await;
     client.expect("05 00").await;
     client.send("05 01 00 03 09 6261642e6f6e696f6e 0050").await;
@@ -67,7 +67,7 @@ async fn a_socket_is_served_whatever_becomes_of_the_line_that_took_it() {
         &format!("http_port = \"{at}\"\n"),
     );
     reloaded(&daemon, 3);
-    let mut client = Client::connect(&Place::Tcp(at.into())).await;
+    let mut client = Client::connect(&ListenAddr::Tcp(at.into())).await;
     client
         .send_bytes(b"GET http://onionport.invalid/ HTTP/1.0\r\n\r\n")
         .await;
@@ -113,7 +113,7 @@ async fn a_client_that_comes_between_two_runs_is_served_by_the_second() {
     assert_eq!(code(at).await, 0x01);
     first.process.signal("TERM");
     assert!(first.process.wait().status.success());
-    let mut client = Client::connect(&Place::Tcp(at.into())).await;
+    let mut client = Client::connect(&ListenAddr::Tcp(at.into())).await;
     client.send("05 01 00").await;
     let _second = Program::offline().handed(handed(), "socks").start_with(1);
     client.expect("05 00").await;
@@ -185,7 +185,7 @@ async fn come_and_go() {
         let length = client.recv(&mut reply).expect("an answer");
         assert_eq!(reply[length - 4..length], [192, 0, 2, 1]);
         // A client is there when the address goes.
-        let _left = Client::connect(&Place::Tcp(place(9050))).await;
+        let _left = Client::connect(&ListenAddr::Tcp(place(9050))).await;
         shell(&format!("ip addr del {LATE}/32 dev lo"));
     }
     for mut daemon in [socks, dns] {

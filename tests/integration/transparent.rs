@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use onionport::config::TransProxyType;
 use onionport::failure::Failure;
 use onionport::inbound::transparent::{Redirection, carry, permit, serve};
-use onionport::request::dispatch::ClientAddr;
+use onionport::request::ClientAddr;
 use socket2::{Domain, Socket, Type};
 use tokio::io::duplex;
 use tokio::net::{TcpListener, TcpStream};
@@ -81,7 +81,7 @@ async fn a_virtual_address_leads_to_its_name() {
     let onion = format!("{ONION}:80");
     let lines = [&*format!("127.192.0.10 {ONION}")];
     let port = Port::new("", [(onion.as_str(), Plan::Open)])
-        .with_shared(crate::names::shared(&lines, false));
+        .with_shared(crate::address_map::shared(&lines, false));
     let (mut client, _served) = client(&port, "127.192.0.10:80");
     client.send_bytes(b"hello").await;
     let mut far = port.tor.far_end().await;

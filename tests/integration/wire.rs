@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use crate::support::c_tor::{self, CTor};
-use crate::support::client::{Client, End, Place};
+use crate::support::client::{Client, End, ListenAddr};
 use crate::support::hex::{bytes, show};
 use crate::support::lacking::not_tested;
 use crate::support::program::Program;
@@ -126,7 +126,11 @@ impl std::fmt::Display for Heard {
 
 /// Says what the vector says, and listens as far as the answer is expected to go. Gives the
 /// connection back if it is to stay open.
-async fn converse(place: &Place, sent: &[Vec<u8>], expected: &Answer) -> (Heard, Option<Client>) {
+async fn converse(
+    place: &ListenAddr,
+    sent: &[Vec<u8>],
+    expected: &Answer,
+) -> (Heard, Option<Client>) {
     let mut client = Client::connect(place).await;
     let mut heard = Heard {
         parts: Vec::new(),
@@ -152,7 +156,7 @@ async fn converse(place: &Place, sent: &[Vec<u8>], expected: &Answer) -> (Heard,
 /// Puts all vectors to one program, all at once. `places` has its ports by option.
 async fn ask(
     vectors: &'static [Vector],
-    places: HashMap<&'static str, Place>,
+    places: HashMap<&'static str, ListenAddr>,
     expected: fn(&Vector) -> &Answer,
 ) -> BTreeMap<&'static str, Heard> {
     let mut talking = JoinSet::new();

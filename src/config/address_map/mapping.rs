@@ -11,7 +11,7 @@ const MAX_REWRITES: usize = 16;
 
 /// What the lines say, by their left side without the wildcard.
 #[derive(Debug, Default)]
-pub(crate) struct Map(HashMap<Box<str>, Entry>);
+pub(crate) struct Mapping(HashMap<Box<str>, Entry>);
 
 #[derive(Debug)]
 struct Entry {
@@ -26,14 +26,14 @@ struct Entry {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct TooLong;
 
-impl Map {
+impl Mapping {
     /// Reads lines `FROM TO`. As in C tor a later line takes the place of an earlier one with the
     /// same left side, with or without a wildcard, and a line that maps something to itself only
     /// takes the earlier one away.
     ///
     /// The error says which line is wrong, how, and what to do.
-    pub(super) fn read(lines: &[String]) -> Result<Map, String> {
-        let mut map = HashMap::new();
+    pub(super) fn read(lines: &[String]) -> Result<Mapping, String> {
+        let mut mapping = HashMap::new();
         for line in lines {
             let wrong = |problem: String| format!("{line:?}: {problem}");
             let words: Vec<&str> = line.split_whitespace().collect();
@@ -51,17 +51,17 @@ impl Map {
                 ));
             }
             if from == to && from_below == to_below {
-                map.remove(&*from);
+                mapping.remove(&*from);
             } else {
                 let entry = Entry {
                     to: to.into_boxed_str(),
                     from_below,
                     to_below,
                 };
-                map.insert(from.into_boxed_str(), entry);
+                mapping.insert(from.into_boxed_str(), entry);
             }
         }
-        Ok(Map(map))
+        Ok(Mapping(mapping))
     }
 
     /// What an address stands for in the end; itself, if nothing is said about it.
@@ -153,15 +153,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn map(lines: &[&str]) -> Map {
-        let lines: Vec<String> = lines.iter().map(|&line| line.to_owned()).collect();
-        Map::read(&lines).expect("good lines")
+    fn mapping(lines: &[&str]) -> Mapping {
+        let lines: Vec<String> = lines.iter().mapping(|&line| line.to_owned()).collect();
+        Mapping::read(&lines).expect("good lines")
     }
 
     /// Each expectation is what a C tor with these lines did.
     #[test]
     fn lines_are_applied_as_c_tor_applies_them() {
-        let map = map(&[
+        let mapping = mapping(&[
             "mapped.test good.test",
             "Upper.test Good.Test",
             "*.wild.test *.sub.test",
@@ -212,33 +212,41 @@ mod tests {
             ("x.a.deep.test", "one.test"),
             ("x.b.deep.test", "x.b.two.test"),
         ] {
-            assert_eq!(map.rewrite(from.to_owned()).as_deref(), Ok(to), "{from}");
+            assert_eq!(
+                mapping.rewrite(from.to_owned()).as_deref(),
+                Ok(to),
+                "{from}"
+            );
         }
     }
 
     #[test]
     fn a_name_that_grows_with_each_round_ends() {
-        let map = map(
+        let mapping = mapping(
             &["*.grow.test *.b.grow.test", "*.burst.test *.{}.burst.test"]
-                .map(|line| line.replace("{}", &"x".repeat(63)))
+                .mapping(|line| line.replace("{}", &"x".repeat(63)))
                 .iter()
-                .map(String::as_str)
+                .mapping(String::as_str)
                 .collect::<Vec<_>>(),
         );
         let grown = format!("a{}.grow.test", ".b".repeat(MAX_REWRITES));
-        assert_eq!(map.rewrite("a.grow.test".to_owned()), Ok(grown));
-        assert_eq!(map.rewrite("a.burst.test".to_owned()), Err(TooLong));
+        assert_eq!(mapping.rewrite("a.grow.test".to_owned()), Ok(grown));
+        assert_eq!(mapping.rewrite("a.burst.test".to_owned()), Err(TooLong));
     }
 
     #[test]
     fn addresses_are_covered_in_every_spelling() {
-        let map = map(&["192.0.2.1 a", "[2001:DB8::0:1] b", "c 192.0.2.2"]);
+        let mapping = mapping(&["192.0.2.1 a", "[2001:DB8::0:1] b", "c 192.0.2.2"]);
         for (text, covered) in [
             ("192.0.2.1", true),
             ("2001:db8::1", true),
             ("192.0.2.2", false),
         ] {
-            assert_eq!(map.has(text.parse().expect("literal")), covered, "{text}");
+            assert_eq!(
+                mapping.has(text.parse().expect("literal")),
+                covered,
+                "{text}"
+            );
         }
     }
 
@@ -274,7 +282,7 @@ mod tests {
             ("b.EXIT a", "exit relays"),
             ("a exit.", "exit relays"),
         ] {
-            let error = Map::read(&[line.to_owned()]).expect_err(line);
+            let error = Mapping::read(&[line.to_owned()]).expect_err(line);
             assert!(error.contains(part), "{line}: {error}");
             assert_eq!(error.lines().count(), 1, "{error}");
         }
@@ -290,7 +298,7 @@ mod tests {
             "a -b",
             " a \t b ",
         ] {
-            assert!(Map::read(&[line.to_owned()]).is_ok(), "{line}");
+            assert!(Mapping::read(&[line.to_owned()]).is_ok(), "{line}");
         }
     }
 
@@ -302,10 +310,10 @@ mod tests {
         ) {
             let good: Vec<String> = lines
                 .into_iter()
-                .filter(|line| Map::read(std::slice::from_ref(line)).is_ok())
+                .filter(|line| Mapping::read(std::slice::from_ref(line)).is_ok())
                 .collect();
-            let map = Map::read(&good).expect("each line is good");
-            if let Ok(end) = map.rewrite(asked.clone()) {
+            let mapping = Mapping::read(&good).expect("each line is good");
+            if let Ok(end) = mapping.rewrite(asked.clone()) {
                 prop_assert!(!end.is_empty() && end.len() <= MAX_NAME_LEN);
                 if good.is_empty() {
                     prop_assert_eq!(end, asked);

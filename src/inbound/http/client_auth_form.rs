@@ -44,16 +44,16 @@ use super::page::{self, Links};
 use super::request_kind::credentials;
 use super::{Body, Session};
 use crate::log_limit::{LogLimiter, Times};
-use crate::request::dispatch::ClientAddr;
+use crate::request::ClientAddr;
 use crate::tor::client_auth::{KeyFolder, NewKey};
 use crate::tor::connector::Connector;
 use crate::tor::isolation::Secret;
 use crate::tor::onion_address::OnionAddress;
 use form::{fields, from_our_form, read_form};
-use slips::{Slip, Slips, Whose};
+use tokens::{FormToken, TokenOwner, TokenStore};
 
 mod form;
-mod slips;
+mod tokens;
 
 /// The longest text of a key: a whole line of a key file, and some room.
 const MAX_KEY: usize = 256;
@@ -64,9 +64,9 @@ static NOT_KEPT: LogLimiter = LogLimiter::burst(Duration::from_secs(60), 5);
 
 /// Takes keys, if there is a folder for them.
 #[derive(Debug, Default)]
-pub struct Desk {
+pub struct ClientAuthForm {
     folder: ArcSwap<Option<KeyFolder>>,
-    slips: Mutex<Both>,
+    tokens: Mutex<Both>,
 }
 
 /// Apart, because sites can cause tickets without end: no form that a user has before them may
@@ -74,22 +74,22 @@ pub struct Desk {
 #[derive(Debug, Default)]
 struct Both {
     /// Open the form; may be used again, as a page is loaded again.
-    tickets: Slips,
+    tickets: TokenStore,
     /// Send it; good for once.
-    tokens: Slips,
+    tokens: TokenStore,
 }
 
-impl Desk {
+impl ClientAuthForm {
     /// Saves keys in another folder from now on, or takes none any more.
     pub fn set_folder(&self, folder: Option<KeyFolder>) {
         self.folder.store(Arc::new(folder));
     }
 
     /// A desk that keeps keys in `folder`; without one it takes none.
-    pub fn new(folder: Option<KeyFolder>) -> Desk {
-        Desk {
+    pub fn new(folder: Option<KeyFolder>) -> ClientAuthForm {
+        ClientAuthForm {
             folder: ArcSwap::from_pointee(folder),
-            slips: Mutex::default(),
+            tokens: Mutex::default(),
         }
     }
 
@@ -98,8 +98,8 @@ impl Desk {
         self.folder.load().is_some()
     }
 
-    fn slips(&self) -> MutexGuard<'_, Both> {
-        self.slips.lock().unwrap_or_else(PoisonError::into_inner)
+    fn tokens(&self) -> MutexGuard<'_, Both> {
+        self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -137,11 +137,11 @@ impl<T: Connector> Session<T> {
     /// Where this client can hand in a key for `service`; `None` if keys are kept nowhere, or not
     /// taken from this client.
     pub(super) fn key_link(&self, service: OnionAddress, asked: &Asked) -> Option<String> {
-        let desk = &self.desk;
-        if !desk.has_folder() || !self.is_near() {
+        let client_auth_form = &self.client_auth_form;
+        if !client_auth_form.has_folder() || !self.is_near() {
             return None;
         }
-        let ticket = desk.slips().tickets.issue(Slip {
+        let ticket = client_auth_form.tokens().tickets.issue(FormToken {
             whose: self.whose(asked.credentials.clone()),
             service,
             url: asked.url.clone(),
@@ -149,8 +149,8 @@ impl<T: Connector> Session<T> {
         Some(our_url(&format!("/key/{ticket}")))
     }
 
-    fn whose(&self, credentials: Option<Secret>) -> Whose {
-        Whose {
+    fn whose(&self, credentials: Option<Secret>) -> TokenOwner {
+        TokenOwner {
             origin: self.origin,
             group: self.dispatcher.group,
             credentials,
@@ -159,8 +159,8 @@ impl<T: Connector> Session<T> {
 
     /// Answers a request below `http://onionport.invalid/key`.
     pub(super) async fn at_desk(&self, request: Request<Incoming>) -> Response<Body> {
-        let desk = &self.desk;
-        let Some(folder) = (**desk.folder.load()).clone() else {
+        let client_auth_form = &self.client_auth_form;
+        let Some(folder) = (**client_auth_form.folder.load()).clone() else {
             return out_of_date();
         };
         if !self.is_near() {
@@ -169,7 +169,8 @@ impl<T: Connector> Session<T> {
         let whose = self.whose(credentials(request.headers()));
         if request.method() == Method::GET {
             let ticket = request.uri().path().strip_prefix("/key/");
-            let slip = ticket.and_then(|t| desk.slips().tickets.look(t, &whose).cloned());
+            let slip =
+                ticket.and_then(|t| client_auth_form.tokens().tickets.look(t, &whose).cloned());
             return match slip {
                 Some(slip) => self.form(slip, StatusCode::OK, None),
                 None => out_of_date(),
@@ -188,7 +189,8 @@ impl<T: Connector> Session<T> {
         };
         let (token, text) = fields(&form);
         drop(form);
-        let Some(slip) = token.and_then(|t| desk.slips().tokens.take(&t, &whose)) else {
+        let Some(slip) = token.and_then(|t| client_auth_form.tokens().tokens.take(&t, &whose))
+        else {
             return out_of_date();
         };
         let key = match NewKey::read(&text.unwrap_or_default(), slip.service) {
@@ -224,9 +226,9 @@ impl<T: Connector> Session<T> {
     }
 
     /// The form, with a token of its own.
-    fn form(&self, slip: Slip, status: StatusCode, problem: Option<&str>) -> Response<Body> {
-        let desk = &self.desk;
-        let token = desk.slips().tokens.issue(slip.clone());
+    fn form(&self, slip: FormToken, status: StatusCode, problem: Option<&str>) -> Response<Body> {
+        let client_auth_form = &self.client_auth_form;
+        let token = client_auth_form.tokens().tokens.issue(slip.clone());
         let nonce = page::nonce();
         let page = KeyPage {
             nonce: &nonce,

@@ -24,9 +24,9 @@ use super::{Answered, Body, Session, Silence, answer, full};
 use crate::failure::Failure;
 use crate::inbound::failure_log::log_failure;
 use crate::log_limit::{LogLimiter, Times};
-use crate::request::dispatch::Reached;
+use crate::request::dispatch::Outcome;
 use crate::tor::connector::Connector;
-use crate::tor::optimistic_data::Early;
+use crate::tor::optimistic_data::OptimisticData;
 
 /// How many sites a client's connection keeps. Browsers send requests for several sites through one
 /// connection, by turns.
@@ -211,15 +211,15 @@ impl<T: Connector> Session<T> {
 
     /// A new connection to a site.
     async fn connect(&self, what: What) -> Result<Site, Trouble> {
-        let early = Early::new(Vec::new());
+        let early = OptimisticData::new(Vec::new());
         let reached = self
             .dispatcher
-            .reach(&what.request, self.origin, &early)
+            .serve(&what.request, self.origin, &early)
             .await;
         let stream = match reached.map_err(Trouble::Failure)? {
-            Reached::Stream(stream) => stream,
+            Outcome::Stream(stream) => stream,
             // Look-ups alone are answered.
-            Reached::Answer(_) => return Err(Trouble::Failure(Failure::Internal)),
+            Outcome::Answer(_) => return Err(Trouble::Failure(Failure::Internal)),
         };
         let begun = Site::begin(stream, what).await;
         let (site, carrier) = begun.ok_or(Trouble::Failure(Failure::Internal))?;

@@ -175,7 +175,7 @@ impl<T: Connector> Session<T> {
             (true, Ok(Some(service))) => self.key_link(service, asked),
             _ => None,
         };
-        let unconfigured = wants_key && !self.desk.has_folder();
+        let unconfigured = wants_key && !self.client_auth_form.has_folder();
         let page = FailurePage {
             nonce: &nonce,
             told: &told,
@@ -201,7 +201,7 @@ impl<T: Connector> Session<T> {
     /// something else. The error is that of a destination that is none.
     fn meant(&self, asked: &Asked) -> Result<Option<OnionAddress>, Failure> {
         let request = asked.request.as_ref().ok_or(Failure::DestinationInvalid)?;
-        let names = self.dispatcher.shared.names.load();
+        let names = self.dispatcher.shared.address_map.load();
         let meant = match names.rewrite(request, &self.dispatcher.rules.flags)? {
             Rewritten::Request(request) => Target::parse(&request.address)?,
             Rewritten::Answer(_) => return Ok(None),

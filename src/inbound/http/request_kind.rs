@@ -29,7 +29,7 @@ pub(super) const RPC_TARGET: &str = "tor-rpc-target";
 
 /// What a client wants.
 #[derive(Debug)]
-pub(super) enum Ask {
+pub(super) enum RequestKind {
     /// A tunnel.
     Tunnel(request::Request),
     /// A site's answer.
@@ -63,10 +63,10 @@ pub(super) enum Refusal {
 }
 
 /// Finds out what a request asks for.
-pub(super) fn ask<B>(request: &Request<B>) -> Result<Ask, Refusal> {
+pub(super) fn ask<B>(request: &Request<B>) -> Result<RequestKind, Refusal> {
     let (uri, headers) = (request.uri(), request.headers());
     if request.method() == Method::CONNECT {
-        return tunnel(uri, headers).map(Ask::Tunnel);
+        return tunnel(uri, headers).map(RequestKind::Tunnel);
     }
     match (uri.scheme_str(), uri.authority()) {
         (Some("http"), Some(authority)) => {
@@ -74,11 +74,11 @@ pub(super) fn ask<B>(request: &Request<B>) -> Result<Ask, Refusal> {
             let place = place(authority, Some(HTTP))?;
             if place.host.eq_ignore_ascii_case(OUR_HOST) {
                 return match place.port {
-                    None | Some(HTTP) => Ok(Ask::Proxied),
+                    None | Some(HTTP) => Ok(RequestKind::Proxied),
                     Some(_) => Err(bad("this host has one port, 80")),
                 };
             }
-            Ok(Ask::Forward(Wanted {
+            Ok(RequestKind::Forward(Wanted {
                 request: connect(place, headers)?,
                 authority: authority.clone(),
                 url: uri.to_string(),
@@ -89,7 +89,7 @@ pub(super) fn ask<B>(request: &Request<B>) -> Result<Ask, Refusal> {
         )),
         (None, _) => match one_host(headers) {
             Some(host) if Place::read(host).is_some_and(|host| host.is_loopback()) => {
-                Ok(Ask::Direct)
+                Ok(RequestKind::Direct)
             }
             _ => Err(Refusal::Silence),
         },
@@ -233,7 +233,7 @@ mod tests {
 
     fn tunnel_to(target: &str) -> Result<(Address, u16), Refusal> {
         match ask(&request("CONNECT", target, &[]))? {
-            Ask::Tunnel(wanted) => Ok((wanted.address, wanted.port)),
+            RequestKind::Tunnel(wanted) => Ok((wanted.address, wanted.port)),
             other => panic!("{other:?}"),
         }
     }
@@ -251,7 +251,7 @@ mod tests {
             "[::1]:9080",
         ] {
             let asked = ask(&request("GET", "/", &[("host", host)]));
-            assert!(matches!(asked, Ok(Ask::Direct)), "{host}");
+            assert!(matches!(asked, Ok(RequestKind::Direct)), "{host}");
         }
         for host in [
             "evil.example",
@@ -336,7 +336,7 @@ mod tests {
     fn the_address_of_a_plain_request_is_that_of_its_first_line() {
         let headers = [("host", "other.example")];
         let asked = ask(&request("GET", "http://good.example:81/x?y", &headers));
-        let Ok(Ask::Forward(wanted)) = asked else {
+        let Ok(RequestKind::Forward(wanted)) = asked else {
             panic!("{asked:?}");
         };
         assert_eq!(wanted.authority, "good.example:81");
@@ -361,14 +361,15 @@ mod tests {
                 "{target}: {refused:?}"
             );
         }
-        let Ok(Ask::Forward(empty)) = ask(&request("GET", "http://good.example:/", &headers))
+        let Ok(RequestKind::Forward(empty)) =
+            ask(&request("GET", "http://good.example:/", &headers))
         else {
             panic!("an empty port is the default one");
         };
         assert_eq!(empty.request.port, 80);
         for target in ["http://onionport.invalid/", "http://ONIONPORT.invalid:80/x"] {
             let asked = ask(&request("GET", target, &headers));
-            assert!(matches!(asked, Ok(Ask::Proxied)), "{target}");
+            assert!(matches!(asked, Ok(RequestKind::Proxied)), "{target}");
         }
     }
 
@@ -394,7 +395,10 @@ mod tests {
             "http://onionport.invalid.example/",
         ] {
             let asked = ask(&request("GET", other, &headers));
-            assert!(matches!(asked, Ok(Ask::Forward(_))), "{other}: {asked:?}");
+            assert!(
+                matches!(asked, Ok(RequestKind::Forward(_))),
+                "{other}: {asked:?}"
+            );
         }
     }
 
@@ -441,7 +445,7 @@ mod tests {
             ("nonsense", Family::V4Preferred),
         ] {
             let asked = ask(&request("CONNECT", "a.example:80", &[(FAMILY, value)]));
-            let Ok(Ask::Tunnel(wanted)) = asked else {
+            let Ok(RequestKind::Tunnel(wanted)) = asked else {
                 panic!("{asked:?}");
             };
             assert_eq!(wanted.family, Some(expected), "{value}");

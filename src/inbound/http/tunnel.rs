@@ -20,7 +20,7 @@ use crate::inbound::failure_log::log_failure;
 use crate::inbound::lingering_close::{Connection, leave, part, reset};
 use crate::inbound::relay::{Relayed, relay};
 use crate::request;
-use crate::request::dispatch::Reached;
+use crate::request::dispatch::Outcome;
 use crate::tor::connector::{Connector, Stream};
 
 /// What a connection turns into when its last answer is written: mostly bytes both ways.
@@ -46,8 +46,8 @@ impl<T: Connector> Session<T> {
         let begun = Instant::now();
         let client = hyper::upgrade::on(&mut request);
         let early = &self.line.ahead.early;
-        match self.dispatcher.reach(&wanted, self.origin, early).await {
-            Ok(Reached::Stream(stream)) => {
+        match self.dispatcher.serve(&wanted, self.origin, early).await {
+            Ok(Outcome::Stream(stream)) => {
                 debug!("connected in {:.1?}", begun.elapsed());
                 let mut state = self.state();
                 state.tunnel = Some(Tunnel::Connected { client, stream });
@@ -55,7 +55,7 @@ impl<T: Connector> Session<T> {
                 state.sites.clear();
                 answer::tunnel_open()
             }
-            Ok(Reached::Answer(_)) => {
+            Ok(Outcome::Answer(_)) => {
                 self.no_tunnel(client, answer::tunnel_failed(Failure::Internal))
             }
             Err(failure) => {

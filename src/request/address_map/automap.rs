@@ -17,7 +17,7 @@ const MAX_DRAWS: usize = 1000;
 /// As in C tor a name has the same address for all clients, and addresses are drawn at random, so
 /// that nobody can tell from one how many others there are.
 #[derive(Debug)]
-pub(super) struct Virtuals {
+pub(super) struct Automap {
     v4: Ipv4Net,
     v6: Ipv6Net,
     table: Mutex<Table>,
@@ -40,20 +40,20 @@ struct Entry {
     used: u64,
 }
 
-impl Default for Virtuals {
+impl Default for Automap {
     /// tor(1)'s networks: nothing there can be reached by mistake.
     fn default() -> Self {
-        Virtuals::new(
+        Automap::new(
             Ipv4Net::new_assert(Ipv4Addr::new(127, 192, 0, 0), 10),
             Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10),
         )
     }
 }
 
-impl Virtuals {
+impl Automap {
     /// Addresses of these networks.
-    pub(super) fn new(v4: Ipv4Net, v6: Ipv6Net) -> Virtuals {
-        Virtuals {
+    pub(super) fn new(v4: Ipv4Net, v6: Ipv6Net) -> Automap {
+        Automap {
             v4,
             v6,
             table: Mutex::default(),
@@ -78,7 +78,7 @@ impl Virtuals {
 
     /// Takes over those addresses of `older` that are in these networks and `still` right for their
     /// names, with the order of their last uses.
-    pub(super) fn take_over(&self, older: &Virtuals, still: impl Fn(&str, IpAddr) -> bool) {
+    pub(super) fn take_over(&self, older: &Automap, still: impl Fn(&str, IpAddr) -> bool) {
         let (mut table, older) = (self.table(), older.table());
         for ip in older.ages.values() {
             let Some(Entry { name, .. }) = older.names.get(ip) else {
@@ -172,29 +172,29 @@ mod tests {
 
     #[test]
     fn a_name_keeps_its_address_and_an_address_its_name() {
-        let virtuals = Virtuals::default();
-        let four = virtuals.address("a.onion", false, nobody).expect("room");
-        let six = virtuals.address("a.onion", true, nobody).expect("room");
+        let automap = Automap::default();
+        let four = automap.address("a.onion", false, nobody).expect("room");
+        let six = automap.address("a.onion", true, nobody).expect("room");
         assert!(four.is_ipv4() && six.is_ipv6());
-        assert!(virtuals.contains(four) && virtuals.contains(six));
-        assert_eq!(virtuals.address("a.onion", false, nobody), Some(four));
-        assert_eq!(virtuals.address("a.onion", true, nobody), Some(six));
-        assert_ne!(virtuals.address("b.onion", false, nobody), Some(four));
+        assert!(automap.contains(four) && automap.contains(six));
+        assert_eq!(automap.address("a.onion", false, nobody), Some(four));
+        assert_eq!(automap.address("a.onion", true, nobody), Some(six));
+        assert_ne!(automap.address("b.onion", false, nobody), Some(four));
         for ip in [four, six] {
-            assert_eq!(virtuals.name(ip).as_deref(), Some("a.onion"));
+            assert_eq!(automap.name(ip).as_deref(), Some("a.onion"));
         }
-        assert_eq!(virtuals.name(IpAddr::from([127, 192, 0, 0])), None);
+        assert_eq!(automap.name(IpAddr::from([127, 192, 0, 0])), None);
     }
 
     #[test]
     fn addresses_are_drawn_from_all_of_the_network_and_nowhere_else() {
         let v4: Ipv4Net = "10.32.0.0/12".parse().expect("literal");
         let v6: Ipv6Net = "2001:db8:f000::/36".parse().expect("literal");
-        let virtuals = Virtuals::new(v4, v6);
+        let automap = Automap::new(v4, v6);
         let mut second = [false; 256];
         for number in 0..2000 {
             let name = format!("{number}.onion");
-            let ip = virtuals.address(&name, false, nobody).expect("room");
+            let ip = automap.address(&name, false, nobody).expect("room");
             let IpAddr::V4(ip) = ip else {
                 panic!("{ip}");
             };
@@ -202,37 +202,37 @@ mod tests {
             assert!(first == 10 && (32..48).contains(&b), "{ip}");
             assert!(last != 0 && last != 255, "{ip}");
             second[usize::from(b)] = true;
-            let ip = virtuals.address(&name, true, nobody).expect("room");
-            assert!(virtuals.contains(ip) && ip.is_ipv6(), "{ip}");
+            let ip = automap.address(&name, true, nobody).expect("room");
+            assert!(automap.contains(ip) && ip.is_ipv6(), "{ip}");
         }
         assert_eq!(second.iter().filter(|seen| **seen).count(), 16);
     }
 
     #[test]
     fn what_is_used_otherwise_is_not_given_out() {
-        let virtuals = Virtuals::default();
-        assert_eq!(virtuals.address("a.onion", false, |_| true), None);
+        let automap = Automap::default();
+        assert_eq!(automap.address("a.onion", false, |_| true), None);
         let even = |ip: IpAddr| matches!(ip, IpAddr::V4(ip) if ip.octets()[3] % 2 == 0);
-        let ip = virtuals.address("a.onion", false, even).expect("room");
+        let ip = automap.address("a.onion", false, even).expect("room");
         assert!(!even(ip));
     }
 
     #[test]
     fn the_table_forgets_what_was_not_used_for_the_longest_time() {
-        let virtuals = Virtuals::default();
+        let automap = Automap::default();
         let address = |number: usize| {
             let name = format!("{number}.onion");
-            virtuals.address(&name, false, nobody).expect("room")
+            automap.address(&name, false, nobody).expect("room")
         };
         let first: Vec<IpAddr> = (0..MAX_ADDRESSES).map(address).collect();
         // The oldest is used once more, each way; the next oldest is not.
-        assert_eq!(virtuals.name(first[0]).as_deref(), Some("0.onion"));
+        assert_eq!(automap.name(first[0]).as_deref(), Some("0.onion"));
         assert_eq!(address(2), first[2]);
         address(MAX_ADDRESSES);
         address(MAX_ADDRESSES + 1);
-        let known = |number: usize| virtuals.knows(first[number]);
+        let known = |number: usize| automap.knows(first[number]);
         assert!(known(0) && !known(1) && known(2) && !known(3) && known(4));
-        let table = virtuals.table();
+        let table = automap.table();
         assert_eq!(table.names.len(), MAX_ADDRESSES);
         assert_eq!(table.addresses.len(), MAX_ADDRESSES);
         assert_eq!(table.ages.len(), MAX_ADDRESSES);

@@ -3,7 +3,7 @@ use crate::config::port_line::PortLine;
 
 const ONION: &str = "2gzyxa5ihm7nsggfxnu52rck2vv4rvmdlkiu3zzui5du4xyclen53wid.onion";
 
-fn names(map: &[&str], suffixes: &[&str]) -> Names {
+fn names(map: &[&str], suffixes: &[&str]) -> AddressMap {
     let owned = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect();
     let settings = Settings {
         map: owned(map),
@@ -11,7 +11,7 @@ fn names(map: &[&str], suffixes: &[&str]) -> Names {
         suffixes: owned(suffixes),
         ..Settings::default()
     };
-    Names::new(&settings).expect("good settings")
+    AddressMap::new(&settings).expect("good settings")
 }
 
 fn request(command: Command, host: &str) -> Request {
@@ -34,7 +34,7 @@ fn flags(words: &str) -> Flags {
 }
 
 /// What becomes of a request on a port without flags: the host to be asked for.
-fn asked_for(names: &Names, command: Command, host: &str) -> Result<String, Failure> {
+fn asked_for(names: &AddressMap, command: Command, host: &str) -> Result<String, Failure> {
     match names.rewrite(&request(command, host), &flags(""))? {
         Rewritten::Request(request) => Ok(text(&request.address)),
         Rewritten::Answer(answer) => panic!("{host}: {answer:?}"),
@@ -42,7 +42,7 @@ fn asked_for(names: &Names, command: Command, host: &str) -> Result<String, Fail
 }
 
 /// The address that a look-up is answered with.
-fn given(names: &Names, request: &Request, words: &str) -> Result<IpAddr, Failure> {
+fn given(names: &AddressMap, request: &Request, words: &str) -> Result<IpAddr, Failure> {
     match names.rewrite(request, &flags(words))? {
         Rewritten::Answer(Answer::Ip(ip)) => Ok(ip),
         other => panic!("{other:?}"),
@@ -51,7 +51,7 @@ fn given(names: &Names, request: &Request, words: &str) -> Result<IpAddr, Failur
 
 #[test]
 fn what_stands_for_nothing_is_left_as_it_is() {
-    let names = Names::default();
+    let names = AddressMap::default();
     for host in ["Example.COM", "192.0.2.1", "2001:db8::1", ONION, "a.onion."] {
         for command in [Command::Connect, Command::Resolve, Command::ResolvePtr] {
             let asked = request(command, host);
@@ -182,7 +182,7 @@ fn virtual_addresses_without_a_name_go_nowhere() {
         network_v4: "10.192.0.0/16".to_owned(),
         ..Settings::default()
     };
-    let names = Names::new(&other_network).expect("good settings");
+    let names = AddressMap::new(&other_network).expect("good settings");
     assert_eq!(asked_for(&names, Command::Connect, "10.192.0.1"), invalid);
     assert!(asked_for(&names, Command::Connect, "127.192.0.1").is_ok());
 }
@@ -223,7 +223,7 @@ fn wrong_settings_name_their_key() {
     let wrong = |change: fn(&mut Settings)| {
         let mut settings = Settings::default();
         change(&mut settings);
-        Names::new(&settings).expect_err("wrong settings").0
+        AddressMap::new(&settings).expect_err("wrong settings").0
     };
     assert_eq!(wrong(|s| s.map.push("a".into())), "proxy.map_address");
     assert_eq!(
@@ -242,7 +242,7 @@ fn wrong_settings_name_their_key() {
         wrong(|s| s.network_v6 = "127.0.0.0/8".into()),
         "proxy.virtual_addr_network_ipv6"
     );
-    assert!(Names::new(&Settings::default()).is_ok());
+    assert!(AddressMap::new(&Settings::default()).is_ok());
 }
 
 /// C tor does so on SIGHUP; on NEWNYM it forgets none either.
@@ -256,8 +256,8 @@ fn addresses_outlive_a_change_of_settings_that_allows_them() {
         ..Settings::default()
     };
     let before = settings("a b", &[".one", ".two"], "10.0.0.0/8");
-    let old = Names::new(&before).expect("good settings");
-    let v4 = |names: &Names, host: &str| {
+    let old = AddressMap::new(&before).expect("good settings");
+    let v4 = |names: &AddressMap, host: &str| {
         let asked = Request {
             family: Some(Family::V4Only),
             ..request(Command::Resolve, host)
@@ -265,7 +265,8 @@ fn addresses_outlive_a_change_of_settings_that_allows_them() {
         given(names, &asked, "").expect("an address")
     };
     let (one, two) = (v4(&old, "x.one"), v4(&old, "x.two"));
-    let leads = |names: &Names, ip: IpAddr| asked_for(names, Command::Connect, &ip.to_string());
+    let leads =
+        |names: &AddressMap, ip: IpAddr| asked_for(names, Command::Connect, &ip.to_string());
 
     let new = settings("c d", &[".one"], "10.0.0.0/8");
     let new = old.renewed(&new).expect("good settings");

@@ -67,19 +67,19 @@ impl World {
     /// The failure it ended with, and when.
     async fn failure(&self) -> (Failure, Duration) {
         match self.waiter.ended().await {
-            Outcome::Failed(failure) => (failure, self.begun.elapsed()),
-            Outcome::Circuit(_) => panic!("it ended with a circuit"),
+            AttemptOutcome::Failed(failure) => (failure, self.begun.elapsed()),
+            AttemptOutcome::Circuit(_) => panic!("it ended with a circuit"),
         }
     }
 
     /// The token of the circuit it ended with.
     async fn token(&self) -> usize {
         match self.waiter.ended().await {
-            Outcome::Circuit(circuit) => {
+            AttemptOutcome::Circuit(circuit) => {
                 let place = self.tokens.iter().position(|t| *t == circuit.token);
                 place.expect("one of its own")
             }
-            Outcome::Failed(failure) => panic!("it ended with {failure:?}"),
+            AttemptOutcome::Failed(failure) => panic!("it ended with {failure:?}"),
         }
     }
 
@@ -115,11 +115,11 @@ async fn a_new_circuit_is_fresh_and_one_that_was_open_is_not() {
             world.director.hand_out(called);
         }
         match world.waiter.ended().await {
-            Outcome::Circuit(circuit) => {
+            AttemptOutcome::Circuit(circuit) => {
                 assert_eq!(circuit.fresh, fresh);
                 assert!(circuit.is_open() && !circuit.for_others().fresh);
             }
-            Outcome::Failed(failure) => panic!("{failure:?}"),
+            AttemptOutcome::Failed(failure) => panic!("{failure:?}"),
         }
         assert!(world.is_over() && world.attempt.join(Instant::now() + PATIENT).is_none());
     }
@@ -410,7 +410,7 @@ async fn everybody_learns_the_outcome_after_the_table_has() {
         assignment,
         Instant::now() + PATIENT,
         move |attempt, outcome| {
-            let failed = matches!(outcome, Outcome::Failed(Failure::DescriptorNotFound));
+            let failed = matches!(outcome, AttemptOutcome::Failed(Failure::DescriptorNotFound));
             *note.lock().expect("not poisoned") = Some((attempt.is_running(), failed));
         },
     );
@@ -418,7 +418,7 @@ async fn everybody_learns_the_outcome_after_the_table_has() {
     called.fail(Stage::Fetching, Failure::DescriptorNotFound);
     assert!(matches!(
         waiter.ended().await,
-        Outcome::Failed(Failure::DescriptorNotFound)
+        AttemptOutcome::Failed(Failure::DescriptorNotFound)
     ));
     // Whoever came in between was still let in.
     assert_eq!(*noted.lock().expect("not poisoned"), Some((true, true)));

@@ -32,7 +32,7 @@ impl Case {
     async fn connect(self) -> (Result<usize, Failure>, u64, Exits<Network>) {
         let network = exits(self.exits, self.timeouts);
         let begun = Instant::now();
-        let early = Early::new(Vec::new());
+        let early = OptimisticData::new(Vec::new());
         let got = network
             .connect(
                 "example.com",
@@ -263,7 +263,7 @@ async fn nobody_is_asked_after_the_deadline() {
 #[tokio::test(start_paused = true)]
 async fn each_exit_is_sent_what_the_client_has_said_by_then() {
     let network = exits([Exit::Silent, Exit::Silent, Exit::Serves], timeouts(10));
-    let early = Early::new(b"GET".to_vec());
+    let early = OptimisticData::new(b"GET".to_vec());
     let alice = isolation(b"alice");
     let deadline = Instant::now() + Duration::from_secs(120);
     let (got, ()) = tokio::join!(
@@ -287,7 +287,7 @@ async fn each_exit_is_sent_what_the_client_has_said_by_then() {
 async fn requests_that_leave_a_circuit_share_the_next_one() {
     let network = exits([Exit::Silent, Exit::Serves, Exit::Serves], timeouts(10));
     let (alice, bob) = (isolation(b"alice"), isolation(b"bob"));
-    let early = Early::new(Vec::new());
+    let early = OptimisticData::new(Vec::new());
     let deadline = Instant::now() + Duration::from_secs(120);
     let ask =
         |isolation| network.connect("a.example", 80, Family::V4Only, isolation, &early, deadline);
@@ -303,7 +303,7 @@ async fn requests_that_leave_a_circuit_share_the_next_one() {
 #[tokio::test(start_paused = true)]
 async fn a_request_that_has_left_nothing_shares_with_its_like() {
     let network = exits([Exit::Serves, Exit::Serves], timeouts(10));
-    let early = Early::new(Vec::new());
+    let early = OptimisticData::new(Vec::new());
     let deadline = Instant::now() + Duration::from_secs(120);
     for (login, circuit) in [(b"alice", 0), (b"carol", 1), (b"alice", 0), (b"carol", 1)] {
         let login = isolation(login);
@@ -362,7 +362,7 @@ async fn the_exit_has_to_allow_the_port_in_the_family_that_is_asked_for() {
     ];
     for (family, port) in expected {
         let network = exits([Exit::Serves], timeouts(10));
-        let early = Early::new(Vec::new());
+        let early = OptimisticData::new(Vec::new());
         let deadline = Instant::now() + Duration::from_secs(10);
         let alice = isolation(b"alice");
         let got = network.connect("a.example", 443, family, &alice, &early, deadline);

@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::tor::arti_errors::StreamError;
 use crate::tor::evidence::Evidence;
 use crate::tor::onion_address::OnionAddress;
-use crate::tor::optimistic_data::Early;
+use crate::tor::optimistic_data::OptimisticData;
 use crate::tor::verdict::Stage;
 
 /// No test waits longer for something to happen. (The clock is paused: it stands still while anything does.)
@@ -237,12 +237,12 @@ impl Network for Script {
     async fn begin(
         tunnel: &Tunnel,
         _port: u16,
-        early: Option<&Early>,
+        early: Option<&OptimisticData>,
     ) -> Result<Stream, StreamError> {
         let (answer, answered) = oneshot::channel();
         let begun = Begun {
             tunnel: tunnel.number,
-            early: early.map(Early::len),
+            early: early.map(OptimisticData::len),
             answer,
         };
         assert!(

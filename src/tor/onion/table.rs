@@ -15,7 +15,7 @@ use tor_circmgr::IsolationToken;
 use tor_hsclient::HsClientSecretKeys;
 
 use super::network::Network;
-use crate::tor::attempt::{Attempt, Circuit, Outcome, Tokens, fresh_tokens};
+use crate::tor::attempt::{Attempt, AttemptOutcome, Circuit, Tokens, fresh_tokens};
 use crate::tor::isolation::{Demands, Isolation, IsolationKey};
 use crate::tor::onion_address::OnionAddress;
 
@@ -223,20 +223,20 @@ impl<N: Network> Table<N> {
         &mut self,
         id: SlotId,
         attempt: &Attempt<N>,
-        outcome: &Outcome<N>,
+        outcome: &AttemptOutcome<N>,
     ) -> Option<CircuitSlot<N>> {
         let slot = self.slots.get_mut(&id)?;
         if !slot.attempt.as_ref().is_some_and(|a| a.is(attempt)) {
             return None;
         }
         match outcome {
-            Outcome::Circuit(circuit) => {
+            AttemptOutcome::Circuit(circuit) => {
                 slot.put_first(circuit.token);
                 slot.circuit = Some(circuit.for_others());
             }
             // The connector has forgotten all it knew. There may still be an open circuit, if it was not even asked.
-            Outcome::Failed(_) if !slot.has_open_circuit() => return self.remove(id),
-            Outcome::Failed(_) => {}
+            AttemptOutcome::Failed(_) if !slot.has_open_circuit() => return self.remove(id),
+            AttemptOutcome::Failed(_) => {}
         }
         None
     }

@@ -97,7 +97,7 @@ impl World {
         time: Duration,
     ) -> Task {
         let onions = Arc::clone(&self.onions);
-        let early = Early::new(early.to_vec());
+        let early = OptimisticData::new(early.to_vec());
         tokio::spawn(async move {
             let deadline = Instant::now() + time;
             onions

@@ -68,7 +68,7 @@ impl Wire {
 
     async fn open(
         &self,
-        early: &Early,
+        early: &OptimisticData,
         closed: Option<Failure>,
     ) -> Result<Stream<Reader<Wire>, Wire>, StreamError> {
         open(self.clone(), self.clone(), self, early, closed).await
@@ -156,7 +156,7 @@ async fn read(reader: &mut Reader<Wire>) -> io::Result<String> {
 async fn a_stream_is_open_when_connected_has_come() {
     let wire = Wire::default();
     let far = wire.clone();
-    let early = Early::new(Vec::new());
+    let early = OptimisticData::new(Vec::new());
     let opening = tokio::spawn(async move { wire.open(&early, None).await });
     rest().await;
     assert!(!opening.is_finished());
@@ -172,7 +172,7 @@ async fn a_stream_is_open_when_connected_has_come() {
 async fn early_data_goes_out_at_once_and_what_comes_later_as_well() {
     let wire = Wire::default();
     wire.with(|state| state.at_once = Some(2));
-    let early = Early::new(b"GET".to_vec());
+    let early = OptimisticData::new(b"GET".to_vec());
     let far = wire.clone();
     let (stream, ()) = tokio::join!(wire.open(&early, None), async {
         rest().await;
@@ -192,7 +192,7 @@ async fn what_comes_with_connected_is_read_first() {
         let wire = Wire::default();
         wire.connect();
         wire.send(b"SSH-2.0");
-        let early = Early::new(Vec::new());
+        let early = OptimisticData::new(Vec::new());
         let mut stream = wire.open(&early, None).await.expect("open");
         wire.send(b" and more");
         wire.end(EndReason::DONE);
@@ -217,7 +217,7 @@ async fn more_than_one_message_with_connected_is_not_lost() {
     wire.connect();
     wire.send(long.as_bytes());
     wire.end(EndReason::DONE);
-    let early = Early::new(Vec::new());
+    let early = OptimisticData::new(Vec::new());
     let mut stream = wire.open(&early, None).await.expect("open");
     assert_eq!(read(&mut stream.reader).await.expect("sound"), long);
 }
@@ -226,7 +226,7 @@ async fn more_than_one_message_with_connected_is_not_lost() {
 async fn a_far_end_that_refuses_says_why() {
     let wire = Wire::default();
     wire.end(EndReason::CONNECTREFUSED);
-    let early = Early::new(b"GET".to_vec());
+    let early = OptimisticData::new(b"GET".to_vec());
     let error = wire.open(&early, None).await.expect_err("refused");
     assert_eq!(error, StreamError::Ended(Failure::ConnectionRefused));
     // With the reason of its own, also where a close would mean something.
@@ -239,7 +239,7 @@ async fn a_far_end_that_refuses_says_why() {
 
 #[tokio::test]
 async fn a_close_instead_of_connected_means_what_the_caller_says() {
-    let early = Early::new(Vec::new());
+    let early = OptimisticData::new(Vec::new());
     let wire = Wire::default();
     wire.end(EndReason::DONE);
     let error = wire.open(&early, Some(Failure::StreamClosed)).await;
@@ -254,7 +254,7 @@ async fn a_close_instead_of_connected_means_what_the_caller_says() {
 
 #[tokio::test]
 async fn an_end_right_behind_connected_is_no_refusal() {
-    let early = Early::new(Vec::new());
+    let early = OptimisticData::new(Vec::new());
     let wire = Wire::default();
     wire.connect();
     wire.end(EndReason::DONE);
@@ -278,7 +278,7 @@ async fn a_writing_half_that_fails_leaves_the_word_to_the_reading_half() {
     let wire = Wire::default();
     wire.with(|state| state.broken = true);
     let far = wire.clone();
-    let early = Early::new(b"GET".to_vec());
+    let early = OptimisticData::new(b"GET".to_vec());
     let opening = tokio::spawn(async move { wire.open(&early, None).await });
     rest().await;
     assert!(!opening.is_finished());

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use onionport::failure::Failure;
-use onionport::request::dispatch::ClientAddr;
+use onionport::request::ClientAddr;
 use tokio::time::{Instant, sleep};
 
 use super::{CONNECT_GOOD, GREETING, SUCCEEDED, asking, port};
@@ -272,7 +272,7 @@ async fn private_destinations_and_private_answers_are_allowed_each_by_itself() {
             let plans = [
                 ("10.0.0.1:80", Plan::Open),
                 ("good.example", Plan::Addresses(vec![[10, 0, 0, 1].into()])),
-                ("10.0.0.1", Plan::Names(vec!["a".to_owned()])),
+                ("10.0.0.1", Plan::AddressMap(vec!["a".to_owned()])),
             ];
             let port = Port::new("", plans).with_private(destinations, answers);
             let (mut client, _served) = port.client(V4);

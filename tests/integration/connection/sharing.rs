@@ -1,6 +1,6 @@
 //! Who may share a circuit.
 
-use onionport::request::dispatch::ClientAddr;
+use onionport::request::ClientAddr;
 use onionport::tor::isolation::Isolation;
 
 use crate::support::hex::show;

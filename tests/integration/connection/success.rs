@@ -1,7 +1,7 @@
 //! What is told of streams and look-ups that work, and what the network is asked for.
 
 use onionport::failure::Failure;
-use onionport::request::dispatch::ClientAddr;
+use onionport::request::ClientAddr;
 use onionport::tor::destination::Family;
 
 use super::{CONNECT_GOOD, GOOD, GREETING, SUCCEEDED, port};
@@ -86,7 +86,7 @@ async fn a_look_up_is_answered_with_what_was_found() {
         client.expect(reply).await;
         client.expect_end().await;
     }
-    let names = |names: &[&str]| Plan::Names(names.iter().map(|&n| n.to_owned()).collect());
+    let names = |names: &[&str]| Plan::AddressMap(names.iter().map(|&n| n.to_owned()).collect());
     let long = "a".repeat(256);
     let cases = [
         (names(&["a.bc", "d.ef"]), "05 00 00 03 04 612e6263 0000"),

@@ -7,8 +7,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use arc_swap::ArcSwap;
 use onionport::config::address_map::Settings;
 use onionport::failure::Failure;
-use onionport::request::address_map::Names;
-use onionport::request::dispatch::{ClientAddr, Shared};
+use onionport::request::ClientAddr;
+use onionport::request::address_map::AddressMap;
+use onionport::request::dispatch::Shared;
 use tempfile::TempDir;
 
 use super::page::{BROWSER, assert_self_contained};
@@ -436,7 +437,7 @@ async fn hand_in_behind(url: impl Fn(Ipv6Addr) -> String) {
         ..Settings::default()
     };
     let shared = Shared {
-        names: ArcSwap::from_pointee(Names::new(&names).expect("good")),
+        address_map: ArcSwap::from_pointee(AddressMap::new(&names).expect("good")),
         ..Shared::default()
     };
     let plans = [(

@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 
 use crate::support::LIMIT;
 use crate::support::c_tor::{self, CTor};
-use crate::support::client::{Client, End, Place};
+use crate::support::client::{Client, End, ListenAddr};
 use crate::support::program::Program;
 
 /// How long to listen for more of an answer.
@@ -174,7 +174,7 @@ const CASES: &[(&str, Verdict)] = &[
     ),
 ];
 
-async fn ask(place: &Place, sent: &str) -> Seen {
+async fn ask(place: &ListenAddr, sent: &str) -> Seen {
     let mut client = Client::connect(place).await;
     let sent = sent
         .replace('\n', "\r\n")

@@ -2,7 +2,7 @@
 
 use tokio::task::JoinSet;
 
-use crate::support::client::{Client, End, Place};
+use crate::support::client::{Client, End, ListenAddr};
 use crate::support::http::{answer, say};
 use crate::support::program::Program;
 use crate::support::random::Random;
@@ -55,7 +55,7 @@ fn spoiled(random: &mut Random) -> Vec<u8> {
     }
 }
 
-async fn assert_serves(place: &Place) {
+async fn assert_serves(place: &ListenAddr) {
     let mut client = Client::connect(place).await;
     say(
         &mut client,

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-use super::client::Place;
+use super::client::ListenAddr;
 use super::lacking::not_tested;
 use super::process::{Process, command};
 use super::program::private_folder;

@@ -15,16 +15,16 @@ use super::hex::{bytes, show};
 
 /// Where a program listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum ListenAddr {
     Tcp(SocketAddr),
     Unix(PathBuf),
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for ListenAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Place::Tcp(address) => address.fmt(f),
-            Place::Unix(path) => write!(f, "unix:{}", path.display()),
+            ListenAddr::Tcp(address) => address.fmt(f),
+            ListenAddr::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }
@@ -66,16 +66,16 @@ impl Client {
     }
 
     /// A new connection.
-    pub async fn connect(place: &Place) -> Self {
+    pub async fn connect(place: &ListenAddr) -> Self {
         let connecting = async {
             Ok::<_, io::Error>(match place {
-                Place::Tcp(address) => {
+                ListenAddr::Tcp(address) => {
                     let stream = TcpStream::connect(address).await?;
                     // Parts of a message have to arrive as parts.
                     stream.set_nodelay(true)?;
                     Client::over(stream)
                 }
-                Place::Unix(path) => Client::over(UnixStream::connect(path).await?),
+                ListenAddr::Unix(path) => Client::over(UnixStream::connect(path).await?),
             })
         };
         match timeout(LIMIT, connecting).await {
@@ -86,8 +86,8 @@ impl Client {
     }
 
     /// A new connection from this IPv4 address.
-    pub async fn connect_from(ip: IpAddr, place: &Place) -> Self {
-        let Place::Tcp(address) = place else {
+    pub async fn connect_from(ip: IpAddr, place: &ListenAddr) -> Self {
+        let ListenAddr::Tcp(address) = place else {
             panic!("{place} has no clients with addresses");
         };
         let socket = TcpSocket::new_v4().expect("a socket");

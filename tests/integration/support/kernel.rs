@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 use super::LIMIT;
-use super::client::Place;
+use super::client::ListenAddr;
 
 /// One side of a connection over IPv4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,9 +63,9 @@ fn address(text: &str) -> SocketAddrV4 {
 }
 
 /// The IPv4 address of a place.
-pub fn ipv4(place: &Place) -> SocketAddrV4 {
+pub fn ipv4(place: &ListenAddr) -> SocketAddrV4 {
     match place {
-        Place::Tcp(std::net::SocketAddr::V4(address)) => *address,
+        ListenAddr::Tcp(std::net::SocketAddr::V4(address)) => *address,
         other => panic!("{other} is no IPv4 address"),
     }
 }

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-use super::client::Place;
+use super::client::ListenAddr;
 use super::process::{Ended, Process, command};
 
 /// The program under test.
@@ -47,7 +47,7 @@ pub struct Program {
 pub struct Daemon {
     pub process: Process,
     /// Its ports, in the order in which it named them.
-    pub places: Vec<Place>,
+    pub places: Vec<ListenAddr>,
     /// Its folder, which goes with it.
     pub folder: TempDir,
 }
@@ -229,7 +229,7 @@ impl Program {
     pub fn start_with(self, ports: usize) -> Daemon {
         let process = self.spawn();
         let places = process.wait_out("line for each port", |lines| {
-            let places: Vec<Place> = lines.iter().filter_map(|line| listening(line)).collect();
+            let places: Vec<ListenAddr> = lines.iter().filter_map(|line| listening(line)).collect();
             (places.len() >= ports).then_some(places)
         });
         Daemon {
@@ -255,11 +255,11 @@ impl Program {
 }
 
 /// The place in a line `listening KIND PLACE`.
-fn listening(line: &str) -> Option<Place> {
+fn listening(line: &str) -> Option<ListenAddr> {
     let (_, place) = line.strip_prefix("listening ")?.split_once(' ')?;
     Some(match place.strip_prefix("unix:") {
-        Some(path) => Place::Unix(path.into()),
-        None => Place::Tcp(place.parse().expect("an address and a port")),
+        Some(path) => ListenAddr::Unix(path.into()),
+        None => ListenAddr::Tcp(place.parse().expect("an address and a port")),
     })
 }
 

@@ -13,7 +13,7 @@ use onionport::failure::Failure;
 use onionport::tor::connector::{Connector, Stream};
 use onionport::tor::destination::{Family, Permit};
 use onionport::tor::isolation::Isolation;
-use onionport::tor::optimistic_data::Early;
+use onionport::tor::optimistic_data::OptimisticData;
 use tokio::io::{
     AsyncRead, AsyncWriteExt as _, DuplexStream, ReadBuf, ReadHalf, WriteHalf, duplex, split,
 };
@@ -46,7 +46,7 @@ pub enum Plan {
     /// A look-up finds these addresses.
     Addresses(Vec<IpAddr>),
     /// A look-up finds these names.
-    Names(Vec<String>),
+    AddressMap(Vec<String>),
 }
 
 /// One request, as it reached the network.
@@ -145,7 +145,7 @@ impl Scripted {
         target: String,
         family: Option<Family>,
         isolation: &Isolation,
-        early: &Early,
+        early: &OptimisticData,
         deadline: Instant,
     ) -> Answer {
         let _running = Running::new(&self.running);
@@ -191,7 +191,7 @@ impl Scripted {
             }
             Some(Plan::Never) => pending().await,
             Some(Plan::Addresses(addresses)) => Answer::Addresses(addresses),
-            Some(Plan::Names(names)) => Answer::Names(names),
+            Some(Plan::AddressMap(names)) => Answer::AddressMap(names),
         }
     }
 
@@ -212,7 +212,7 @@ enum Answer {
     /// With how many early bytes are on their way.
     Stream(DuplexStream, usize),
     Addresses(Vec<IpAddr>),
-    Names(Vec<String>),
+    AddressMap(Vec<String>),
 }
 
 /// The half of a stream that bytes come from.
@@ -245,7 +245,7 @@ impl Connector for Scripted {
         &self,
         permit: &Permit,
         isolation: &Isolation,
-        early: &Early,
+        early: &OptimisticData,
         deadline: Instant,
     ) -> Result<Stream<Self::Reader, Self::Writer>, Failure> {
         let (target, family) = match permit {
@@ -267,7 +267,7 @@ impl Connector for Scripted {
                 })
             }
             Answer::Failed(failure) => Err(failure),
-            Answer::Addresses(_) | Answer::Names(_) => panic!("the plan is for a look-up"),
+            Answer::Addresses(_) | Answer::AddressMap(_) => panic!("the plan is for a look-up"),
         }
     }
 
@@ -277,14 +277,14 @@ impl Connector for Scripted {
         isolation: &Isolation,
         deadline: Instant,
     ) -> Result<Vec<IpAddr>, Failure> {
-        let nothing = Early::new(Vec::new());
+        let nothing = OptimisticData::new(Vec::new());
         match self
             .answer(host.to_owned(), None, isolation, &nothing, deadline)
             .await
         {
             Answer::Addresses(addresses) => Ok(addresses),
             Answer::Failed(failure) => Err(failure),
-            Answer::Stream(..) | Answer::Names(_) => panic!("the plan is for something else"),
+            Answer::Stream(..) | Answer::AddressMap(_) => panic!("the plan is for something else"),
         }
     }
 
@@ -294,12 +294,12 @@ impl Connector for Scripted {
         isolation: &Isolation,
         deadline: Instant,
     ) -> Result<Vec<String>, Failure> {
-        let nothing = Early::new(Vec::new());
+        let nothing = OptimisticData::new(Vec::new());
         match self
             .answer(address.to_string(), None, isolation, &nothing, deadline)
             .await
         {
-            Answer::Names(names) => Ok(names),
+            Answer::AddressMap(names) => Ok(names),
             Answer::Failed(failure) => Err(failure),
             Answer::Stream(..) | Answer::Addresses(_) => panic!("the plan is for something else"),
         }

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use onionport::config::port_line::PortLine;
 use onionport::inbound::connection::serve;
-use onionport::inbound::http::{self, Desk};
-use onionport::request::dispatch::{ClientAddr, Dispatcher, Shared};
+use onionport::inbound::http::{self, ClientAuthForm};
+use onionport::request::ClientAddr;
+use onionport::request::dispatch::{Dispatcher, Shared};
 use onionport::request::policy::Rules;
 use onionport::tor::client_auth::KeyFolder;
 use onionport::tor::isolation::SessionGroup;
@@ -31,7 +32,7 @@ pub const V6: ClientAddr = ClientAddr::Ip(IpAddr::V6(Ipv6Addr::LOCALHOST));
 pub struct Port {
     pub tor: Arc<Scripted>,
     dispatcher: Arc<Dispatcher<Scripted>>,
-    desk: Arc<Desk>,
+    client_auth_form: Arc<ClientAuthForm>,
 }
 
 /// A connection that is being served.
@@ -65,7 +66,7 @@ impl Port {
         Port {
             tor,
             dispatcher: Arc::new(dispatcher),
-            desk: Arc::default(),
+            client_auth_form: Arc::default(),
         }
     }
 
@@ -99,7 +100,10 @@ impl Port {
     /// The same port, with a folder for client authorization keys.
     pub fn with_keys(mut self, folder: &Path) -> Self {
         let mistrust = fs_mistrust::Mistrust::new_dangerously_trust_everyone();
-        self.desk = Arc::new(Desk::new(Some(KeyFolder::new(folder.to_owned(), mistrust))));
+        self.client_auth_form = Arc::new(ClientAuthForm::new(Some(KeyFolder::new(
+            folder.to_owned(),
+            mistrust,
+        ))));
         self
     }
 
@@ -111,11 +115,14 @@ impl Port {
     /// A client of an HTTP port, from `origin`; each side buffers up to `capacity` bytes.
     pub fn http_client_with(&self, capacity: usize, origin: ClientAddr) -> (Client, Served) {
         let (near, far) = duplex(capacity);
-        let (dispatcher, desk) = (Arc::clone(&self.dispatcher), Arc::clone(&self.desk));
+        let (dispatcher, client_auth_form) = (
+            Arc::clone(&self.dispatcher),
+            Arc::clone(&self.client_auth_form),
+        );
         let serving = tokio::spawn(async move {
             let local = Some((Ipv4Addr::LOCALHOST, 9080).into());
             let (_port, current) = watch::channel(dispatcher);
-            http::serve(current, near, origin, local, desk).await;
+            http::serve(current, near, origin, local, client_auth_form).await;
         });
         (Client::over(far), Served(serving))
     }
@@ -158,10 +165,13 @@ impl Port {
     pub async fn http_tcp_client(&self) -> (TcpStream, Served) {
         let (client, near) = connected().await;
         let local = near.local_addr().ok();
-        let (dispatcher, desk) = (Arc::clone(&self.dispatcher), Arc::clone(&self.desk));
+        let (dispatcher, client_auth_form) = (
+            Arc::clone(&self.dispatcher),
+            Arc::clone(&self.client_auth_form),
+        );
         let serving = tokio::spawn(async move {
             let (_port, current) = watch::channel(dispatcher);
-            http::serve(current, near, V4, local, desk).await;
+            http::serve(current, near, V4, local, client_auth_form).await;
         });
         (client, Served(serving))
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use crate::request::dispatch::ClientAddr;
+use crate::request::ClientAddr;
 use crate::tor::isolation::{Secret, SessionGroup};
 use crate::tor::onion_address::OnionAddress;
 
@@ -16,8 +16,8 @@ const MAX_SLIPS: usize = 512;
 
 /// What stands behind a ticket or token.
 #[derive(Clone, Debug)]
-pub(super) struct Slip {
-    pub(super) whose: Whose,
+pub(super) struct FormToken {
+    pub(super) whose: TokenOwner,
     pub(super) service: OnionAddress,
     /// The address to go back to.
     pub(super) url: String,
@@ -25,7 +25,7 @@ pub(super) struct Slip {
 
 /// The client that a slip was made for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Whose {
+pub(super) struct TokenOwner {
     pub(super) origin: ClientAddr,
     pub(super) group: SessionGroup,
     pub(super) credentials: Option<Secret>,
@@ -34,17 +34,17 @@ pub(super) struct Whose {
 /// Slips of one kind. There is one for each client and service, so that the failures that a page
 /// can cause by the hundred leave room for those of others.
 #[derive(Debug, Default)]
-pub(super) struct Slips(HashMap<String, (Slip, Instant)>);
+pub(super) struct TokenStore(HashMap<String, (FormToken, Instant)>);
 
-impl Slips {
+impl TokenStore {
     /// Gives the name of a slip: that of the one which the client has for the service, or a new one.
-    pub(super) fn issue(&mut self, slip: Slip) -> String {
+    pub(super) fn issue(&mut self, slip: FormToken) -> String {
         self.issue_at(slip, Instant::now())
     }
 
-    fn issue_at(&mut self, slip: Slip, now: Instant) -> String {
+    fn issue_at(&mut self, slip: FormToken, now: Instant) -> String {
         self.0.retain(|_, (_, made)| good(*made));
-        let same = |known: &Slip| known.service == slip.service && known.whose == slip.whose;
+        let same = |known: &FormToken| known.service == slip.service && known.whose == slip.whose;
         let name = self.0.iter().find(|(_, (known, _))| same(known));
         let name = name.map(|(name, _)| name.clone()).unwrap_or_else(|| {
             self.make_room(MAX_OF_ONE, |known| known.whose == slip.whose);
@@ -56,7 +56,7 @@ impl Slips {
     }
 
     /// Takes the oldest of these away, if there are `most`.
-    fn make_room(&mut self, most: usize, these: impl Fn(&Slip) -> bool) {
+    fn make_room(&mut self, most: usize, these: impl Fn(&FormToken) -> bool) {
         let these = self.0.iter().filter(|(_, (slip, _))| these(slip));
         if these.clone().count() < most {
             return;
@@ -68,13 +68,13 @@ impl Slips {
     }
 
     /// What stands behind a name, if it is this client's and still good.
-    pub(super) fn look(&self, name: &str, whose: &Whose) -> Option<&Slip> {
+    pub(super) fn look(&self, name: &str, whose: &TokenOwner) -> Option<&FormToken> {
         let (slip, made) = self.0.get(name)?;
         (slip.whose == *whose && good(*made)).then_some(slip)
     }
 
     /// The same, for once.
-    pub(super) fn take(&mut self, name: &str, whose: &Whose) -> Option<Slip> {
+    pub(super) fn take(&mut self, name: &str, whose: &TokenOwner) -> Option<FormToken> {
         self.look(name, whose)?;
         self.0.remove(name).map(|(slip, _)| slip)
     }
@@ -93,16 +93,16 @@ mod tests {
     const ONE: &str = "2gzyxa5ihm7nsggfxnu52rck2vv4rvmdlkiu3zzui5du4xyclen53wid.onion";
     const TWO: &str = "pg6mmjiyjmcrsslvykfwnntlaru7p5svn6y2ymmju6nubxndf4pscryd.onion";
 
-    fn whose(credentials: &[u8]) -> Whose {
-        Whose {
+    fn whose(credentials: &[u8]) -> TokenOwner {
+        TokenOwner {
             origin: ClientAddr::Ip([127, 0, 0, 1].into()),
             group: SessionGroup::Port(0),
             credentials: Secret::new(credentials, b""),
         }
     }
 
-    fn slip(credentials: &[u8], address: &str) -> Slip {
-        Slip {
+    fn slip(credentials: &[u8], address: &str) -> FormToken {
+        FormToken {
             whose: whose(credentials),
             service: OnionAddress::parse(address).expect("good"),
             url: format!("http://{address}/"),
@@ -123,63 +123,63 @@ mod tests {
 
     #[test]
     fn a_slip_is_good_for_its_client_and_taken_once() {
-        let mut slips = Slips::default();
-        let name = slips.issue(slip(b"a", ONE));
-        assert!(slips.look(&name, &whose(b"b")).is_none());
-        assert!(slips.take(&name, &whose(b"")).is_none());
-        assert!(slips.take("0", &whose(b"a")).is_none());
+        let mut tokens = TokenStore::default();
+        let name = tokens.issue(slip(b"a", ONE));
+        assert!(tokens.look(&name, &whose(b"b")).is_none());
+        assert!(tokens.take(&name, &whose(b"")).is_none());
+        assert!(tokens.take("0", &whose(b"a")).is_none());
         for _ in 0..2 {
-            assert!(slips.look(&name, &whose(b"a")).is_some());
+            assert!(tokens.look(&name, &whose(b"a")).is_some());
         }
-        assert!(slips.take(&name, &whose(b"a")).is_some());
-        assert!(slips.take(&name, &whose(b"a")).is_none());
+        assert!(tokens.take(&name, &whose(b"a")).is_some());
+        assert!(tokens.take(&name, &whose(b"a")).is_none());
     }
 
     #[test]
     fn a_client_has_one_for_each_service() {
-        let mut slips = Slips::default();
-        let first = slips.issue(slip(b"a", ONE));
-        let again = slips.issue(Slip {
+        let mut tokens = TokenStore::default();
+        let first = tokens.issue(slip(b"a", ONE));
+        let again = tokens.issue(FormToken {
             url: "http://other/".to_owned(),
             ..slip(b"a", ONE)
         });
         assert_eq!(first, again);
-        let url = &slips.look(&first, &whose(b"a")).expect("there").url;
+        let url = &tokens.look(&first, &whose(b"a")).expect("there").url;
         assert_eq!(url, "http://other/");
-        assert_ne!(first, slips.issue(slip(b"a", TWO)));
-        assert_ne!(first, slips.issue(slip(b"b", ONE)));
-        assert_eq!(slips.0.len(), 3);
+        assert_ne!(first, tokens.issue(slip(b"a", TWO)));
+        assert_ne!(first, tokens.issue(slip(b"b", ONE)));
+        assert_eq!(tokens.0.len(), 3);
     }
 
     #[test]
     fn slips_grow_old() {
-        let mut slips = Slips::default();
+        let mut tokens = TokenStore::default();
         let old = Instant::now()
             .checked_sub(LIFETIME)
             .expect("a machine that is up");
-        let stale = slips.issue_at(slip(b"a", ONE), old);
-        assert!(slips.look(&stale, &whose(b"a")).is_none());
-        assert_ne!(stale, slips.issue(slip(b"a", ONE)));
-        assert_eq!(slips.0.len(), 1);
+        let stale = tokens.issue_at(slip(b"a", ONE), old);
+        assert!(tokens.look(&stale, &whose(b"a")).is_none());
+        assert_ne!(stale, tokens.issue(slip(b"a", ONE)));
+        assert_eq!(tokens.0.len(), 1);
     }
 
     #[test]
     fn their_number_has_an_end_for_each_client_and_for_all() {
-        let mut slips = Slips::default();
-        let of_other = slips.issue(slip(b"b", ONE));
-        let first = slips.issue(slip(b"a", ONE));
+        let mut tokens = TokenStore::default();
+        let of_other = tokens.issue(slip(b"b", ONE));
+        let first = tokens.issue(slip(b"a", ONE));
         for service in services().take(MAX_SLIPS) {
-            slips.issue(Slip {
+            tokens.issue(FormToken {
                 service,
                 ..slip(b"a", ONE)
             });
         }
-        assert_eq!(slips.0.len(), MAX_OF_ONE + 1);
-        assert!(slips.look(&first, &whose(b"a")).is_none());
-        assert!(slips.look(&of_other, &whose(b"b")).is_some());
+        assert_eq!(tokens.0.len(), MAX_OF_ONE + 1);
+        assert!(tokens.look(&first, &whose(b"a")).is_none());
+        assert!(tokens.look(&of_other, &whose(b"b")).is_some());
         for client in 0..MAX_SLIPS {
-            slips.issue(slip(format!("c{client}").as_bytes(), ONE));
+            tokens.issue(slip(format!("c{client}").as_bytes(), ONE));
         }
-        assert_eq!(slips.0.len(), MAX_SLIPS);
+        assert_eq!(tokens.0.len(), MAX_SLIPS);
     }
 }

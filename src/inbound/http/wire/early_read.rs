@@ -1,6 +1,6 @@
 //! What a client says behind the head of a CONNECT, while it waits for the tunnel.
 //!
-//! As on SOCKS ports it goes out with the request to open the stream ([`Early`]). That is done if the
+//! As on SOCKS ports it goes out with the request to open the stream ([`OptimisticData`]). That is done if the
 //! CONNECT is the first request of its connection, as it is with browsers and other programs, and if
 //! its lines end as they should. In all other cases hyper reads on and keeps what it has read, and
 //! that goes out when the tunnel is open.
@@ -16,7 +16,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, ReadBuf};
 
-use crate::tor::optimistic_data::{EARLY_LIMIT, Early};
+use crate::tor::optimistic_data::{EARLY_LIMIT, OptimisticData};
 
 /// The method and what is behind it. Methods are told apart by case (RFC 9110 section 9.1).
 const CONNECT: &[u8] = b"CONNECT ";
@@ -26,7 +26,7 @@ const PIECE: usize = 4 * 1024;
 /// Reads for hyper.
 pub(in super::super) struct Ahead {
     /// What was kept from hyper.
-    pub(in super::super) early: Early,
+    pub(in super::super) early: OptimisticData,
     reading: Mutex<Reading>,
 }
 
@@ -46,7 +46,7 @@ enum Reading {
 impl Default for Ahead {
     fn default() -> Self {
         Ahead {
-            early: Early::new(Vec::new()),
+            early: OptimisticData::new(Vec::new()),
             reading: Mutex::new(Reading::First(Scan::default())),
         }
     }
