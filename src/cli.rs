@@ -248,7 +248,10 @@ mod tests {
         assert!(text(&["--help"]).contains("Examples:"));
         // Debian's service reads two files; the second alone would lose its socket.
         let debian = "--torrc /usr/share/tor/tor-service-defaults-torrc --torrc /etc/tor/torrc";
-        for told in [&text(&["--help"])[..], include_str!("../README.md")] {
+        for told in [
+            &text(&["--help"])[..],
+            include_str!("../docs/configuration.md"),
+        ] {
             assert!(told.contains(debian), "{debian} is missing in {told}");
         }
     }

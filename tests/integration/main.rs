@@ -1,4 +1,4 @@
-//! Tests that need no Tor network: bytes in, bytes out, and which part of the library imports which.
+//! Tests that need no Tor network: bytes in, bytes out, the imports between parts of the library, and the documents.
 //!
 //! | module | puts to the test |
 //! |---|---|
@@ -19,6 +19,7 @@
 //! | `secrets` | the real program with passwords and keys, which nobody gets to see |
 //! | `key_files` | key files in every form, beside C tor |
 //! | `layers` | which part of `src` imports which |
+//! | `documents` | links, anchors and paths in the documents, and the length of the README |
 //! | `torrc` | the real program with C tor's configuration files |
 //! | `surroundings` | the real program without a home, as root, and with somebody who looks into it |
 //! | `http` | the same for HTTP ports, their pages, and clients and sites that mean no good |
@@ -31,6 +32,7 @@ mod address_map;
 mod connection;
 mod daemon;
 mod dns;
+mod documents;
 mod hostile;
 mod http;
 mod key_files;

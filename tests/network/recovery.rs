@@ -155,7 +155,7 @@ fn a_service_that_stops_answering_on_an_open_circuit_is_looked_for_anew() -> Res
 /// Early data waits for the answer where it is unknown whether the service still hears on the circuit: sent on two circuits,
 /// it could arrive twice.
 fn early_data_on_an_idle_circuit_arrives_once(network: &Network) -> Result<()> {
-    /// Longer than a circuit on which a stream was opened is trusted (README, "data sent before the reply").
+    /// Longer than a circuit on which a stream was opened is trusted (docs/compatibility.md, "data sent before the reply").
     const IDLE: Duration = Duration::from_secs(31);
     const EARLY: &[u8] = b"do it once";
     let server = RecordingServer::start()?;
