@@ -23,7 +23,7 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 /// What tor-hsclient logs when it begins a rendezvous.
 const RENDEZVOUS: &str = "setting up rendezvous point";
 /// What it logs when the introduction was acknowledged and the service is to come to the rendezvous point.
-pub(crate) const AT_RENDEZVOUS: &str = "awaiting rendezvous completion";
+const AT_RENDEZVOUS: &str = "awaiting rendezvous completion";
 /// How long the program may take to get to a point where it waits for something.
 const SOON: Duration = Duration::from_secs(30);
 
@@ -63,7 +63,7 @@ fn early_code(proxy: SocketAddr, service: &Service) -> Result<u8> {
 }
 
 /// Waits until something is so; an error if that takes too long.
-pub(crate) fn wait_until(what: &str, so: impl Fn() -> bool) -> Result<()> {
+fn wait_until(what: &str, so: impl Fn() -> bool) -> Result<()> {
     let deadline = Instant::now() + SOON;
     while !so() {
         ensure!(Instant::now() < deadline, "waited in vain until {what}");

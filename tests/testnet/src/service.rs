@@ -195,7 +195,7 @@ impl Service {
         // The socket is there long before tor knows enough of the network to publish, so no event is missed.
         control.command("SETEVENTS HS_DESC")?;
         let mut running = Running { tor, control };
-        self.wait_until_published(&mut running)?;
+        self.wait_until_published(&mut running, PUBLISH_LIMIT)?;
         *slot = Some(running);
         Ok(())
     }
@@ -227,7 +227,7 @@ impl Service {
         self.with_running(|running| {
             while running.control.event(Duration::from_millis(1))?.is_some() {}
             running.tor.signal(Signal::SIGHUP)?;
-            self.wait_until_published(running)
+            self.wait_until_published(running, PUBLISH_LIMIT)
         })
     }
 
@@ -248,12 +248,12 @@ impl Service {
         clock::set_ahead(&self.folder, *ahead)
     }
 
-    /// Waits until the service has published new descriptors.
+    /// Waits until the service has published new descriptors, for up to `limit`.
     ///
     /// # Errors
-    /// When it does not run, or takes longer than a minute.
-    pub fn wait_until_republished(&self) -> Result<()> {
-        self.with_running(|running| self.wait_until_published(running))
+    /// When it does not run, or does not publish in time.
+    pub fn wait_until_republished(&self, limit: Duration) -> Result<()> {
+        self.with_running(|running| self.wait_until_published(running, limit))
     }
 
     /// The relays at which it waits for introductions now, as its own tor says: those of the descriptor of the present time
@@ -309,7 +309,7 @@ impl Service {
 
     /// Waits until the descriptors of both time periods (this one and its neighbour) are at all their directories. Tor
     /// sends them no sooner than all introduction circuits stand.
-    fn wait_until_published(&self, running: &mut Running) -> Result<()> {
+    fn wait_until_published(&self, running: &mut Running, limit: Duration) -> Result<()> {
         let hsdirs = self
             .shared
             .relays
@@ -317,7 +317,7 @@ impl Service {
             .filter(|r| r.role.is_common())
             .count();
         let mut uploads = Uploads::default();
-        let deadline = Instant::now() + PUBLISH_LIMIT;
+        let deadline = Instant::now() + limit;
         loop {
             if let Some(event) = running.control.event(POLL)? {
                 uploads.note(&event);
@@ -329,7 +329,7 @@ impl Service {
                 bail!(
                     "{} was not published within {} s: {uploads:?}",
                     self.name,
-                    PUBLISH_LIMIT.as_secs()
+                    limit.as_secs()
                 );
             }
         }
