@@ -3,9 +3,8 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use super::super::super::options;
-use super::super::super::{TorrcError, read};
 use super::run_tor;
+use crate::config::torrc::{TorrcError, options, read};
 
 #[test]
 fn the_table_has_exactly_the_options_of_c_tor() {

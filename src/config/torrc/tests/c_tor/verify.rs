@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use super::super::super::read;
 use super::run_tor;
+use crate::config::torrc::read;
 
 #[test]
 fn client_options_that_c_tor_accepts_are_accepted() {
