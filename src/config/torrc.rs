@@ -52,7 +52,7 @@ use files::FileReader;
 
 use crate::config::redact::hide;
 
-/// The settings that torrc files stand for.
+/// The settings read from torrc files.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Torrc {
     /// The settings, in the form of `arti.toml`: those that a line sets, and `socks_port`, which has C

@@ -1,4 +1,4 @@
-//! A TOML document of the settings that torrc files stand for, with the lines that set them.
+//! The settings read from torrc files as a TOML document, with the lines that set them.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

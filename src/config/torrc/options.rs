@@ -45,7 +45,7 @@ static ALL: LazyLock<Vec<OptionSpec>> = LazyLock::new(|| {
     all
 });
 
-/// The option that a word in a torrc stands for.
+/// The option found for a word in a torrc.
 #[derive(Debug)]
 pub(super) struct FoundOption {
     /// The option.
