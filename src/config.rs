@@ -26,6 +26,7 @@ mod error;
 mod file;
 mod folders;
 mod key;
+mod limits;
 mod plaintext;
 pub mod port_line;
 mod ports;
@@ -43,6 +44,7 @@ pub use plaintext::Plaintext;
 
 use file::{Sections, Span};
 use key::Key;
+use limits::{DEFAULT_MAX_FILES, MAX_SOCKS_TIMEOUT, MIN_SOCKS_TIMEOUT};
 use setting::Setting;
 use sources::{Sources, chain};
 
@@ -50,12 +52,6 @@ use sources::{Sources, chain};
 pub const DEFAULT_SOCKS_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long an exit may take if nothing is configured; arti's, and C tor's for its first tries.
 pub const DEFAULT_EXIT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The shortest `socks_timeout`: below it no request could succeed.
-pub const MIN_SOCKS_TIMEOUT: Duration = Duration::from_secs(1);
-/// The longest `socks_timeout`: no client waits that long.
-pub const MAX_SOCKS_TIMEOUT: Duration = Duration::from_secs(60 * 60);
-/// The number of open files to ask for if nothing is configured; arti's.
-pub const DEFAULT_MAX_FILES: u64 = 16_384;
 /// Where the ports are named, below the state folder, if the configuration names no place.
 pub const PORT_INFO: &str = "public/port_info.json";
 /// The log filter if nothing is configured.

@@ -1,18 +1,23 @@
-//! C tor's configuration files, read as settings of this program.
+//! Reads C tor's configuration files as settings of onionport.
+//!
+//! Read the modules in this order; each step takes what the step before it gives:
 //!
 //! | step | module | gives |
 //! |---|---|---|
-//! | files are found and read, `%include` too | `files` | lines, each with its place |
-//! | text becomes lines | `lines` | key and value |
-//! | names become options | `options` | the table of all options of C tor 0.4.9 |
-//! | values are checked | `value` | their shortest form |
-//! | later lines win, lists grow | `assign` | what counts |
-//! | options become settings | `serve` | a `document` of TOML |
+//! | find and read files, follow `%include` | `files` | lines with their positions |
+//! | split text into lines | `lines` | keys and values |
+//! | look up option names | `options` | the table of all options of C tor 0.4.9 |
+//! | check values | `value` | their canonical form |
+//! | let later lines replace earlier ones or extend lists | `assign` | the values in effect, each an `assigned::Assigned` |
+//! | translate options into settings | `translate` | a `document` of TOML |
 //!
-//! Every line is read as C tor reads it (tor(1), "THE CONFIGURATION FILE FORMAT"). What a client can
-//! notice is served; what arti has no part for is passed over with a warning, unless a user would
-//! rely on it: then it is refused, and so are the options of relays and onion services. Reading
-//! opens and changes nothing.
+//! The folder imports nothing from its parent, [`crate::config`], but its modules `access`, `limits`,
+//! `port_line` and `redact`.
+//!
+//! Every line is read as C tor reads it (tor(1), "THE CONFIGURATION FILE FORMAT"). Options with an
+//! effect that clients notice become settings. Options that arti cannot follow are ignored with a
+//! warning, or refused if a user may rely on them. Options of relays and onion services are refused.
+//! Reading opens no port and changes no file.
 //!
 //! ```
 //! # let folder = tempfile::tempdir()?;
@@ -28,58 +33,58 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 mod assign;
+mod assigned;
 mod document;
 mod error;
 mod files;
 mod lines;
 mod options;
-mod serve;
 #[cfg(test)]
 mod tests;
+mod translate;
 mod value;
 
-pub use error::{Place, Refusal, TorrcError, Unknown};
+pub use error::{FilePosition, RefusedOption, TorrcError, UnknownOption};
 
 use assign::Values;
 use document::Document;
-use files::Reader;
+use files::FileReader;
 
 use crate::config::redact::hide;
 
-/// What torrc files come to.
+/// The settings read from torrc files.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Torrc {
-    /// The settings, in the form of `arti.toml`. Only what was said is in it, and `socks_port`,
-    /// whose default is C tor's.
+    /// The settings, in the form of `arti.toml`: those that a line sets, and `socks_port`, which has C
+    /// tor's default.
     pub table: toml::Table,
-    /// The lines behind each key, such as `proxy.socks_port`: one for each element of an array, one
-    /// for anything else, and none for a default.
-    pub origins: BTreeMap<String, Vec<Place>>,
-    /// Whole sentences for the log, each with its place: options without effect, values that were
-    /// cut to a limit.
+    /// The lines behind each key, such as `proxy.socks_port`: one per element of an array, one for
+    /// any other value, none for a default.
+    pub origins: BTreeMap<String, Vec<FilePosition>>,
+    /// Log messages, each with its position: ignored options, values cut to a limit.
     pub warnings: Vec<String>,
-    /// Every file that was read, includes as well, in order.
+    /// Every file that was read, including those of `%include`, in order.
     pub files: Vec<PathBuf>,
     /// The settings as text.
     text: String,
 }
 
-/// Reads torrc files: the first one is what C tor calls the defaults, later ones win over it
-/// (`tor --defaults-torrc FIRST -f SECOND`).
+/// Reads torrc files. The first file has the role of C tor's defaults; later files take precedence
+/// over it (`tor --defaults-torrc FIRST -f SECOND`).
 ///
 /// # Errors
-/// [`TorrcError`]: one line that names file, line, option and remedy. Options that are refused, and
-/// names that no option has, are all named in it; of other mistakes the first.
+/// [`TorrcError`], whose message is one line with file, line, option and remedy. Unknown names, and
+/// refused options, are all listed; of other mistakes only the first is reported.
 pub fn read(paths: &[PathBuf]) -> Result<Torrc, TorrcError> {
-    let mut reader = Reader::default();
+    let mut reader = FileReader::default();
     let mut values = Values::default();
     for path in paths {
         let lines = reader.read(path)?;
         values.assign(lines)?;
     }
-    values.all_known()?;
-    let document = serve::serve(&mut values)?;
-    let text = document.write();
+    values.refuse_unknown()?;
+    let document = translate::to_document(&mut values)?;
+    let text = document.to_toml();
     let Document { table, origins, .. } = document;
     Ok(Torrc {
         table,
@@ -91,11 +96,12 @@ pub fn read(paths: &[PathBuf]) -> Result<Torrc, TorrcError> {
 }
 
 impl Torrc {
-    /// The line that a setting comes from: `key` is `table.key`, and may go on to an element and
-    /// what is in it (`proxy.socks_port[1]`, `bridges.transports[0].path`). Without an element it is
-    /// the first line. `None` for what no line says.
+    /// Returns the line that sets `key`, or `None` if no line does.
+    ///
+    /// `key` is `table.key`, optionally with the index of an element and a path below it
+    /// (`proxy.socks_port[1]`, `bridges.transports[0].path`). Without an index it is the first line.
     #[must_use]
-    pub fn origin(&self, key: &str) -> Option<&Place> {
+    pub fn origin(&self, key: &str) -> Option<&FilePosition> {
         let (name, rest) = key.split_once('[').unwrap_or((key, ""));
         let element: usize = rest
             .split_once(']')
@@ -103,7 +109,7 @@ impl Torrc {
             .unwrap_or(0);
         let below = format!("{name}.");
         let lines = self.origins.get(name).or_else(|| {
-            // A whole table: its first setting.
+            // `key` may be a whole table: take its first setting.
             let mut inside = self.origins.iter().filter(|(k, _)| k.starts_with(&below));
             inside.find_map(|(_, lines)| (!lines.is_empty()).then_some(lines))
         })?;
@@ -111,14 +117,14 @@ impl Torrc {
     }
 }
 
-/// Writes the settings as an `arti.toml` that can be kept in the place of the torrc files, with the
-/// warnings and the line of each setting as comments. It reads back as the same table.
+/// Writes the settings as an `arti.toml` that can replace the torrc files, with the warnings and the
+/// position of each setting as comments. It parses to the same table.
 #[must_use]
 pub fn to_toml(torrc: &Torrc) -> String {
     let mut out = String::new();
     let mut comment = |text: &str| {
         out.push_str("# ");
-        out.push_str(&document::one_line(text));
+        out.push_str(&document::to_one_line(text));
         out.push('\n');
     };
     for file in &torrc.files {

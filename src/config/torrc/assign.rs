@@ -1,88 +1,78 @@
-//! From lines to values: which line counts (confmgt.c: `config_assign`; tor(1), `+Option`).
+//! Decides which lines take effect (confmgt.c: `config_assign`; tor(1), `+Option`).
 //!
-//! Of an option with one value the last line counts, in whichever file. A list takes all lines of a
-//! file; the lists of earlier files go when a later file names the option, unless its first line has
-//! a `+`.
+//! For an option with a single value the last line of all files counts. A list takes all lines of one
+//! file; a later file that names the option replaces the list, unless its first line has a `+`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::error::{MAX_LISTED, Place, TorrcError, Unknown};
-use super::files::Line;
-use super::lines::Mode;
-use super::options::{self, Kind, Opt, Role};
+use super::assigned::Assigned;
+use super::error::{FilePosition, MAX_LISTED, TorrcError, UnknownOption};
+use super::files::TorrcLine;
+use super::lines::AssignMode;
+use super::options::{self, OptionKind, OptionRole, OptionSpec};
 use super::value;
 use crate::config::access::Rule;
 
-/// What was said of an option.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Said {
-    /// The option; in a list of several options the one of this line.
-    pub(super) name: &'static str,
-    /// Its value in its shortest form; empty is none.
-    pub(super) value: String,
-    /// Where it stands.
-    pub(super) place: Place,
-    /// How many lines of all files were read before it.
-    nth: usize,
-}
-
-/// What a list holds.
+/// The values of one option, or of options that share a list.
 #[derive(Debug, Default)]
-struct List {
-    said: Vec<Said>,
-    /// Whether the next line takes the place of all these.
+struct ValueList {
+    assigned: Vec<Assigned>,
+    /// Whether the next line without a `+` replaces all values (C tor: `config_line_t.fragile`).
     fragile: bool,
 }
 
-/// All values that were set.
+/// The values of all options that a line sets.
 #[derive(Debug, Default)]
 pub(super) struct Values {
-    lists: BTreeMap<&'static str, List>,
-    /// How many values were set.
+    lists: BTreeMap<&'static str, ValueList>,
+    /// How many values were assigned, replaced ones included.
     count: usize,
-    /// Whole sentences, each with its place.
+    /// Log messages, each with its position.
     pub(super) warnings: Vec<String>,
     /// The names that no option has.
-    unknown: Vec<Unknown>,
+    unknown: Vec<UnknownOption>,
 }
 
 impl Values {
-    /// Takes over the lines of one file and its includes, on top of those before.
+    /// Applies the lines of one file and its includes on top of earlier files.
     ///
     /// # Errors
-    /// [`TorrcError::Value`] for the first value that does not fit its option.
-    pub(super) fn assign(&mut self, lines: Vec<Line>) -> Result<(), TorrcError> {
+    /// [`TorrcError::Value`] for the first value that its option does not allow.
+    pub(super) fn assign(&mut self, lines: Vec<TorrcLine>) -> Result<(), TorrcError> {
         let mut seen = BTreeSet::new();
         for line in lines {
-            let Some(option) = self.find(&line) else {
+            let Some(option) = self.find_option(&line) else {
                 continue;
             };
-            if option.kind == Kind::Obsolete {
-                let instead = options::successor(option)
-                    .map(|text| format!(": {text}"))
+            if option.kind == OptionKind::Obsolete {
+                let successor = options::successor(option)
+                    .map(|text| format!("; {text}"))
                     .unwrap_or_default();
-                let name = option.name;
                 self.warn(
-                    &line.place,
-                    &format!("{name} is obsolete and skipped{instead}"),
+                    &line.position,
+                    option.name,
+                    &format!("ignored obsolete option{successor}"),
                 );
                 continue;
             }
-            let value = checked(option, &line)?;
+            let value = check_value(option, &line)?;
             if option.is_single() {
                 if !line.value.is_empty() && !seen.insert(option.name) {
-                    let text = format!(
-                        "{} stands here again, and the last line counts",
-                        option.name
+                    self.warn(
+                        &line.position,
+                        option.name,
+                        "set more than once; the last line counts",
                     );
-                    self.warn(&line.place, &text);
                 }
                 self.set(option, value, line);
-            } else if line.mode == Mode::Clear {
+            } else if line.mode == AssignMode::Clear {
                 self.lists.remove(option.list());
             } else if line.value.is_empty() {
-                let text = format!("{} has no value and is skipped: write one", option.name);
-                self.warn(&line.place, &text);
+                self.warn(
+                    &line.position,
+                    option.name,
+                    "ignored line without a value; write one",
+                );
             } else {
                 self.add(option, value, line);
             }
@@ -93,14 +83,14 @@ impl Values {
         Ok(())
     }
 
-    /// The option of a line, with the warnings that its name earns; nothing if there is none.
-    fn find(&mut self, line: &Line) -> Option<&'static Opt> {
+    /// Returns the option of a line, and warns of a shortened name. Records a name that no option has.
+    fn find_option(&mut self, line: &TorrcLine) -> Option<&'static OptionSpec> {
         let Some(found) = options::find(&line.key) else {
-            self.unknown.push(Unknown {
-                place: line.place.clone(),
+            self.unknown.push(UnknownOption {
+                position: line.position.clone(),
                 name: line.key.clone(),
                 nearest: match self.unknown.len() < MAX_LISTED {
-                    // People write NAME=VALUE.
+                    // Users write NAME=VALUE.
                     true => options::nearest(line.key.split('=').next().unwrap_or_default()),
                     false => None,
                 },
@@ -108,103 +98,105 @@ impl Values {
             return None;
         };
         if found.warn {
-            let text = format!(
-                "{} is short for {}: write that",
-                line.key, found.option.name
-            );
-            self.warn(&line.place, &text);
+            let text = format!("short for {}; write the full name", found.option.name);
+            self.warn(&line.position, &line.key, &text);
         }
         Some(found.option)
     }
 
-    /// Refuses names that no option has, as C tor does: a misspelt line may be the one that keeps
-    /// others out, or away from relays.
+    /// Refuses unknown names, as C tor does: a misspelt line may be the one that restricts clients or
+    /// excludes relays.
     ///
     /// # Errors
     /// [`TorrcError::Unknown`] with all of them.
-    pub(super) fn all_known(&mut self) -> Result<(), TorrcError> {
+    pub(super) fn refuse_unknown(&mut self) -> Result<(), TorrcError> {
         match std::mem::take(&mut self.unknown) {
             unknown if unknown.is_empty() => Ok(()),
             unknown => Err(TorrcError::Unknown(unknown)),
         }
     }
 
-    /// Replaces the value of an option that has one.
-    fn set(&mut self, option: &Opt, value: String, line: Line) {
-        let said = self.said(option, value, line.place);
+    /// Replaces the value of an option with a single value.
+    fn set(&mut self, option: &OptionSpec, value: String, line: TorrcLine) {
+        let assigned = self.build(option, value, line.position);
         let list = self.lists.entry(option.list()).or_default();
-        list.said = vec![said];
+        list.assigned = vec![assigned];
     }
 
-    /// Adds a line to a list.
-    fn add(&mut self, option: &Opt, value: String, line: Line) {
-        let said = self.said(option, value, line.place);
+    /// Adds a value to a list.
+    fn add(&mut self, option: &OptionSpec, value: String, line: TorrcLine) {
+        let assigned = self.build(option, value, line.position);
         let list = self.lists.entry(option.list()).or_default();
-        if list.fragile && line.mode != Mode::Append {
-            list.said.clear();
+        if list.fragile && line.mode != AssignMode::Append {
+            list.assigned.clear();
         }
         list.fragile = false;
-        list.said.push(said);
+        list.assigned.push(assigned);
     }
 
-    /// A value with its place in the order.
-    fn said(&mut self, option: &Opt, value: String, place: Place) -> Said {
+    /// Builds a value with the next rank.
+    fn build(&mut self, option: &OptionSpec, value: String, position: FilePosition) -> Assigned {
         self.count += 1;
-        Said {
+        Assigned {
             name: option.name,
             value,
-            place,
-            nth: self.count,
+            position,
+            rank: self.count,
         }
     }
 
-    /// Adds a warning with its place.
-    pub(super) fn warn(&mut self, place: &Place, text: &str) {
-        self.warnings.push(format!("{place}: {text}"));
+    /// Adds a warning about an option.
+    pub(super) fn warn(&mut self, position: &FilePosition, option: &str, text: &str) {
+        self.warnings.push(format!("{position}: {option}: {text}"));
     }
 
-    /// Warns of a rule that is left out, as C tor does: one for IPv6 about IPv4 alone.
-    pub(super) fn warn_of_rule(&mut self, said: &Said, rule: &Rule) {
-        let (name, text, problem) = (said.name, &rule.text, rule.without_effect());
+    /// Warns of a rule that C tor ignores as well: one for IPv6 with only IPv4 addresses.
+    pub(super) fn warn_ineffective(&mut self, assigned: &Assigned, rule: &Rule) {
+        let (text, problem) = (&rule.text, rule.without_effect());
         self.warn(
-            &said.place,
-            &format!("{name}: {text:?} is left out: {problem}"),
+            &assigned.position,
+            assigned.name,
+            &format!("ignored rule {text:?}: {problem}"),
         );
     }
 
-    /// The value of an option that has one, if a line gives it.
-    pub(super) fn one(&self, name: &str) -> Option<&Said> {
+    /// Returns the value of an option with a single value, if a line sets it.
+    pub(super) fn get(&self, name: &str) -> Option<&Assigned> {
         self.list(name).last()
     }
 
-    /// The lines of an option that may have several.
-    pub(super) fn list(&self, name: &str) -> &[Said] {
-        self.lists.get(name).map_or(&[], |list| &list.said)
+    /// Returns the values of an option with a list.
+    pub(super) fn list(&self, name: &str) -> &[Assigned] {
+        self.lists.get(name).map_or(&[], |list| &list.assigned)
     }
 
-    /// Whether an option is `1`; `default` if no line says.
+    /// Whether an option is `1`, or `default` if no line sets it.
     pub(super) fn is_on(&self, name: &str, default: bool) -> bool {
-        self.one(name).map_or(default, |said| said.value == "1")
+        self.get(name)
+            .map_or(default, |assigned| assigned.value == "1")
     }
 
-    /// Everything that was said, in the order of files and lines.
-    pub(super) fn all(&self) -> Vec<&Said> {
-        let mut all: Vec<&Said> = self.lists.values().flat_map(|list| &list.said).collect();
-        all.sort_by_key(|said| said.nth);
+    /// Returns all values, in the order of files and lines.
+    pub(super) fn all(&self) -> Vec<&Assigned> {
+        let lists = self.lists.values();
+        let mut all: Vec<&Assigned> = lists.flat_map(|list| &list.assigned).collect();
+        all.sort_by_key(|assigned| assigned.rank);
         all
     }
 }
 
-/// The value of a line in its shortest form.
-fn checked(option: &Opt, line: &Line) -> Result<String, TorrcError> {
-    let bad = |problem| TorrcError::Value {
-        place: line.place.clone(),
+/// Returns the value of a line in canonical form.
+fn check_value(option: &OptionSpec, line: &TorrcLine) -> Result<String, TorrcError> {
+    let error = |problem| TorrcError::Value {
+        position: line.position.clone(),
         option: option.name,
         problem,
     };
-    // The mark that the reader puts in the place of bytes which are no UTF-8.
-    if option.role == Role::Served && line.value.contains(char::REPLACEMENT_CHARACTER) {
-        return Err(bad("the value is not UTF-8: write it in UTF-8".to_owned()));
+    // `files` replaces bytes that are not UTF-8 with this character.
+    if option.role == OptionRole::Translated && line.value.contains(char::REPLACEMENT_CHARACTER) {
+        return Err(error(
+            "the value is not UTF-8; save the file in UTF-8".to_owned(),
+        ));
     }
-    value::canonical(option, &line.value).map_err(bad)
+    value::canonicalize(option, &line.value).map_err(error)
 }

@@ -1,26 +1,26 @@
-//! The settings that a torrc comes to, as TOML, each with the lines it comes from.
+//! The settings read from torrc files as a TOML document, with the lines that set them.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use toml::{Table, Value};
 
-use super::error::Place;
+use super::error::FilePosition;
 
 /// A document under construction.
 #[derive(Debug, Default)]
 pub(super) struct Document {
     /// The settings.
     pub(super) table: Table,
-    /// Their keys with their tables, in the order in which they were set.
-    pub(super) order: Vec<String>,
-    /// Where each comes from: of an array, one place for each element.
-    pub(super) origins: BTreeMap<String, Vec<Place>>,
+    /// Their keys, with the tables that hold them, in the order in which they were set.
+    order: Vec<String>,
+    /// The line that sets each key; for an array, one line per element.
+    pub(super) origins: BTreeMap<String, Vec<FilePosition>>,
 }
 
 impl Document {
     /// Sets `table.key`, or `table.table.key`.
-    pub(super) fn set(&mut self, key: &str, value: impl Into<Value>, origins: Vec<Place>) {
+    pub(super) fn set(&mut self, key: &str, value: impl Into<Value>, origins: Vec<FilePosition>) {
         let (tables, name) = key.rsplit_once('.').unwrap_or(("", key));
         let mut inside = &mut self.table;
         for table in tables.split('.').filter(|table| !table.is_empty()) {
@@ -29,7 +29,7 @@ impl Document {
                 .or_insert_with(|| Value::Table(Table::new()));
             match entry {
                 Value::Table(table) => inside = table,
-                // No key is a table and a value.
+                // Unreachable: no key is both a table and a value.
                 _ => return,
             }
         }
@@ -38,7 +38,7 @@ impl Document {
         self.origins.insert(key.to_owned(), origins);
     }
 
-    /// The value of a key.
+    /// Returns the value of `key`.
     fn get(&self, key: &str) -> Option<&Value> {
         let (tables, name) = key.rsplit_once('.').unwrap_or(("", key));
         let mut inside = &self.table;
@@ -48,9 +48,9 @@ impl Document {
         inside.get(name)
     }
 
-    /// Writes the document as a file that a user could keep: tables in the order of
-    /// `arti.toml.example`, and beside each value the line it comes from.
-    pub(super) fn write(&self) -> String {
+    /// Writes the document as a file for users to keep: in the order in which the keys were set, each
+    /// value followed by a comment with its position.
+    pub(super) fn to_toml(&self) -> String {
         let mut out = String::new();
         let mut open = "";
         for key in &self.order {
@@ -70,7 +70,7 @@ impl Document {
             match value.as_array() {
                 Some(array) if !array.is_empty() => write_array(&mut out, name, array, origins),
                 _ => {
-                    let _ = writeln!(out, "{name} = {value}{}", comment(origins.first()));
+                    let _ = writeln!(out, "{name} = {value}{}", to_comment(origins.first()));
                 }
             }
         }
@@ -78,39 +78,39 @@ impl Document {
     }
 }
 
-/// Whether an array is one of tables.
+/// Whether the elements of an array are tables.
 fn has_tables(array: &[Value]) -> bool {
     array.first().is_some_and(Value::is_table)
 }
 
-/// Writes an array with an element on each line.
-fn write_array(out: &mut String, name: &str, array: &[Value], origins: &[Place]) {
+/// Writes an array with one element per line.
+fn write_array(out: &mut String, name: &str, array: &[Value], origins: &[FilePosition]) {
     let _ = writeln!(out, "{name} = [");
     for (at, element) in array.iter().enumerate() {
-        let _ = writeln!(out, "    {element},{}", comment(origins.get(at)));
+        let _ = writeln!(out, "    {element},{}", to_comment(origins.get(at)));
     }
     out.push_str("]\n");
 }
 
 /// Writes an array of tables.
-fn write_tables(out: &mut String, key: &str, tables: &[Value], origins: &[Place]) {
+fn write_tables(out: &mut String, key: &str, tables: &[Value], origins: &[FilePosition]) {
     for (at, table) in tables.iter().filter_map(Value::as_table).enumerate() {
-        let _ = write!(out, "\n[[{key}]]{}\n", comment(origins.get(at)));
+        let _ = write!(out, "\n[[{key}]]{}\n", to_comment(origins.get(at)));
         for (name, value) in table {
             let _ = writeln!(out, "{name} = {value}");
         }
     }
 }
 
-/// The place of a value, as a comment behind it.
-fn comment(place: Option<&Place>) -> String {
-    place.map_or_else(String::new, |place| {
-        format!(" # {}", one_line(&place.to_string()))
+/// Formats a position as a trailing comment.
+fn to_comment(position: Option<&FilePosition>) -> String {
+    position.map_or_else(String::new, |position| {
+        format!(" # {}", to_one_line(&position.to_string()))
     })
 }
 
-/// Text that may stand in a comment.
-pub(super) fn one_line(text: &str) -> String {
+/// Replaces control characters with spaces, so that the text fits into a comment.
+pub(super) fn to_one_line(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect()

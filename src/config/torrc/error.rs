@@ -1,131 +1,122 @@
-//! What can be wrong with a torrc, and where.
+//! Errors in torrc files, with their positions.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use thiserror::Error;
 
-use super::options::Reason;
+use super::options::RefusalReason;
 
 /// A line of a file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct FilePosition {
     /// The file.
     pub path: PathBuf,
     /// The line on which the option begins, counted from 1.
     pub line: usize,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for FilePosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.path.display(), self.line)
     }
 }
 
-/// Why a torrc cannot be used.
+/// Why torrc files cannot be used.
 ///
-/// Every message is one line: where, which option, what is wrong, what to do.
+/// Every message is one line with the position, the option, the problem and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum TorrcError {
-    /// A file named on the command line is not there.
-    #[error("{}: there is no such file: correct --torrc or create it", path.display())]
+    /// A file named on the command line does not exist.
+    #[error("cannot read {}: no such file; correct --torrc or create the file", path.display())]
     NoFile {
         /// The file.
         path: PathBuf,
     },
     /// A file cannot be read.
-    #[error("{}: cannot be read: {problem}; name a torrc which this user may read", path.display())]
+    #[error("cannot read {}: {problem}; name a readable torrc", path.display())]
     Unreadable {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said, or what is wrong with it.
+        /// The system's error, or what is wrong with the file.
         problem: String,
     },
-    /// An `%include` that leads nowhere.
-    #[error("{place}: %include {pattern:?}: {problem}")]
+    /// An `%include` that cannot be followed.
+    #[error("{position}: %include {pattern:?}: {problem}")]
     Include {
         /// The line.
-        place: Place,
-        /// What is to be included, as written.
+        position: FilePosition,
+        /// The path or pattern to include, as written.
         pattern: String,
-        /// What is wrong, and the remedy.
+        /// The problem and the remedy.
         problem: String,
     },
-    /// A line that is none.
-    #[error("{place}: {problem}")]
+    /// A line with a syntax error.
+    #[error("{position}: {problem}")]
     Syntax {
         /// The line.
-        place: Place,
-        /// What is wrong, and the remedy.
+        position: FilePosition,
+        /// The problem and the remedy.
         problem: String,
     },
-    /// A value that does not fit its option, or options that do not fit together.
-    #[error("{place}: {option}: {problem}")]
+    /// A value that its option does not allow, or that conflicts with other options.
+    #[error("{position}: {option}: {problem}")]
     Value {
         /// The line.
-        place: Place,
+        position: FilePosition,
         /// The option.
         option: &'static str,
-        /// What is wrong with it, and the remedy.
+        /// The problem and the remedy.
         problem: String,
     },
-    /// Names that no option has: all that there are, of which the first are listed.
-    #[error("{}: C tor has no such option: correct the name, or remove the line", listed(.0))]
-    Unknown(Vec<Unknown>),
-    /// Options that onionport cannot obey and must not pass over: all that there are.
-    #[error("{}", refusal(.0))]
-    Refused(Vec<Refusal>),
+    /// All unknown names; the message lists the first of them.
+    #[error("{}: unknown option; correct the name or remove the line", list_unknown(.0))]
+    Unknown(Vec<UnknownOption>),
+    /// All options that onionport can neither follow nor ignore.
+    #[error("{}", list_refused(.0))]
+    Refused(Vec<RefusedOption>),
 }
 
 /// A name that no option has.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unknown {
-    /// Where it stands.
-    pub place: Place,
+pub struct UnknownOption {
+    /// The line.
+    pub position: FilePosition,
     /// The name as written.
     pub name: String,
-    /// The option whose name looks like it, if there is one.
+    /// The option with the most similar name, if one is similar.
     pub nearest: Option<&'static str>,
 }
 
-impl fmt::Display for Unknown {
-    /// Only a name that looks like an option's is shown: other words may be passwords.
+impl fmt::Display for UnknownOption {
+    /// Shows the name only if it resembles an option's: any other word may be a password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.place.fmt(f)?;
+        self.position.fmt(f)?;
         if self.name.starts_with(BYTE_ORDER_MARK) {
-            // No editor shows what is wrong here.
-            return f.write_str(
-                " (begins with a UTF-8 byte order mark: save the file without this BOM)",
-            );
+            // Editors do not show the mark, so name it.
+            return f.write_str(" (starts with a UTF-8 byte order mark; save the file without it)");
         }
         let Some(nearest) = self.nearest else {
             return Ok(());
         };
         match self.name.split_once('=') {
-            Some(_) => write!(
-                f,
-                " (the name ends in =: write {nearest}, a blank and the value)"
-            ),
-            None => write!(
-                f,
-                " {} (the nearest is {nearest})",
-                self.name.escape_debug()
-            ),
+            Some(_) => write!(f, " (write {nearest} VALUE, without an equals sign)"),
+            None => write!(f, " {} (did you mean {nearest}?)", self.name.escape_debug()),
         }
     }
 }
 
-/// What some editors put before the first line.
+/// U+FEFF, which some editors put before the first line.
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
-/// How many names are listed.
+/// How many unknown names the message lists.
 pub(super) const MAX_LISTED: usize = 20;
 
-/// The names on one line.
-fn listed(unknown: &[Unknown]) -> String {
+/// Lists unknown names on one line.
+fn list_unknown(unknown: &[UnknownOption]) -> String {
     let first = unknown.iter().take(MAX_LISTED);
-    let mut names: Vec<String> = first.map(Unknown::to_string).collect();
+    let mut names: Vec<String> = first.map(UnknownOption::to_string).collect();
     if let Some(more) = unknown.len().checked_sub(MAX_LISTED)
         && more > 0
     {
@@ -134,29 +125,29 @@ fn listed(unknown: &[Unknown]) -> String {
     names.join(", ")
 }
 
-/// An option that is refused.
+/// A refused option.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    /// Where it stands.
-    pub place: Place,
-    /// Its name.
+pub struct RefusedOption {
+    /// The line.
+    pub position: FilePosition,
+    /// The name of the option.
     pub option: &'static str,
-    /// Why.
-    pub(super) reason: Reason,
+    /// Why it is refused.
+    pub(super) reason: RefusalReason,
 }
 
-/// One message for all of them: by their reason, in the order of the lines.
-fn refusal(refusals: &[Refusal]) -> String {
-    let mut reasons: Vec<Reason> = refusals.iter().map(|refusal| refusal.reason).collect();
+/// Lists refused options in one message, grouped by reason, each group in the order of its lines.
+fn list_refused(refused: &[RefusedOption]) -> String {
+    let mut reasons: Vec<RefusalReason> = refused.iter().map(|option| option.reason).collect();
     reasons.sort_unstable();
     reasons.dedup();
     let groups = reasons.iter().map(|reason| {
-        let names: Vec<String> = refusals
+        let names: Vec<String> = refused
             .iter()
-            .filter(|refusal| refusal.reason == *reason)
-            .map(|refusal| format!("{} {}", refusal.place, refusal.option))
+            .filter(|option| option.reason == *reason)
+            .map(|option| format!("{} {}", option.position, option.option))
             .collect();
-        format!("{}: {}", names.join(", "), reason.text())
+        format!("{}: {}", names.join(", "), reason.explanation())
     });
     groups.collect::<Vec<_>>().join("; ")
 }

@@ -1,4 +1,4 @@
-//! From files to lines: what is read, and in which order (conffile.c; tor(1), `%include`).
+//! Finds and reads files, and follows `%include` (conffile.c; tor(1), `%include`).
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
@@ -6,40 +6,43 @@ use std::path::{Path, PathBuf};
 
 use glob::Pattern;
 
-use super::error::{Place, TorrcError};
-use super::lines::{self, Mode, Raw};
+use super::error::{FilePosition, TorrcError};
+use super::lines::{self, AssignMode, RawLine};
 
-/// The longest file, in bytes.
+/// The largest file, in bytes.
 const MAX_FILE: u64 = 4 << 20;
-/// How many files may be read in all: an `%include` of itself by a pattern would go on and on.
+/// The largest number of files in all: a pattern that includes its own file grows without end.
 const MAX_FILES: usize = 1000;
-/// How many files deep an `%include` may stand (C tor: `MAX_INCLUDE_RECURSION_LEVEL`).
+/// The deepest nesting of `%include` (C tor: `MAX_INCLUDE_RECURSION_LEVEL`).
 const MAX_DEPTH: usize = 31;
 
-/// One option with its place.
+/// One option with its position.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Line {
+pub(super) struct TorrcLine {
     /// The option as written, without `+` and `/`.
     pub(super) key: String,
     /// Its value; empty if there is none.
     pub(super) value: String,
-    /// How it joins what earlier files said.
-    pub(super) mode: Mode,
-    /// Where it stands.
-    pub(super) place: Place,
+    /// How it combines with the values of earlier files.
+    pub(super) mode: AssignMode,
+    /// Where it begins.
+    pub(super) position: FilePosition,
 }
 
-/// Reads files and keeps a list of them.
+/// Reads files and lists them.
 #[derive(Debug, Default)]
-pub(super) struct Reader {
+pub(super) struct FileReader {
     /// Every file that was read, in order.
     pub(super) files: Vec<PathBuf>,
 }
 
-impl Reader {
-    /// Reads a file from the command line and all that it includes.
-    pub(super) fn read(&mut self, path: &Path) -> Result<Vec<Line>, TorrcError> {
-        let text = self.text(path).map_err(|error| match error.kind() {
+impl FileReader {
+    /// Reads a file named on the command line, and all files that it includes.
+    ///
+    /// # Errors
+    /// [`TorrcError`] for the first file that cannot be read or line that cannot be parsed.
+    pub(super) fn read(&mut self, path: &Path) -> Result<Vec<TorrcLine>, TorrcError> {
+        let text = self.read_text(path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => TorrcError::NoFile {
                 path: path.to_owned(),
             },
@@ -53,91 +56,92 @@ impl Reader {
         Ok(all)
     }
 
-    /// Reads the lines of a file's text.
+    /// Adds the lines of a file's text to `all`, and those of its includes.
     fn parse(
         &mut self,
         path: &Path,
         text: &str,
         depth: usize,
-        all: &mut Vec<Line>,
+        all: &mut Vec<TorrcLine>,
     ) -> Result<(), TorrcError> {
-        let place = |line| Place {
+        let position = |line| FilePosition {
             path: path.to_owned(),
             line,
         };
-        let raw = lines::parse(text).map_err(|bad| TorrcError::Syntax {
-            place: place(bad.line),
-            problem: bad.problem.to_owned(),
+        let raw = lines::parse(text).map_err(|error| TorrcError::Syntax {
+            position: position(error.line),
+            problem: error.problem.to_owned(),
         })?;
-        for Raw {
+        for RawLine {
             key,
             value,
             mode,
             line,
         } in raw
         {
-            let place = place(line);
+            let position = position(line);
             if key == "%include" {
-                self.include(&place, &value, depth, all)?;
+                self.include(&position, &value, depth, all)?;
             } else {
-                all.push(Line {
+                all.push(TorrcLine {
                     key,
                     value,
                     mode,
-                    place,
+                    position,
                 });
             }
         }
         Ok(())
     }
 
-    /// Reads what an `%include` names, in the place of its line.
+    /// Adds the lines of the files that an `%include` names.
     fn include(
         &mut self,
-        place: &Place,
+        position: &FilePosition,
         pattern: &str,
         depth: usize,
-        all: &mut Vec<Line>,
+        all: &mut Vec<TorrcLine>,
     ) -> Result<(), TorrcError> {
-        let bad = |problem: String| TorrcError::Include {
-            place: place.clone(),
+        let error = |problem: String| TorrcError::Include {
+            position: position.clone(),
             pattern: pattern.to_owned(),
             problem,
         };
         if pattern.is_empty() {
-            return Err(bad("there is no path: write one".to_owned()));
+            return Err(error("no path; write one".to_owned()));
         }
-        for path in expand(pattern).map_err(bad)? {
-            for file in list(&path).map_err(bad)? {
+        for path in expand_pattern(pattern).map_err(error)? {
+            for file in list_files(&path).map_err(error)? {
                 if depth >= MAX_DEPTH {
-                    return Err(bad(format!(
-                        "this is the {MAX_DEPTH}th file within another, which is the limit: does it \
-                         include itself?"
+                    return Err(error(format!(
+                        "files are nested more than {MAX_DEPTH} deep; check for a file that \
+                         includes itself"
                     )));
                 }
                 if self.files.len() >= MAX_FILES {
-                    return Err(bad(format!(
-                        "{MAX_FILES} files are the limit: does one include itself?"
+                    return Err(error(format!(
+                        "more than {MAX_FILES} files; check for a file that includes itself"
                     )));
                 }
-                let text = self
-                    .text(&file)
-                    .map_err(|error| bad(format!("{} cannot be read: {error}", file.display())))?;
+                let text = self.read_text(&file).map_err(|problem| {
+                    error(format!("cannot read {}: {problem}", file.display()))
+                })?;
                 self.parse(&file, &text, depth + 1, all)?;
             }
         }
         Ok(())
     }
 
-    /// Reads a file. Bytes that are no UTF-8 are marked; values with such marks are refused later.
-    fn text(&mut self, path: &Path) -> io::Result<String> {
+    /// Reads a file. Bytes that are not UTF-8 become U+FFFD; `assign` refuses values with that
+    /// character where they matter.
+    fn read_text(&mut self, path: &Path) -> io::Result<String> {
         let mut bytes = Vec::new();
         File::open(path)?
             .take(MAX_FILE + 1)
             .read_to_end(&mut bytes)?;
         if bytes.len() as u64 > MAX_FILE {
             return Err(io::Error::other(format!(
-                "it has more than {MAX_FILE} bytes, which no torrc has"
+                "it is larger than {MAX_FILE} bytes"
             )));
         }
         self.files.push(path.to_owned());
@@ -145,9 +149,9 @@ impl Reader {
     }
 }
 
-/// The paths that a pattern stands for, in their order: one of glob(3), but only if there is a `*`
-/// or `?` in it. Anything else is one path, there or not (path.c: `tor_glob`).
-fn expand(pattern: &str) -> Result<Vec<PathBuf>, String> {
+/// Returns the paths that match a pattern of glob(3), sorted. A path without `*` and `?` is returned as
+/// it is, whether it exists or not (path.c: `tor_glob`).
+fn expand_pattern(pattern: &str) -> Result<Vec<PathBuf>, String> {
     if !is_wild(pattern) {
         return Ok(vec![PathBuf::from(pattern)]);
     }
@@ -161,7 +165,7 @@ fn expand(pattern: &str) -> Result<Vec<PathBuf>, String> {
                 longer.extend(path.symlink_metadata().is_ok().then_some(path));
                 continue;
             }
-            matching(&path, part, &mut longer)?;
+            add_matching(&path, part, &mut longer)?;
         }
         paths = longer;
     }
@@ -169,10 +173,10 @@ fn expand(pattern: &str) -> Result<Vec<PathBuf>, String> {
     Ok(paths)
 }
 
-/// Adds what is in a folder and matches one part of a pattern.
-fn matching(folder: &Path, part: &str, found: &mut Vec<PathBuf>) -> Result<(), String> {
-    let wanted = Pattern::new(&translate(part))
-        .map_err(|error| format!("{part:?} is no pattern: {error}: correct it"))?;
+/// Adds to `found` the entries of a folder that match one component of a pattern.
+fn add_matching(folder: &Path, component: &str, found: &mut Vec<PathBuf>) -> Result<(), String> {
+    let pattern = Pattern::new(&to_glob_pattern(component))
+        .map_err(|error| format!("invalid pattern {component:?}: {error}; correct it"))?;
     let here = if folder.as_os_str().is_empty() {
         Path::new(".")
     } else {
@@ -181,19 +185,19 @@ fn matching(folder: &Path, part: &str, found: &mut Vec<PathBuf>) -> Result<(), S
     if !here.is_dir() {
         return Ok(());
     }
-    let unreadable = |error: io::Error| format!("{} cannot be read: {error}", here.display());
+    let unreadable = |error: io::Error| format!("cannot read {}: {error}", here.display());
     for entry in fs::read_dir(here).map_err(unreadable)? {
         let name = entry.map_err(unreadable)?.file_name();
         let text = name.to_string_lossy();
-        // Only a dot stands for the dot of a hidden file.
-        if wanted.matches(&text) && (part.starts_with('.') || !text.starts_with('.')) {
+        // Only a literal dot matches the dot of a hidden file.
+        if pattern.matches(&text) && (component.starts_with('.') || !text.starts_with('.')) {
             found.push(folder.join(name));
         }
     }
     Ok(())
 }
 
-/// Whether there is a `*` or `?` in a path without a backslash before it.
+/// Whether a path contains a `*` or `?` without a backslash before it.
 fn is_wild(pattern: &str) -> bool {
     let mut escaped = false;
     pattern.chars().any(|c| {
@@ -203,13 +207,13 @@ fn is_wild(pattern: &str) -> bool {
     })
 }
 
-/// Puts a part of a pattern of glob(3) in the words of [`glob`].
-fn translate(part: &str) -> String {
+/// Converts one component of a glob(3) pattern to the syntax of the crate [`glob`].
+fn to_glob_pattern(component: &str) -> String {
     let mut out = String::new();
-    let mut chars = part.chars();
+    let mut chars = component.chars();
     while let Some(c) = chars.next() {
         match c {
-            // Two stars are no more than one, but mean something else to the crate.
+            // `**` means the same as `*` to glob(3), but not to the crate.
             '*' if out.ends_with('*') => {}
             '*' | '?' => out.push(c),
             '\\' => match chars.next() {
@@ -230,23 +234,26 @@ fn translate(part: &str) -> String {
     out
 }
 
-/// The files to read at a path: itself, or those of a folder in lexical order, without the hidden
-/// ones, and without what is no file (conffile.c: `config_get_file_list`).
-fn list(path: &Path) -> Result<Vec<PathBuf>, String> {
+/// Returns the files to read at a path: the file itself, or the regular files of a folder in lexical
+/// order, without hidden ones (conffile.c: `config_get_file_list`).
+fn list_files(path: &Path) -> Result<Vec<PathBuf>, String> {
     let unreadable = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => format!(
-            "{} is not there: correct the path, which counts from the folder where onionport is \
-             started unless it begins with /",
+            "no such file or folder: {}; correct the path (a relative path starts at the working \
+             directory of onionport)",
             path.display()
         ),
-        _ => format!("{} cannot be read: {error}", path.display()),
+        _ => format!("cannot read {}: {error}", path.display()),
     };
     let kind = fs::metadata(path).map_err(unreadable)?.file_type();
     if kind.is_file() {
         return Ok(vec![path.to_owned()]);
     }
     if !kind.is_dir() {
-        return Err(format!("{} is neither a file nor a folder", path.display()));
+        return Err(format!(
+            "{} is neither a file nor a folder; name one of them",
+            path.display()
+        ));
     }
     let mut files = Vec::new();
     for entry in fs::read_dir(path).map_err(unreadable)? {

@@ -1,47 +1,47 @@
-//! From text to lines: keys, values, comments, quotes and continuations, as C tor reads them
+//! Splits text into lines: keys, values, comments, quotes and continuations, as C tor does
 //! (confline.c: `parse_config_line_from_str_verbose`; tor(1), "THE CONFIGURATION FILE FORMAT").
 
 use crate::config::port_line::quote;
 
-/// One option as it stands in a file.
+/// One option as written in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Raw {
-    /// The option, without `+` and `/`, as written.
+pub(super) struct RawLine {
+    /// The option as written, without `+` and `/`.
     pub(super) key: String,
     /// Its value; empty if there is none.
     pub(super) value: String,
-    /// How it joins what was said before.
-    pub(super) mode: Mode,
+    /// How it combines with earlier values.
+    pub(super) mode: AssignMode,
     /// The line on which it begins, counted from 1.
     pub(super) line: usize,
 }
 
-/// How a line joins what earlier files said.
+/// How a line combines with the values of earlier files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mode {
-    /// It takes their place.
+pub(super) enum AssignMode {
+    /// It replaces them.
     Set,
-    /// `+Option`: it is added.
+    /// `+Option`: it adds to them.
     Append,
-    /// `/Option`: nothing is left of it.
+    /// `/Option`: it removes them.
     Clear,
 }
 
-/// A line that cannot be read.
+/// A line that cannot be parsed.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct BadLine {
+pub(super) struct SyntaxError {
     /// Its number, counted from 1.
     pub(super) line: usize,
-    /// What is wrong, and the remedy.
+    /// The problem and the remedy.
     pub(super) problem: &'static str,
 }
 
-/// Reads all lines of a file.
+/// Parses all lines of a file.
 ///
 /// # Errors
-/// The first line that C tor would not take either, or would cut off.
-pub(super) fn parse(text: &str) -> Result<Vec<Raw>, BadLine> {
-    // C tor drops every carriage return as it reads a file.
+/// The first line that C tor refuses or truncates.
+pub(super) fn parse(text: &str) -> Result<Vec<RawLine>, SyntaxError> {
+    // C tor drops every carriage return when it reads a file.
     let text: String = text.chars().filter(|c| *c != '\r').collect();
     let mut cursor = Cursor { text: &text, at: 0 };
     let (mut line, mut counted) = (1, 0);
@@ -54,48 +54,48 @@ pub(super) fn parse(text: &str) -> Result<Vec<Raw>, BadLine> {
         let passed = text.get(counted..cursor.at).unwrap_or_default();
         line += passed.bytes().filter(|byte| *byte == b'\n').count();
         counted = cursor.at;
-        let bad = |problem| BadLine { line, problem };
-        let raw = cursor.line(line).map_err(bad)?;
+        let error = |problem| SyntaxError { line, problem };
+        let raw = cursor.read_line(line).map_err(error)?;
         if raw.key.contains('\0') || raw.value.contains('\0') {
-            return Err(bad("there is a zero byte in it: remove it"));
+            return Err(error("the line contains a NUL byte; remove it"));
         }
         if raw.key.is_empty() {
-            return Err(bad("the option has no name: write NAME VALUE"));
+            return Err(error("the line has no option name; write NAME VALUE"));
         }
         lines.push(raw);
     }
 }
 
-/// A place in the text.
+/// A position in the text.
 struct Cursor<'a> {
     text: &'a str,
     at: usize,
 }
 
 impl<'a> Cursor<'a> {
-    /// What is still to be read. The cursor only stops beside ASCII characters.
+    /// Returns the text from the cursor on. The cursor only stops next to ASCII characters.
     fn rest(&self) -> &'a str {
         self.text.get(self.at..).unwrap_or_default()
     }
 
-    /// The byte at the cursor.
+    /// Returns the byte at the cursor.
     fn byte(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
     }
 
-    /// Goes on while `wanted` holds.
-    fn skip_while(&mut self, wanted: impl Fn(u8) -> bool) {
-        while self.byte().is_some_and(&wanted) {
+    /// Skips bytes for which `matches` is true.
+    fn skip_while(&mut self, matches: impl Fn(u8) -> bool) {
+        while self.byte().is_some_and(&matches) {
             self.at += 1;
         }
     }
 
-    /// Goes to the end of the line, before its line break.
+    /// Skips to the end of the line, before its line break.
     fn skip_comment(&mut self) {
         self.skip_while(|byte| byte != b'\n');
     }
 
-    /// Goes over white space and comments.
+    /// Skips white space and comments.
     fn skip_to_key(&mut self) {
         self.skip_while(is_space);
         while self.byte() == Some(b'#') {
@@ -104,8 +104,8 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Reads key and value from the cursor on.
-    fn line(&mut self, line: usize) -> Result<Raw, &'static str> {
+    /// Reads a key and its value.
+    fn read_line(&mut self, line: usize) -> Result<RawLine, &'static str> {
         let start = self.at;
         while let Some(byte) = self.byte()
             && !is_space(byte)
@@ -117,18 +117,18 @@ impl<'a> Cursor<'a> {
         let key = self.text.get(start..self.at).unwrap_or_default();
         self.skip_while(|byte| byte == b' ' || byte == b'\t');
         let value = match self.rest().strip_prefix('"') {
-            Some(quoted) => self.quoted(quoted)?,
-            None => self.plain(),
+            Some(quoted) => self.read_quoted(quoted)?,
+            None => self.read_unquoted(),
         };
         let (mode, key) = match key.split_at_checked(1) {
-            Some(("+", key)) => (Mode::Append, key),
-            Some(("/", key)) => (Mode::Clear, key),
-            _ => (Mode::Set, key),
+            Some(("+", key)) => (AssignMode::Append, key),
+            Some(("/", key)) => (AssignMode::Clear, key),
+            _ => (AssignMode::Set, key),
         };
-        Ok(Raw {
+        Ok(RawLine {
             key: key.to_owned(),
             value: match mode {
-                Mode::Clear => String::new(),
+                AssignMode::Clear => String::new(),
                 _ => value,
             },
             mode,
@@ -136,27 +136,27 @@ impl<'a> Cursor<'a> {
         })
     }
 
-    /// Reads a value in quotes from behind the first one. There are no continuations in it.
-    fn quoted(&mut self, quoted: &str) -> Result<String, &'static str> {
+    /// Reads a quoted value; `quoted` follows the opening quote. It has no continuation lines.
+    fn read_quoted(&mut self, quoted: &str) -> Result<String, &'static str> {
         let (bytes, rest) = quote::unquote(quoted).ok_or(
-            "the quoted value cannot be read: close it with a \" on the same line and use only the \
-             escapes \\\\ \\\" \\' \\n \\r \\t \\xHH and \\NNN in it",
+            "invalid quoted value; close it with a \" on the same line and use only the escapes \
+             \\\\ \\\" \\' \\n \\r \\t \\xHH and \\NNN",
         )?;
         self.at = self.text.len() - rest.len();
         self.skip_while(|byte| byte == b' ' || byte == b'\t');
         if !matches!(self.byte(), None | Some(b'#' | b'\n')) {
             return Err(
-                "something follows the quoted value: put all of it into the quotes, or remove them",
+                "text follows the quoted value; put the whole value into the quotes or remove them",
             );
         }
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// Reads a value without quotes, over all lines that it goes on for.
+    /// Reads an unquoted value with all its continuation lines.
     ///
-    /// A comment ends it, unless a continuation came before: then only the comment is left out,
-    /// with its line break.
-    fn plain(&mut self) -> String {
+    /// A comment ends the value, unless a continuation precedes it: then only the comment and its line
+    /// break are left out.
+    fn read_unquoted(&mut self) -> String {
         let start = self.at;
         let mut continued = false;
         while let Some(byte) = self.byte() {
@@ -165,7 +165,7 @@ impl<'a> Cursor<'a> {
                 b'#' if !continued => break,
                 b'#' => {
                     self.skip_comment();
-                    self.skip_break();
+                    self.skip_line_break();
                 }
                 b'\\' if self.rest().starts_with("\\\n") => {
                     continued = true;
@@ -175,24 +175,24 @@ impl<'a> Cursor<'a> {
             }
         }
         let written = self.text.get(start..self.at).unwrap_or_default();
-        // White space goes first: a file that ends within a continuation keeps its backslash.
+        // Trim before joining: a file that ends within a continuation keeps its backslash.
         let written = written.trim_end_matches(|c: char| c.is_ascii() && is_space(c as u8));
         match continued {
-            true => join(written),
+            true => join_continuations(written),
             false => written.to_owned(),
         }
     }
 
-    /// Goes over one line break, if it is there.
-    fn skip_break(&mut self) {
+    /// Skips one line break, if there is one.
+    fn skip_line_break(&mut self) {
         if self.byte() == Some(b'\n') {
             self.at += 1;
         }
     }
 }
 
-/// Takes comments and continuations out of a value.
-fn join(written: &str) -> String {
+/// Removes comments and continuations from a value.
+fn join_continuations(written: &str) -> String {
     let mut joined = String::new();
     let mut rest = written;
     while let Some(at) = rest.find(['#', '\\']) {
@@ -211,7 +211,7 @@ fn join(written: &str) -> String {
     joined
 }
 
-/// C tor's white space.
-pub(super) fn is_space(byte: u8) -> bool {
+/// Whether C tor takes a byte as white space.
+fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | b'\x0b' | b'\x0c')
 }

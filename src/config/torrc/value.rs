@@ -1,13 +1,13 @@
-//! Values as C tor reads them (confmgt/type_defs.c, unitparse.c).
+//! Parses values as C tor does (confmgt/type_defs.c, unitparse.c).
 
-use super::options::{Kind, Opt};
+use super::options::{OptionKind, OptionSpec};
 
-/// The largest number of C's `int`, which holds most numbers of a torrc.
+/// The largest value of C's `int`, the type of most numbers in a torrc.
 const INT_MAX: u64 = i32::MAX as u64;
-/// Seconds in the month of a torrc: 30.437 days.
+/// Seconds in C tor's month, 30.437 days.
 const MONTH: u64 = 2_629_728;
 
-/// Lengths of time and what they are in seconds.
+/// Units of time, in seconds.
 const SECONDS: &[(&str, u64)] = &[
     ("", 1),
     ("second", 1),
@@ -23,7 +23,7 @@ const SECONDS: &[(&str, u64)] = &[
     ("month", MONTH),
     ("months", MONTH),
 ];
-/// Lengths of time and what they are in milliseconds.
+/// Units of time, in milliseconds.
 const MILLISECONDS: &[(&str, u64)] = &[
     ("", 1),
     ("msec", 1),
@@ -41,79 +41,85 @@ const MILLISECONDS: &[(&str, u64)] = &[
     ("weeks", 604_800_000),
 ];
 
-/// Checks the value of an option and gives it in its shortest form: `0` or `1`, a number in base
-/// units, words with bare commas between them. No value is C tor's zero.
+/// Checks the value of an option and returns its canonical form: `0` or `1`, a number in base units,
+/// words separated by bare commas. An empty value is C tor's zero.
 ///
 /// # Errors
-/// What is wrong with the value, and what to write.
-pub(super) fn canonical(option: &Opt, value: &str) -> Result<String, String> {
+/// The problem and the remedy.
+pub(super) fn canonicalize(option: &OptionSpec, value: &str) -> Result<String, String> {
     let zero = || "0".to_owned();
     let quoted = |what: &str| format!("{value:?} {what}");
     if value.is_empty() {
         return Ok(match option.kind {
-            Kind::Csv | Kind::Nodes | Kind::Text | Kind::Lines => String::new(),
-            Kind::Obsolete | Kind::ReadOnly => String::new(),
+            OptionKind::Csv | OptionKind::Nodes | OptionKind::Text | OptionKind::Lines => {
+                String::new()
+            }
+            OptionKind::Obsolete | OptionKind::ReadOnly => String::new(),
             _ => zero(),
         });
     }
     let number = |units, max| {
-        let seconds = scaled(value, units).filter(|number| *number <= max);
-        seconds.map(|number| number.to_string())
+        let scaled = parse_scaled(value, units).filter(|number| *number <= max);
+        scaled.map(|number| number.to_string())
     };
     match option.kind {
-        Kind::Bool => match value {
+        OptionKind::Bool => match value {
             "0" | "1" => Some(value.to_owned()),
             _ => None,
         }
-        .ok_or_else(|| quoted("is neither 1 for yes nor 0 for no: write one of them")),
-        Kind::AutoBool => match value.to_ascii_lowercase().as_str() {
+        .ok_or_else(|| quoted("is neither 0 nor 1; write 1 for on or 0 for off")),
+        OptionKind::AutoBool => match value.to_ascii_lowercase().as_str() {
             word @ ("0" | "1" | "auto") => Ok(word.to_owned()),
-            _ => Err(quoted("is neither 1 nor 0 nor auto: write one of them")),
+            _ => Err(quoted("is neither 0, 1 nor auto; write one of them")),
         },
-        Kind::Uint => integer(value)
+        OptionKind::Uint => parse_integer(value)
             .filter(|number| *number >= 0)
             .map(|number| number.to_string())
-            .ok_or_else(|| quoted("is not a number from 0 to 2147483647: write one")),
-        Kind::Int => integer(value)
+            .ok_or_else(|| quoted("is not a whole number from 0 to 2147483647; write one")),
+        OptionKind::Int => parse_integer(value)
             .map(|number| number.to_string())
-            .ok_or_else(|| quoted("is not a whole number: write one")),
-        Kind::Float => value
+            .ok_or_else(|| quoted("is not a whole number of 32 bits; write one")),
+        OptionKind::Float => value
             .trim()
             .parse::<f64>()
             .map(|number| number.to_string())
-            .map_err(|_| quoted("is not a number: write one")),
-        // Of what once was a list of times, only the first counts.
-        Kind::Interval => {
+            .map_err(|_| quoted("is not a number; write one")),
+        // C tor accepts a list of times here, and uses only the first.
+        OptionKind::Interval => {
             let first = match option.name.ends_with("DownloadInitialDelay") {
                 true => value.split(',').next().unwrap_or(value),
                 false => value,
             };
-            scaled(first, SECONDS)
+            parse_scaled(first, SECONDS)
                 .filter(|seconds| *seconds <= INT_MAX)
                 .map(|seconds| seconds.to_string())
                 .ok_or_else(|| {
                     quoted(
-                        "is not a length of time: write a number with second, minute, hour, day, \
-                         week or month, such as 2 minutes",
+                        "is not a duration; write a number and second, minute, hour, day, week or \
+                         month, such as 2 minutes",
                     )
                 })
         }
-        Kind::Msec => number(MILLISECONDS, INT_MAX).ok_or_else(|| {
-            quoted("is not a length of time: write a number with msec, second, minute, hour or day")
+        OptionKind::Msec => number(MILLISECONDS, INT_MAX).ok_or_else(|| {
+            quoted("is not a duration; write a number and msec, second, minute, hour or day")
         }),
-        Kind::Size => size(value).map(|bytes| bytes.to_string()).ok_or_else(|| {
-            quoted("is not an amount of data: write a number with bytes, KBytes, MBytes or GBytes")
-        }),
-        Kind::Csv | Kind::Nodes => Ok(words(value).collect::<Vec<_>>().join(",")),
-        Kind::Text | Kind::Lines | Kind::Obsolete => Ok(value.to_owned()),
-        Kind::ReadOnly => Err(format!(
-            "this name is only for reading: write {} instead",
+        OptionKind::Size => parse_size(value)
+            .map(|bytes| bytes.to_string())
+            .ok_or_else(|| {
+                quoted(
+                    "is not an amount of data; write a number and bytes, KBytes, MBytes or GBytes",
+                )
+            }),
+        OptionKind::Csv | OptionKind::Nodes => Ok(words(value).collect::<Vec<_>>().join(",")),
+        OptionKind::Text | OptionKind::Lines | OptionKind::Obsolete => Ok(value.to_owned()),
+        OptionKind::ReadOnly => Err(format!(
+            "a torrc cannot set this name; write {} instead",
             option.name.trim_end_matches("Lines")
         )),
     }
 }
 
-/// The words of a list with commas, without the empty ones.
+/// Splits a list at its commas, and skips empty words.
 pub(super) fn words(value: &str) -> impl Iterator<Item = &str> {
     value
         .split(',')
@@ -121,23 +127,22 @@ pub(super) fn words(value: &str) -> impl Iterator<Item = &str> {
         .filter(|word| !word.is_empty())
 }
 
-/// Reads a whole number that fits C's `int`.
-fn integer(value: &str) -> Option<i32> {
+/// Parses a whole number that fits C's `int`.
+fn parse_integer(value: &str) -> Option<i32> {
     value
         .trim_start_matches(|c: char| c.is_ascii_whitespace() || c == '\x0b')
         .parse()
         .ok()
 }
 
-/// Reads an amount of data.
-fn size(value: &str) -> Option<u64> {
+/// Parses an amount of data into bytes.
+fn parse_size(value: &str) -> Option<u64> {
     let split = value.trim_start().find(|c: char| c.is_ascii_alphabetic());
     let unit = match split {
         Some(at) => value.trim_start().get(at..)?.to_ascii_lowercase(),
         None => String::new(),
     };
-    // k, m, g and t, each with all the ways to say bytes or bits; of the single letters only m is
-    // an amount by itself.
+    // k, m, g and t combine with every word for bytes or bits; alone only m is valid.
     let factor = match unit.as_str() {
         "" | "b" | "byte" | "bytes" => 1,
         "m" => 1 << 20,
@@ -161,11 +166,11 @@ fn size(value: &str) -> Option<u64> {
             })?
         }
     };
-    scaled(value, &[(unit.as_str(), factor)])
+    parse_scaled(value, &[(unit.as_str(), factor)])
 }
 
-/// Reads a number, white space and a unit, in the base unit. Fractions are cut off.
-fn scaled(value: &str, units: &[(&str, u64)]) -> Option<u64> {
+/// Parses a number, white space and a unit into the base unit, and rounds down.
+fn parse_scaled(value: &str, units: &[(&str, u64)]) -> Option<u64> {
     let value = value.trim_start_matches(|c: char| c.is_ascii_whitespace() || c == '\x0b');
     let digits = value.strip_prefix('+').unwrap_or(value);
     let end = digits
@@ -186,7 +191,7 @@ fn scaled(value: &str, units: &[(&str, u64)]) -> Option<u64> {
                 "" => 0,
                 _ => whole.parse().ok()?,
             };
-            // Nine digits behind the point are more than any unit needs.
+            // Nine digits after the point are more than any unit needs.
             let part = part.get(..9).unwrap_or(part);
             let tens = 10_u64.pow(u32::try_from(part.len()).ok()?);
             let part: u64 = match part {

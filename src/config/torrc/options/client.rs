@@ -1,11 +1,11 @@
-//! The options of clients: those that become settings, and those that have no meaning here.
+//! Options of clients: those that become settings, and those that are ignored.
 
-use super::{Group, Kind::*, Role::*};
+use super::spec::{OptionGroup, OptionKind::*, OptionRole::*};
 
-/// All of them; an option without effect stands under what there is to say about it.
-pub(super) const GROUPS: &[Group] = &[
-    Group {
-        role: Served,
+/// The options; ignored ones are grouped by their warning.
+pub(super) const GROUPS: &[OptionGroup] = &[
+    OptionGroup {
+        role: Translated,
         options: &[
             ("__DNSPort", Lines, ""),
             ("__HTTPTunnelPort", Lines, ""),
@@ -68,13 +68,13 @@ pub(super) const GROUPS: &[Group] = &[
             ("WarnPlaintextPorts", Csv, "23,109,110,143"),
         ],
     },
-    Group {
-        role: Nothing,
+    OptionGroup {
+        role: Redundant,
         options: &[("ClientOnly", Bool, "0")],
     },
-    Group {
-        role: Warned(
-            "there is no control port, so programs such as nyx and Tor Browser's own launcher cannot steer onionport: change its files and send it the signal HUP, or USR1 for new circuits",
+    OptionGroup {
+        role: Ignored(
+            "onionport has no control port, so programs such as nyx and Tor Browser's launcher cannot control it; edit its files and send SIGHUP, or send SIGUSR1 for new circuits",
         ),
         options: &[
             ("__ControlPort", Lines, ""),
@@ -93,9 +93,9 @@ pub(super) const GROUPS: &[Group] = &[
             ("TestingEnableConnBwEvent", Bool, "0"),
         ],
     },
-    Group {
-        role: Warned(
-            "onionport does not watch another process: let a service manager start and stop it",
+    OptionGroup {
+        role: Ignored(
+            "onionport does not watch another process; let a service manager start and stop it",
         ),
         options: &[
             ("__DisableSignalHandlers", Bool, ""),
@@ -103,30 +103,30 @@ pub(super) const GROUPS: &[Group] = &[
             ("__OwningControllerProcess", Text, ""),
         ],
     },
-    Group {
-        role: Warned(
-            "onionport stays in the foreground and writes no PID file: let a service manager such as systemd start it",
+    OptionGroup {
+        role: Ignored(
+            "onionport stays in the foreground and writes no PID file; let a service manager such as systemd start it",
         ),
         options: &[("PidFile", Text, ""), ("RunAsDaemon", Bool, "0")],
     },
-    Group {
-        role: Warned(
-            "onionport does not change its user: start it as the right one (systemd: User=)",
+    OptionGroup {
+        role: Ignored(
+            "onionport does not change its user; start it as the right user (systemd: User=)",
         ),
         options: &[
             ("KeepBindCapabilities", AutoBool, "auto"),
             ("User", Text, ""),
         ],
     },
-    Group {
-        role: Warned(
-            "onionport does not lock itself in: let the service manager do it (systemd: SystemCallFilter=, ProtectSystem=)",
+    OptionGroup {
+        role: Ignored(
+            "onionport does not sandbox itself or lock its memory; let the service manager restrict it (systemd: SystemCallFilter=, ProtectSystem=)",
         ),
         options: &[("DisableAllSwap", Bool, "0"), ("Sandbox", Bool, "0")],
     },
-    Group {
-        role: Warned(
-            "the log goes to standard error in one form: let the service manager store and label it",
+    OptionGroup {
+        role: Ignored(
+            "onionport logs to standard error in a fixed form; let the service manager store and label the log",
         ),
         options: &[
             ("LogMessageDomains", Bool, "0"),
@@ -136,60 +136,60 @@ pub(super) const GROUPS: &[Group] = &[
             ("TruncateLogFile", Bool, "0"),
         ],
     },
-    Group {
-        role: Warned(
-            "no destination and no client address is logged at info or above, whatever it says",
+    OptionGroup {
+        role: Ignored(
+            "onionport never logs addresses of destinations or clients at level info or above",
         ),
         options: &[("SafeLogging", Text, "1")],
     },
-    Group {
-        role: Warned("the log tells what happens, and holds no regular report"),
+    OptionGroup {
+        role: Ignored("onionport logs events only, no periodic reports"),
         options: &[
             ("HeartbeatPeriod", Interval, "21600"),
             ("MainloopStats", Bool, "0"),
         ],
     },
-    Group {
-        role: Warned("there are no metrics"),
+    OptionGroup {
+        role: Ignored("onionport has no metrics"),
         options: &[
             ("__MetricsPort", Lines, ""),
             ("MetricsPort", Lines, ""),
             ("MetricsPortPolicy", Lines, ""),
         ],
     },
-    Group {
-        role: Warned("the cache is always kept on disk, in storage.cache_dir"),
+    OptionGroup {
+        role: Ignored("onionport always keeps its cache on disk, in storage.cache_dir"),
         options: &[("AvoidDiskWrites", Bool, "0")],
     },
-    Group {
-        role: Warned("the permissions of onionport's folders are its own"),
+    OptionGroup {
+        role: Ignored("onionport sets the permissions of its folders itself"),
         options: &[
             ("CacheDirectoryGroupReadable", AutoBool, "auto"),
             ("DataDirectoryGroupReadable", Bool, "0"),
         ],
     },
-    Group {
-        role: Warned("relays are not chosen by country, so the file is not read"),
+    OptionGroup {
+        role: Ignored("arti does not choose relays by country, so onionport reads no GeoIP file"),
         options: &[
             ("GeoIPExcludeUnknown", AutoBool, "auto"),
             ("GeoIPFile", Text, "/usr/share/tor/geoip"),
             ("GeoIPv6File", Text, "/usr/share/tor/geoip6"),
         ],
     },
-    Group {
-        role: Warned("it only has a meaning beside lists of nodes, which onionport refuses"),
+    OptionGroup {
+        role: Ignored("it only affects lists of nodes, which onionport refuses"),
         options: &[("StrictNodes", Bool, "0")],
     },
-    Group {
-        role: Warned("bandwidth is not limited: use the system's traffic control"),
+    OptionGroup {
+        role: Ignored("onionport does not limit bandwidth; use the traffic control of the system"),
         options: &[
             ("BandwidthBurst", Size, "1073741824"),
             ("BandwidthRate", Size, "1073741824"),
             ("TokenBucketRefillInterval", Msec, "100"),
         ],
     },
-    Group {
-        role: Warned("the sizes of socket buffers are the system's choice"),
+    OptionGroup {
+        role: Ignored("the system chooses the sizes of socket buffers"),
         options: &[
             ("CircuitPriorityHalflife", Float, "-1"),
             ("ConstrainedSockets", Bool, "0"),
@@ -199,8 +199,8 @@ pub(super) const GROUPS: &[Group] = &[
             ("Schedulers", Csv, "KIST,KISTLite,Vanilla"),
         ],
     },
-    Group {
-        role: Warned("processors and their instructions are used as they are found"),
+    OptionGroup {
+        role: Ignored("onionport uses the processors and instructions that it detects"),
         options: &[
             ("AccelDir", Text, ""),
             ("AccelName", Text, ""),
@@ -208,8 +208,8 @@ pub(super) const GROUPS: &[Group] = &[
             ("NumCPUs", Uint, "0"),
         ],
     },
-    Group {
-        role: Warned("arti chooses guards by the network's parameters, and always uses them"),
+    OptionGroup {
+        role: Ignored("arti chooses guards by the network's parameters, and always uses them"),
         options: &[
             ("GuardLifetime", Interval, "0"),
             ("NumDirectoryGuards", Uint, "0"),
@@ -219,8 +219,8 @@ pub(super) const GROUPS: &[Group] = &[
             ("UseGuardFraction", AutoBool, "auto"),
         ],
     },
-    Group {
-        role: Warned("arti watches over its guards in its own way"),
+    OptionGroup {
+        role: Ignored("arti monitors its guards by its own rules"),
         options: &[
             ("PathBiasCircThreshold", Int, "-1"),
             ("PathBiasDropGuards", AutoBool, "0"),
@@ -234,8 +234,8 @@ pub(super) const GROUPS: &[Group] = &[
             ("PathBiasWarnRate", Float, "-1"),
         ],
     },
-    Group {
-        role: Warned("arti times its circuits itself: see circuit_timing in arti.toml.example"),
+    OptionGroup {
+        role: Ignored("arti times its circuits itself; see circuit_timing in arti.toml.example"),
         options: &[
             ("CircuitBuildTimeout", Interval, "0"),
             ("CircuitsAvailableTimeout", Interval, "0"),
@@ -245,32 +245,34 @@ pub(super) const GROUPS: &[Group] = &[
             ("NewCircuitPeriod", Interval, "30"),
         ],
     },
-    Group {
-        role: Warned("arti builds circuits ahead as [preemptive_circuits] says"),
+    OptionGroup {
+        role: Ignored(
+            "arti builds circuits in advance; see preemptive_circuits in arti.toml.example",
+        ),
         options: &[("__DisablePredictedCircuits", Bool, "")],
     },
-    Group {
-        role: Warned(
-            "a destination is not bound to the exit that served it last: give a program its own SOCKS user to keep its circuits together",
+    OptionGroup {
+        role: Ignored(
+            "onionport does not keep a destination on the same exit; give a program its own SOCKS user to keep its circuits together",
         ),
         options: &[
             ("TrackHostExits", Csv, ""),
             ("TrackHostExitsExpire", Interval, "1800"),
         ],
     },
-    Group {
-        role: Warned("names are checked as C tor does without it"),
+    OptionGroup {
+        role: Ignored("onionport checks names as C tor does without this option"),
         options: &[("AllowNonRFC953Hostnames", Bool, "0")],
     },
-    Group {
-        role: Warned("arti has none of the circuit padding it is about"),
+    OptionGroup {
+        role: Ignored("arti does not have the circuit padding that this option controls"),
         options: &[
             ("CircuitPadding", Bool, "1"),
             ("ReducedCircuitPadding", Bool, "0"),
         ],
     },
-    Group {
-        role: Warned("arti has no such feature, or leaves it to the network's parameters"),
+    OptionGroup {
+        role: Ignored("arti does not have this feature, or follows the network's parameters"),
         options: &[
             ("__AlwaysCongestionControl", Bool, ""),
             ("CompiledProofOfWorkHash", AutoBool, "auto"),
@@ -280,16 +282,16 @@ pub(super) const GROUPS: &[Group] = &[
             ("ExtendByEd25519ID", AutoBool, "auto"),
         ],
     },
-    Group {
-        role: Warned("arti tries IPv4 and IPv6 addresses in its own order"),
+    OptionGroup {
+        role: Ignored("arti tries IPv4 and IPv6 addresses in its own order"),
         options: &[
             ("ClientPreferIPv6DirPort", AutoBool, "auto"),
             ("ClientPreferIPv6ORPort", AutoBool, "auto"),
         ],
     },
-    Group {
-        role: Warned(
-            "C tor has not used it for clients for years either: for a proxy write HTTPSProxy or Socks5Proxy, for a firewall ReachableAddresses",
+    OptionGroup {
+        role: Ignored(
+            "C tor ignores it for clients as well; use HTTPSProxy or Socks5Proxy for a proxy, ReachableAddresses for a firewall",
         ),
         options: &[
             ("HTTPProxy", Text, ""),
@@ -297,9 +299,9 @@ pub(super) const GROUPS: &[Group] = &[
             ("ReachableDirAddresses", Lines, ""),
         ],
     },
-    Group {
-        role: Warned(
-            "arti downloads the directory by its own rules: see download_schedule in arti.toml.example",
+    OptionGroup {
+        role: Ignored(
+            "arti downloads the directory by its own rules; see download_schedule in arti.toml.example",
         ),
         options: &[
             ("__AllDirActionsPrivate", Bool, ""),
@@ -333,8 +335,8 @@ pub(super) const GROUPS: &[Group] = &[
             ("UseMicrodescriptors", AutoBool, "auto"),
         ],
     },
-    Group {
-        role: Warned("onionport does not go to sleep"),
+    OptionGroup {
+        role: Ignored("onionport has no dormant mode"),
         options: &[
             ("DormantCanceledByStartup", Bool, "0"),
             ("DormantClientTimeout", Interval, "86400"),
@@ -343,18 +345,16 @@ pub(super) const GROUPS: &[Group] = &[
             ("DormantTimeoutEnabled", Bool, "1"),
         ],
     },
-    Group {
-        role: Warned(
-            "onionport stops at once and closes its connections, as C tor does as a client",
-        ),
+    OptionGroup {
+        role: Ignored("onionport stops at once and closes its connections, as a C tor client does"),
         options: &[("ShutdownWaitLength", Interval, "30")],
     },
-    Group {
-        role: Warned("the signal HUP is always heeded"),
+    OptionGroup {
+        role: Ignored("onionport always reloads on SIGHUP"),
         options: &[("__ReloadTorrcOnSIGHUP", Bool, "")],
     },
-    Group {
-        role: Warned("it is for test networks"),
+    OptionGroup {
+        role: Ignored("this option is only for test networks"),
         options: &[
             ("TestingBridgeBootstrapDownloadInitialDelay", Interval, "0"),
             ("TestingBridgeDownloadInitialDelay", Interval, "10800"),

@@ -1,6 +1,7 @@
-//! Names that are no options of today: other spellings, retired options, and names only for reading.
+//! Names other than those of current options: other spellings, obsolete options and read-only names.
 
-/// Other spellings that a torrc may use, and whether C tor warns of them (config.c: `option_abbrevs_`).
+/// Other spellings that a torrc may use, each with the option's name and whether C tor warns of it
+/// (config.c: `option_abbrevs_`).
 pub(super) const OTHER_SPELLINGS: &[(&str, &str, bool)] = &[
     ("AuthDirBadDirCC", "AuthDirBadDirCCs", false),
     ("AuthDirBadExitCC", "AuthDirBadExitCCs", false),
@@ -95,7 +96,7 @@ pub(super) const OTHER_SPELLINGS: &[(&str, &str, bool)] = &[
     ),
 ];
 
-/// Options that C tor 0.4.9 skips with a warning (config.c: `OBSOLETE`).
+/// Options that C tor 0.4.9 ignores with a warning (config.c: `OBSOLETE`).
 pub(super) const OBSOLETE: &[&str] = &[
     "__UseFilteringSSLBufferevents",
     "AllowDotExit",
@@ -172,9 +173,9 @@ pub(super) const OBSOLETE: &[&str] = &[
     "WarnUnsafeSocks",
 ];
 
-/// What has come in the place of an obsolete option, where a user would miss it.
+/// What replaces an obsolete option that a user would miss.
 pub(super) const SUCCESSORS: &[(&str, &str)] = &[
-    ("ControlListenAddress", "there is no control port"),
+    ("ControlListenAddress", "onionport has no control port"),
     ("DNSListenAddress", "write the address in DNSPort"),
     (
         "HidServAuth",
@@ -184,7 +185,7 @@ pub(super) const SUCCESSORS: &[(&str, &str)] = &[
     ("TransListenAddress", "write the address in TransPort"),
 ];
 
-/// Names by which a controller reads several options at once; a torrc cannot set them.
+/// Names under which a controller reads several options at once; a torrc cannot set them.
 pub(super) const READ_ONLY: &[&str] = &[
     "ControlPortLines",
     "DirPortLines",

@@ -1,11 +1,12 @@
-//! The options of relays, authorities and onion services, and those of clients that arti cannot obey.
+//! Refused options: those of relays, authorities and onion services, and those of clients that arti
+//! cannot follow and that must not be ignored.
 
-use super::{Group, Kind::*, Reason, Role::*};
+use super::spec::{OptionGroup, OptionKind::*, OptionRole::*, RefusalReason};
 
-/// All of them, by the reason for which they are refused.
-pub(super) const GROUPS: &[Group] = &[
-    Group {
-        role: Refused(Reason::Service),
+/// The options, grouped by the reason for the refusal.
+pub(super) const GROUPS: &[OptionGroup] = &[
+    OptionGroup {
+        role: Refused(RefusalReason::OnionService),
         options: &[
             ("HiddenServiceAllowUnknownPorts", Lines, ""),
             ("HiddenServiceDir", Lines, ""),
@@ -28,8 +29,8 @@ pub(super) const GROUPS: &[Group] = &[
             ("PublishHidServDescriptors", Bool, "1"),
         ],
     },
-    Group {
-        role: Refused(Reason::Path),
+    OptionGroup {
+        role: Refused(RefusalReason::RelayChoice),
         options: &[
             ("EntryNodes", Nodes, ""),
             ("ExcludeExitNodes", Nodes, ""),
@@ -41,8 +42,8 @@ pub(super) const GROUPS: &[Group] = &[
             ("NodeFamily", Lines, ""),
         ],
     },
-    Group {
-        role: Refused(Reason::Network),
+    OptionGroup {
+        role: Refused(RefusalReason::OtherNetwork),
         options: &[
             ("AlternateBridgeAuthority", Lines, ""),
             ("AlternateDirAuthority", Lines, ""),
@@ -51,28 +52,28 @@ pub(super) const GROUPS: &[Group] = &[
             ("TestingTorNetwork", Bool, "0"),
         ],
     },
-    Group {
-        role: Refused(Reason::Source),
+    OptionGroup {
+        role: Refused(RefusalReason::SourceAddress),
         options: &[
             ("OutboundBindAddress", Lines, ""),
             ("OutboundBindAddressOR", Lines, ""),
             ("OutboundBindAddressPT", Lines, ""),
         ],
     },
-    Group {
-        role: Refused(Reason::Offline),
+    OptionGroup {
+        role: Refused(RefusalReason::Offline),
         options: &[("DisableNetwork", Bool, "0")],
     },
-    Group {
-        role: Refused(Reason::Natd),
+    OptionGroup {
+        role: Refused(RefusalReason::Natd),
         options: &[("__NATDPort", Lines, ""), ("NATDPort", Lines, "")],
     },
-    Group {
-        role: Refused(Reason::TcpProxy),
+    OptionGroup {
+        role: Refused(RefusalReason::TcpProxy),
         options: &[("TCPProxy", Text, "")],
     },
-    Group {
-        role: Refused(Reason::Authority),
+    OptionGroup {
+        role: Refused(RefusalReason::Authority),
         options: &[
             ("AuthDirBadExit", Lines, ""),
             ("AuthDirBadExitCCs", Csv, ""),
@@ -132,8 +133,8 @@ pub(super) const GROUPS: &[Group] = &[
             ("VersioningAuthoritativeDirectory", Bool, "0"),
         ],
     },
-    Group {
-        role: Refused(Reason::Relay),
+    OptionGroup {
+        role: Refused(RefusalReason::Relay),
         options: &[
             ("__DirPort", Lines, ""),
             ("__ExtORPort", Lines, ""),

@@ -1,12 +1,12 @@
-use super::super::lines::{BadLine, Mode, Raw, parse};
+use super::super::lines::{AssignMode, RawLine, SyntaxError, parse};
 use super::*;
 
-/// Key, value, mode and line of each option.
-fn lines(text: &str) -> Vec<(String, String, Mode, usize)> {
-    let raw = parse(text).unwrap_or_else(|bad| panic!("{text:?}: {bad:?}"));
+/// Returns key, value, mode and line of each option.
+fn parse_good(text: &str) -> Vec<(String, String, AssignMode, usize)> {
+    let raw = parse(text).unwrap_or_else(|error| panic!("{text:?}: {error:?}"));
     raw.into_iter()
         .map(
-            |Raw {
+            |RawLine {
                  key,
                  value,
                  mode,
@@ -20,17 +20,17 @@ fn lines(text: &str) -> Vec<(String, String, Mode, usize)> {
 fn a_line_keeps_the_number_on_which_it_begins() {
     let text = "# one\n\nSocksPort 1 \\\n# two\n Flag\n\n+Log a\n/Log b\r\nLast \"x\"";
     let expected = [
-        ("SocksPort", "1  Flag", Mode::Set, 3),
-        ("Log", "a", Mode::Append, 7),
-        ("Log", "", Mode::Clear, 8),
-        ("Last", "x", Mode::Set, 9),
+        ("SocksPort", "1  Flag", AssignMode::Set, 3),
+        ("Log", "a", AssignMode::Append, 7),
+        ("Log", "", AssignMode::Clear, 8),
+        ("Last", "x", AssignMode::Set, 9),
     ];
     let expected = expected.map(|(k, v, mode, line)| (k.to_owned(), v.to_owned(), mode, line));
-    assert_eq!(lines(text), expected);
+    assert_eq!(parse_good(text), expected);
 }
 
 #[test]
-fn a_bad_line_is_named_with_its_number() {
+fn a_syntax_error_has_the_number_of_its_line() {
     for (text, line) in [
         ("a b\nSocksPort \"1\n", 2),
         ("a b\n\nSocksPort \"1\" 2\n", 3),
@@ -39,13 +39,13 @@ fn a_bad_line_is_named_with_its_number() {
         ("a \u{0}b", 1),
         ("a \"\\x00\"", 1),
     ] {
-        let bad = parse(text).expect_err(text);
-        assert_eq!(bad.line, line, "{text:?}: {bad:?}");
+        let error = parse(text).expect_err(text);
+        assert_eq!(error.line, line, "{text:?}: {error:?}");
     }
 }
 
 #[test]
-fn any_text_is_read_or_refused_without_a_panic() {
+fn any_text_is_parsed_or_refused_without_a_panic() {
     use proptest::prelude::*;
     let alphabet = prop::sample::select(vec![
         "a", "B", " ", "\t", "\n", "\r", "\\", "\"", "#", "+", "/", "%", "x4", "é", "\u{0}", "\x0b",
@@ -59,7 +59,7 @@ fn any_text_is_read_or_refused_without_a_panic() {
                     prop_assert!(!line.key.is_empty());
                 }
             }
-            Err(BadLine { line, .. }) => {
+            Err(SyntaxError { line, .. }) => {
                 prop_assert!(line <= 1 + text.matches('\n').count());
             }
         }
@@ -69,45 +69,45 @@ fn any_text_is_read_or_refused_without_a_panic() {
 #[test]
 fn a_syntax_error_names_file_line_and_remedy() {
     assert_eq!(
-        refusal("SafeSocks 1\nSocksPort \"9050\" IsolateDestPort\n"),
-        "torrc:2: something follows the quoted value: put all of it into the quotes, or remove them"
+        read_error("SafeSocks 1\nSocksPort \"9050\" IsolateDestPort\n"),
+        "torrc:2: text follows the quoted value; put the whole value into the quotes or remove them"
     );
     assert_eq!(
-        refusal("SafeSocks yes"),
-        "torrc:1: SafeSocks: \"yes\" is neither 1 for yes nor 0 for no: write one of them"
+        read_error("SafeSocks yes"),
+        "torrc:1: SafeSocks: \"yes\" is neither 0 nor 1; write 1 for on or 0 for off"
     );
     assert_eq!(
-        refusal("SocksTimeout 5 m"),
-        "torrc:1: SocksTimeout: \"5 m\" is not a length of time: write a number with second, minute, \
-         hour, day, week or month, such as 2 minutes"
+        read_error("SocksTimeout 5 m"),
+        "torrc:1: SocksTimeout: \"5 m\" is not a duration; write a number and second, minute, hour, day, \
+         week or month, such as 2 minutes"
     );
     assert_eq!(
-        refusal("SocksPortLines 9050"),
-        "torrc:1: SocksPortLines: this name is only for reading: write SocksPort instead"
+        read_error("SocksPortLines 9050"),
+        "torrc:1: SocksPortLines: a torrc cannot set this name; write SocksPort instead"
     );
 }
 
 #[test]
-fn a_missing_file_is_named_and_a_missing_include_with_its_line() {
+fn errors_name_a_missing_file_and_the_line_of_a_missing_include() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("torrc");
     let error = read(std::slice::from_ref(&path)).unwrap_err();
     assert_eq!(
-        message(&error, folder.path()),
-        "torrc: there is no such file: correct --torrc or create it"
+        error_text(&error, folder.path()),
+        "cannot read torrc: no such file; correct --torrc or create the file"
     );
     let gone = folder.path().join("gone");
     fs::write(&path, format!("\n%include {}\n", gone.display())).unwrap();
     let error = read(&[path]).unwrap_err();
     assert_eq!(
-        message(&error, folder.path()),
-        "torrc:2: %include \"gone\": gone is not there: correct the path, which counts from the folder \
-         where onionport is started unless it begins with /"
+        error_text(&error, folder.path()),
+        "torrc:2: %include \"gone\": no such file or folder: gone; correct the path (a relative path \
+         starts at the working directory of onionport)"
     );
 }
 
 #[test]
-fn included_lines_keep_their_own_place_and_all_files_are_listed() {
+fn included_lines_keep_their_own_position_and_all_files_are_listed() {
     let folder = tempfile::tempdir().unwrap();
     let (path, inner) = (folder.path().join("torrc"), folder.path().join("inner"));
     fs::write(
@@ -117,20 +117,23 @@ fn included_lines_keep_their_own_place_and_all_files_are_listed() {
     .unwrap();
     fs::write(&inner, "# first\nSocksPort 2\n").unwrap();
     let torrc = read(std::slice::from_ref(&path)).unwrap();
-    let place = |path: &Path, line| Place {
+    let position = |path: &Path, line| FilePosition {
         path: path.to_owned(),
         line,
     };
     assert_eq!(
         torrc.origins["proxy.socks_port"],
-        [place(&path, 1), place(&inner, 2), place(&path, 3)]
+        [position(&path, 1), position(&inner, 2), position(&path, 3)]
     );
-    assert_eq!(torrc.origin("proxy.socks_port[1]"), Some(&place(&inner, 2)));
+    assert_eq!(
+        torrc.origin("proxy.socks_port[1]"),
+        Some(&position(&inner, 2))
+    );
     assert_eq!(torrc.files, [path, inner]);
 }
 
 #[test]
-fn files_that_include_each_other_widely_end_at_a_limit() {
+fn files_that_include_each_other_hit_a_limit() {
     let folder = tempfile::tempdir().unwrap();
     for number in 0..4 {
         let text = format!("%include {}/f*\n", folder.path().display());
@@ -141,90 +144,89 @@ fn files_that_include_each_other_widely_end_at_a_limit() {
 }
 
 #[test]
-fn a_file_that_is_too_long_is_refused() {
+fn a_file_that_is_too_large_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("torrc");
     fs::write(&path, vec![b'#'; (4 << 20) + 1]).unwrap();
     let error = read(&[path]).unwrap_err();
     assert_eq!(
-        message(&error, folder.path()),
-        "torrc: cannot be read: it has more than 4194304 bytes, which no torrc has; \
-         name a torrc which this user may read"
+        error_text(&error, folder.path()),
+        "cannot read torrc: it is larger than 4194304 bytes; name a readable torrc"
     );
 }
 
 #[test]
-fn other_spellings_and_old_options_are_told() {
+fn other_spellings_obsolete_options_and_repeated_lines_cause_warnings() {
     assert_eq!(
-        warnings("SocksPor 9055\nMaxConn 20000\nHidServAuth x\nNickname\n"),
+        read_warnings("SocksPor 9055\nMaxConn 20000\nHidServAuth x\nNickname\n"),
         [
-            "torrc:1: SocksPor is short for SocksPort: write that",
-            "torrc:2: MaxConn is short for ConnLimit: write that",
-            "torrc:3: HidServAuth is obsolete and skipped: put a key file into the folder of \
+            "torrc:1: SocksPor: short for SocksPort; write the full name",
+            "torrc:2: MaxConn: short for ConnLimit; write the full name",
+            "torrc:3: HidServAuth: ignored obsolete option; put a key file into the folder of \
              ClientOnionAuthDir",
         ]
     );
     assert_eq!(
-        warnings("SafeSocks 0\nSafeSocks 1\nSocksPort\n"),
+        read_warnings("SafeSocks 0\nSafeSocks 1\nSocksPort\n"),
         [
-            "torrc:2: SafeSocks stands here again, and the last line counts",
-            "torrc:3: SocksPort has no value and is skipped: write one",
+            "torrc:2: SafeSocks: set more than once; the last line counts",
+            "torrc:3: SocksPort: ignored line without a value; write one",
         ]
     );
 }
 
 #[test]
-fn names_that_no_option_has_are_refused_together() {
+fn all_unknown_names_are_refused_in_one_message() {
     assert_eq!(
-        refusal("ExlcudeNodes {de}\nSocksPort 9050\nSocksPolcy reject *\nWombat 1\nFöö 1\n"),
-        "torrc:1 ExlcudeNodes (the nearest is ExcludeNodes), \
-         torrc:3 SocksPolcy (the nearest is SocksPolicy), torrc:4, torrc:5: \
-         C tor has no such option: correct the name, or remove the line"
+        read_error("ExlcudeNodes {de}\nSocksPort 9050\nSocksPolcy reject *\nWombat 1\nFöö 1\n"),
+        "torrc:1 ExlcudeNodes (did you mean ExcludeNodes?), \
+         torrc:3 SocksPolcy (did you mean SocksPolicy?), torrc:4, torrc:5: \
+         unknown option; correct the name or remove the line"
     );
-    // Those of all files, before what is refused of the known ones.
+    // Unknown names of all files are reported before refused options.
     let folder = tempfile::tempdir().unwrap();
     let [first, second, third] = ["1", "2", "3"].map(|name| folder.path().join(name));
     fs::write(&first, "DataDirectry /d\nORPort 9001\n").unwrap();
     fs::write(&second, format!("%include {}\n", third.display())).unwrap();
     fs::write(&third, "\n/SafSocks\n").unwrap();
     assert_eq!(
-        message(&read(&[first, second]).unwrap_err(), folder.path()),
-        "1:1 DataDirectry (the nearest is DataDirectory), 3:2 SafSocks (the nearest is SafeSocks): \
-         C tor has no such option: correct the name, or remove the line"
+        error_text(&read(&[first, second]).unwrap_err(), folder.path()),
+        "1:1 DataDirectry (did you mean DataDirectory?), 3:2 SafSocks (did you mean SafeSocks?): \
+         unknown option; correct the name or remove the line"
     );
 }
 
 #[test]
-fn a_word_that_may_be_a_password_is_not_repeated() {
-    for (text, told) in [
+fn a_word_that_may_be_a_password_is_not_quoted() {
+    for (text, listed) in [
         (
             "Socks5ProxyPassword=hunter2\n",
-            "torrc:1 (the name ends in =: write Socks5ProxyPassword, a blank and the value)",
+            "torrc:1 (write Socks5ProxyPassword VALUE, without an equals sign)",
         ),
         ("Bridge obfs4 192.0.2.1:1\ncert=hunter2\n", "torrc:2"),
         ("hunter2 Socks5ProxyPassword\n", "torrc:1"),
     ] {
-        let end = ": C tor has no such option: correct the name, or remove the line";
-        assert_eq!(refusal(text), format!("{told}{end}"));
+        let end = ": unknown option; correct the name or remove the line";
+        assert_eq!(read_error(text), format!("{listed}{end}"));
     }
 }
 
 #[test]
-fn a_byte_order_mark_is_named() {
+fn a_byte_order_mark_is_reported_as_such() {
     for text in [
         "\u{feff}SocksPort 9050\n",
         "\u{feff}# mine\nSocksPort 9050\n",
     ] {
         assert_eq!(
-            refusal(text),
-            "torrc:1 (begins with a UTF-8 byte order mark: save the file without this BOM): \
-             C tor has no such option: correct the name, or remove the line"
+            read_error(text),
+            "torrc:1 (starts with a UTF-8 byte order mark; save the file without it): \
+             unknown option; correct the name or remove the line"
         );
     }
 }
 
 #[test]
-fn names_that_are_no_utf8_do_not_stop_a_pattern() {
+fn a_pattern_matches_file_names_that_are_not_utf8() {
     use std::os::unix::ffi::OsStrExt as _;
     let folder = tempfile::tempdir().unwrap();
     let inner = folder.path().join("d");
@@ -241,28 +243,28 @@ fn names_that_are_no_utf8_do_not_stop_a_pattern() {
 }
 
 #[test]
-fn names_without_end_make_no_message_without_end() {
+fn long_and_many_unknown_names_do_not_make_a_long_message() {
     let long = format!("{} 1", "SocksPort".repeat(100_000));
-    let error = refusal(&long);
+    let error = read_error(&long);
     assert!(error.len() < 300, "{error}");
     let many: String = (0..1000).map(|n| format!("Nonsense{n} 1\n")).collect();
-    let error = refusal(&many);
+    let error = read_error(&many);
     assert!(
-        error.contains("torrc:20, and 980 more: C tor has no such option"),
+        error.contains("torrc:20, and 980 more: unknown option"),
         "{error}"
     );
 }
 
 #[test]
-fn exceptions_beyond_number_are_refused() {
+fn too_many_rejected_addresses_are_refused() {
     let ports: String = (1..300).map(|n| format!("reject *:{},", 2 * n)).collect();
     let networks: String = (1..100)
         .map(|n| format!("reject {n}.{n}.0.0/24,"))
         .collect();
     let line = format!("ReachableAddresses {ports}{networks}accept *:*");
-    let error = refusal(&line);
+    let error = read_error(&line);
     assert!(
-        error.contains("write with accept what can be reached"),
+        error.contains("accept only what is reachable instead"),
         "{error}"
     );
 }

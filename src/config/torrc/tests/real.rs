@@ -1,15 +1,15 @@
-//! The torrc files that people have: those of packages and distributions, by their lines in effect.
+//! The torrc files of packages and distributions, reduced to the lines in effect.
 
 use super::*;
 
-/// A file of tests/data/torrc.
+/// Returns the path of a file in tests/data/torrc.
 fn data(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/torrc");
     folder.join(name)
 }
 
-/// What the files come to. The program takes them, too, with all that it checks before it starts.
-fn of(names: &[&str]) -> Torrc {
+/// Reads files of tests/data/torrc, and asserts that they are a valid configuration.
+fn read_files(names: &[&str]) -> Torrc {
     let files: Vec<PathBuf> = names.iter().map(|name| data(name)).collect();
     let torrc = read(&files).unwrap_or_else(|error| panic!("{error}"));
     let args = crate::config::ProxyArgs {
@@ -24,14 +24,14 @@ fn of(names: &[&str]) -> Torrc {
     torrc
 }
 
-/// Compares the settings with TOML.
-fn gives(torrc: &Torrc, expected: &str) {
+/// Asserts that the settings are these in TOML.
+fn assert_settings(torrc: &Torrc, expected: &str) {
     let expected: toml::Table = toml::from_str(expected).unwrap();
     assert_eq!(torrc.table, expected, "{}", torrc.table);
 }
 
-/// The options that each warning names, in order.
-fn warned(torrc: &Torrc) -> Vec<&str> {
+/// Returns the options that the warnings name, in order.
+fn warned_options(torrc: &Torrc) -> Vec<&str> {
     let names = torrc.warnings.iter().flat_map(|warning| {
         let words = warning.split([' ', ',', ':']);
         words.filter(|word| options::find(word).is_some_and(|f| f.option.name == *word))
@@ -40,9 +40,9 @@ fn warned(torrc: &Torrc) -> Vec<&str> {
 }
 
 #[test]
-fn debians_defaults_load_with_warnings() {
-    let torrc = of(&["debian_defaults"]);
-    gives(
+fn debian_defaults_load_with_warnings() {
+    let torrc = read_files(&["debian_defaults"]);
+    assert_settings(
         &torrc,
         "[proxy]\nsocks_port = ['unix:/run/tor/socks WorldWritable', '9050']\n\
          [logging]\nconsole = 'info'\n\
@@ -50,7 +50,7 @@ fn debians_defaults_load_with_warnings() {
          state_dir = '/var/lib/tor/onionport/state'",
     );
     assert_eq!(
-        warned(&torrc),
+        warned_options(&torrc),
         [
             "PidFile",
             "RunAsDaemon",
@@ -72,9 +72,9 @@ fn debians_defaults_load_with_warnings() {
 }
 
 #[test]
-fn an_instance_of_debians_keeps_its_own_socket_and_folder() {
-    gives(
-        &of(&["debian_instance"]),
+fn an_instance_of_debian_keeps_its_own_socket_and_folder() {
+    assert_settings(
+        &read_files(&["debian_instance"]),
         "[proxy]\nsocks_port = ['unix:/run/tor-instances/one/socks WorldWritable']\n\
          [logging]\nconsole = 'info'\n\
          [storage]\ncache_dir = '/var/lib/tor-instances/one/onionport/cache'\n\
@@ -83,8 +83,8 @@ fn an_instance_of_debians_keeps_its_own_socket_and_folder() {
 }
 
 #[test]
-fn a_users_file_adds_to_debians_defaults() {
-    let torrc = of(&["debian_defaults", "debian_user"]);
+fn a_user_file_adds_to_the_defaults_of_debian() {
+    let torrc = read_files(&["debian_defaults", "debian_user"]);
     let proxy = &torrc.table["proxy"];
     let expected = [
         "unix:/run/tor/socks WorldWritable",
@@ -95,8 +95,8 @@ fn a_users_file_adds_to_debians_defaults() {
     let expected = ["accept 192.168.0.0/16", "accept6 FC00::/7", "reject *"];
     assert_eq!(proxy["socks_policy"], toml::Value::from(expected.to_vec()));
     assert_eq!(torrc.files, [data("debian_defaults"), data("debian_user")]);
-    // Without the defaults the socket and the folder of Debian's service are lost.
-    let alone = of(&["debian_user"]);
+    // Without the defaults, the socket and the folder of Debian's service are missing.
+    let alone = read_files(&["debian_user"]);
     assert_eq!(
         alone.table["proxy"]["socks_port"],
         toml::Value::from(vec!["192.168.0.1:9100"])
@@ -105,9 +105,9 @@ fn a_users_file_adds_to_debians_defaults() {
 }
 
 #[test]
-fn tails_ports_and_names_are_served() {
-    let torrc = of(&["tails"]);
-    gives(
+fn tails_keeps_its_ports_and_automapping() {
+    let torrc = read_files(&["tails"]);
+    assert_settings(
         &torrc,
         "[proxy]\nsocks_port = ['127.0.0.1:9050 IsolateDestAddr IsolateDestPort', \
          '127.0.0.1:9062 IsolateDestAddr IsolateDestPort', \
@@ -116,12 +116,15 @@ fn tails_ports_and_names_are_served() {
          automap_hosts_on_resolve = true\nautomap_hosts_suffixes = ['.exit', '.onion']\n\
          [logging]\nconsole = 'info'",
     );
-    assert_eq!(warned(&torrc), ["ControlPort", "AvoidDiskWrites", "Log"]);
+    assert_eq!(
+        warned_options(&torrc),
+        ["ControlPort", "AvoidDiskWrites", "Log"]
+    );
 }
 
 #[test]
-fn whonixs_gateway_opens_all_its_ports() {
-    let torrc = of(&["whonix/65_gateway.conf"]);
+fn a_whonix_gateway_opens_all_its_ports() {
+    let torrc = read_files(&["whonix/65_gateway.conf"]);
     let proxy = &torrc.table["proxy"];
     let count = |key: &str| proxy[key].as_array().unwrap().len();
     assert_eq!((count("socks_port"), count("http_port")), (23, 40));
@@ -139,7 +142,7 @@ fn whonixs_gateway_opens_all_its_ports() {
         Some("/var/lib/tor/authdir")
     );
     assert_eq!(
-        warned(&torrc),
+        warned_options(&torrc),
         ["ControlPort", "CookieAuthentication", "Log"]
     );
     let ports: Vec<&str> = proxy["socks_port"]
@@ -155,7 +158,7 @@ fn whonixs_gateway_opens_all_its_ports() {
 }
 
 #[test]
-fn whonixs_workstation_ports_need_the_network_to_be_enabled() {
+fn whonix_ports_for_the_workstation_need_the_network_enabled() {
     let alone = read(&[data("whonix/workstation_defaults")])
         .unwrap_err()
         .to_string();
@@ -163,7 +166,7 @@ fn whonixs_workstation_ports_need_the_network_to_be_enabled() {
         alone.contains("workstation_defaults:12 DisableNetwork: "),
         "{alone}"
     );
-    let torrc = of(&["whonix/workstation_defaults", "whonix/torrc"]);
+    let torrc = read_files(&["whonix/workstation_defaults", "whonix/torrc"]);
     let proxy = &torrc.table["proxy"];
     assert_eq!(proxy["socks_port"].as_array().unwrap().len(), 65);
     assert_eq!(
@@ -175,15 +178,15 @@ fn whonixs_workstation_ports_need_the_network_to_be_enabled() {
         Some("2.2.2.2 gbhpq7eihle4btsn.onion")
     );
     assert!(
-        warned(&torrc).contains(&"ControlListenAddress"),
+        warned_options(&torrc).contains(&"ControlListenAddress"),
         "{:?}",
         torrc.warnings
     );
 }
 
 #[test]
-fn tor_browsers_files_keep_its_port_its_bridges_and_its_keys() {
-    let torrc = of(&["tor_browser/torrc-defaults", "tor_browser/torrc"]);
+fn tor_browser_keeps_its_port_bridges_and_keys() {
+    let torrc = read_files(&["tor_browser/torrc-defaults", "tor_browser/torrc"]);
     let proxy = &torrc.table["proxy"];
     let port = "127.0.0.1:9150 ExtendedErrors IPv6Traffic PreferIPv6 KeepAliveIsolateSOCKSAuth";
     assert_eq!(proxy["socks_port"], toml::Value::from(vec![port]));
@@ -202,7 +205,7 @@ fn tor_browsers_files_keep_its_port_its_bridges_and_its_keys() {
         assert_eq!(path, lyrebird.to_str());
     }
     assert_eq!(
-        warned(&torrc),
+        warned_options(&torrc),
         [
             "AvoidDiskWrites",
             "CookieAuthentication",
@@ -214,8 +217,8 @@ fn tor_browsers_files_keep_its_port_its_bridges_and_its_keys() {
 }
 
 #[test]
-fn bitcoin_cores_lines_load_and_its_service_is_refused_by_name() {
-    let torrc = of(&["debian_defaults", "bitcoin_core"]);
+fn the_client_lines_of_bitcoin_core_load_and_its_service_is_refused() {
+    let torrc = read_files(&["debian_defaults", "bitcoin_core"]);
     assert_eq!(
         torrc.table["proxy"]["socks_port"],
         toml::Value::from(vec!["unix:/run/tor/socks WorldWritable", "9050"])
@@ -234,9 +237,9 @@ fn bitcoin_cores_lines_load_and_its_service_is_refused_by_name() {
 }
 
 #[test]
-fn an_images_proxy_is_served_on_all_its_ports() {
-    let torrc = of(&["docker"]);
-    gives(
+fn a_docker_image_with_a_proxy_keeps_all_its_ports() {
+    let torrc = read_files(&["docker"]);
+    assert_settings(
         &torrc,
         "[proxy]\nsocks_port = ['0.0.0.0:9050 IsolateDestAddr']\nhttp_port = ['0.0.0.0:8118']\n\
          dns_port = ['0.0.0.0:5353']\ntrans_port = ['0.0.0.0:9040']\nsafe_socks = true\n\
@@ -247,7 +250,7 @@ fn an_images_proxy_is_served_on_all_its_ports() {
          state_dir = '/var/lib/tor/onionport/state'",
     );
     assert_eq!(
-        warned(&torrc),
+        warned_options(&torrc),
         [
             "ControlPort",
             "HashedControlPassword",

@@ -1,6 +1,6 @@
-//! Odd files, to be read by C tor and by us.
+//! Unusual files for C tor and onionport to read.
 
-/// Files that are odd in one way each. `FOLDER` stands for a folder with files to include.
+/// Files with one peculiarity each. `FOLDER` stands for the folder with files to include.
 pub(super) const ODD: &[&str] = &[
     "",
     "#",
@@ -136,7 +136,7 @@ pub(super) const ODD: &[&str] = &[
     "%include FOLDER/inc/sub\nSocksPort 9999\n",
 ];
 
-/// Pairs of files, the first as C tor's defaults.
+/// Pairs of files, the first in the role of C tor's defaults.
 pub(super) const PAIRS: &[(&str, &str)] = &[
     ("SocksPort 1111", "SocksPort 2222"),
     ("SocksPort 1111", "+SocksPort 2222"),

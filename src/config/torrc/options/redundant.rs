@@ -1,4 +1,4 @@
-//! Values of options without effect that ask for what is so anyway: they need no warning. Defaults are
+//! Values of ignored options that ask for what onionport does anyway and need no warning. Defaults are
 //! in `client`.
 
 /// The options, each with such a value.
@@ -8,15 +8,15 @@ pub(super) const VALUES: &[(&str, &str)] = &[
     ("__DisablePredictedCircuits", "0"),
     ("__DisableSignalHandlers", "0"),
     ("__LeaveStreamsUnattached", "0"),
-    // The signal is always heeded.
+    // SIGHUP always reloads.
     ("__ReloadTorrcOnSIGHUP", "1"),
     ("CacheDirectoryGroupReadable", "0"),
     ("CircuitPadding", "0"),
     ("ConfluxEnabled", "0"),
-    // There is no sleep to wake from, or to fall into.
+    // There is no dormant mode.
     ("DormantCanceledByStartup", "1"),
     ("DormantTimeoutEnabled", "0"),
-    // arti always extends so.
+    // arti always extends by Ed25519 identity.
     ("ExtendByEd25519ID", "1"),
     ("GeoIPExcludeUnknown", "0"),
     ("HeartbeatPeriod", "0"),
