@@ -100,12 +100,12 @@ pub async fn serve<T, C>(
     let wire = Wire::new(connection, wire_state);
     // Boxed, so that a relayed connection does not keep the memory of hyper's state.
     if let Some(upgraded) = Box::pin(serve_requests(&session, wire)).await {
-        // The session stays alive: one of its tasks may still have to hand over the site's connection.
+        // The session stays alive: one of its tasks may still have to pass on the site's connection.
         upgraded.relay::<C>(&session.wire.early_reader).await;
     }
 }
 
-/// Answers requests until the last one; returns what the connection turns into then, if it goes on.
+/// Answers requests until the last one; returns what the connection turns into after that, if it stays open.
 async fn serve_requests<T, C>(
     session: &Arc<HttpSession<T>>,
     wire: Wire<C>,

@@ -13,7 +13,7 @@
 //! | the onion service | read the ticket in its failure page, and post it | a ticket only opens the form; a post needs the form's own token, which the service cannot read |
 //! | any site | post a form to onionport's host | its `Origin` (or `Referer`) is wrong, and it has no token |
 //! | any site | show the form in a frame, so that the user types into it | framing is forbidden |
-//! | any site | find out whether a key exists | a foreign site can neither read nor embed onionport's responses, nor tell them apart; `/key` answers the same with and without a key |
+//! | any site | find out whether a key exists | a foreign site can neither read, embed nor distinguish onionport's responses; `/key` answers the same with and without a key |
 //! | any site | cause failures until the user's form is forgotten | a client has one ticket per service, tickets are limited per client, and they never displace tokens |
 //! | another client of the port | use a ticket or token it has obtained | both are bound to the client's address, port group and isolation |
 //! | another computer that may use the port | enter a key | keys are accepted only over loopback addresses and unix sockets |

@@ -104,7 +104,7 @@ impl<T: Connector> HttpSession<T> {
         };
         debug!("the site responded after {:.1?}", begun.elapsed());
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        // A browser would take a site's 407 for the proxy's, and ask its user for a password.
+        // A browser would take a site's 407 for the proxy's, and prompt its user for a password.
         if response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED
             || hop_by_hop::transfer_coding(response.headers()) == TransferCoding::Unsupported
         {
@@ -127,7 +127,7 @@ impl<T: Connector> HttpSession<T> {
             return Ok(response.map(|_| full("")));
         }
         if exchange.is_body_held() {
-            // The client may or may not send its body, so the next request cannot be found.
+            // The client may still send its body or skip it, so the start of its next request is unknown.
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(CONNECTION, close);
         }
@@ -136,7 +136,7 @@ impl<T: Connector> HttpSession<T> {
 
     /// Responds to a request that got no usable response from its site: with a page, or a line of text.
     ///
-    /// For errors that a site can cause, a browser that did not ask for a page gets no response: with
+    /// For errors that a site can cause, a browser that did not request a page gets no response: with
     /// `no-cors` a script can tell a response from a closed connection, so a response in place of the
     /// site's would reveal the proxy.
     fn respond_with_error(&self, error: SiteError, summary: RequestSummary) -> ResponseResult {

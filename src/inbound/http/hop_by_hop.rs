@@ -53,7 +53,7 @@ pub(super) fn transfer_coding(headers: &HeaderMap) -> TransferCoding {
     }
 }
 
-/// Whether a request asks to upgrade to WebSocket (RFC 6455). Other upgrades are not forwarded: the
+/// Whether a request is to be upgraded to WebSocket (RFC 6455). Other upgrades are not forwarded: the
 /// site gets a plain request.
 pub(super) fn wants_websocket(headers: &HeaderMap) -> bool {
     list_items(headers, &CONNECTION).any(|item| item.eq_ignore_ascii_case("upgrade"))

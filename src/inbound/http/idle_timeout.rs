@@ -102,7 +102,7 @@ impl Exchange {
     }
 }
 
-/// The body of a response, on its way from the site to the client.
+/// The body of a response, forwarded from the site to the client.
 struct Download {
     body: Incoming,
     /// Why the site's body ended early.
@@ -144,7 +144,7 @@ impl Drop for Exchange {
     }
 }
 
-/// The body of a request, on its way from the client to the site.
+/// The body of a request, forwarded from the client to the site.
 struct Upload {
     body: Incoming,
     /// Resolves when a body that is held back may be sent, or to an error if it never may.
@@ -227,7 +227,7 @@ async fn wait_until_wanted(mut states: watch::Receiver<ExchangeState>) -> Result
 impl Drop for Upload {
     fn drop(&mut self) {
         if let Some(wire) = &self.wire {
-            // The site no longer waits for the body.
+            // Nothing waits for the body after this.
             wire.half_close.set_awaits_client(false);
         }
     }

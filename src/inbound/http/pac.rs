@@ -2,8 +2,9 @@
 
 use super::request_kind::OUR_HOST;
 
-/// Path of the file on onionport's own host; its `Content-Type` is [`CONTENT_TYPE`].
+/// Path of the file on onionport's own host.
 pub(super) const PATH: &str = "/proxy.pac";
+/// Its `Content-Type`.
 pub(super) const CONTENT_TYPE: &str = "application/x-ns-proxy-autoconfig";
 
 /// A warning in the file: nothing here can prevent what it describes.

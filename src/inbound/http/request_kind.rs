@@ -27,7 +27,7 @@ pub(super) const ISOLATION: &str = "tor-stream-isolation";
 pub(super) const OLD_ISOLATION: &str = "x-tor-stream-isolation";
 pub(super) const RPC_TARGET: &str = "tor-rpc-target";
 
-/// What a request asks for.
+/// The kinds of requests.
 #[derive(Debug)]
 pub(super) enum RequestKind {
     /// CONNECT: a tunnel.
@@ -56,7 +56,7 @@ pub(super) struct ForwardRequest {
 pub(super) enum HttpRejection {
     /// It was not meant for this port: close the connection without a response.
     NoResponse,
-    /// It is malformed, or asks for something unsupported; the text explains it to the user.
+    /// It is malformed, or needs something unsupported; the text explains it to the user.
     Status(StatusCode, &'static str),
     /// Its destination is not valid.
     Failure(Failure),
@@ -288,8 +288,8 @@ mod tests {
             "[::1]x:80",
             "localhost:port",
         ] {
-            let kind = classify(&request("GET", "/", &[("host", host)])).expect_err(host);
-            assert_eq!(kind, HttpRejection::NoResponse, "{host}");
+            let rejection = classify(&request("GET", "/", &[("host", host)])).expect_err(host);
+            assert_eq!(rejection, HttpRejection::NoResponse, "{host}");
         }
         let missing = classify(&request("GET", "/", &[])).expect_err("no Host");
         assert_eq!(missing, HttpRejection::NoResponse);

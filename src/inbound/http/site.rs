@@ -34,7 +34,7 @@ pub(super) struct SiteConnection {
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct ConnectionKey {
     pub(super) request: request::Request,
-    /// Changes when the user requests new circuits (NEWNYM), which old connections must not outlive.
+    /// Changes with each new identity; connections of an older one must not be reused.
     pub(super) epoch: u64,
 }
 

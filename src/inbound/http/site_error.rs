@@ -48,7 +48,7 @@ impl SiteError {
         }
     }
 
-    /// The token in `Tor-Request-Failed`, which tells onionport's 502 from a site's.
+    /// The token in `Tor-Request-Failed`, which distinguishes onionport's 502 from a site's.
     pub(super) fn token(self) -> &'static str {
         match self {
             SiteError::Failure(failure) => failure.row().token,

@@ -22,7 +22,7 @@ pub(super) enum UpgradedConnection<T: Connector> {
     },
     /// A WebSocket.
     WebSocket { client: OnUpgrade, site: OnUpgrade },
-    /// Nothing: CONNECT was refused. hyper hands the connection over nevertheless.
+    /// Nothing: CONNECT was refused. hyper returns the connection nevertheless.
     Refused { client: OnUpgrade },
 }
 

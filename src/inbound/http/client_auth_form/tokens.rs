@@ -1,4 +1,4 @@
-//! Unguessable names (tickets and tokens) that stand for a client's request for the form.
+//! Tickets and tokens: unguessable names, each issued to one client for one onion service.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

@@ -3,7 +3,7 @@
 use crate::failure::Failure;
 use crate::inbound::http::site_error::SiteError;
 
-/// What a failure page says besides the failure's name and sentence.
+/// What a failure page shows besides the failure's name and sentence.
 pub(super) struct FailureMessage {
     /// The heading.
     pub(super) title: &'static str,
@@ -30,7 +30,7 @@ pub(super) struct PathHop {
     pub(super) class: &'static str,
 }
 
-/// One step on the way to a response.
+/// One step of a request.
 pub(super) struct ProgressStep {
     pub(super) text: &'static str,
     pub(super) class: &'static str,

@@ -1,4 +1,4 @@
-//! A site's interim responses (RFC 9110 section 15.2), such as 103 "Early Hints", on their way to the
+//! A site's interim responses (RFC 9110 section 15.2), such as 103 "Early Hints", forwarded to the
 //! client. 100 "Continue" is not among them: hyper sends it when the request's body is polled.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
