@@ -1,37 +1,36 @@
-//! The life of one connection to an HTTP port.
+//! HTTP ports: CONNECT tunnels, a forward proxy for `http://` URLs, and onionport's own pages.
 //!
-//! head -> what is asked for -> stream, or a failure -> answer -> relay, or the next request
+//! head -> kind of request -> stream or failure -> response -> relay, or the next request
 //!
-//! A client may ask for three things:
-//!
-//! | request | gets | told in |
+//! | request | response | module |
 //! |---|---|---|
-//! | `CONNECT host:port` | a tunnel | [`tunnel`] |
-//! | `GET http://host/path` | the site's answer, or a page that says why there is none | [`forward`], [`page`] |
-//! | `GET http://onionport.invalid/`, or `GET /` at a loopback `Host` | a page of our own | [`status_page`], [`client_auth_form`] |
+//! | `CONNECT host:port` | a tunnel | [`tunnel`], [`upgraded`] |
+//! | `GET http://host/path` | the site's response, or a page that explains the failure | [`forward`], [`page`] |
+//! | `GET http://onionport.invalid/`, or `GET /` with a loopback `Host` | one of onionport's own pages | [`status_page`], [`client_auth_form`] |
 //!
-//! [`request_kind`] finds out which; hyper reads and writes HTTP, but for what it has no way to do
-//! ([`wire`]). What a request to the network leads to is [`crate::request::dispatch`]'s business, here as on every port.
+//! A *site* is the origin server of a forwarded request, reached through Tor.
 //!
-//! The port answers whoever reaches it, and browsers let any web page send requests to it. So a
-//! request that is not meant for a proxy gets no answer unless it names this computer as its
-//! `Host`: a name that a foreign site has pointed at 127.0.0.1 (DNS rebinding) reaches nothing.
+//! Read this file first, then [`request_kind`] (classifies a request), [`session`] (the state of a
+//! connection) and the modules of the table. hyper reads and writes HTTP; [`wire`] adds what it
+//! lacks. [`crate::request::dispatch`] serves requests to the network, as on every port.
+//!
+//! The modules that serve one kind of request add methods to [`session::HttpSession`]. All others are
+//! below it and must not import it: [`body`], [`limits`], [`hop_by_hop`], [`html`], [`idle_timeout`],
+//! [`response`], [`site`], [`upgraded`], [`wire`]. Nothing here may import [`super::listener`].
+//!
+//! Browsers let any web page send requests to this port. A request that is not in proxy form is
+//! therefore answered only if its `Host` names this computer: a foreign name that resolves to 127.0.0.1
+//! (DNS rebinding) gets no response.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
-use bytes::Bytes;
-use http_body_util::BodyExt as _;
-use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response};
+use hyper::{Method, Request};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tracing::debug;
 
 use crate::inbound::lingering_close::{Connection, part, reset};
@@ -39,72 +38,48 @@ use crate::request::ClientAddr;
 use crate::request::dispatch::Dispatcher;
 use crate::tor::connector::Connector;
 
-mod answer;
+mod body;
 mod client_auth_form;
 mod forward;
 mod hop_by_hop;
+mod html;
 mod idle_timeout;
+mod limits;
+mod pac;
 mod page;
 mod request_kind;
+mod request_summary;
+mod response;
+mod session;
 mod site;
+mod site_error;
 mod status_page;
 mod tunnel;
+mod upgraded;
 mod wire;
 
 pub use client_auth_form::ClientAuthForm;
 
-use request_kind::{Refusal, RequestKind, ask};
-use site::Site;
-use tunnel::Tunnel;
-use wire::half_close::Answering;
-use wire::{Line, Wire};
+use limits::{MAX_BUFFER, MAX_HEAD, MAX_HEADERS};
+use request_kind::{HttpRejection, RequestKind, classify};
+use request_summary::is_browser;
+use response::{NoResponse, ResponseResult};
+use session::{HttpSession, SessionState};
+use upgraded::UpgradedConnection;
+use wire::Wire;
+use wire::state::{ResponseInProgress, WireState};
 
-/// How long the head of a message may be, in bytes; a longer one is answered with 431. Cookies are
-/// what makes heads long.
-const MAX_HEAD: usize = 32 * 1024;
-/// How many header lines a message may have; more are answered with 431.
-const MAX_HEADERS: usize = 256;
-/// How much of a connection is held in memory, one way.
-const MAX_BUFFER: usize = 64 * 1024;
-
-/// Why a body ends before its end.
-type BodyError = Box<dyn std::error::Error + Send + Sync>;
-/// What goes to a client or to a site.
-type Body = UnsyncBoxBody<Bytes, BodyError>;
-
-/// One client's connection: what outlives each of its requests.
-struct Session<T: Connector> {
-    dispatcher: Arc<Dispatcher<T>>,
-    /// Tells when the port gets another dispatcher, or is closed.
-    current: watch::Receiver<Arc<Dispatcher<T>>>,
-    origin: ClientAddr,
-    /// The address of the port, as the client reached it.
-    local: Option<SocketAddr>,
-    /// Takes keys for onion services.
-    client_auth_form: Arc<ClientAuthForm>,
-    /// What hyper reads from and writes to.
-    line: Arc<Line>,
-    state: Mutex<State<T>>,
-}
-
-struct State<T: Connector> {
-    /// The sites of the last requests, the latest at the end: the next one may be for them, too.
-    sites: Vec<Site>,
-    /// What the connection turns into when the last answer is written.
-    tunnel: Option<Tunnel<T>>,
-    /// The tasks that carry the bytes of sites.
-    carriers: JoinSet<()>,
-}
-
-/// Serves one connection until it is over, by what `current` is now. `local` is the port's own
-/// address; `client_auth_form` takes keys for onion services.
+/// Serves one client connection until it ends, by the rules that `current` holds at its start.
 ///
-/// A request that comes when `current` has been replaced, or the port closed, gets no answer: the
-/// client makes a new connection, which the new rules are for.
+/// `local` is the address of the port, as the client reached it; `None` for a unix socket.
+/// `client_auth_form` takes keys for onion services.
+///
+/// A request that arrives after `current` was replaced, or after the port closed, gets no response:
+/// the client reconnects, and the new rules apply.
 pub async fn serve<T, C>(
     mut current: watch::Receiver<Arc<Dispatcher<T>>>,
     connection: C,
-    origin: ClientAddr,
+    client: ClientAddr,
     local: Option<SocketAddr>,
     client_auth_form: Arc<ClientAuthForm>,
 ) where
@@ -112,42 +87,42 @@ pub async fn serve<T, C>(
     C: Connection + 'static,
 {
     let dispatcher = Arc::clone(&current.borrow_and_update());
-    let line = Arc::<Line>::default();
-    let session = Arc::new(Session {
+    let wire_state = Arc::<WireState>::default();
+    let session = Arc::new(HttpSession {
         dispatcher,
         current,
-        origin,
+        client,
         local,
         client_auth_form,
-        line: Arc::clone(&line),
-        state: Mutex::new(State {
-            sites: Vec::new(),
-            tunnel: None,
-            carriers: JoinSet::new(),
-        }),
+        wire: Arc::clone(&wire_state),
+        state: Mutex::new(SessionState::new()),
     });
-    let wire = Wire::new(connection, line);
-    // In a box of its own, which a tunnel no longer needs.
-    if let Some(tunnel) = Box::pin(converse(&session, wire)).await {
-        // The session goes on: a task of its own may still have to hand over the site's connection.
-        tunnel.carry::<C>(&session.line.ahead).await;
+    let wire = Wire::new(connection, wire_state);
+    // Boxed, so that a relayed connection does not keep the memory of hyper's state.
+    if let Some(upgraded) = Box::pin(serve_requests(&session, wire)).await {
+        // The session stays alive: one of its tasks may still have to pass on the site's connection.
+        upgraded.relay::<C>(&session.wire.early_reader).await;
     }
 }
 
-/// Answers requests until there are no more; gives what the connection becomes then, if it goes on.
-async fn converse<T, C>(session: &Arc<Session<T>>, wire: Wire<C>) -> Option<Tunnel<T>>
+/// Answers requests until the last one; returns what the connection turns into after that, if it stays open.
+async fn serve_requests<T, C>(
+    session: &Arc<HttpSession<T>>,
+    wire: Wire<C>,
+) -> Option<UpgradedConnection<T>>
 where
     T: Connector,
     C: Connection + 'static,
 {
-    // Also for the time between two requests: as C tor does, the connection ends without a word.
+    // It limits the time between two requests, too; as in C tor, the connection closes without a
+    // response.
     let timeout = session.dispatcher.timeout;
     let service = service_fn(|request: Request<Incoming>| {
-        // How CONNECT hears of a client that has left is told in `wire::early_read`.
-        let may_wait =
-            request.method() != Method::CONNECT && !answer::is_browser(request.headers());
-        let answering = may_wait.then(|| Answering::begin(&session.line));
-        Box::pin(Arc::clone(session).answer(request, answering))
+        // For CONNECT, `wire::early_read` decides what the end of the client's input means. A browser
+        // that closes its side has left.
+        let may_half_close = request.method() != Method::CONNECT && !is_browser(request.headers());
+        let in_progress = may_half_close.then(|| ResponseInProgress::begin(&session.wire));
+        Box::pin(Arc::clone(session).respond(request, in_progress))
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -155,23 +130,23 @@ where
         .max_headers(MAX_HEADERS)
         .max_header_size(MAX_HEAD)
         .max_buf_size(MAX_BUFFER)
-        // Sites may tell browsers apart by it; what a browser writes gets there as it is.
+        // Sites may fingerprint browsers by it, so forward the browser's spelling unchanged.
         .preserve_header_case(true)
-        // What a site does not say is not said for it.
+        // A site that sends no Date gets none added.
         .auto_date_header(false)
         .serve_connection(TokioIo::new(wire), service)
         .with_upgrades();
     if let Err(error) = (&mut connection).await {
-        debug!("the connection broke: {error}");
+        debug!("HTTP connection failed: {error}");
     }
-    let tunnel = session.state().tunnel.take();
+    let upgraded = session.state().upgraded.take();
     match connection.into_parts() {
-        None => tunnel,
+        None => upgraded,
         Some(parts) => {
-            // If the answer could not be written, the far end hears of it by this.
-            drop(tunnel);
+            // The response could not be written: dropping the stream notifies the remote end.
+            drop(upgraded);
             let client = parts.io.into_inner().into_inner();
-            match session.line.broken.is_broken() {
+            match session.wire.aborted.is_aborted() {
                 true => reset(client).await,
                 false => part(client).await,
             }
@@ -180,70 +155,41 @@ where
     }
 }
 
-/// What hyper is to do with a request: nothing at all, if there is no answer.
-type Answered = Result<Response<Body>, Silence>;
-
-/// The connection is to end without an answer.
-#[derive(Debug)]
-struct Silence;
-
-impl std::fmt::Display for Silence {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the request gets no answer")
-    }
-}
-
-impl std::error::Error for Silence {}
-
-impl<T: Connector> Session<T> {
+impl<T: Connector> HttpSession<T> {
     /// Answers one request.
-    async fn answer(
+    async fn respond(
         self: Arc<Self>,
         mut request: Request<Incoming>,
-        answering: Option<Answering>,
-    ) -> Answered {
+        in_progress: Option<ResponseInProgress>,
+    ) -> ResponseResult {
         if !matches!(self.current.has_changed(), Ok(false)) {
-            debug!("no answer: the port has other rules by now");
-            return Err(Silence);
+            debug!("no response: the port has new rules or is closed");
+            return Err(NoResponse);
         }
-        let refusal = match ask(&request) {
-            Ok(RequestKind::Tunnel(wanted)) => return Ok(self.open_tunnel(wanted, request).await),
-            Ok(RequestKind::Forward(wanted)) => {
-                return self.forward(wanted, request, answering).await;
+        let rejection = match classify(&request) {
+            Ok(RequestKind::Tunnel(target)) => return Ok(self.open_tunnel(target, request).await),
+            Ok(RequestKind::Forward(target)) => {
+                return self.forward(target, request, in_progress).await;
             }
-            Ok(RequestKind::Proxied) => return Ok(self.our_site(request).await),
-            Ok(RequestKind::Direct) => return Ok(self.at_home(&request)),
-            Err(refusal) => refusal,
+            Ok(RequestKind::OwnHost) => return Ok(self.respond_as_own_host(request).await),
+            Ok(RequestKind::Direct) => return Ok(self.respond_directly(&request)),
+            Err(rejection) => rejection,
         };
-        let answer = match refusal {
-            Refusal::Silence => {
-                debug!("no answer: the Host of a request is not this computer");
-                return Err(Silence);
+        let response = match rejection {
+            HttpRejection::NoResponse => {
+                debug!("no response: the Host of the request is not this computer");
+                return Err(NoResponse);
             }
-            Refusal::Status(status, why) => answer::refusal(&request, status, why),
-            Refusal::Failure(failure) => {
+            HttpRejection::Status(status, reason) => response::reject(&request, status, reason),
+            HttpRejection::Failure(failure) => {
                 self.dispatcher.shared.status.failed(failure);
-                self.failed(failure, &request)
+                self.respond_with_failure(failure, &request)
             }
         };
         Ok(match request.method() {
-            // What is to be done with the connection is the same as if a tunnel had been tried.
-            &Method::CONNECT => self.no_tunnel(hyper::upgrade::on(&mut request), answer),
-            _ => answer,
+            // The connection ends as after a tunnel that failed.
+            &Method::CONNECT => self.refuse_tunnel(hyper::upgrade::on(&mut request), response),
+            _ => response,
         })
     }
-
-    fn state(&self) -> MutexGuard<'_, State<T>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
-
-/// A body that is there already.
-fn full(bytes: impl Into<Bytes>) -> Body {
-    http_body_util::Full::new(bytes.into())
-        .map_err(|never: Infallible| match never {})
-        .boxed_unsync()
-}
-
-/// A future in a box, for what has to be named.
-type Boxed<O> = Pin<Box<dyn Future<Output = O> + Send>>;

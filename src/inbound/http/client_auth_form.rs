@@ -1,33 +1,32 @@
-//! Where a user hands in a key for an onion service that asks for one.
+//! The form for client authorization keys of onion services.
 //!
-//! The page with the failure is shown as a page of the onion service: scripts of that service can
-//! read it, and could send any form that stands in it. So the form is not there. The page only links
-//! to `http://onionport.invalid/key/<ticket>`, a site that is ours alone: nobody else can own the
-//! name, its pages never come from the network (nor do those of names that look like it), and a
-//! browser lets no other site read them, frame them, or install a script below them. There stands
-//! the form. It goes to `http://onionport.invalid/key`, whose answer leads back to the address that
-//! was asked for first.
+//! Browsers treat the failure page as a page of the onion service, so that service's scripts can read it
+//! and submit any form in it. The failure page therefore only links to
+//! `http://onionport.invalid/key/<ticket>`, which has the form. That host belongs to onionport alone:
+//! nobody else can own the name, neither it nor names that resemble it are ever requested from the
+//! network, and browsers keep other sites from reading its pages, framing them, or installing scripts
+//! there. The form is sent to `http://onionport.invalid/key`, whose response leads back to the URL that
+//! was requested first.
 //!
-//! | who | could try | and fails because |
+//! | attacker | attempt | defence |
 //! |---|---|---|
-//! | the onion service itself | read the ticket out of its failure page, and post it | a ticket opens the form and no more; what is posted has to carry the form's own token, which that service cannot read |
-//! | any site | post a form to the address of ours | its `Origin` (or `Referer`) is not ours; and it has no token |
-//! | any site | show our form in a frame, so that the user types into it | frames are forbidden |
-//! | any site | ask whether there is a key | no answer of ours can be read, embedded or told from another by a foreign site; `/key` answers alike whether or not there is one |
-//! | any site | cause failures without end, so that a user's form is forgotten | a client has one ticket for each service, their number is limited for each client, and none costs a token |
-//! | another client of the port | use a ticket or token it has got hold of | both are bound to the client's address, port group and isolation |
-//! | another computer, where the port lets it in | hand in a key | keys are taken over loopback addresses and unix sockets alone |
-//! | anybody | post a token twice | it is gone with the first use |
-//! | anybody | send the user elsewhere afterwards | the way back is kept here, not in the form |
+//! | the onion service | read the ticket in its failure page, and post it | a ticket only opens the form; a post needs the form's own token, which the service cannot read |
+//! | any site | post a form to onionport's host | its `Origin` (or `Referer`) is wrong, and it has no token |
+//! | any site | show the form in a frame, so that the user types into it | framing is forbidden |
+//! | any site | find out whether a key exists | a foreign site can neither read, embed nor distinguish onionport's responses; `/key` answers the same with and without a key |
+//! | any site | cause failures until the user's form is forgotten | a client has one ticket per service, tickets are limited per client, and they never displace tokens |
+//! | another client of the port | use a ticket or token it has obtained | both are bound to the client's address, port group and isolation |
+//! | another computer that may use the port | enter a key | keys are accepted only over loopback addresses and unix sockets |
+//! | anyone | post a token twice | a token is deleted at its first use |
+//! | anyone | send the user elsewhere afterwards | the URL to return to is stored here, not in the form |
 //!
-//! Requests straight to the port (with a loopback `Host`) never get here: [`super::status_page`]. What an
-//! onion service does learn, from its own failure page, is which of F4 and F5 it has caused; and any
-//! site can see by `fetch` with `no-cors` whether an onion service lets this client in, and so whether
-//! there is a key for one that asks for keys: that comes with any proxy that holds keys.
+//! Requests to the port itself (with a loopback `Host`) never get here: see [`super::status_page`].
 //!
-//! Programs of this computer's other users reach a port on a loopback address, too, and nothing tells
-//! them from the user: with such a port they are trusted to hand in keys (never to read any). Where
-//! they are not, the remedy is a unix socket in a folder of one's own.
+//! Not prevented: an onion service learns from its own failure page whether it caused F4 or F5. Any site
+//! can find out with `fetch` and `no-cors` whether an onion service admits this client, and so whether a
+//! key for it exists; this is inherent in a proxy that holds keys. Programs of other users of this
+//! computer can reach a port on a loopback address and enter keys (never read them); a unix socket in a
+//! private folder prevents that.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -39,238 +38,249 @@ use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
 use tracing::{debug, info, warn};
 
-use super::answer::{Asked, our_url};
-use super::page::{self, Links};
+use super::body::Body;
+use super::html::{self, FormPolicy};
 use super::request_kind::credentials;
-use super::{Body, Session};
+use super::request_summary::RequestSummary;
+use super::response::own_url;
 use crate::log_limit::{LogLimiter, Times};
 use crate::request::ClientAddr;
 use crate::tor::client_auth::{KeyFolder, NewKey};
-use crate::tor::connector::Connector;
-use crate::tor::isolation::Secret;
+use crate::tor::isolation::SessionGroup;
 use crate::tor::onion_address::OnionAddress;
-use form::{fields, from_our_form, read_form};
+use form::{is_from_own_form, parse_form, read_form};
 use tokens::{FormToken, TokenOwner, TokenStore};
 
 mod form;
 mod tokens;
 
-/// The longest text of a key: a whole line of a key file, and some room.
+/// Longest text of a key, in bytes: a line of a key file, with some room.
 const MAX_KEY: usize = 256;
 
-/// How often it is logged what became of a key: a program may send the form again and again.
-static KEPT: LogLimiter = LogLimiter::burst(Duration::from_secs(60), 5);
-static NOT_KEPT: LogLimiter = LogLimiter::burst(Duration::from_secs(60), 5);
+/// Limits log messages about saved and unsaved keys: a program may send the form repeatedly.
+static SAVED: LogLimiter = LogLimiter::burst(Duration::from_secs(60), 5);
+static NOT_SAVED: LogLimiter = LogLimiter::burst(Duration::from_secs(60), 5);
 
-/// Takes keys, if there is a folder for them.
+/// Accepts client authorization keys from browsers, if a folder for them is configured. All HTTP ports
+/// share one.
 #[derive(Debug, Default)]
 pub struct ClientAuthForm {
     folder: ArcSwap<Option<KeyFolder>>,
-    tokens: Mutex<Both>,
+    issued: Mutex<IssuedTokens>,
 }
 
-/// Apart, because sites can cause tickets without end: no form that a user has before them may
-/// lose its token to these.
+/// Two separate stores: sites can cause any number of tickets, which must not displace the token of a
+/// form that a user is filling in.
 #[derive(Debug, Default)]
-struct Both {
-    /// Open the form; may be used again, as a page is loaded again.
+struct IssuedTokens {
+    /// Open the form. Reusable, because users reload pages.
     tickets: TokenStore,
-    /// Send it; good for once.
+    /// Submit the form. Valid once.
     tokens: TokenStore,
 }
 
-impl ClientAuthForm {
-    /// Saves keys in another folder from now on, or takes none any more.
-    pub fn set_folder(&self, folder: Option<KeyFolder>) {
-        self.folder.store(Arc::new(folder));
-    }
-
-    /// A desk that keeps keys in `folder`; without one it takes none.
-    pub fn new(folder: Option<KeyFolder>) -> ClientAuthForm {
-        ClientAuthForm {
-            folder: ArcSwap::from_pointee(folder),
-            tokens: Mutex::default(),
-        }
-    }
-
-    /// Whether there is a place for keys.
-    pub(super) fn has_folder(&self) -> bool {
-        self.folder.load().is_some()
-    }
-
-    fn tokens(&self) -> MutexGuard<'_, Both> {
-        self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 #[derive(Template)]
-#[template(path = "key.html", config = "src/inbound/http/askama.toml")]
-struct KeyPage<'a> {
+#[template(path = "key_form.html", config = "src/inbound/http/askama.toml")]
+struct KeyFormPage<'a> {
     nonce: &'a str,
     service: String,
     action: String,
     token: &'a str,
     url: &'a str,
     max: usize,
-    /// What was wrong with the last try.
+    /// What was wrong with the key that was entered before.
     problem: Option<&'a str>,
 }
 
 #[derive(Template)]
-#[template(path = "kept.html", config = "src/inbound/http/askama.toml")]
-struct KeptPage<'a> {
+#[template(path = "key_saved.html", config = "src/inbound/http/askama.toml")]
+struct KeySavedPage<'a> {
     nonce: &'a str,
     url: &'a str,
 }
 
-impl<T: Connector> Session<T> {
-    /// Whether the client is on this computer: others may be let in to use the network, but they
-    /// have no business with its user's keys.
-    pub(super) fn is_near(&self) -> bool {
-        match self.origin {
-            ClientAddr::Ip(IpAddr::V6(ip)) => ip.to_canonical().is_loopback(),
-            ClientAddr::Ip(ip) => ip.is_loopback(),
-            ClientAddr::Unix => true,
+impl ClientAuthForm {
+    /// Creates a form that saves keys in `folder`; with `None` it accepts no keys.
+    pub fn new(folder: Option<KeyFolder>) -> ClientAuthForm {
+        ClientAuthForm {
+            folder: ArcSwap::from_pointee(folder),
+            issued: Mutex::default(),
         }
     }
 
-    /// Where this client can hand in a key for `service`; `None` if keys are kept nowhere, or not
-    /// taken from this client.
-    pub(super) fn key_link(&self, service: OnionAddress, asked: &Asked) -> Option<String> {
-        let client_auth_form = &self.client_auth_form;
-        if !client_auth_form.has_folder() || !self.is_near() {
+    /// Replaces the folder for keys; `None` stops accepting keys.
+    pub fn set_folder(&self, folder: Option<KeyFolder>) {
+        self.folder.store(Arc::new(folder));
+    }
+
+    /// Whether a folder for keys is configured.
+    pub(super) fn has_folder(&self) -> bool {
+        self.folder.load().is_some()
+    }
+
+    /// Returns the URL of the form in which `client` can enter a key for `service`; `None` if there is no
+    /// folder for keys, or if keys are not accepted from this client.
+    pub(super) fn create_link(
+        &self,
+        client: ClientAddr,
+        group: SessionGroup,
+        service: OnionAddress,
+        summary: &RequestSummary,
+    ) -> Option<String> {
+        if !self.has_folder() || !accepts_keys_from(client) {
             return None;
         }
-        let ticket = client_auth_form.tokens().tickets.issue(FormToken {
-            whose: self.whose(asked.credentials.clone()),
+        let owner = TokenOwner {
+            client,
+            group,
+            credentials: summary.credentials.clone(),
+        };
+        let ticket = self.issued().tickets.issue(FormToken {
+            owner,
             service,
-            url: asked.url.clone(),
+            url: summary.url.clone(),
         });
-        Some(our_url(&format!("/key/{ticket}")))
-    }
-
-    fn whose(&self, credentials: Option<Secret>) -> TokenOwner {
-        TokenOwner {
-            origin: self.origin,
-            group: self.dispatcher.group,
-            credentials,
-        }
+        Some(own_url(&format!("/key/{ticket}")))
     }
 
     /// Answers a request below `http://onionport.invalid/key`.
-    pub(super) async fn at_desk(&self, request: Request<Incoming>) -> Response<Body> {
-        let client_auth_form = &self.client_auth_form;
-        let Some(folder) = (**client_auth_form.folder.load()).clone() else {
-            return out_of_date();
+    pub(super) async fn respond(
+        &self,
+        client: ClientAddr,
+        group: SessionGroup,
+        request: Request<Incoming>,
+    ) -> Response<Body> {
+        let Some(folder) = (**self.folder.load()).clone() else {
+            return expired();
         };
-        if !self.is_near() {
-            return elsewhere();
+        if !accepts_keys_from(client) {
+            return remote_client();
         }
-        let whose = self.whose(credentials(request.headers()));
+        let owner = TokenOwner {
+            client,
+            group,
+            credentials: credentials(request.headers()),
+        };
         if request.method() == Method::GET {
             let ticket = request.uri().path().strip_prefix("/key/");
-            let slip =
-                ticket.and_then(|t| client_auth_form.tokens().tickets.look(t, &whose).cloned());
-            return match slip {
-                Some(slip) => self.form(slip, StatusCode::OK, None),
-                None => out_of_date(),
+            let found = ticket.and_then(|t| self.issued().tickets.get(t, &owner).cloned());
+            return match found {
+                Some(found) => self.form_page(found, StatusCode::OK, None),
+                None => expired(),
             };
         }
         if request.method() != Method::POST || request.uri().path() != "/key" {
-            return out_of_date();
+            return expired();
         }
-        if !from_our_form(request.headers()) {
-            // Any site can have that said, and as often as it likes.
-            debug!("refused a key: the form was not sent from our own page");
-            return foreign();
+        if !is_from_own_form(request.headers()) {
+            // At debug level only: any site can cause this, as often as it likes.
+            debug!("refused a client authorization key: not sent from onionport's own form");
+            return foreign_form();
         }
         let Some(form) = read_form(request.into_body()).await else {
-            return out_of_date();
+            return expired();
         };
-        let (token, text) = fields(&form);
+        let (token, text) = parse_form(&form);
         drop(form);
-        let Some(slip) = token.and_then(|t| client_auth_form.tokens().tokens.take(&t, &whose))
-        else {
-            return out_of_date();
+        let Some(token) = token.and_then(|t| self.issued().tokens.take(&t, &owner)) else {
+            return expired();
         };
-        let key = match NewKey::read(&text.unwrap_or_default(), slip.service) {
+        let key = match NewKey::read(&text.unwrap_or_default(), token.service) {
             Ok(key) => key,
             Err(problem) => {
-                return self.form(slip, StatusCode::UNPROCESSABLE_ENTITY, Some(&problem));
+                return self.form_page(token, StatusCode::UNPROCESSABLE_ENTITY, Some(&problem));
             }
         };
         let saved = tokio::task::spawn_blocking(move || folder.save(&key)).await;
         let problem = match saved {
             Ok(Ok(())) => {
-                if let Some(times) = KEPT.due() {
+                if let Some(times) = SAVED.due() {
                     info!(
-                        "a client authorization key was entered and kept{}",
+                        "saved a client authorization key that was entered in the form{}",
                         Times(times)
                     );
                 }
-                return kept(&slip.url);
+                return key_saved(&token.url);
             }
             Ok(Err(problem)) => {
-                if NOT_KEPT.due().is_some() {
+                if NOT_SAVED.due().is_some() {
                     problem.log();
                 }
                 problem.to_string()
             }
-            Err(broken) => {
-                warn!("cannot keep a client authorization key: {broken}");
-                broken.to_string()
+            Err(error) => {
+                warn!("cannot save a client authorization key: {error}");
+                error.to_string()
             }
         };
-        let told = format!("The key could not be kept: {problem}");
-        self.form(slip, StatusCode::INTERNAL_SERVER_ERROR, Some(&told))
+        let problem = format!("The key could not be saved: {problem}");
+        self.form_page(token, StatusCode::INTERNAL_SERVER_ERROR, Some(&problem))
     }
 
-    /// The form, with a token of its own.
-    fn form(&self, slip: FormToken, status: StatusCode, problem: Option<&str>) -> Response<Body> {
-        let client_auth_form = &self.client_auth_form;
-        let token = client_auth_form.tokens().tokens.issue(slip.clone());
-        let nonce = page::nonce();
-        let page = KeyPage {
+    /// Returns the form, with a new token.
+    fn form_page(
+        &self,
+        contents: FormToken,
+        status: StatusCode,
+        problem: Option<&str>,
+    ) -> Response<Body> {
+        let token = self.issued().tokens.issue(contents.clone());
+        let nonce = html::new_nonce();
+        let page = KeyFormPage {
             nonce: &nonce,
-            service: slip.service.to_string(),
-            action: our_url("/key"),
+            service: contents.service.to_string(),
+            action: own_url("/key"),
             token: &token,
-            url: &slip.url,
+            url: &contents.url,
             max: MAX_KEY,
             problem,
         };
-        page::html(status, &page, &nonce, Links::Form)
+        html::render(status, &page, &nonce, FormPolicy::OwnHost)
+    }
+
+    fn issued(&self) -> MutexGuard<'_, IssuedTokens> {
+        self.issued.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn out_of_date() -> Response<Body> {
-    page::note(
+/// Whether keys are accepted from `client`: only from this computer. Others may be allowed to use the
+/// network, but not to add keys.
+pub(super) fn accepts_keys_from(client: ClientAddr) -> bool {
+    match client {
+        ClientAddr::Ip(IpAddr::V6(ip)) => ip.to_canonical().is_loopback(),
+        ClientAddr::Ip(ip) => ip.is_loopback(),
+        ClientAddr::Unix => true,
+    }
+}
+
+fn expired() -> Response<Body> {
+    html::notice(
         StatusCode::NOT_FOUND,
-        "This link is out of date",
-        "Open the onion service again: its page leads here anew.",
+        "This link has expired",
+        "Open the onion service again: its page has a new link.",
     )
 }
 
-fn foreign() -> Response<Body> {
-    page::note(
+fn foreign_form() -> Response<Body> {
+    html::notice(
         StatusCode::FORBIDDEN,
-        "This was not sent from here",
-        "Keys are taken only from the form on this site.",
+        "Not sent from this site",
+        "Keys are accepted only from the form on this site.",
     )
 }
 
-fn elsewhere() -> Response<Body> {
-    page::note(
+fn remote_client() -> Response<Body> {
+    html::notice(
         StatusCode::FORBIDDEN,
         "Not from this computer",
         "Keys can be entered on the computer that runs onionport.",
     )
 }
 
-/// Sends the browser on, by a page: a redirect would have to end where our form may lead, and sites
-/// redirect to others.
-fn kept(url: &str) -> Response<Body> {
-    let nonce = page::nonce();
-    let page = KeptPage { nonce: &nonce, url };
-    page::html(StatusCode::OK, &page, &nonce, Links::No)
+/// Returns a page that opens `url`. It is not a redirect, because browsers apply `form-action` to the
+/// whole chain of redirects, and sites redirect to other hosts.
+fn key_saved(url: &str) -> Response<Body> {
+    let nonce = html::new_nonce();
+    let page = KeySavedPage { nonce: &nonce, url };
+    html::render(StatusCode::OK, &page, &nonce, FormPolicy::Forbidden)
 }

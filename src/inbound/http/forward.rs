@@ -1,7 +1,7 @@
-//! Plain requests, passed on to their site.
+//! Forwards plain `http://` requests to their site.
 //!
-//! Nothing is added that tells the site anything of the client or of this program: no `Via`, no
-//! `Forwarded`; what is said between client and proxy is taken out ([`hop_by_hop`]).
+//! Nothing is added that identifies the client or onionport to the site: no `Via`, no `Forwarded`.
+//! Headers between client and proxy are removed ([`hop_by_hop`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,14 +13,17 @@ use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use tokio::time::Instant;
 use tracing::{debug, info};
 
-use super::hop_by_hop::{self, Coding};
+use super::body::{Body, full};
+use super::hop_by_hop::{self, TransferCoding};
 use super::idle_timeout::{self, Exchange};
-use super::page::Trouble;
-use super::request_kind::Wanted;
-use super::site::{Fault, Site, What};
-use super::tunnel::Tunnel;
-use super::wire::half_close::Answering;
-use super::{Answered, Body, Session, Silence, answer, full};
+use super::request_kind::ForwardRequest;
+use super::request_summary::RequestSummary;
+use super::response::{self, NoResponse, ResponseResult};
+use super::session::HttpSession;
+use super::site::{ConnectionKey, ExchangeError, SiteConnection};
+use super::site_error::SiteError;
+use super::upgraded::UpgradedConnection;
+use super::wire::state::ResponseInProgress;
 use crate::failure::Failure;
 use crate::inbound::failure_log::log_failure;
 use crate::log_limit::{LogLimiter, Times};
@@ -28,236 +31,244 @@ use crate::request::dispatch::Outcome;
 use crate::tor::connector::Connector;
 use crate::tor::optimistic_data::OptimisticData;
 
-/// How many sites a client's connection keeps. Browsers send requests for several sites through one
-/// connection, by turns.
-const MAX_KEPT: usize = 4;
+/// Most idle site connections that one client connection keeps. Browsers alternate between several
+/// sites on one connection to the proxy.
+const MAX_IDLE_SITES: usize = 4;
 
-/// How often a site without an answer is logged.
-static NO_ANSWER: LogLimiter = LogLimiter::burst(Duration::from_secs(60), 5);
+/// Limits log messages about sites that did not answer.
+static NO_RESPONSE: LogLimiter = LogLimiter::burst(Duration::from_secs(60), 5);
 
-/// What `Allow` says where a method is refused: of those that are passed on, the ones with a meaning
-/// that everybody knows. Which of them a site takes, only the site knows.
-const PASSED_ON: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+/// `Allow` where a method is refused: the common methods that are forwarded. Which of them a site
+/// supports, only the site knows.
+const FORWARDED_METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
-/// Why a request got no answer.
-enum Unanswered {
-    /// The site is the reason, or the way to it.
-    Site(Trouble),
-    /// The client is.
+/// Why a request got no response from its site.
+enum ForwardError {
+    /// Because of the site, or of the path to it.
+    Site(SiteError),
+    /// Because the client did not finish its request.
     Client,
 }
 
-/// A request that can be sent a second time: it changes nothing at the site, and has no body.
-struct Again(Request<()>);
+/// A copy of a request that can be sent again: it has a safe method and no body.
+struct RetryableRequest(Request<()>);
 
-impl Again {
-    fn of(request: &Request<Body>) -> Option<Again> {
-        let safe = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
+impl RetryableRequest {
+    /// Copies `request`, if it can be sent again.
+    fn copy_from(request: &Request<Body>) -> Option<RetryableRequest> {
+        let is_safe = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
         let mut copy = Request::new(());
         *copy.method_mut() = request.method().clone();
         *copy.uri_mut() = request.uri().clone();
         *copy.headers_mut() = request.headers().clone();
         *copy.extensions_mut() = request.extensions().clone();
-        (safe && request.body().is_end_stream()).then_some(Again(copy))
+        (is_safe && request.body().is_end_stream()).then_some(RetryableRequest(copy))
     }
 }
 
-impl<T: Connector> Session<T> {
-    /// Passes a request on, and gives the site's answer or a page that says why there is none.
+impl<T: Connector> HttpSession<T> {
+    /// Forwards a request; returns the site's response, or a page that explains why there is none.
     pub(super) async fn forward(
         &self,
-        wanted: Wanted,
+        target: ForwardRequest,
         mut request: Request<Incoming>,
-        answering: Option<Answering>,
-    ) -> Answered {
-        if let Some(refused) = refused(&mut request) {
-            return Ok(refused);
+        in_progress: Option<ResponseInProgress>,
+    ) -> ResponseResult {
+        if let Some(response) = refuse(&mut request) {
+            return Ok(response);
         }
         let begun = Instant::now();
-        let knows_interim = request.version() == Version::HTTP_11;
-        let websocket = knows_interim && hop_by_hop::wants_websocket(request.headers());
+        let accepts_interim = request.version() == Version::HTTP_11;
+        let websocket = accepts_interim && hop_by_hop::wants_websocket(request.headers());
         let client = websocket.then(|| hyper::upgrade::on(&mut request));
-        let asked = answer::Asked::of(&request, Some(&wanted));
-        let Some(request) = for_site(request, &wanted, websocket) else {
-            let why = "this address cannot be passed on";
-            return Ok(answer::short(StatusCode::BAD_REQUEST, why));
+        let summary = RequestSummary::new(&request, Some(&target));
+        let Some(request) = rewrite_request(request, &target, websocket) else {
+            let reason = "this URL cannot be forwarded";
+            return Ok(response::text(StatusCode::BAD_REQUEST, reason));
         };
-        // Older clients would take an interim answer for the final one (RFC 9110 section 15.2).
-        let teller = knows_interim.then(|| self.line.interim.begin());
-        let (request, exchange) = idle_timeout::watch(request, teller, answering);
-        let answered = self.ask_site(&wanted, request, &exchange).await;
-        self.line.interim.end().await;
-        let mut answer = match answered {
-            Ok(answer) => answer,
-            Err(Unanswered::Site(trouble)) => {
-                log(trouble, begun.elapsed());
-                return self.troubled(trouble, asked);
+        // Older clients would take an interim response for the final one (RFC 9110 section 15.2).
+        let interim = accepts_interim.then(|| self.wire.interim.begin());
+        let (request, exchange) = idle_timeout::watch(request, interim, in_progress);
+        let result = self.send_to_site(&target, request, &exchange).await;
+        self.wire.interim.end().await;
+        let mut response = match result {
+            Ok(response) => response,
+            Err(ForwardError::Site(error)) => {
+                log_error(error, begun.elapsed());
+                return self.respond_with_error(error, summary);
             }
-            Err(Unanswered::Client) => {
-                debug!("the client did not end its request");
-                return Err(Silence);
+            Err(ForwardError::Client) => {
+                debug!("no response: the client did not finish its request");
+                return Err(NoResponse);
             }
         };
-        debug!("answered in {:.1?}", begun.elapsed());
-        let switched = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
-        // Browsers would believe that the proxy wants to know who they are.
-        if answer.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED
-            || hop_by_hop::coding(answer.headers()) == Coding::Unknown
+        debug!("the site responded after {:.1?}", begun.elapsed());
+        let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        // A browser would take a site's 407 for the proxy's, and prompt its user for a password.
+        if response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED
+            || hop_by_hop::transfer_coding(response.headers()) == TransferCoding::Unsupported
         {
-            return self.troubled(Trouble::Nonsense, asked);
+            return self.respond_with_error(SiteError::InvalidResponse, summary);
         }
         match (switched, client) {
             (true, Some(client)) => {
-                let site = hyper::upgrade::on(&mut answer);
+                let site = hyper::upgrade::on(&mut response);
                 let mut state = self.state();
-                state.tunnel = Some(Tunnel::Switched { client, site });
-                // There is no next request.
+                state.upgraded = Some(UpgradedConnection::WebSocket { client, site });
+                // No request can follow that would use them.
                 state.sites.clear();
             }
-            (true, None) => return self.troubled(Trouble::Nonsense, asked),
+            (true, None) => return self.respond_with_error(SiteError::InvalidResponse, summary),
             (false, _) => {}
         }
-        hop_by_hop::to_client(answer.headers_mut(), switched);
-        *answer.version_mut() = Version::HTTP_11;
+        hop_by_hop::rewrite_for_client(response.headers_mut(), switched);
+        *response.version_mut() = Version::HTTP_11;
         if switched {
-            return Ok(answer.map(|_| full("")));
+            return Ok(response.map(|_| full("")));
         }
-        if exchange.refused() {
-            // Whether the client sends its body all the same, nobody can know.
+        if exchange.is_body_held() {
+            // The client may still send its body or skip it, so the start of its next request is unknown.
             let close = HeaderValue::from_static("close");
-            answer.headers_mut().insert(CONNECTION, close);
+            response.headers_mut().insert(CONNECTION, close);
         }
-        Ok(answer.map(|body| exchange.answer(body, Arc::clone(&self.line))))
+        Ok(response.map(|body| exchange.into_response_body(body, Arc::clone(&self.wire))))
     }
 
-    /// Says that a site gave no answer: as a page, or as a line to programs. What sites can bring
-    /// about themselves is not told to a browser that shows no page: with `no-cors` a site's script
-    /// hears whether an answer came or a connection broke, and an answer where the site gave none
-    /// would tell it of this program. (One that asks for a page itself gets it.)
-    fn troubled(&self, trouble: Trouble, asked: answer::Asked) -> Answered {
-        let for_script = asked.browser && !asked.html;
-        match trouble {
-            Trouble::Lost | Trouble::Silent | Trouble::Nonsense if for_script => Err(Silence),
-            _ => Ok(self.page(trouble, asked)),
+    /// Responds to a request that got no usable response from its site: with a page, or a line of text.
+    ///
+    /// For errors that a site can cause, a browser that did not request a page gets no response: with
+    /// `no-cors` a script can tell a response from a closed connection, so a response in place of the
+    /// site's would reveal the proxy.
+    fn respond_with_error(&self, error: SiteError, summary: RequestSummary) -> ResponseResult {
+        let may_be_script = summary.is_browser && !summary.accepts_html;
+        match error {
+            SiteError::Closed | SiteError::TimedOut | SiteError::InvalidResponse
+                if may_be_script =>
+            {
+                Err(NoResponse)
+            }
+            _ => Ok(self.error_response(error, summary)),
         }
     }
 
-    /// Asks the site, on the connection that is open to it or on a new one.
-    async fn ask_site(
+    /// Sends a request on an idle connection to its site, or on a new one.
+    async fn send_to_site(
         &self,
-        wanted: &Wanted,
+        target: &ForwardRequest,
         mut request: Request<Body>,
         exchange: &Exchange,
-    ) -> Result<Response<Incoming>, Unanswered> {
-        let what = What {
-            request: wanted.request.clone(),
+    ) -> Result<Response<Incoming>, ForwardError> {
+        let key = ConnectionKey {
+            request: target.request.clone(),
             epoch: self.dispatcher.shared.epoch.now(),
         };
-        let copy = Again::of(&request);
+        let copy = RetryableRequest::copy_from(&request);
         loop {
-            let mut site = match self.kept(&what) {
-                Some(mut site) => match site.serves().await {
+            let mut site = match self.take_idle(&key) {
+                Some(mut site) => match site.is_ready().await {
                     true => site,
                     false => continue,
                 },
                 None => {
-                    let connected = self.connect(what.clone()).await;
-                    connected.map_err(Unanswered::Site)?
+                    let connected = self.connect_site(key.clone()).await;
+                    connected.map_err(ForwardError::Site)?
                 }
             };
-            let used = site.used;
-            let trouble = match site.ask(request, exchange).await {
-                Ok(answer) => {
-                    if exchange.answered() {
-                        self.keep(site);
+            let was_used = site.used;
+            let error = match site.send(request, exchange).await {
+                Ok(response) => {
+                    if exchange.note_response() {
+                        self.keep_idle(site);
                     }
-                    return Ok(answer);
+                    return Ok(response);
                 }
-                // A site may close a connection that was idle just when it is used again
-                // (RFC 9112 section 9.3.1).
-                Err(Fault::NotSent(unsent)) if used => {
+                // A site may close an idle connection just as it is reused (RFC 9112 section 9.3.1).
+                Err(ExchangeError::NotSent(unsent)) if was_used => {
                     request = *unsent;
                     continue;
                 }
-                Err(Fault::Lost) if used && let Some(Again(copy)) = &copy => {
+                Err(ExchangeError::Closed)
+                    if was_used && let Some(RetryableRequest(copy)) = &copy =>
+                {
                     request = copy.clone().map(|()| full(""));
                     continue;
                 }
-                Err(Fault::Client) => return Err(Unanswered::Client),
-                Err(Fault::NotSent(_) | Fault::Lost) => Trouble::Lost,
-                Err(Fault::Silent) => Trouble::Silent,
-                Err(Fault::Nonsense) => Trouble::Nonsense,
+                Err(ExchangeError::Client) => return Err(ForwardError::Client),
+                Err(ExchangeError::NotSent(_) | ExchangeError::Closed) => SiteError::Closed,
+                Err(ExchangeError::TimedOut) => SiteError::TimedOut,
+                Err(ExchangeError::InvalidResponse) => SiteError::InvalidResponse,
             };
-            return Err(Unanswered::Site(trouble));
+            return Err(ForwardError::Site(error));
         }
     }
 
-    /// A connection that is open already, taken out of those that are kept.
-    fn kept(&self, what: &What) -> Option<Site> {
+    /// Takes an idle connection that requests for `key` may use.
+    fn take_idle(&self, key: &ConnectionKey) -> Option<SiteConnection> {
         let sites = &mut self.state().sites;
-        sites.retain(|site| site.what().epoch == what.epoch && !site.is_closed());
-        let place = sites.iter().position(|site| site.what() == what)?;
-        Some(sites.remove(place))
+        sites.retain(|site| site.key().epoch == key.epoch && !site.is_closed());
+        let index = sites.iter().position(|site| site.key() == key)?;
+        Some(sites.remove(index))
     }
 
-    /// Keeps a connection for later requests, in place of the one that was used least recently.
-    fn keep(&self, site: Site) {
+    /// Keeps a connection for later requests; closes the least recently used one if there are too many.
+    fn keep_idle(&self, site: SiteConnection) {
         let sites = &mut self.state().sites;
-        if sites.len() >= MAX_KEPT {
+        if sites.len() >= MAX_IDLE_SITES {
             sites.remove(0);
         }
         sites.push(site);
     }
 
-    /// A new connection to a site.
-    async fn connect(&self, what: What) -> Result<Site, Trouble> {
+    /// Connects to a site.
+    async fn connect_site(&self, key: ConnectionKey) -> Result<SiteConnection, SiteError> {
         let early = OptimisticData::new(Vec::new());
-        let reached = self
+        let outcome = self
             .dispatcher
-            .serve(&what.request, self.origin, &early)
+            .serve(&key.request, self.client, &early)
             .await;
-        let stream = match reached.map_err(Trouble::Failure)? {
+        let stream = match outcome.map_err(SiteError::Failure)? {
             Outcome::Stream(stream) => stream,
-            // Look-ups alone are answered.
-            Outcome::Answer(_) => return Err(Trouble::Failure(Failure::Internal)),
+            // Only lookups have this outcome.
+            Outcome::Answer(_) => return Err(SiteError::Failure(Failure::Internal)),
         };
-        let begun = Site::begin(stream, what).await;
-        let (site, carrier) = begun.ok_or(Trouble::Failure(Failure::Internal))?;
-        let carriers = &mut self.state().carriers;
-        // Those that are done.
-        while carriers.try_join_next().is_some() {}
-        carriers.spawn(carrier);
+        let handshake = SiteConnection::handshake(stream, key).await;
+        let (site, driver) = handshake.ok_or(SiteError::Failure(Failure::Internal))?;
+        let tasks = &mut self.state().site_tasks;
+        // Remove those that have finished.
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(driver);
         Ok(site)
     }
 }
 
-/// Logs that a site gave no answer.
-fn log(trouble: Trouble, took: Duration) {
-    let status = trouble.status().as_u16();
-    match trouble {
-        Trouble::Failure(failure) => log_failure(failure, status, took),
-        Trouble::Lost | Trouble::Silent | Trouble::Nonsense => {
-            if let Some(times) = NO_ANSWER.due() {
-                let (name, times) = (trouble.name(), Times(times));
+/// Logs that a site did not answer.
+fn log_error(error: SiteError, took: Duration) {
+    let status = error.status().as_u16();
+    match error {
+        SiteError::Failure(failure) => log_failure(failure, status, took),
+        SiteError::Closed | SiteError::TimedOut | SiteError::InvalidResponse => {
+            if let Some(times) = NO_RESPONSE.due() {
+                let (name, times) = (error.name(), Times(times));
                 info!("failed with {status} after {took:.1?}: {name}{times}");
             }
         }
     }
 }
 
-/// The answer to a request that is not passed on, whatever its site.
-fn refused(request: &mut Request<Incoming>) -> Option<Response<Body>> {
-    if hop_by_hop::coding(request.headers()) == Coding::Unknown {
-        let why = "the body comes in a form that is not known here";
-        return Some(answer::short(StatusCode::NOT_IMPLEMENTED, why));
+/// Returns the response to a request that is not forwarded, whatever its site; decrements the
+/// `Max-Forwards` of others.
+fn refuse(request: &mut Request<Incoming>) -> Option<Response<Body>> {
+    if hop_by_hop::transfer_coding(request.headers()) == TransferCoding::Unsupported {
+        let reason = "of all transfer codings, only chunked is supported";
+        return Some(response::text(StatusCode::NOT_IMPLEMENTED, reason));
     }
     if request.method() == Method::TRACE {
-        // It would show scripts what they must not see.
-        let why = "TRACE is not passed on";
-        let mut refused = answer::short(StatusCode::METHOD_NOT_ALLOWED, why);
-        let passed_on = HeaderValue::from_static(PASSED_ON);
-        refused.headers_mut().insert(ALLOW, passed_on);
-        return Some(refused);
+        // Its response would echo headers that scripts must not read.
+        let reason = "TRACE is not forwarded";
+        let mut response = response::text(StatusCode::METHOD_NOT_ALLOWED, reason);
+        let methods = HeaderValue::from_static(FORWARDED_METHODS);
+        response.headers_mut().insert(ALLOW, methods);
+        return Some(response);
     }
     // RFC 9110 section 7.6.2.
     if request.method() == Method::OPTIONS
@@ -265,21 +276,21 @@ fn refused(request: &mut Request<Incoming>) -> Option<Response<Body>> {
         && let Some(left) = left.to_str().ok().and_then(|left| left.parse::<u32>().ok())
     {
         let Some(left) = left.checked_sub(1) else {
-            return Some(answer::options());
+            return Some(response::options());
         };
         request.headers_mut().insert(MAX_FORWARDS, left.into());
     }
     None
 }
 
-/// The request as the site gets it; `None` if there is no way to write it.
-fn for_site(
+/// Rewrites a request for its site; returns `None` if the host cannot be written in a header.
+fn rewrite_request(
     mut request: Request<Incoming>,
-    wanted: &Wanted,
+    target: &ForwardRequest,
     websocket: bool,
 ) -> Option<Request<Incoming>> {
-    let host = HeaderValue::from_str(wanted.authority.as_str()).ok()?;
-    hop_by_hop::to_site(request.headers_mut(), host, websocket);
+    let host = HeaderValue::from_str(target.authority.as_str()).ok()?;
+    hop_by_hop::rewrite_for_site(request.headers_mut(), host, websocket);
     let root = || PathAndQuery::from_static("/");
     let path = request.uri().path_and_query().cloned().unwrap_or_else(root);
     *request.uri_mut() = Uri::from(path);

@@ -1,5 +1,4 @@
-//! Headers that are for the next hop alone, and what may not pass through a proxy at all
-//! (RFC 9110 section 7.6.1).
+//! Hop-by-hop headers (RFC 9110 section 7.6.1), and those that must not pass a proxy.
 
 use std::collections::HashSet;
 
@@ -11,9 +10,9 @@ use hyper::header::{
 
 use super::request_kind::{FAMILY, ISOLATION, OLD_ISOLATION, RPC_TARGET};
 
-/// Never passed on, in either direction: what is meant for the next hop, and what a client and its
-/// proxy say to each other. A site must not learn it, nor be able to make it up.
-const FOR_ONE_HOP: &[&str] = &[
+/// Headers that are never forwarded, in either direction: hop-by-hop headers, and those between a
+/// client and its proxy. A site must neither see nor forge these.
+const NOT_FORWARDED: &[&str] = &[
     "connection",
     "keep-alive",
     "proxy-connection",
@@ -31,45 +30,47 @@ const FOR_ONE_HOP: &[&str] = &[
     "tor-capabilities",
 ];
 
-/// How a body comes, as far as it is more than its length.
+/// The transfer coding of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Coding {
-    /// With a length, or up to the end of the connection.
-    Plain,
-    /// In chunks.
+pub(super) enum TransferCoding {
+    /// None: the body has a length, or ends with the connection.
+    None,
+    /// `chunked`.
     Chunked,
-    /// Compressed for this hop: nobody asked for that.
-    Unknown,
+    /// Anything else, such as compression for this hop, which onionport never requests.
+    Unsupported,
 }
 
-/// How the body of a message comes.
-pub(super) fn coding(headers: &HeaderMap) -> Coding {
+/// Returns the transfer coding of a message.
+pub(super) fn transfer_coding(headers: &HeaderMap) -> TransferCoding {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     match (codings.next(), codings.next()) {
-        (None, _) => Coding::Plain,
-        (Some(one), None) if one.as_bytes().eq_ignore_ascii_case(b"chunked") => Coding::Chunked,
-        _ => Coding::Unknown,
+        (None, _) => TransferCoding::None,
+        (Some(one), None) if one.as_bytes().eq_ignore_ascii_case(b"chunked") => {
+            TransferCoding::Chunked
+        }
+        _ => TransferCoding::Unsupported,
     }
 }
 
-/// Whether the client wants to turn the connection into a WebSocket (RFC 6455). Other protocols are
-/// not offered to sites: the request stays a plain one.
+/// Whether a request is to be upgraded to WebSocket (RFC 6455). Other upgrades are not forwarded: the
+/// site gets a plain request.
 pub(super) fn wants_websocket(headers: &HeaderMap) -> bool {
-    names(headers, &CONNECTION).any(|name| name.eq_ignore_ascii_case("upgrade"))
+    list_items(headers, &CONNECTION).any(|item| item.eq_ignore_ascii_case("upgrade"))
         && headers
             .get(UPGRADE)
             .is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
 /// Turns the headers of a client's request into those of the request to the site.
-pub(super) fn to_site(headers: &mut HeaderMap, host: HeaderValue, websocket: bool) {
-    let trailers = names(headers, &TE).any(|name| name.eq_ignore_ascii_case("trailers"));
-    let chunked = coding(headers) == Coding::Chunked;
-    keep_the_rest(headers);
-    // In the place where it was.
+pub(super) fn rewrite_for_site(headers: &mut HeaderMap, host: HeaderValue, websocket: bool) {
+    let trailers = list_items(headers, &TE).any(|item| item.eq_ignore_ascii_case("trailers"));
+    let chunked = transfer_coding(headers) == TransferCoding::Chunked;
+    remove_hop_by_hop(headers);
+    // Replaces the old value without moving it.
     headers.insert(HOST, host);
     if chunked {
-        // Said openly, or hyper takes a GET for one without a body.
+        // Without it hyper sends a GET as a request without a body.
         headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     if websocket {
@@ -81,54 +82,54 @@ pub(super) fn to_site(headers: &mut HeaderMap, host: HeaderValue, websocket: boo
     }
 }
 
-/// Turns the headers of a site's answer into those of the answer to the client.
-pub(super) fn to_client(headers: &mut HeaderMap, websocket: bool) {
-    keep_the_rest(headers);
+/// Turns the headers of a site's response into those of the response to the client.
+pub(super) fn rewrite_for_client(headers: &mut HeaderMap, websocket: bool) {
+    remove_hop_by_hop(headers);
     if websocket {
         headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     }
 }
 
-/// The trailers in a part of a body are headers, too.
-pub(super) fn without_trailers_for_one_hop<D>(frame: Frame<D>) -> Frame<D> {
+/// Removes hop-by-hop headers from a frame of trailers; returns other frames unchanged.
+pub(super) fn rewrite_trailers<D>(frame: Frame<D>) -> Frame<D> {
     match frame.into_trailers() {
         Ok(mut trailers) => {
-            keep_the_rest(&mut trailers);
+            remove_hop_by_hop(&mut trailers);
             Frame::trailers(trailers)
         }
         Err(data) => data,
     }
 }
 
-/// Leaves what is for both ends, in the order in which it came: sites may tell browsers apart by
-/// the order, too. A length beside chunks counts for nothing, and goes (RFC 9112 section 6.3).
-fn keep_the_rest(headers: &mut HeaderMap) {
-    let chunked = coding(headers) == Coding::Chunked;
-    // Read once: the list may be long, and whoever wrote it decides how many headers are looked up.
-    let named: HashSet<HeaderName> = names(headers, &CONNECTION)
+/// Removes what is not forwarded, and keeps the order of the rest, because sites may fingerprint
+/// browsers by it. Also removes a `Content-Length` beside `chunked` (RFC 9112 section 6.3).
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let chunked = transfer_coding(headers) == TransferCoding::Chunked;
+    // Parsed once: the sender controls the length of this list and the number of headers to look up.
+    let listed: HashSet<HeaderName> = list_items(headers, &CONNECTION)
         .filter_map(|name| name.parse().ok())
         .collect();
-    let goes = |name: &HeaderName| {
-        FOR_ONE_HOP.contains(&name.as_str())
+    let is_removed = |name: &HeaderName| {
+        NOT_FORWARDED.contains(&name.as_str())
             || (chunked && *name == CONTENT_LENGTH)
-            || (*name != HOST && named.contains(name))
+            || (*name != HOST && listed.contains(name))
     };
     let mut kept = HeaderMap::with_capacity(headers.len());
-    for (name, value) in headers.iter().filter(|(name, _)| !goes(name)) {
+    for (name, value) in headers.iter().filter(|(name, _)| !is_removed(name)) {
         kept.append(name.clone(), value.clone());
     }
     *headers = kept;
 }
 
-/// The names in a header that is a list.
-fn names<'a>(headers: &'a HeaderMap, list: &HeaderName) -> impl Iterator<Item = &'a str> {
+/// Returns the items of a header that is a comma-separated list, without their parameters.
+fn list_items<'a>(headers: &'a HeaderMap, list: &HeaderName) -> impl Iterator<Item = &'a str> {
     headers
         .get_all(list)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
-        .map(|name| name.split(';').next().unwrap_or_default().trim())
+        .map(|item| item.split(';').next().unwrap_or_default().trim())
 }
 
 #[cfg(test)]
@@ -139,8 +140,8 @@ mod tests {
         let mut map = HeaderMap::new();
         for (name, value) in all {
             map.append(
-                name.parse::<HeaderName>().expect("a name"),
-                value.parse().expect("a value"),
+                name.parse::<HeaderName>().expect("a header name"),
+                value.parse().expect("a header value"),
             );
         }
         map
@@ -148,12 +149,12 @@ mod tests {
 
     fn listed(map: &HeaderMap) -> Vec<(&str, &str)> {
         map.iter()
-            .map(|(name, value)| (name.as_str(), value.to_str().expect("text")))
+            .map(|(name, value)| (name.as_str(), value.to_str().expect("ASCII")))
             .collect()
     }
 
     #[test]
-    fn what_is_for_the_proxy_stays_with_it() {
+    fn headers_for_the_proxy_are_not_forwarded() {
         let mut map = headers(&[
             ("host", "other.example"),
             ("proxy-authorization", "Basic dG9yOmE="),
@@ -170,17 +171,17 @@ mod tests {
             ("tor-family-preference", "ipv6-only"),
             ("cookie", "c=d"),
         ]);
-        to_site(&mut map, HeaderValue::from_static("good.example"), false);
+        rewrite_for_site(&mut map, HeaderValue::from_static("good.example"), false);
         assert_eq!(listed(&map), [("host", "good.example"), ("cookie", "c=d")]);
     }
 
     #[test]
-    fn trailers_and_chunks_are_announced_again() {
+    fn te_trailers_and_chunked_are_announced_to_the_site() {
         let mut map = headers(&[
             ("te", "trailers, deflate;q=0.5"),
             ("transfer-encoding", "chunked"),
         ]);
-        to_site(&mut map, HeaderValue::from_static("good.example"), false);
+        rewrite_for_site(&mut map, HeaderValue::from_static("good.example"), false);
         let mut all = listed(&map);
         all.sort_unstable();
         assert_eq!(
@@ -195,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn only_websockets_are_offered() {
+    fn only_websocket_upgrades_are_forwarded() {
         for (connection, upgrade, wanted) in [
             ("Upgrade", "websocket", true),
             ("keep-alive, upgrade", "WebSocket", true),
@@ -208,27 +209,27 @@ mod tests {
     }
 
     #[test]
-    fn a_site_cannot_speak_for_the_proxy() {
+    fn a_site_cannot_set_the_headers_of_the_proxy() {
         let mut map = headers(&[
             ("proxy-authenticate", "Basic realm=\"give it to me\""),
             ("tor-request-failed", "end/MISC"),
             ("connection", "keep-alive"),
             ("set-cookie", "a=b"),
         ]);
-        to_client(&mut map, false);
+        rewrite_for_client(&mut map, false);
         assert_eq!(listed(&map), [("set-cookie", "a=b")]);
     }
 
     #[test]
-    fn codings_for_one_hop_are_told_apart() {
+    fn only_a_single_chunked_coding_is_supported() {
         for (values, expected) in [
-            (&[][..], Coding::Plain),
-            (&["Chunked"], Coding::Chunked),
-            (&["gzip, chunked"], Coding::Unknown),
-            (&["chunked", "chunked"], Coding::Unknown),
+            (&[][..], TransferCoding::None),
+            (&["Chunked"], TransferCoding::Chunked),
+            (&["gzip, chunked"], TransferCoding::Unsupported),
+            (&["chunked", "chunked"], TransferCoding::Unsupported),
         ] {
             let all: Vec<_> = values.iter().map(|v| ("transfer-encoding", *v)).collect();
-            assert_eq!(coding(&headers(&all)), expected, "{values:?}");
+            assert_eq!(transfer_coding(&headers(&all)), expected, "{values:?}");
         }
     }
 }

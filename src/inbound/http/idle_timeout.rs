@@ -1,8 +1,8 @@
-//! How long a request waits: for the site's "100 Continue" (RFC 9110 section 10.1.1), for the
-//! client's body, and for the site's answer.
+//! Time-outs of a forwarded request: for the site's "100 Continue" (RFC 9110 section 10.1.1), for the
+//! client's body, and for the site's response.
 //!
-//! A client that sends `Expect: 100-continue` keeps its body back until it is asked for it. hyper
-//! asks as soon as somebody reads the body; so the body is not read before the site has asked.
+//! A client that sends `Expect: 100-continue` holds its body back until it gets a 100. hyper sends that
+//! as soon as the body is polled, so the body is not polled before the site has sent its own 100.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use hyper::header::EXPECT;
@@ -17,96 +18,96 @@ use hyper::{Request, StatusCode};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
-use super::wire::Line;
-use super::wire::half_close::Answering;
-use super::wire::informational::Teller;
-use super::{Body, BodyError, Boxed, hop_by_hop};
+use super::body::{Body, BodyError};
+use super::hop_by_hop;
+use super::wire::informational::InterimSender;
+use super::wire::state::{ResponseInProgress, WireState};
 
-/// How long to wait for the site. Some know nothing of this and wait for the body themselves.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a site may be silent that has been told all there is to tell, and a client that has
-/// begun a body.
-const SILENCE: Duration = Duration::from_secs(120);
+/// How long to wait for the site's 100. Some sites do not know it and wait for the body themselves.
+const CONTINUE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a site that has the whole request, or a client in the middle of its body, may send nothing.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How far a request has got.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// The site has not said anything.
-    Asked,
-    /// It wants the body.
-    Wanted,
-    /// The final answer is there.
-    Answered,
-    /// The answer has come to its end, or there will be none.
+    /// The site has sent nothing.
+    Sent,
+    /// The site wants the body.
+    BodyWanted,
+    /// The head of the final response arrived.
+    Responding,
+    /// The response has ended, or none will come.
     Over,
 }
 
 #[derive(Clone, Copy)]
-struct State {
+struct ExchangeState {
     phase: Phase,
-    /// When something was heard last, of the client or of the site.
-    moved: Instant,
-    /// Whether the next part of the body has to come from the client.
-    owed: bool,
-    /// Whether the client keeps its body back.
-    held: bool,
+    /// When the client or the site last sent anything.
+    last_activity: Instant,
+    /// Whether the exchange waits for the next part of the client's body.
+    awaits_client: bool,
+    /// Whether the body is held back.
+    body_held: bool,
 }
 
-/// One request and its answer. It is over when this is dropped.
+/// One request and its response; over when dropped.
 pub(super) struct Exchange {
-    state: Arc<watch::Sender<State>>,
-    _answering: Option<Answering>,
+    state: Arc<watch::Sender<ExchangeState>>,
+    _in_progress: Option<ResponseInProgress>,
 }
 
 impl Exchange {
-    /// Waits until the site has been silent for too long.
-    pub(super) async fn silence(&self) {
-        self.state.send_modify(|state| state.moved = Instant::now());
+    /// Waits until the site has sent nothing for [`IDLE_TIMEOUT`].
+    pub(super) async fn wait_for_timeout(&self) {
+        self.state
+            .send_modify(|state| state.last_activity = Instant::now());
         loop {
             let state = *self.state.borrow();
-            let begun = match state.owed {
-                // It is not the site that is waited for.
+            let idle_since = match state.awaits_client {
+                // The site is not the one that delays.
                 true => Instant::now(),
-                false => state.moved,
+                false => state.last_activity,
             };
-            if begun.elapsed() >= SILENCE {
+            if idle_since.elapsed() >= IDLE_TIMEOUT {
                 return;
             }
-            sleep_until(begun + SILENCE).await;
+            sleep_until(idle_since + IDLE_TIMEOUT).await;
         }
     }
 
-    /// The final answer is there: a body that was not asked for by now is not wanted. Whether the
-    /// connection to the site may carry another request.
-    pub(super) fn answered(&self) -> bool {
+    /// Records that the final response has arrived: a body that is still held back is not wanted.
+    /// Returns whether the connection to the site may carry another request.
+    pub(super) fn note_response(&self) -> bool {
         self.state
-            .send_modify(|state| state.phase = Phase::Answered);
-        !self.refused()
+            .send_modify(|state| state.phase = Phase::Responding);
+        !self.is_body_held()
     }
 
-    /// Whether the site has answered without the body.
-    pub(super) fn refused(&self) -> bool {
-        self.state.borrow().held
+    /// Whether the body is held back; after the response, this means that the site did not want it.
+    pub(super) fn is_body_held(&self) -> bool {
+        self.state.borrow().body_held
     }
 
-    /// The answer's body, for the client on `line`.
-    pub(super) fn answer(self, body: Incoming, line: Arc<Line>) -> Body {
+    /// Turns the body of the site's response into that of the response to the client on `wire`.
+    pub(super) fn into_response_body(self, body: Incoming, wire: Arc<WireState>) -> Body {
         let download = Download {
             body,
-            broke: None,
-            line,
+            error: None,
+            wire,
             _exchange: self,
         };
         download.boxed_unsync()
     }
 }
 
-/// A site's body on its way to a client.
+/// The body of a response, forwarded from the site to the client.
 struct Download {
     body: Incoming,
-    /// Why the site has broken off.
-    broke: Option<hyper::Error>,
-    line: Arc<Line>,
+    /// Why the site's body ended early.
+    error: Option<hyper::Error>,
+    wire: Arc<WireState>,
     _exchange: Exchange,
 }
 
@@ -118,18 +119,18 @@ impl hyper::body::Body for Download {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if self.broke.is_none() {
+        if self.error.is_none() {
             match ready!(Pin::new(&mut self.body).poll_frame(context)) {
-                Some(Err(error)) => self.broke = Some(error),
+                Some(Err(error)) => self.error = Some(error),
                 Some(Ok(frame)) => {
-                    let frame = hop_by_hop::without_trailers_for_one_hop(frame);
+                    let frame = hop_by_hop::rewrite_trailers(frame);
                     return Poll::Ready(Some(Ok(frame)));
                 }
                 None => return Poll::Ready(None),
             }
         }
-        ready!(self.line.broken.poll_written(context));
-        Poll::Ready(self.broke.take().map(|error| Err(error.into())))
+        ready!(self.wire.aborted.poll_written(context));
+        Poll::Ready(self.error.take().map(|error| Err(error.into())))
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -143,119 +144,122 @@ impl Drop for Exchange {
     }
 }
 
-/// A client's body on its way to a site.
+/// The body of a request, forwarded from the client to the site.
 struct Upload {
     body: Incoming,
-    /// Ends when the body may flow, or with an error if it never may.
-    held: Option<Boxed<Result<(), BodyError>>>,
-    /// Runs out when the client has not sent anything for too long.
+    /// Resolves when a body that is held back may be sent, or to an error if it never may.
+    hold: Option<BoxFuture<'static, Result<(), BodyError>>>,
+    /// Elapses when the client has sent nothing for [`IDLE_TIMEOUT`].
     idle: Option<Pin<Box<Sleep>>>,
-    exchange: Arc<watch::Sender<State>>,
-    /// The client's connection.
-    line: Option<Arc<Line>>,
+    exchange: Arc<watch::Sender<ExchangeState>>,
+    /// The client's connection, if the client may half-close it.
+    wire: Option<Arc<WireState>>,
 }
 
-/// The request with its body held back if the client expects that, and what is known of it on its
-/// way. The second value has to be kept for as long as the answer is not at its end. `teller` takes
-/// the site's interim answers, if the client knows such.
+/// Wraps the body of a request, so that time-outs and `Expect: 100-continue` are observed. The returned
+/// [`Exchange`] must live until the end of the response. `interim` gets the site's interim responses, if
+/// the client accepts these.
 pub(super) fn watch(
     request: Request<Incoming>,
-    teller: Option<Teller>,
-    answering: Option<Answering>,
+    interim: Option<InterimSender>,
+    in_progress: Option<ResponseInProgress>,
 ) -> (Request<Body>, Exchange) {
-    let expects = request
+    let expects_continue = request
         .headers()
         .get(EXPECT)
-        .is_some_and(|what| what.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-    let held = expects && !request.body().is_end_stream();
-    let exchange = Arc::new(watch::Sender::new(State {
-        phase: Phase::Asked,
-        moved: Instant::now(),
-        owed: false,
-        held,
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    let body_held = expects_continue && !request.body().is_end_stream();
+    let exchange = Arc::new(watch::Sender::new(ExchangeState {
+        phase: Phase::Sent,
+        last_activity: Instant::now(),
+        awaits_client: false,
+        body_held,
     }));
     let mut request = request.map(|body| {
-        let held = held.then(|| Box::pin(leave(exchange.subscribe())) as _);
+        let hold = body_held.then(|| Box::pin(wait_until_wanted(exchange.subscribe())) as _);
         Upload {
             body,
-            held,
+            hold,
             idle: None,
             exchange: Arc::clone(&exchange),
-            line: answering
+            wire: in_progress
                 .as_ref()
-                .map(|answering| Arc::clone(answering.line())),
+                .map(|in_progress| Arc::clone(in_progress.wire())),
         }
         .boxed_unsync()
     });
     let site = Arc::clone(&exchange);
-    hyper::ext::on_informational(&mut request, move |told| {
-        if let Some(teller) = &teller {
-            teller.tell(told.status(), told.headers());
+    hyper::ext::on_informational(&mut request, move |response| {
+        if let Some(interim) = &interim {
+            interim.send(response.status(), response.headers());
         }
         site.send_modify(|state| {
-            state.moved = Instant::now();
-            if told.status() == StatusCode::CONTINUE && state.phase == Phase::Asked {
-                state.phase = Phase::Wanted;
+            state.last_activity = Instant::now();
+            if response.status() == StatusCode::CONTINUE && state.phase == Phase::Sent {
+                state.phase = Phase::BodyWanted;
             }
         });
     });
     let exchange = Exchange {
         state: exchange,
-        _answering: answering,
+        _in_progress: in_progress,
     };
     (request, exchange)
 }
 
-/// Waits until a body may flow that is held back.
-async fn leave(mut states: watch::Receiver<State>) -> Result<(), BodyError> {
-    let asked = states.wait_for(|state| state.phase != Phase::Asked);
-    let phase = match timeout(PATIENCE, asked).await {
+/// Waits until a body that is held back may be sent.
+async fn wait_until_wanted(mut states: watch::Receiver<ExchangeState>) -> Result<(), BodyError> {
+    let changed = states.wait_for(|state| state.phase != Phase::Sent);
+    let phase = match timeout(CONTINUE_TIMEOUT, changed).await {
         Ok(Ok(state)) => state.phase,
         Ok(Err(_)) => Phase::Over,
-        Err(_) => Phase::Wanted,
+        Err(_) => Phase::BodyWanted,
     };
-    if phase == Phase::Wanted {
+    if phase == Phase::BodyWanted {
         return Ok(());
     }
-    // A body that breaks off ends the connection to the site, and its answer with it.
+    // An error before the end of the exchange would close the connection to the site, and cut off its
+    // response.
     let _ = states.wait_for(|state| state.phase == Phase::Over).await;
     Err("the site does not want the body".into())
 }
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        if let Some(line) = &self.line {
-            // Nobody waits for it any more.
-            line.goodbye.owe(false);
+        if let Some(wire) = &self.wire {
+            // Nothing waits for the body after this.
+            wire.half_close.set_awaits_client(false);
         }
     }
 }
 
 impl Upload {
-    /// Takes note of a part of the body, or that it has to be waited for.
-    fn note(&self, owed: bool) {
+    /// Records that a part of the body arrived, or that the exchange waits for one.
+    fn set_awaits_client(&self, awaits_client: bool) {
         self.exchange.send_if_modified(|state| {
-            if !owed {
-                state.moved = Instant::now();
+            if !awaits_client {
+                state.last_activity = Instant::now();
             }
-            state.owed = owed;
+            state.awaits_client = awaits_client;
             false
         });
-        if let Some(line) = &self.line {
-            line.goodbye.owe(owed);
+        if let Some(wire) = &self.wire {
+            wire.half_close.set_awaits_client(awaits_client);
         }
     }
 
-    /// Ready when the client has been silent for too long. Once the site has answered, clients may
-    /// stop where they are to hear what it says.
+    /// Ready when the client has been idle for too long. Never ready while the site is responding:
+    /// clients may pause their body to read the response.
     fn poll_idle(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let idle = self.idle.get_or_insert_with(|| Box::pin(sleep(SILENCE)));
+        let idle = self
+            .idle
+            .get_or_insert_with(|| Box::pin(sleep(IDLE_TIMEOUT)));
         loop {
             ready!(idle.as_mut().poll(context));
-            if self.exchange.borrow().phase != Phase::Answered {
+            if self.exchange.borrow().phase != Phase::Responding {
                 return Poll::Ready(());
             }
-            idle.set(sleep(SILENCE));
+            idle.set(sleep(IDLE_TIMEOUT));
         }
     }
 }
@@ -268,28 +272,28 @@ impl hyper::body::Body for Upload {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Some(held) = &mut self.held {
-            let allowed = ready!(held.as_mut().poll(context));
-            self.held = None;
-            if let Err(refused) = allowed {
-                return Poll::Ready(Some(Err(refused)));
+        if let Some(hold) = &mut self.hold {
+            let result = ready!(hold.as_mut().poll(context));
+            self.hold = None;
+            if let Err(unwanted) = result {
+                return Poll::Ready(Some(Err(unwanted)));
             }
-            self.exchange.send_modify(|state| state.held = false);
+            self.exchange.send_modify(|state| state.body_held = false);
         }
         match Pin::new(&mut self.body).poll_frame(context) {
             Poll::Ready(frame) => {
                 self.idle = None;
-                self.note(false);
+                self.set_awaits_client(false);
                 Poll::Ready(frame.map(|frame| {
                     frame
-                        .map(hop_by_hop::without_trailers_for_one_hop)
+                        .map(hop_by_hop::rewrite_trailers)
                         .map_err(BodyError::from)
                 }))
             }
             Poll::Pending => {
-                self.note(true);
+                self.set_awaits_client(true);
                 ready!(self.poll_idle(context));
-                let error = "the client does not go on with its body".into();
+                let error = "the client stopped sending its body".into();
                 Poll::Ready(Some(Err(error)))
             }
         }

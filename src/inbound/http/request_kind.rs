@@ -1,4 +1,4 @@
-//! What a request asks for.
+//! Classifies requests: tunnel, forwarded request, or one of onionport's own pages.
 
 use hyper::header::{CONTENT_LENGTH, HOST, PROXY_AUTHORIZATION, TRANSFER_ENCODING};
 use hyper::http::uri::Authority;
@@ -11,192 +11,205 @@ use crate::request::target::is_near_ours;
 use crate::request::{self, Address, Command};
 use crate::tor::destination::Family;
 use crate::tor::isolation::{Protocol, Secret};
-pub(super) use place::Place;
+pub(super) use host_port::HostPort;
 
-mod place;
+mod host_port;
 
-/// The longest host name, in bytes: C tor's `MAX_SOCKS_ADDR_LEN`, less its closing zero.
+/// Longest host name, in bytes: C tor's `MAX_SOCKS_ADDR_LEN` without the terminating zero.
 const MAX_HOST: usize = 255;
 
-/// The port of `http://` addresses without one.
+/// The default port of `http://` URLs.
 const HTTP: u16 = 80;
 
-/// Headers of Tor's HTTP CONNECT specification.
+/// Request headers of Tor's HTTP CONNECT specification.
 pub(super) const FAMILY: &str = "tor-family-preference";
 pub(super) const ISOLATION: &str = "tor-stream-isolation";
 pub(super) const OLD_ISOLATION: &str = "x-tor-stream-isolation";
 pub(super) const RPC_TARGET: &str = "tor-rpc-target";
 
-/// What a client wants.
+/// The kinds of requests.
 #[derive(Debug)]
 pub(super) enum RequestKind {
-    /// A tunnel.
+    /// CONNECT: a tunnel.
     Tunnel(request::Request),
-    /// A site's answer.
-    Forward(Wanted),
-    /// A page of ours, through the proxy.
-    Proxied,
-    /// A page of ours, straight from the port.
+    /// An `http://` URL: the response of a site.
+    Forward(ForwardRequest),
+    /// `http://onionport.invalid/`: one of onionport's own pages, requested in proxy form.
+    OwnHost,
+    /// A path: one of onionport's own pages, requested from the port itself as an HTTP server.
     Direct,
 }
 
-/// A request to be passed on.
+/// Where to forward a request.
 #[derive(Debug)]
-pub(super) struct Wanted {
+pub(super) struct ForwardRequest {
     /// The stream to open for it.
     pub(super) request: request::Request,
-    /// What to write as its `Host`.
+    /// The value of its `Host`.
     pub(super) authority: Authority,
-    /// The whole address, as the client wrote it.
+    /// The whole URL, as the client wrote it.
     pub(super) url: String,
 }
 
-/// Why a request is not served at all.
+/// Why a request is not served.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
-    /// It was not meant for us: it gets no answer.
-    Silence,
-    /// It makes no sense, or asks for what there is not.
+pub(super) enum HttpRejection {
+    /// It was not meant for this port: close the connection without a response.
+    NoResponse,
+    /// It is malformed, or needs something unsupported; the text explains it to the user.
     Status(StatusCode, &'static str),
-    /// Its destination is none.
+    /// Its destination is not valid.
     Failure(Failure),
 }
 
-/// Finds out what a request asks for.
-pub(super) fn ask<B>(request: &Request<B>) -> Result<RequestKind, Refusal> {
+/// Classifies a request by its method, target and headers.
+///
+/// # Errors
+///
+/// [`HttpRejection`] if the request is not served at all.
+pub(super) fn classify<B>(request: &Request<B>) -> Result<RequestKind, HttpRejection> {
     let (uri, headers) = (request.uri(), request.headers());
     if request.method() == Method::CONNECT {
-        return tunnel(uri, headers).map(RequestKind::Tunnel);
+        return parse_connect(uri, headers).map(RequestKind::Tunnel);
     }
     match (uri.scheme_str(), uri.authority()) {
         (Some("http"), Some(authority)) => {
-            check_host(request)?;
-            let place = place(authority, Some(HTTP))?;
-            if place.host.eq_ignore_ascii_case(OUR_HOST) {
-                return match place.port {
-                    None | Some(HTTP) => Ok(RequestKind::Proxied),
-                    Some(_) => Err(bad("this host has one port, 80")),
+            check_host_header(request)?;
+            let target = parse_authority(authority, Some(HTTP))?;
+            if target.host.eq_ignore_ascii_case(OUR_HOST) {
+                return match target.port {
+                    None | Some(HTTP) => Ok(RequestKind::OwnHost),
+                    Some(_) => Err(bad_request("onionport.invalid has only port 80")),
                 };
             }
-            Ok(RequestKind::Forward(Wanted {
-                request: connect(place, headers)?,
+            Ok(RequestKind::Forward(ForwardRequest {
+                request: stream_request(target, headers)?,
                 authority: authority.clone(),
                 url: uri.to_string(),
             }))
         }
-        (Some(_), _) => Err(bad(
-            "only http:// addresses are passed on: use CONNECT for others",
+        (Some(_), _) => Err(bad_request(
+            "only http:// URLs are forwarded: use CONNECT for others",
         )),
-        (None, _) => match one_host(headers) {
-            Some(host) if Place::read(host).is_some_and(|host| host.is_loopback()) => {
+        (None, _) => match single_host(headers) {
+            Some(host) if HostPort::parse(host).is_some_and(|host| host.is_loopback()) => {
                 Ok(RequestKind::Direct)
             }
-            _ => Err(Refusal::Silence),
+            _ => Err(HttpRejection::NoResponse),
         },
     }
 }
 
-fn bad(why: &'static str) -> Refusal {
-    Refusal::Status(StatusCode::BAD_REQUEST, why)
+fn bad_request(reason: &'static str) -> HttpRejection {
+    HttpRejection::Status(StatusCode::BAD_REQUEST, reason)
 }
 
-/// RFC 9110 section 9.3.6.
-fn tunnel(uri: &Uri, headers: &HeaderMap) -> Result<request::Request, Refusal> {
+/// Parses a CONNECT request (RFC 9110 section 9.3.6).
+fn parse_connect(uri: &Uri, headers: &HeaderMap) -> Result<request::Request, HttpRejection> {
     if headers.contains_key(RPC_TARGET) {
-        let why = "there is no RPC here";
-        return Err(Refusal::Status(StatusCode::NOT_IMPLEMENTED, why));
+        let reason = "Tor-RPC-Target is not supported";
+        return Err(HttpRejection::Status(StatusCode::NOT_IMPLEMENTED, reason));
     }
     let length = headers.get(CONTENT_LENGTH).map(|length| length.as_bytes());
     if headers.contains_key(TRANSFER_ENCODING) || length.is_some_and(|length| length != b"0") {
-        return Err(bad("a CONNECT request has no body"));
+        return Err(bad_request("a CONNECT request must not have a body"));
     }
     match (uri.scheme(), uri.authority(), uri.path_and_query()) {
-        (None, Some(authority), None) => connect(place(authority, None)?, headers),
-        _ => Err(bad("CONNECT takes a host and a port")),
+        (None, Some(authority), None) => stream_request(parse_authority(authority, None)?, headers),
+        _ => Err(bad_request("CONNECT requires a host and a port")),
     }
 }
 
-/// RFC 9112 section 3.2: an HTTP/1.1 request has one `Host`, though the address in its first line
-/// counts more.
-fn check_host<B>(request: &Request<B>) -> Result<(), Refusal> {
+/// Checks that an HTTP/1.1 request has exactly one `Host` (RFC 9112 section 3.2). Its value does not
+/// matter: the URL in the request line overrides it.
+fn check_host_header<B>(request: &Request<B>) -> Result<(), HttpRejection> {
     match request.headers().get_all(HOST).iter().count() {
         1 => Ok(()),
         0 if request.version() < Version::HTTP_11 => Ok(()),
-        _ => Err(bad("a request has one Host")),
+        _ => Err(bad_request("a request must have exactly one Host header")),
     }
 }
 
-/// The only `Host`.
-fn one_host(headers: &HeaderMap) -> Option<&str> {
+/// Returns the value of `Host`, if there is exactly one.
+fn single_host(headers: &HeaderMap) -> Option<&str> {
     let mut hosts = headers.get_all(HOST).iter();
     let host = hosts.next()?.to_str().ok()?;
     hosts.next().is_none().then_some(host)
 }
 
-/// The host and port of an address; `default_port` is used where it has none.
-fn place(authority: &Authority, default_port: Option<u16>) -> Result<Place<'_>, Refusal> {
+/// Parses the host and port of a request target; without a port it has `default_port`.
+fn parse_authority(
+    authority: &Authority,
+    default_port: Option<u16>,
+) -> Result<HostPort<'_>, HttpRejection> {
     let text = authority.as_str();
     if text.contains('@') {
-        return Err(bad("an address with a user name is not passed on"));
+        return Err(bad_request("a user name in the address is not supported"));
     }
-    // An empty port is the default one (RFC 3986 section 3.2.3); for CONNECT there is none.
-    let place = match default_port {
-        Some(_) => Place::read(text.strip_suffix(':').unwrap_or(text)),
-        None => Place::read(text),
+    // An empty port means the default one (RFC 3986 section 3.2.3); CONNECT has no default.
+    let target = match default_port {
+        Some(_) => HostPort::parse(text.strip_suffix(':').unwrap_or(text)),
+        None => HostPort::parse(text),
     };
-    let place = place.ok_or_else(|| bad(PORT))?;
-    Ok(Place {
-        port: place.port.or(default_port),
-        ..place
+    let target = target.ok_or_else(|| bad_request(INVALID_PORT))?;
+    Ok(HostPort {
+        port: target.port.or(default_port),
+        ..target
     })
 }
 
-/// What to do about an address whose port cannot be read.
-const PORT: &str = "write a port from 1 to 65535 behind the host";
+/// Response text for an address whose port is missing or malformed.
+const INVALID_PORT: &str = "write a port from 1 to 65535 after the host";
 
-/// The stream that a place and the headers of a request ask for.
-fn connect(place: Place<'_>, headers: &HeaderMap) -> Result<request::Request, Refusal> {
-    let host = place.host;
+/// Builds the request for a stream to `target`, isolated as the headers demand.
+fn stream_request(
+    target: HostPort<'_>,
+    headers: &HeaderMap,
+) -> Result<request::Request, HttpRejection> {
+    let host = target.host;
     if is_near_ours(host) {
-        return Err(Refusal::Status(
+        return Err(HttpRejection::Status(
             StatusCode::FORBIDDEN,
-            "the pages of onionport are at http://onionport.invalid/, with http:// only",
+            "onionport's pages are at http://onionport.invalid/, over http:// only",
         ));
     }
     if host.len() > MAX_HOST {
-        return Err(Refusal::Status(
+        return Err(HttpRejection::Status(
             StatusCode::URI_TOO_LONG,
-            "no host name is that long",
+            "the host name is longer than 255 bytes",
         ));
     }
-    let port = place.port.ok_or_else(|| bad(PORT))?;
-    let address = name::parse(host.as_bytes()).map_err(|_| Refusal::Failure(invalid(host)))?;
+    let port = target.port.ok_or_else(|| bad_request(INVALID_PORT))?;
+    let address =
+        name::parse(host.as_bytes()).map_err(|_| HttpRejection::Failure(invalid_host(host)))?;
     Ok(request::Request {
         command: Command::Connect,
         address,
         port,
         protocol: Protocol::Http,
         credentials: credentials(headers),
-        family: headers.get(FAMILY).map(|value| family(value.as_bytes())),
+        family: headers
+            .get(FAMILY)
+            .map(|value| parse_family(value.as_bytes())),
     })
 }
 
-/// Why something that is no host name is none.
-fn invalid(host: &str) -> Failure {
+/// Returns the failure of a host that is not a valid name or address.
+fn invalid_host(host: &str) -> Failure {
     match crate::request::target::Target::parse(&Address::Name(host.into())) {
         Err(failure) => failure,
         Ok(_) => Failure::DestinationInvalid,
     }
 }
 
-/// What isolates: the whole `Proxy-Authorization`, whatever user it names, and both spellings of
-/// `Tor-Stream-Isolation`.
+/// Returns what isolates a client: the whole of `Proxy-Authorization`, whatever user it names, and both
+/// spellings of `Tor-Stream-Isolation`.
 pub(super) fn credentials(headers: &HeaderMap) -> Option<Secret> {
-    let joined = |names: &[&str]| {
+    let join = |names: &[&str]| {
         let mut all = Vec::new();
         for (number, name) in names.iter().enumerate() {
             for value in headers.get_all(*name) {
-                // No header value holds such a byte: two lists never look alike.
+                // No header value contains this byte, so different lists never join to the same bytes.
                 all.push(u8::try_from(number).unwrap_or(u8::MAX));
                 all.extend_from_slice(value.as_bytes());
             }
@@ -204,13 +217,13 @@ pub(super) fn credentials(headers: &HeaderMap) -> Option<Secret> {
         all
     };
     Secret::new(
-        &joined(&[PROXY_AUTHORIZATION.as_str()]),
-        &joined(&[ISOLATION, OLD_ISOLATION]),
+        &join(&[PROXY_AUTHORIZATION.as_str()]),
+        &join(&[ISOLATION, OLD_ISOLATION]),
     )
 }
 
-/// `Tor-Family-Preference`; what is not known counts as `ipv4-preferred`.
-fn family(value: &[u8]) -> Family {
+/// Parses `Tor-Family-Preference`; an unknown value counts as `ipv4-preferred`.
+fn parse_family(value: &[u8]) -> Family {
     match value.to_ascii_lowercase().as_slice() {
         b"ipv4-only" => Family::V4Only,
         b"ipv6-only" => Family::V6Only,
@@ -228,18 +241,18 @@ mod tests {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        request.body(()).expect("a request")
+        request.body(()).expect("a valid request")
     }
 
-    fn tunnel_to(target: &str) -> Result<(Address, u16), Refusal> {
-        match ask(&request("CONNECT", target, &[]))? {
-            RequestKind::Tunnel(wanted) => Ok((wanted.address, wanted.port)),
+    fn tunnel_to(target: &str) -> Result<(Address, u16), HttpRejection> {
+        match classify(&request("CONNECT", target, &[]))? {
+            RequestKind::Tunnel(stream) => Ok((stream.address, stream.port)),
             other => panic!("{other:?}"),
         }
     }
 
     #[test]
-    fn a_request_without_a_host_in_its_address_is_for_us_only_if_its_host_is_this_computer() {
+    fn a_request_for_a_path_is_answered_only_if_its_host_header_names_this_computer() {
         for host in [
             "localhost",
             "LOCALHOST:9080",
@@ -250,8 +263,8 @@ mod tests {
             "[::1]",
             "[::1]:9080",
         ] {
-            let asked = ask(&request("GET", "/", &[("host", host)]));
-            assert!(matches!(asked, Ok(RequestKind::Direct)), "{host}");
+            let kind = classify(&request("GET", "/", &[("host", host)]));
+            assert!(matches!(kind, Ok(RequestKind::Direct)), "{host}");
         }
         for host in [
             "evil.example",
@@ -275,20 +288,20 @@ mod tests {
             "[::1]x:80",
             "localhost:port",
         ] {
-            let asked = ask(&request("GET", "/", &[("host", host)])).expect_err(host);
-            assert_eq!(asked, Refusal::Silence, "{host}");
+            let rejection = classify(&request("GET", "/", &[("host", host)])).expect_err(host);
+            assert_eq!(rejection, HttpRejection::NoResponse, "{host}");
         }
-        let none = ask(&request("GET", "/", &[])).expect_err("no Host");
-        assert_eq!(none, Refusal::Silence);
+        let missing = classify(&request("GET", "/", &[])).expect_err("no Host");
+        assert_eq!(missing, HttpRejection::NoResponse);
         let both = [("host", "localhost"), ("host", "evil.example")];
-        let two = ask(&request("GET", "/", &both)).expect_err("two");
-        assert_eq!(two, Refusal::Silence);
+        let two = classify(&request("GET", "/", &both)).expect_err("two");
+        assert_eq!(two, HttpRejection::NoResponse);
     }
 
     #[test]
     fn a_tunnel_needs_a_host_and_a_port() {
         let name = |text: &str| Address::Name(text.into());
-        let ip = |text: &str| Address::Ip(text.parse().expect("an address"));
+        let ip = |text: &str| Address::Ip(text.parse().expect("an IP address"));
         for (target, address, port) in [
             ("good.example:443", name("good.example"), 443),
             ("a_b.example.:1", name("a_b.example."), 1),
@@ -309,16 +322,16 @@ mod tests {
             "/good.example:80",
             "me@good.example:80",
         ] {
-            let refused = tunnel_to(target).expect_err(target);
+            let rejected = tunnel_to(target).expect_err(target);
             assert!(
-                matches!(refused, Refusal::Status(StatusCode::BAD_REQUEST, _)),
-                "{target}: {refused:?}"
+                matches!(rejected, HttpRejection::Status(StatusCode::BAD_REQUEST, _)),
+                "{target}: {rejected:?}"
             );
         }
         let long = format!("{}:80", "a".repeat(256));
         assert!(matches!(
             tunnel_to(&long),
-            Err(Refusal::Status(StatusCode::URI_TOO_LONG, _))
+            Err(HttpRejection::Status(StatusCode::URI_TOO_LONG, _))
         ));
         for (target, failure) in [
             ("-a.onion:80", Failure::AddressInvalid),
@@ -326,22 +339,22 @@ mod tests {
         ] {
             assert_eq!(
                 tunnel_to(target),
-                Err(Refusal::Failure(failure)),
+                Err(HttpRejection::Failure(failure)),
                 "{target}"
             );
         }
     }
 
     #[test]
-    fn the_address_of_a_plain_request_is_that_of_its_first_line() {
+    fn the_url_in_the_request_line_overrides_the_host_header() {
         let headers = [("host", "other.example")];
-        let asked = ask(&request("GET", "http://good.example:81/x?y", &headers));
-        let Ok(RequestKind::Forward(wanted)) = asked else {
-            panic!("{asked:?}");
+        let kind = classify(&request("GET", "http://good.example:81/x?y", &headers));
+        let Ok(RequestKind::Forward(forward)) = kind else {
+            panic!("{kind:?}");
         };
-        assert_eq!(wanted.authority, "good.example:81");
-        assert_eq!(wanted.request.port, 81);
-        assert_eq!(wanted.url, "http://good.example:81/x?y");
+        assert_eq!(forward.authority, "good.example:81");
+        assert_eq!(forward.request.port, 81);
+        assert_eq!(forward.url, "http://good.example:81/x?y");
         for (target, headers) in [
             ("https://good.example/", &headers[..]),
             ("ftp://good.example/", &headers),
@@ -355,26 +368,26 @@ mod tests {
             ("http://good.example/", &[("host", "a"), ("host", "a")]),
             ("http://onionport.invalid:81/", &headers),
         ] {
-            let refused = ask(&request("GET", target, headers)).expect_err(target);
+            let rejected = classify(&request("GET", target, headers)).expect_err(target);
             assert!(
-                matches!(refused, Refusal::Status(StatusCode::BAD_REQUEST, _)),
-                "{target}: {refused:?}"
+                matches!(rejected, HttpRejection::Status(StatusCode::BAD_REQUEST, _)),
+                "{target}: {rejected:?}"
             );
         }
         let Ok(RequestKind::Forward(empty)) =
-            ask(&request("GET", "http://good.example:/", &headers))
+            classify(&request("GET", "http://good.example:/", &headers))
         else {
-            panic!("an empty port is the default one");
+            panic!("an empty port means the default one");
         };
         assert_eq!(empty.request.port, 80);
         for target in ["http://onionport.invalid/", "http://ONIONPORT.invalid:80/x"] {
-            let asked = ask(&request("GET", target, &headers));
-            assert!(matches!(asked, Ok(RequestKind::Proxied)), "{target}");
+            let kind = classify(&request("GET", target, &headers));
+            assert!(matches!(kind, Ok(RequestKind::OwnHost)), "{target}");
         }
     }
 
     #[test]
-    fn no_exit_is_asked_for_anything_that_looks_like_our_own_pages() {
+    fn hosts_that_resemble_our_own_are_never_sent_to_an_exit() {
         let headers = [("host", "a")];
         for (method, target) in [
             ("GET", "http://onionport.invalid./"),
@@ -384,44 +397,44 @@ mod tests {
             ("CONNECT", "ONIONPORT.invalid:80"),
             ("CONNECT", "a.b.onionport.invalid.:443"),
         ] {
-            let refused = ask(&request(method, target, &headers)).expect_err(target);
+            let rejected = classify(&request(method, target, &headers)).expect_err(target);
             assert!(
-                matches!(refused, Refusal::Status(StatusCode::FORBIDDEN, _)),
-                "{target}: {refused:?}"
+                matches!(rejected, HttpRejection::Status(StatusCode::FORBIDDEN, _)),
+                "{target}: {rejected:?}"
             );
         }
         for other in [
             "http://notonionport.invalid/",
             "http://onionport.invalid.example/",
         ] {
-            let asked = ask(&request("GET", other, &headers));
+            let kind = classify(&request("GET", other, &headers));
             assert!(
-                matches!(asked, Ok(RequestKind::Forward(_))),
-                "{other}: {asked:?}"
+                matches!(kind, Ok(RequestKind::Forward(_))),
+                "{other}: {kind:?}"
             );
         }
     }
 
     #[test]
-    fn what_isolates_differs_whenever_a_header_differs() {
-        let of = |headers: &[(&str, &str)]| {
+    fn credentials_differ_whenever_an_isolation_header_differs() {
+        let read = |headers: &[(&str, &str)]| {
             let request = request("CONNECT", "good.example:80", headers);
             credentials(request.headers())
         };
-        assert_eq!(of(&[]), None);
-        assert_eq!(of(&[("host", "a")]), None);
+        assert_eq!(read(&[]), None);
+        assert_eq!(read(&[("host", "a")]), None);
         let all = [
-            of(&[("proxy-authorization", "Basic dG9yOmE=")]),
-            of(&[("proxy-authorization", "Basic dG9yLWlzbzph")]),
-            of(&[("tor-stream-isolation", "a")]),
-            of(&[("x-tor-stream-isolation", "a")]),
-            of(&[("tor-stream-isolation", "aa")]),
-            of(&[("tor-stream-isolation", "a"), ("tor-stream-isolation", "a")]),
-            of(&[
+            read(&[("proxy-authorization", "Basic dG9yOmE=")]),
+            read(&[("proxy-authorization", "Basic dG9yLWlzbzph")]),
+            read(&[("tor-stream-isolation", "a")]),
+            read(&[("x-tor-stream-isolation", "a")]),
+            read(&[("tor-stream-isolation", "aa")]),
+            read(&[("tor-stream-isolation", "a"), ("tor-stream-isolation", "a")]),
+            read(&[
                 ("tor-stream-isolation", "a"),
                 ("x-tor-stream-isolation", "a"),
             ]),
-            of(&[("proxy-authorization", "a"), ("tor-stream-isolation", "a")]),
+            read(&[("proxy-authorization", "a"), ("tor-stream-isolation", "a")]),
         ];
         for (number, one) in all.iter().enumerate() {
             assert!(one.is_some(), "{number}");
@@ -436,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_family_is_ipv4_preferred() {
+    fn an_unknown_family_preference_means_ipv4_preferred() {
         for (value, expected) in [
             ("ipv4-only", Family::V4Only),
             ("IPv6-Only", Family::V6Only),
@@ -444,11 +457,11 @@ mod tests {
             ("ipv4-preferred", Family::V4Preferred),
             ("nonsense", Family::V4Preferred),
         ] {
-            let asked = ask(&request("CONNECT", "a.example:80", &[(FAMILY, value)]));
-            let Ok(RequestKind::Tunnel(wanted)) = asked else {
-                panic!("{asked:?}");
+            let kind = classify(&request("CONNECT", "a.example:80", &[(FAMILY, value)]));
+            let Ok(RequestKind::Tunnel(stream)) = kind else {
+                panic!("{kind:?}");
             };
-            assert_eq!(wanted.family, Some(expected), "{value}");
+            assert_eq!(stream.family, Some(expected), "{value}");
         }
     }
 
@@ -459,14 +472,14 @@ mod tests {
             (("transfer-encoding", "chunked"), StatusCode::BAD_REQUEST),
             ((RPC_TARGET, "x"), StatusCode::NOT_IMPLEMENTED),
         ] {
-            let refused = ask(&request("CONNECT", "a.example:80", &[header]));
-            let Err(Refusal::Status(got, _)) = refused else {
-                panic!("{refused:?}");
+            let rejected = classify(&request("CONNECT", "a.example:80", &[header]));
+            let Err(HttpRejection::Status(got, _)) = rejected else {
+                panic!("{rejected:?}");
             };
             assert_eq!(got, status);
         }
         assert!(
-            ask(&request(
+            classify(&request(
                 "CONNECT",
                 "a.example:80",
                 &[("content-length", "0")]

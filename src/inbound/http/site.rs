@@ -1,4 +1,4 @@
-//! A connection to a site, kept for as long as its client may ask for more.
+//! An HTTP connection to a site, reused for further requests of the same client connection.
 
 use std::io;
 use std::pin::Pin;
@@ -12,161 +12,168 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, join};
 use tokio::time::timeout;
 
+use super::body::Body;
 use super::idle_timeout::Exchange;
-use super::{Body, MAX_BUFFER, MAX_HEAD, MAX_HEADERS};
+use super::limits::{MAX_BUFFER, MAX_HEAD, MAX_HEADERS};
 use crate::request;
 use crate::tor::connector::Stream;
 
-/// How long to wait until a connection is free that has just carried an answer to its end.
-const READY: Duration = Duration::from_millis(250);
+/// How long to wait until a connection that has just delivered a response accepts a request again.
+const READY_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// An open connection to a site.
-pub(super) struct Site {
+pub(super) struct SiteConnection {
     sender: SendRequest<Body>,
-    what: What,
-    /// Whether it has carried a request before.
+    key: ConnectionKey,
+    /// Whether a request was sent on it before.
     pub(super) used: bool,
 }
 
-/// What a connection may be used for: requests that would open the same stream. It belongs to one
-/// client's connection, so that the client, the port and its flags are the same in any case.
+/// Which requests may share a connection: those that would open the same stream. Client, port and flags
+/// need no comparison, because only one client connection uses it.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct What {
+pub(super) struct ConnectionKey {
     pub(super) request: request::Request,
-    /// When the user asks for new circuits, old connections must not be used any more.
+    /// Changes with each new identity; connections of an older one must not be reused.
     pub(super) epoch: u64,
 }
 
-/// Why a site gave no answer.
-pub(super) enum Fault {
-    /// The request was not even sent: another connection may do.
+/// Why a request on an open connection got no response.
+pub(super) enum ExchangeError {
+    /// The request was not sent at all: another connection may work.
     NotSent(Box<Request<Body>>),
-    /// The connection ended first.
-    Lost,
-    /// It took the request, and that was all.
-    Silent,
-    /// The client did not go on with its body, or sent nonsense.
+    /// The connection ended before a response.
+    Closed,
+    /// No response arrived in time.
+    TimedOut,
+    /// The client stopped sending its body, or sent a malformed one.
     Client,
-    /// What it said is not HTTP, or contradicts itself.
-    Nonsense,
+    /// The response was not valid HTTP.
+    InvalidResponse,
 }
 
-impl Site {
-    /// Begins to speak HTTP on a stream. Its bytes are carried for as long as somebody runs the
-    /// second value.
-    pub(super) async fn begin<R, W>(
+impl SiteConnection {
+    /// Starts HTTP on a stream. The second value drives the connection: it must be polled for as long
+    /// as the connection is in use.
+    pub(super) async fn handshake<R, W>(
         stream: Stream<R, W>,
-        what: What,
-    ) -> Option<(Site, impl Future<Output = ()> + Send + 'static)>
+        key: ConnectionKey,
+    ) -> Option<(Self, impl Future<Output = ()> + Send + 'static)>
     where
         R: AsyncRead + Unpin + Send + 'static,
         W: AsyncWrite + Unpin + Send + 'static,
     {
+        let writer = DiscardingWriter::new(stream.writer);
         let (sender, connection) = http1::Builder::new()
             .preserve_header_case(true)
             .max_headers(MAX_HEADERS)
             .max_header_size(MAX_HEAD)
             .max_buf_size(MAX_BUFFER)
-            .handshake(TokioIo::new(join(stream.reader, Mouth::new(stream.writer))))
+            .handshake(TokioIo::new(join(stream.reader, writer)))
             .await
             .ok()?;
-        let site = Site {
+        let site = SiteConnection {
             sender,
-            what,
+            key,
             used: false,
         };
-        let carrier = async {
-            // What goes wrong, whoever waits for the answer hears.
+        let driver = async {
+            // `send` reports errors.
             let _ = connection.with_upgrades().await;
         };
-        Some((site, carrier))
+        Some((site, driver))
     }
 
-    /// What it may be used for.
-    pub(super) fn what(&self) -> &What {
-        &self.what
+    /// Returns which requests may use it.
+    pub(super) fn key(&self) -> &ConnectionKey {
+        &self.key
     }
 
-    /// Whether nothing can be asked here any more.
+    /// Whether it accepts no further requests.
     pub(super) fn is_closed(&self) -> bool {
         self.sender.is_closed()
     }
 
-    /// Whether it can carry a request now.
-    pub(super) async fn serves(&mut self) -> bool {
-        !self.sender.is_closed() && matches!(timeout(READY, self.sender.ready()).await, Ok(Ok(())))
+    /// Whether it accepts a request now, or within [`READY_TIMEOUT`].
+    pub(super) async fn is_ready(&mut self) -> bool {
+        !self.sender.is_closed()
+            && matches!(
+                timeout(READY_TIMEOUT, self.sender.ready()).await,
+                Ok(Ok(()))
+            )
     }
 
-    /// Asks the site.
-    pub(super) async fn ask(
+    /// Sends a request and waits for the head of its response.
+    pub(super) async fn send(
         &mut self,
         request: Request<Body>,
         exchange: &Exchange,
-    ) -> Result<Response<Incoming>, Fault> {
+    ) -> Result<Response<Incoming>, ExchangeError> {
         self.used = true;
-        let answered = tokio::select! {
-            answered = self.sender.try_send_request(request) => answered,
-            () = exchange.silence() => return Err(Fault::Silent),
+        let result = tokio::select! {
+            result = self.sender.try_send_request(request) => result,
+            () = exchange.wait_for_timeout() => return Err(ExchangeError::TimedOut),
         };
-        let mut failed = match answered {
-            Ok(answer) => return Ok(answer),
-            Err(failed) => failed,
+        let mut error = match result {
+            Ok(response) => return Ok(response),
+            Err(error) => error,
         };
-        match failed.take_message() {
-            Some(request) => Err(Fault::NotSent(Box::new(request))),
-            None if failed.error().is_parse() => Err(Fault::Nonsense),
-            None if failed.error().is_user() => Err(Fault::Client),
-            None => Err(Fault::Lost),
+        match error.take_message() {
+            Some(request) => Err(ExchangeError::NotSent(Box::new(request))),
+            None if error.error().is_parse() => Err(ExchangeError::InvalidResponse),
+            None if error.error().is_user() => Err(ExchangeError::Client),
+            None => Err(ExchangeError::Closed),
         }
     }
 }
 
-/// Writes to a site. When the site takes nothing any more, what is meant for it is thrown away: it
-/// may have closed with an answer to a request that is still being sent, and hyper reads nothing
-/// more after it could not write. How the connection ended, the reader finds out.
-struct Mouth<W> {
+/// Writes to a site, and discards everything after the first error.
+///
+/// A site may close its side with a response to a request that is still being sent, but hyper stops
+/// reading once a write fails. The reader finds out how the connection ended.
+struct DiscardingWriter<W> {
     writer: W,
-    shut: bool,
+    failed: bool,
 }
 
-impl<W: AsyncWrite + Unpin> Mouth<W> {
+impl<W: AsyncWrite + Unpin> DiscardingWriter<W> {
     fn new(writer: W) -> Self {
-        Mouth {
+        DiscardingWriter {
             writer,
-            shut: false,
+            failed: false,
         }
     }
 
-    /// Does something with the writer for as long as there is one; then it gives `instead`.
-    fn with<T>(
+    /// Calls `operation` with the writer; returns `substitute` after an error.
+    fn poll_unless_failed<T>(
         &mut self,
-        instead: T,
-        act: impl FnOnce(Pin<&mut W>) -> Poll<io::Result<T>>,
+        substitute: T,
+        operation: impl FnOnce(Pin<&mut W>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        if !self.shut {
-            match act(Pin::new(&mut self.writer)) {
-                Poll::Ready(Err(_)) => self.shut = true,
+        if !self.failed {
+            match operation(Pin::new(&mut self.writer)) {
+                Poll::Ready(Err(_)) => self.failed = true,
                 other => return other,
             }
         }
-        Poll::Ready(Ok(instead))
+        Poll::Ready(Ok(substitute))
     }
 }
 
-impl<W: AsyncWrite + Unpin> AsyncWrite for Mouth<W> {
+impl<W: AsyncWrite + Unpin> AsyncWrite for DiscardingWriter<W> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.with(bytes.len(), |writer| writer.poll_write(context, bytes))
+        self.poll_unless_failed(bytes.len(), |writer| writer.poll_write(context, bytes))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.with((), |writer| writer.poll_flush(context))
+        self.poll_unless_failed((), |writer| writer.poll_flush(context))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.with((), |writer| writer.poll_shutdown(context))
+        self.poll_unless_failed((), |writer| writer.poll_shutdown(context))
     }
 }

@@ -1,4 +1,4 @@
-//! Our own pages: how the program is doing, and the file that sets a browser.
+//! onionport's own pages: its status, and the PAC file that configures browsers.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -8,16 +8,17 @@ use hyper::body::Incoming;
 use hyper::header::{ALLOW, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 
-use super::answer::{self, OUR_METHODS, takes_html};
-use super::page::{self, Links};
-use super::request_kind::{OUR_HOST, Place};
-use super::{Body, Session};
+use super::body::Body;
+use super::html::{self, FormPolicy};
+use super::pac;
+use super::request_kind::HostPort;
+use super::request_summary::accepts_html;
+use super::response::{self, OUR_METHODS};
+use super::session::HttpSession;
+use super::site_error::failure_code;
 use crate::failure::Failure;
 use crate::request::status::Report;
 use crate::tor::connector::Connector;
-
-/// Where browsers look for it.
-const PAC: &str = "/proxy.pac";
 
 #[derive(Template)]
 #[template(path = "status.html", config = "src/inbound/http/askama.toml")]
@@ -25,121 +26,111 @@ struct StatusPage<'a> {
     nonce: &'a str,
     version: &'a str,
     report: &'a Report,
-    failures: Vec<Line>,
-    /// What to tell a browser.
+    failures: Vec<FailureSummary>,
+    /// The address of the port, for the configuration of a browser.
     proxy: Option<&'a str>,
 }
 
-/// One kind of failure.
-struct Line {
+/// All recent failures of one kind.
+struct FailureSummary {
     code: String,
     name: &'static str,
     times: usize,
-    /// When it was seen last.
+    /// How long ago the latest was.
     ago: String,
 }
 
-/// The kinds of failures, the latest first.
-fn lines(report: &Report) -> Vec<Line> {
-    let mut seen: Vec<(Failure, usize, Duration)> = Vec::new();
-    for (failure, ago) in &report.failures {
-        match seen.iter_mut().find(|(kind, ..)| kind == failure) {
-            Some((_, times, _)) => *times += 1,
-            None => seen.push((*failure, 1, *ago)),
-        }
-    }
-    let line = |(failure, times, ago): (Failure, usize, Duration)| Line {
-        code: page::code(failure),
-        name: failure.name(),
-        times,
-        ago: in_words(ago),
-    };
-    seen.into_iter().map(line).collect()
-}
-
-impl<T: Connector> Session<T> {
-    /// Answers a request for our own pages that came straight to the port.
-    pub(super) fn at_home(&self, request: &Request<Incoming>) -> Response<Body> {
+impl<T: Connector> HttpSession<T> {
+    /// Answers a request for one of onionport's own pages, sent to the port as to an HTTP server.
+    pub(super) fn respond_directly(&self, request: &Request<Incoming>) -> Response<Body> {
         match *request.method() {
-            Method::OPTIONS => return answer::options(),
+            Method::OPTIONS => return response::options(),
             Method::GET | Method::HEAD => {}
-            _ => return not_allowed(),
+            _ => return method_not_allowed(),
         }
-        // The way that the client took here is the way to the proxy.
+        // The client reached the port at this address, so a browser can use it as its proxy.
         let host = request.headers().get(HOST);
-        let host = host.and_then(|host| Place::read(host.to_str().ok()?));
-        let proxy = host.zip(self.local).map(|(Place { host, port }, local)| {
-            let port = port.unwrap_or(local.port());
-            format!("{host}:{port}")
-        });
-        self.home(request, proxy)
+        let host = host.and_then(|host| HostPort::parse(host.to_str().ok()?));
+        let proxy = host
+            .zip(self.local)
+            .map(|(HostPort { host, port }, local)| {
+                let port = port.unwrap_or(local.port());
+                format!("{host}:{port}")
+            });
+        self.own_page(request, proxy)
     }
 
     /// Answers a request for `http://onionport.invalid/`.
-    pub(super) async fn our_site(&self, request: Request<Incoming>) -> Response<Body> {
+    pub(super) async fn respond_as_own_host(&self, request: Request<Incoming>) -> Response<Body> {
         if request.uri().path() == "/key" || request.uri().path().starts_with("/key/") {
-            return self.at_desk(request).await;
+            let form = &self.client_auth_form;
+            return form
+                .respond(self.client, self.dispatcher.group, request)
+                .await;
         }
         match *request.method() {
-            Method::OPTIONS => return answer::options(),
+            Method::OPTIONS => return response::options(),
             Method::GET | Method::HEAD => {}
-            _ => return not_allowed(),
+            _ => return method_not_allowed(),
         }
-        let proxy = self.local.map(|local| here(local).to_string());
-        self.home(&request, proxy)
+        let proxy = self.local.map(|local| reachable_address(local).to_string());
+        self.own_page(&request, proxy)
     }
 
-    fn home(&self, request: &Request<Incoming>, proxy: Option<String>) -> Response<Body> {
+    fn own_page(&self, request: &Request<Incoming>, proxy: Option<String>) -> Response<Body> {
         match request.uri().path() {
             "/" => {
                 let report = self.dispatcher.shared.status.report();
-                if takes_html(request.headers()) {
+                if accepts_html(request.headers()) {
                     status_page(&report, proxy.as_deref())
                 } else {
-                    answer::short(StatusCode::OK, &status_text(&report))
+                    response::text(StatusCode::OK, &status_text(&report))
                 }
             }
-            PAC => match proxy {
-                Some(proxy) => pac(&proxy, request.uri().query() == Some("all")),
-                None => answer::short(
+            pac::PATH => match proxy {
+                Some(proxy) => pac_file(&proxy, request.uri().query() == Some("all")),
+                None => response::text(
                     StatusCode::NOT_FOUND,
-                    "this port is a unix socket: browsers cannot be sent to it",
+                    "this port is a unix socket: browsers cannot use it as a proxy",
                 ),
             },
-            _ => answer::short(StatusCode::NOT_FOUND, "there is no such page here"),
+            _ => response::text(StatusCode::NOT_FOUND, "no such page"),
         }
     }
 }
 
-fn not_allowed() -> Response<Body> {
-    let mut refused = answer::short(StatusCode::METHOD_NOT_ALLOWED, "these pages are only read");
-    refused
+fn method_not_allowed() -> Response<Body> {
+    let mut response = response::text(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "onionport's pages are read-only",
+    );
+    response
         .headers_mut()
         .insert(ALLOW, HeaderValue::from_static(OUR_METHODS));
-    refused
+    response
 }
 
-/// Where a client on this computer finds the port.
-fn here(local: SocketAddr) -> SocketAddr {
-    let mut here = local;
+/// Returns the address at which a client on this computer reaches the port.
+fn reachable_address(local: SocketAddr) -> SocketAddr {
+    let mut address = local;
     match local.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => here.set_ip(Ipv4Addr::LOCALHOST.into()),
-        IpAddr::V6(ip) if ip.is_unspecified() => here.set_ip(Ipv6Addr::LOCALHOST.into()),
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
         _ => {}
     }
-    here
+    address
 }
 
 fn status_page(report: &Report, proxy: Option<&str>) -> Response<Body> {
-    let nonce = page::nonce();
+    let nonce = html::new_nonce();
     let page = StatusPage {
         nonce: &nonce,
         version: env!("CARGO_PKG_VERSION"),
         report,
-        failures: lines(report),
+        failures: summarize_failures(report),
         proxy,
     };
-    page::html(StatusCode::OK, &page, &nonce, Links::No)
+    html::render(StatusCode::OK, &page, &nonce, FormPolicy::Forbidden)
 }
 
 fn status_text(report: &Report) -> String {
@@ -149,13 +140,13 @@ fn status_text(report: &Report) -> String {
         false => format!("not connected to the Tor network yet: {}", report.progress),
     });
     lines.extend(report.ports.iter().map(|port| format!("listening {port}")));
-    for line in self::lines(report) {
-        let Line {
+    for failure in summarize_failures(report) {
+        let FailureSummary {
             code,
             name,
             times,
             ago,
-        } = line;
+        } = failure;
         lines.push(format!(
             "failed with {code}: {name}, {times} times, last {ago}"
         ));
@@ -163,8 +154,26 @@ fn status_text(report: &Report) -> String {
     lines.join("\n")
 }
 
-/// How long ago, roughly: nobody needs the second.
-fn in_words(ago: Duration) -> String {
+/// Groups the failures of a report by kind, the latest first.
+fn summarize_failures(report: &Report) -> Vec<FailureSummary> {
+    let mut seen: Vec<(Failure, usize, Duration)> = Vec::new();
+    for (failure, ago) in &report.failures {
+        match seen.iter_mut().find(|(kind, ..)| kind == failure) {
+            Some((_, times, _)) => *times += 1,
+            None => seen.push((*failure, 1, *ago)),
+        }
+    }
+    let summarize = |(failure, times, ago): (Failure, usize, Duration)| FailureSummary {
+        code: failure_code(failure),
+        name: failure.name(),
+        times,
+        ago: format_age(ago),
+    };
+    seen.into_iter().map(summarize).collect()
+}
+
+/// Formats an age in minutes or hours.
+fn format_age(ago: Duration) -> String {
     match ago.as_secs() {
         0..60 => "just now".to_owned(),
         seconds @ 60..7200 => format!("{} min ago", seconds / 60),
@@ -172,36 +181,16 @@ fn in_words(ago: Duration) -> String {
     }
 }
 
-/// What browsers make of a file they cannot get: nothing here can keep them from it.
-const UNSAFE: &str = "// A browser that cannot fetch this file goes to every site without Tor, and does not say so.\n";
-
-/// A proxy auto-configuration file. What is for the proxy never goes anywhere else: there is no
-/// second choice behind it.
-fn pac(proxy: &str, all: bool) -> Response<Body> {
-    // A Host is what is written here: anything but these would be no proxy anyway.
-    let good = |b: u8| b.is_ascii_alphanumeric() || b".:[]-".contains(&b);
-    if !proxy.bytes().all(good) {
-        return answer::short(StatusCode::BAD_REQUEST, "the Host is no address");
-    }
-    let script = if all {
-        format!(
-            "{UNSAFE}// For everything to go through Tor give the browser {proxy} as HTTP and HTTPS proxy instead.\n\
-             function FindProxyForURL(url, host) {{\n  return \"PROXY {proxy}\";\n}}"
-        )
-    } else {
-        format!(
-            "{UNSAFE}function FindProxyForURL(url, host) {{\n  host = host.toLowerCase();\n  \
-             if (shExpMatch(host, \"*.onion\") || shExpMatch(host, \"*.onion.\") || \
-             host == \"{OUR_HOST}\")\n    return \"PROXY {proxy}\";\n  return \"DIRECT\";\n}}"
-        )
+fn pac_file(proxy: &str, all: bool) -> Response<Body> {
+    let Some(script) = pac::script(proxy, all) else {
+        let text = "the Host header is not a valid address";
+        return response::text(StatusCode::BAD_REQUEST, text);
     };
-    let mut answer = answer::short(StatusCode::OK, &script);
-    let headers = answer.headers_mut();
-    headers.insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("application/x-ns-proxy-autoconfig"),
-    );
-    answer
+    let mut response = response::text(StatusCode::OK, &script);
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(pac::CONTENT_TYPE));
+    response
 }
 
 #[cfg(test)]
@@ -209,20 +198,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_port_on_all_addresses_is_found_on_loopback() {
+    fn clients_reach_a_port_on_all_addresses_over_loopback() {
         for (local, expected) in [
             ("127.0.0.1:9080", "127.0.0.1:9080"),
             ("0.0.0.0:9080", "127.0.0.1:9080"),
             ("[::]:9080", "[::1]:9080"),
             ("192.0.2.1:1", "192.0.2.1:1"),
         ] {
-            let local = local.parse().expect("an address");
-            assert_eq!(here(local).to_string(), expected);
+            let local = local.parse().expect("a socket address");
+            assert_eq!(reachable_address(local).to_string(), expected);
         }
     }
 
     #[test]
-    fn failures_of_one_kind_are_one_line() {
+    fn failures_of_one_kind_are_counted_in_one_line() {
         let seconds = Duration::from_secs;
         let report = Report {
             bootstrapped: true,
@@ -246,11 +235,11 @@ mod tests {
     }
 
     #[test]
-    fn times_are_rough() {
-        let words = |seconds| in_words(Duration::from_secs(seconds));
-        assert_eq!(words(59), "just now");
-        assert_eq!(words(60), "1 min ago");
-        assert_eq!(words(7199), "119 min ago");
-        assert_eq!(words(7200), "2 h ago");
+    fn ages_are_rounded_down_to_minutes_or_hours() {
+        let age = |seconds| format_age(Duration::from_secs(seconds));
+        assert_eq!(age(59), "just now");
+        assert_eq!(age(60), "1 min ago");
+        assert_eq!(age(7199), "119 min ago");
+        assert_eq!(age(7200), "2 h ago");
     }
 }

@@ -1,12 +1,15 @@
-//! What hyper reads from and writes to: the client's connection, with four things that hyper's HTTP/1
-//! server leaves out.
+//! The client's connection as hyper reads and writes it, with four things that hyper's HTTP/1 server
+//! lacks:
 //!
-//! - [`informational`]: answers before the answer. They are written when hyper flushes: then it has written
-//!   all that it had, and does not have the final answer yet.
-//! - [`early_read`]: what the client says behind the head of a CONNECT, before it has a tunnel. It is kept
-//!   from hyper, and sent as soon as there is a stream to send it on.
-//! - [`half_close`]: answers for a client that has closed its side behind its request.
-//! - [`broken`]: the last bytes of an answer that breaks off.
+//! - [`informational`]: interim responses. They are written when hyper flushes: then it has written all
+//!   it had, and does not have the final response yet.
+//! - [`early_read`]: what the client sends after the head of a CONNECT, before its tunnel is open. It is
+//!   withheld from hyper, and sent as soon as there is a stream.
+//! - [`half_close`]: responses to clients that close their sending side after the request.
+//! - [`aborted`]: the last bytes of a response that its site aborts.
+//!
+//! [`state`] holds what these share with the requests. Nothing here imports the rest of the folder but
+//! [`super::hop_by_hop`].
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -16,71 +19,62 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-pub(super) mod broken;
+pub(super) mod aborted;
 pub(super) mod early_read;
 pub(super) mod half_close;
 pub(super) mod informational;
+pub(super) mod state;
 
-use broken::Broken;
-use early_read::Ahead;
-use half_close::{Goodbye, Kept};
-use informational::Interim;
-
-/// What those who answer requests have to say to, or to know of, the connection that hyper has.
-#[derive(Default)]
-pub(super) struct Line {
-    pub(super) interim: Interim,
-    pub(super) ahead: Ahead,
-    pub(super) goodbye: Goodbye,
-    pub(super) broken: Broken,
-}
+use half_close::HeldEof;
+use state::WireState;
 
 /// A client's connection, for hyper.
 pub(super) struct Wire<C> {
     connection: C,
-    line: Arc<Line>,
-    /// What is left of an interim answer of which a part is written: nothing may come between.
-    begun: Bytes,
-    /// The client has said its last.
-    end: Option<Kept>,
+    state: Arc<WireState>,
+    /// The rest of an interim response that is partly written: nothing may be written before it.
+    partial: Bytes,
+    /// Set once the client's end of file was read.
+    eof: Option<HeldEof>,
 }
 
 impl<C> Wire<C> {
-    pub(super) fn new(connection: C, line: Arc<Line>) -> Self {
+    /// Wraps a connection.
+    pub(super) fn new(connection: C, state: Arc<WireState>) -> Self {
         Wire {
             connection,
-            line,
-            begun: Bytes::new(),
-            end: None,
+            state,
+            partial: Bytes::new(),
+            eof: None,
         }
     }
 
-    /// The connection, when there is nothing more to read or write for hyper.
+    /// Returns the connection, once hyper is done with it.
     pub(super) fn into_inner(self) -> C {
         self.connection
     }
 }
 
 impl<C: AsyncWrite + Unpin> Wire<C> {
-    /// Ready when no interim answer is written in part.
-    fn poll_begun(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.begun.is_empty() {
-            let written = ready!(Pin::new(&mut self.connection).poll_write(context, &self.begun))?;
+    /// Ready when no interim response is partly written.
+    fn poll_write_partial(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.partial.is_empty() {
+            let connection = Pin::new(&mut self.connection);
+            let written = ready!(connection.poll_write(context, &self.partial))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.begun.advance(written);
-            self.note(written);
+            self.partial.advance(written);
+            self.note_written(written);
         }
         Poll::Ready(Ok(()))
     }
 
-    /// Takes note of bytes that were written.
-    fn note(&mut self, written: usize) {
+    fn note_written(&mut self, written: usize) {
         if written > 0
-            && let Some(end) = &mut self.end
+            && let Some(eof) = &mut self.eof
         {
-            end.moved();
+            eof.note_written();
         }
     }
 }
@@ -92,17 +86,17 @@ impl<C: AsyncRead + Unpin> AsyncRead for Wire<C> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.end.is_none() {
+        if this.eof.is_none() {
             let (room, before) = (buffer.remaining(), buffer.filled().len());
-            let ahead = &this.line.ahead;
-            ready!(ahead.poll_read(&mut this.connection, context, buffer))?;
-            let is_end = room > 0 && buffer.filled().len() == before;
-            if is_end && this.line.goodbye.is_awaited() {
-                this.end = Kept::new();
+            let early_reader = &this.state.early_reader;
+            ready!(early_reader.poll_read(&mut this.connection, context, buffer))?;
+            let is_eof = room > 0 && buffer.filled().len() == before;
+            if is_eof && this.state.half_close.is_response_pending() {
+                this.eof = HeldEof::new();
             }
         }
-        match &mut this.end {
-            Some(end) => end.poll(&this.line.goodbye, context).map(Ok),
+        match &mut this.eof {
+            Some(eof) => eof.poll(&this.state.half_close, context).map(Ok),
             None => Poll::Ready(Ok(())),
         }
     }
@@ -115,9 +109,9 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Wire<C> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        ready!(this.poll_begun(context))?;
+        ready!(this.poll_write_partial(context))?;
         let written = ready!(Pin::new(&mut this.connection).poll_write(context, bytes))?;
-        this.note(written);
+        this.note_written(written);
         Poll::Ready(Ok(written))
     }
 
@@ -127,10 +121,10 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Wire<C> {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        ready!(this.poll_begun(context))?;
+        ready!(this.poll_write_partial(context))?;
         let connection = Pin::new(&mut this.connection);
         let written = ready!(connection.poll_write_vectored(context, slices))?;
-        this.note(written);
+        this.note_written(written);
         Poll::Ready(Ok(written))
     }
 
@@ -138,21 +132,20 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Wire<C> {
         self.connection.is_write_vectored()
     }
 
-    /// hyper calls this when it has written everything that it had, and after every look at how far
-    /// an answer is.
+    /// hyper calls this when it has written everything it had, and each time it has polled a response.
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         loop {
-            ready!(this.poll_begun(context))?;
-            match this.line.interim.poll_next(context) {
-                Poll::Ready(Some(head)) => this.begun = head,
+            ready!(this.poll_write_partial(context))?;
+            match this.state.interim.poll_next(context) {
+                Poll::Ready(Some(head)) => this.partial = head,
                 Poll::Ready(None) | Poll::Pending => break,
             }
         }
         ready!(Pin::new(&mut this.connection).poll_flush(context))?;
-        this.line.broken.flushed();
-        if this.line.goodbye.flushed() && this.end.is_some() {
-            // hyper may hear of it now, and has to ask.
+        this.state.aborted.note_flushed();
+        if this.state.half_close.note_flushed() && this.eof.is_some() {
+            // hyper may read the end of file, so it has to poll again.
             context.waker().wake_by_ref();
         }
         Poll::Ready(Ok(()))
@@ -160,7 +153,7 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Wire<C> {
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        ready!(this.poll_begun(context))?;
+        ready!(this.poll_write_partial(context))?;
         Pin::new(&mut this.connection).poll_shutdown(context)
     }
 }
@@ -171,21 +164,21 @@ mod tests {
 
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-    use super::half_close::Answering;
     use super::*;
+    use crate::inbound::http::wire::state::ResponseInProgress;
 
     #[tokio::test]
-    async fn a_read_into_an_empty_buffer_is_not_the_end() {
+    async fn a_read_into_an_empty_buffer_is_not_an_end_of_file() {
         let (mut client, connection) = tokio::io::duplex(64);
-        let line = Arc::<Line>::default();
-        let mut wire = Wire::new(connection, Arc::clone(&line));
-        let _answering = Answering::begin(&line);
+        let state = Arc::<WireState>::default();
+        let mut wire = Wire::new(connection, Arc::clone(&state));
+        let _in_progress = ResponseInProgress::begin(&state);
         client.write_all(b"next").await.expect("room");
-        let mut nothing = ReadBuf::new(&mut []);
-        let read = poll_fn(|context| Pin::new(&mut wire).poll_read(context, &mut nothing)).await;
+        let mut empty = ReadBuf::new(&mut []);
+        let read = poll_fn(|context| Pin::new(&mut wire).poll_read(context, &mut empty)).await;
         read.expect("no error");
         let mut bytes = [0; 4];
-        wire.read_exact(&mut bytes).await.expect("all");
+        wire.read_exact(&mut bytes).await.expect("four bytes");
         assert_eq!(&bytes, b"next");
     }
 }

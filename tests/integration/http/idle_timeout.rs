@@ -112,7 +112,7 @@ async fn a_silent_site_is_waited_for_two_minutes() {
     assert_eq!(got.line, "HTTP/1.1 504 Gateway Timeout (no answer in time)");
     assert!(
         got.text()
-            .contains("The site took the request and did not answer.")
+            .contains("The site accepted the request and did not answer.")
     );
     let waited = begun.elapsed();
     assert!(waited >= SILENCE && waited < SILENCE + Duration::from_secs(1));

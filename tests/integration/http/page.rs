@@ -244,9 +244,9 @@ async fn a_browser_can_be_set_by_a_file() {
             assert!(!text.contains("; DIRECT"), "{text}");
             // What no file can prevent has to be said.
             assert!(text.starts_with(
-                "// A browser that cannot fetch this file goes to every site without Tor"
+                "// A browser that cannot fetch this file connects to every site without Tor"
             ));
-            let fixed = format!("give the browser {proxy} as HTTP and HTTPS proxy instead");
+            let fixed = format!("set {proxy} as the browser's HTTP and HTTPS proxy instead");
             assert_eq!(text.contains(&fixed), all, "{text}");
         }
     }

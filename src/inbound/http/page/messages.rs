@@ -1,19 +1,19 @@
-//! What a person is told about each failure.
+//! Headings, advice and progress shown for each failure.
 
-use super::{Place, Step, Trouble};
 use crate::failure::Failure;
+use crate::inbound::http::site_error::SiteError;
 
-/// What is told.
-pub(super) struct Told {
+/// What a failure page shows besides the failure's name and sentence.
+pub(super) struct FailureMessage {
     /// The heading.
     pub(super) title: &'static str,
-    pub(super) side: Side,
+    pub(super) fault: FaultLocation,
     pub(super) advice: &'static [&'static str],
 }
 
-/// Whose side a failure is on.
+/// Where the cause of a failure lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
+pub(super) enum FaultLocation {
     Address,
     Key,
     Service,
@@ -24,30 +24,42 @@ pub(super) enum Side {
     Program,
 }
 
-impl Side {
-    /// For the reader.
-    pub(super) fn words(self) -> &'static str {
+/// One of the three hops from the user to the site.
+pub(super) struct PathHop {
+    pub(super) name: &'static str,
+    pub(super) class: &'static str,
+}
+
+/// One step of a request.
+pub(super) struct ProgressStep {
+    pub(super) text: &'static str,
+    pub(super) class: &'static str,
+}
+
+impl FaultLocation {
+    /// Describes it to the user.
+    pub(super) fn description(self) -> &'static str {
         match self {
-            Side::Address => "The fault is in the address: nothing else was tried.",
-            Side::Key => "It is about your key. The way to the service is fine.",
-            Side::Service => {
+            FaultLocation::Address => "The fault is in the address: nothing else was tried.",
+            FaultLocation::Key => "The fault is in your key. The path to the service works.",
+            FaultLocation::Service => {
                 "The fault is with the onion service. Your side and the network are fine."
             }
-            Side::Site => "The fault is with the site. Your side and the network are fine.",
-            Side::Network => {
-                "The fault is on the way through the network, most likely for a moment only."
+            FaultLocation::Site => {
+                "The fault is with the site. Your side and the network are fine."
             }
-            Side::Connection => "The fault is with this computer or its connection.",
-            Side::Settings => "The settings of this port do not allow it.",
-            Side::Program => "The fault is with this program.",
+            FaultLocation::Network => "The fault is in the Tor network, and most likely temporary.",
+            FaultLocation::Connection => "The fault is with this computer or its connection.",
+            FaultLocation::Settings => "The cause is in the settings of onionport.",
+            FaultLocation::Program => "The fault is in onionport itself.",
         }
     }
 
-    /// The three on the way, and how far things went well.
-    pub(super) fn places(self, onion: bool) -> [Place; 3] {
+    /// Returns the three hops, with the CSS class of each: `good`, `bad` or `open` (not reached).
+    pub(super) fn hops(self, onion: bool) -> [PathHop; 3] {
         let fault = match self {
-            Side::Network => 1,
-            Side::Service | Side::Site => 2,
+            FaultLocation::Network => 1,
+            FaultLocation::Service | FaultLocation::Site => 2,
             _ => 0,
         };
         let site = if onion { "Onion service" } else { "Site" };
@@ -57,19 +69,19 @@ impl Side {
             std::cmp::Ordering::Greater => "open",
         };
         let first = match self {
-            Side::Address => "Your address",
-            Side::Key => "Your key",
-            Side::Connection => "Your connection",
-            Side::Settings => "Your settings",
-            Side::Program => "onionport",
+            FaultLocation::Address => "Your address",
+            FaultLocation::Key => "Your key",
+            FaultLocation::Connection => "Your connection",
+            FaultLocation::Settings => "Your settings",
+            FaultLocation::Program => "onionport",
             _ => "You",
         };
         let names = [first, "Tor network", site];
-        [0, 1, 2].map(|number| Place {
+        [0, 1, 2].map(|number| PathHop {
             name: names[number],
             class: match (self, number) {
-                // The way was gone; it is the key that does not fit.
-                (Side::Key, 1) => "good",
+                // The network delivered the descriptor; only the key does not fit.
+                (FaultLocation::Key, 1) => "good",
                 _ => class(number),
             },
         })
@@ -77,98 +89,104 @@ impl Side {
 }
 
 const LATER: &str = "Try again in a few minutes.";
-const OPERATOR: &str = "If you know who runs it, tell them the code above.";
+const OPERATOR: &str = "If you know who runs it, send them the code above.";
 const CHECK: &str = "Compare the address with the one you were given, or look for a newer one.";
 
-/// What to tell of a failure; `onion` if it is of an onion service.
-pub(super) fn told(trouble: Trouble, onion: bool) -> Told {
+/// Returns the message for an error; `onion` if an onion service was requested.
+pub(super) fn message(error: SiteError, onion: bool) -> FailureMessage {
     use Failure as F;
-    let site = if onion { Side::Service } else { Side::Site };
-    let (title, side, advice): (_, _, &'static [&'static str]) = match trouble {
-        Trouble::Lost | Trouble::Silent => ("The site did not answer", site, &[LATER, OPERATOR]),
-        Trouble::Nonsense => (
-            "The site's answer makes no sense",
+    let site = if onion {
+        FaultLocation::Service
+    } else {
+        FaultLocation::Site
+    };
+    let (title, fault, advice): (_, _, &'static [&'static str]) = match error {
+        SiteError::Closed | SiteError::TimedOut => {
+            ("The site did not answer", site, &[LATER, OPERATOR])
+        }
+        SiteError::InvalidResponse => (
+            "The site's answer is not valid HTTP",
             site,
             &[
-                "It may be no website at all, or only answer to https.",
+                "It may not be a website, or answer only to https.",
                 OPERATOR,
             ],
         ),
-        Trouble::Failure(failure) => match failure {
+        SiteError::Failure(failure) => match failure {
             F::DescriptorNotFound => (
                 "This onion service cannot be found",
-                Side::Service,
+                FaultLocation::Service,
                 &["It is offline or gone: try again later.", CHECK],
             ),
             F::DescriptorInvalid => (
-                "This onion service's entry is damaged",
-                Side::Service,
+                "This onion service's directory entry is damaged",
+                FaultLocation::Service,
                 &[
-                    "It renews its entry every hour or two: try again later.",
+                    "It renews the entry every hour or two: try again later.",
                     OPERATOR,
                 ],
             ),
             F::IntroductionFailed => (
                 "This onion service went offline",
-                Side::Service,
+                FaultLocation::Service,
                 &[
-                    "It was there a short time ago, and may come back: try again in a few minutes.",
+                    "It was online a short time ago and may come back: try again in a few minutes.",
                     OPERATOR,
                 ],
             ),
             F::RendezvousFailed => (
                 "This onion service does not respond",
-                Side::Service,
+                FaultLocation::Service,
                 &[
                     "It is overloaded or hangs: try again in a few minutes.",
                     OPERATOR,
                 ],
             ),
             F::ClientAuthMissing => (
-                "This onion service asks for a key",
-                Side::Key,
-                &["Ask whoever runs the service for your private key, and enter it here."],
+                "This onion service requires a key",
+                FaultLocation::Key,
+                &["Request your private key from the operator of the service, and enter it here."],
             ),
             F::ClientAuthWrong => (
                 "Your key is not accepted",
-                Side::Key,
+                FaultLocation::Key,
                 &[
                     "The key may be mistyped, or the service has given you a new one: enter it again.",
-                    "Or the service has withdrawn it: ask whoever runs it.",
+                    "The service may also have withdrawn it: contact its operator.",
                 ],
             ),
             F::AddressInvalid => (
                 "This is not an onion address",
-                Side::Address,
+                FaultLocation::Address,
                 &[
                     "An onion address has 56 letters and digits before .onion; one of them may be wrong or missing.",
-                    "Addresses of 16 letters are no longer in use: look for the new one of the site.",
+                    "Addresses of 16 letters are obsolete: look for the site's new one.",
                 ],
             ),
             F::IntroductionTimedOut => (
                 "This onion service cannot be reached now",
-                Side::Service,
+                FaultLocation::Service,
                 &[
-                    "The relays where it waits for visitors are silent: try again in a few minutes.",
+                    "The relays that introduce visitors to it do not respond: try again in a few minutes.",
                     OPERATOR,
                 ],
             ),
             F::DirectoriesUnreachable | F::DirectoriesTimedOut => (
                 "The directories of onion services cannot be reached",
-                Side::Network,
+                FaultLocation::Network,
                 &[
                     LATER,
-                    "If other sites fail as well, look at this computer's connection.",
+                    "If other sites fail as well, check this computer's connection.",
                 ],
             ),
             F::ClientAuthUnreadable => (
                 "Your keys cannot be read",
-                Side::Settings,
-                &["Look into onionport's log: it names the folder, and at level debug the file."],
+                FaultLocation::Settings,
+                &["Check onionport's log: it names the folder, and at level debug the file."],
             ),
             F::NameNotResolved => (
                 "There is no such site",
-                Side::Address,
+                FaultLocation::Address,
                 &["Check the name for typing errors.", LATER],
             ),
             F::ConnectionRefused => (
@@ -177,25 +195,25 @@ pub(super) fn told(trouble: Trouble, onion: bool) -> Told {
                 &["It may be switched off, or listen on another port.", LATER],
             ),
             F::StreamClosed => (
-                "The onion service offers nothing here",
-                Side::Service,
+                "The onion service offers nothing on this port",
+                FaultLocation::Service,
                 &[
-                    "The service itself is there: check the port behind the address, or try https.",
+                    "The service itself is online: check the port in the address, or try https.",
                     OPERATOR,
                 ],
             ),
             F::ExitPolicyRefused => (
-                "No relay carries connections to this place",
-                Side::Network,
-                &["Relays choose which ports they serve: another port, or https, may work."],
+                "No exit relay allows connections to this destination",
+                FaultLocation::Network,
+                &["Exit relays choose which ports they allow: another port, or https, may work."],
             ),
             F::ConnectionTimedOut => (
                 "The site did not answer in time",
                 site,
                 &["It may be overloaded or switched off.", LATER],
             ),
-            F::NoRoute => ("There is no way to the site", site, &[LATER]),
-            F::ConnectionReset => ("The site broke off the connection", site, &[LATER]),
+            F::NoRoute => ("There is no route to the site", site, &[LATER]),
+            F::ConnectionReset => ("The site reset the connection", site, &[LATER]),
             F::StreamFailed => ("The site could not be reached", site, &[LATER]),
             F::CircuitDestroyed
             | F::RelayHibernating
@@ -204,41 +222,41 @@ pub(super) fn told(trouble: Trouble, onion: bool) -> Told {
             | F::ProtocolViolation
             | F::NotDirectory => (
                 "A relay could not carry the connection",
-                Side::Network,
-                &["Try again: another path will be taken."],
+                FaultLocation::Network,
+                &["Try again: onionport will take another path."],
             ),
             F::DestinationInvalid => (
-                "This address leads nowhere",
-                Side::Address,
+                "This address is not valid",
+                FaultLocation::Address,
                 &["Check the address for typing errors."],
             ),
             F::TrafficForbidden => (
-                "This port does not carry that",
-                Side::Settings,
+                "This port does not allow this kind of traffic",
+                FaultLocation::Settings,
                 &[
-                    "Its flags in onionport's configuration say what it carries: use another port or change them.",
+                    "The flags of the port in onionport's configuration define what it allows: use another port or change them.",
                 ],
             ),
             F::PrivateAddress => (
                 "This address is on your own network",
-                Side::Address,
-                &[
-                    "Such addresses mean another computer to every relay: open it without the proxy.",
-                ],
+                FaultLocation::Address,
+                &["The Tor network cannot reach it: open it without the proxy."],
             ),
             F::NoSuchFamily => (
-                "The site has no address of this kind",
-                Side::Site,
-                &["It can be reached over IPv4 or IPv6 alone, and only the other was asked for."],
+                "The site has no address of the requested kind",
+                FaultLocation::Site,
+                &[
+                    "It has only IPv4 or only IPv6 addresses, and only the other kind was requested.",
+                ],
             ),
             F::OnionNotResolvable => (
                 "An onion service has no IP address",
-                Side::Address,
+                FaultLocation::Address,
                 &["Use its name."],
             ),
             F::NotBootstrapped => (
                 "Not connected to the Tor network yet",
-                Side::Connection,
+                FaultLocation::Connection,
                 &[
                     "Check that this computer is online.",
                     "If Tor is blocked where you are, set up a bridge.",
@@ -246,76 +264,76 @@ pub(super) fn told(trouble: Trouble, onion: bool) -> Told {
             ),
             F::NoCircuit => (
                 "No path through the Tor network",
-                Side::Connection,
+                FaultLocation::Connection,
                 &["Check that this computer is online.", LATER],
             ),
-            F::DeadlinePassed => ("This took too long", Side::Network, &[LATER]),
+            F::DeadlinePassed => ("This took too long", FaultLocation::Network, &[LATER]),
             F::ClockSkewed => (
                 "This computer's clock is wrong",
-                Side::Connection,
-                &["Set date, time and time zone, and try again."],
+                FaultLocation::Connection,
+                &["Set the date, time and time zone, and try again."],
             ),
             F::Internal => (
                 "Something went wrong in onionport",
-                Side::Program,
-                &["Its log says more.", LATER],
+                FaultLocation::Program,
+                &["Its log has the details.", LATER],
             ),
         },
     };
-    Told {
+    FailureMessage {
         title,
-        side,
+        fault,
         advice,
     }
 }
 
-/// The steps to an onion service.
+/// The steps to a response of an onion service.
 const ONION: [&str; 7] = [
     "The address is well-formed",
     "A directory has the service's descriptor",
-    "The descriptor is sound",
-    "The descriptor can be read with the keys at hand",
-    "An introduction point passes the request on",
-    "The service comes to the rendezvous",
-    "The service opens the connection and answers",
+    "The descriptor is valid",
+    "The descriptor can be decrypted with the available keys",
+    "An introduction point forwards the request",
+    "The service connects to the rendezvous point",
+    "The service accepts the connection and answers",
 ];
-/// The steps through an exit.
+/// The steps to a response through an exit.
 const EXIT: [&str; 3] = [
-    "A circuit to an exit relay stands",
-    "The exit relay finds the address of the name",
-    "The site takes the connection and answers",
+    "A circuit to an exit relay is open",
+    "The exit relay resolves the name",
+    "The site accepts the connection and answers",
 ];
 
-/// How far the request got; nothing if it never set out.
-pub(super) fn steps(trouble: Trouble, onion: bool) -> Vec<Step> {
+/// Returns how far the request got; empty if no step was tried.
+pub(super) fn progress_steps(error: SiteError, onion: bool) -> Vec<ProgressStep> {
     use Failure as F;
-    let way: &[&str] = if onion { &ONION } else { &EXIT };
-    let at_the_end = way.len() - 1;
-    let Trouble::Failure(failure) = trouble else {
-        return mark(way, at_the_end);
+    let steps: &[&str] = if onion { &ONION } else { &EXIT };
+    let last = steps.len() - 1;
+    let SiteError::Failure(failure) = error else {
+        return mark_failed(steps, last);
     };
     match failure {
-        F::AddressInvalid => mark(&ONION, 0),
+        F::AddressInvalid => mark_failed(&ONION, 0),
         F::DescriptorNotFound | F::DirectoriesUnreachable | F::DirectoriesTimedOut => {
-            mark(&ONION, 1)
+            mark_failed(&ONION, 1)
         }
-        F::DescriptorInvalid => mark(&ONION, 2),
-        F::ClientAuthMissing | F::ClientAuthWrong => mark(&ONION, 3),
-        F::IntroductionFailed | F::IntroductionTimedOut => mark(&ONION, 4),
-        F::RendezvousFailed => mark(&ONION, 5),
-        F::ExitPolicyRefused => mark(&EXIT, 0),
-        F::NameNotResolved | F::NoSuchFamily => mark(&EXIT, 1),
+        F::DescriptorInvalid => mark_failed(&ONION, 2),
+        F::ClientAuthMissing | F::ClientAuthWrong => mark_failed(&ONION, 3),
+        F::IntroductionFailed | F::IntroductionTimedOut => mark_failed(&ONION, 4),
+        F::RendezvousFailed => mark_failed(&ONION, 5),
+        F::ExitPolicyRefused => mark_failed(&EXIT, 0),
+        F::NameNotResolved | F::NoSuchFamily => mark_failed(&EXIT, 1),
         F::StreamFailed
         | F::ConnectionRefused
         | F::StreamClosed
         | F::ConnectionTimedOut
         | F::NoRoute
-        | F::ConnectionReset => mark(way, at_the_end),
+        | F::ConnectionReset => mark_failed(steps, last),
         _ => Vec::new(),
     }
 }
 
-fn mark(steps: &[&'static str], failed: usize) -> Vec<Step> {
+fn mark_failed(steps: &[&'static str], failed: usize) -> Vec<ProgressStep> {
     let class = |number: usize| match number.cmp(&failed) {
         std::cmp::Ordering::Less => "done",
         std::cmp::Ordering::Equal => "bad",
@@ -324,7 +342,7 @@ fn mark(steps: &[&'static str], failed: usize) -> Vec<Step> {
     steps
         .iter()
         .enumerate()
-        .map(|(number, text)| Step {
+        .map(|(number, text)| ProgressStep {
             text,
             class: class(number),
         })
@@ -336,16 +354,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_failure_has_a_heading_advice_and_one_fault() {
+    fn every_failure_has_a_heading_advice_and_one_faulty_hop() {
         for failure in Failure::ALL {
             for onion in [false, true] {
-                let trouble = Trouble::Failure(*failure);
-                let told = told(trouble, onion);
-                assert!(!told.title.is_empty() && !told.advice.is_empty());
-                let places = told.side.places(onion);
-                let bad = places.iter().filter(|place| place.class == "bad").count();
+                let error = SiteError::Failure(*failure);
+                let message = message(error, onion);
+                assert!(!message.title.is_empty() && !message.advice.is_empty());
+                let hops = message.fault.hops(onion);
+                let bad = hops.iter().filter(|hop| hop.class == "bad").count();
                 assert_eq!(bad, 1, "{failure:?}");
-                let steps = steps(trouble, onion);
+                let steps = progress_steps(error, onion);
                 let bad = steps.iter().filter(|step| step.class == "bad").count();
                 assert_eq!(bad, usize::from(!steps.is_empty()), "{failure:?}");
             }
@@ -353,15 +371,15 @@ mod tests {
     }
 
     #[test]
-    fn what_blames_the_service_is_never_told_as_the_users_fault() {
+    fn a_failure_of_the_service_is_never_shown_as_the_users_fault() {
         for failure in Failure::ALL.iter().filter(|f| f.blames_the_service()) {
-            let side = told(Trouble::Failure(*failure), true).side;
+            let fault = message(SiteError::Failure(*failure), true).fault;
             let expected = match failure {
-                Failure::AddressInvalid => Side::Address,
-                Failure::ClientAuthMissing | Failure::ClientAuthWrong => Side::Key,
-                _ => Side::Service,
+                Failure::AddressInvalid => FaultLocation::Address,
+                Failure::ClientAuthMissing | Failure::ClientAuthWrong => FaultLocation::Key,
+                _ => FaultLocation::Service,
             };
-            assert_eq!(side, expected, "{failure:?}");
+            assert_eq!(fault, expected, "{failure:?}");
         }
     }
 }

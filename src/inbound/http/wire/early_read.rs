@@ -1,13 +1,12 @@
-//! What a client says behind the head of a CONNECT, while it waits for the tunnel.
+//! Data that a client sends after the head of a CONNECT, before its tunnel is open.
 //!
-//! As on SOCKS ports it goes out with the request to open the stream ([`OptimisticData`]). That is done if the
-//! CONNECT is the first request of its connection, as it is with browsers and other programs, and if
-//! its lines end as they should. In all other cases hyper reads on and keeps what it has read, and
-//! that goes out when the tunnel is open.
+//! As on SOCKS ports, it is sent together with the request to open the stream ([`OptimisticData`]). That
+//! works if the CONNECT is the first request of its connection, as it is with common clients, and if all
+//! its lines end with CR LF. Otherwise hyper reads and buffers the data, and it is sent when the tunnel is
+//! open.
 //!
-//! A CONNECT that gets no tunnel is the last request of its connection, as in C tor: what stands behind
-//! it, or comes before the client has the answer, is meant for the tunnel and never taken for a
-//! request.
+//! A CONNECT that gets no tunnel is the last request of its connection, as in C tor: data sent before
+//! the client has read the response is meant for the tunnel and never parsed as a request.
 
 use std::io;
 use std::pin::Pin;
@@ -18,47 +17,47 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::tor::optimistic_data::{EARLY_LIMIT, OptimisticData};
 
-/// The method and what is behind it. Methods are told apart by case (RFC 9110 section 9.1).
+/// The start of a CONNECT request. Methods are case-sensitive (RFC 9110 section 9.1).
 const CONNECT: &[u8] = b"CONNECT ";
-/// How much is read at once of what is kept from hyper.
-const PIECE: usize = 4 * 1024;
+/// Most bytes of early data to read at once.
+const CHUNK: usize = 4 * 1024;
 
-/// Reads for hyper.
-pub(in super::super) struct Ahead {
-    /// What was kept from hyper.
-    pub(in super::super) early: OptimisticData,
-    reading: Mutex<Reading>,
+/// Reads the client's connection for hyper.
+pub(in crate::inbound::http) struct EarlyReader {
+    /// The data withheld from hyper.
+    pub(in crate::inbound::http) early: OptimisticData,
+    mode: Mutex<ReadMode>,
 }
 
-/// What hyper gets of that which the client says.
+/// What hyper gets of the data that the client sends.
 #[derive(Clone, Copy)]
-enum Reading {
-    /// The head of the first request, for which the end is looked for if it is a CONNECT.
-    First(Scan),
-    /// Nothing: the head was a CONNECT's, and has no answer yet.
-    Kept,
+enum ReadMode {
+    /// The head of the first request, scanned for its end in case it is a CONNECT.
+    FirstHead(HeadScanner),
+    /// Nothing: a CONNECT has no response yet.
+    Withhold,
     /// Everything.
-    All,
-    /// Nothing any more.
-    Nothing,
+    PassThrough,
+    /// Nothing, for the rest of the connection.
+    Stop,
 }
 
-impl Default for Ahead {
+impl Default for EarlyReader {
     fn default() -> Self {
-        Ahead {
+        EarlyReader {
             early: OptimisticData::new(Vec::new()),
-            reading: Mutex::new(Reading::First(Scan::default())),
+            mode: Mutex::new(ReadMode::FirstHead(HeadScanner::default())),
         }
     }
 }
 
-impl Ahead {
-    /// The CONNECT gets no tunnel: hyper gets nothing any more.
-    pub(in super::super) fn give_up(&self) {
-        *self.lock() = Reading::Nothing;
+impl EarlyReader {
+    /// Lets hyper read nothing more, after a CONNECT that gets no tunnel.
+    pub(in crate::inbound::http) fn stop(&self) {
+        *self.lock() = ReadMode::Stop;
     }
 
-    /// Reads what hyper may have. As long as something is kept from it, it hears of nothing but a
+    /// Reads what hyper may have. While data is withheld, hyper reads nothing but the end of file of a
     /// client that has left.
     pub(super) fn poll_read(
         &self,
@@ -66,114 +65,115 @@ impl Ahead {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        // Nobody else changes it meanwhile: requests are answered in the task that reads.
-        let reading = *self.lock();
-        match reading {
-            Reading::First(scan) => self.poll_first(scan, reader, context, buffer),
-            Reading::Kept => self.poll_keep(reader, context),
-            Reading::All => Pin::new(reader).poll_read(context, buffer),
-            Reading::Nothing => Poll::Pending,
+        // Nothing changes it during this call: requests are answered in the task that reads.
+        let mode = *self.lock();
+        match mode {
+            ReadMode::FirstHead(scanner) => self.poll_first_head(scanner, reader, context, buffer),
+            ReadMode::Withhold => self.poll_withhold(reader, context),
+            ReadMode::PassThrough => Pin::new(reader).poll_read(context, buffer),
+            ReadMode::Stop => Poll::Pending,
         }
     }
 
-    fn poll_first(
+    fn poll_first_head(
         &self,
-        mut scan: Scan,
+        mut scanner: HeadScanner,
         reader: &mut (impl AsyncRead + Unpin),
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let room = buffer.remaining().min(EARLY_LIMIT);
-        let mut piece = ReadBuf::new(buffer.initialize_unfilled_to(room));
-        ready!(Pin::new(reader).poll_read(context, &mut piece))?;
-        let bytes = piece.filled();
-        let (for_hyper, next) = match scan.look(bytes) {
-            Look::On => (bytes.len(), Reading::First(scan)),
-            Look::End(end) => {
+        let mut chunk = ReadBuf::new(buffer.initialize_unfilled_to(room));
+        ready!(Pin::new(reader).poll_read(context, &mut chunk))?;
+        let bytes = chunk.filled();
+        let (for_hyper, next) = match scanner.scan(bytes) {
+            ScanResult::Incomplete => (bytes.len(), ReadMode::FirstHead(scanner)),
+            ScanResult::End(end) => {
                 self.early.add(&bytes[end..]);
-                (end, Reading::Kept)
+                (end, ReadMode::Withhold)
             }
-            Look::Other => (bytes.len(), Reading::All),
+            ScanResult::Other => (bytes.len(), ReadMode::PassThrough),
         };
         *self.lock() = next;
         buffer.advance(for_hyper);
         Poll::Ready(Ok(()))
     }
 
-    fn poll_keep(
+    fn poll_withhold(
         &self,
         reader: &mut (impl AsyncRead + Unpin),
         context: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
-        let mut bytes = [0; PIECE];
+        let mut bytes = [0; CHUNK];
         loop {
-            let room = EARLY_LIMIT.saturating_sub(self.early.len()).min(PIECE);
+            let room = EARLY_LIMIT.saturating_sub(self.early.len()).min(CHUNK);
             if room == 0 {
-                // The rest waits in its socket.
+                // The rest stays in the socket.
                 return Poll::Pending;
             }
-            let mut piece = ReadBuf::new(&mut bytes[..room]);
-            ready!(Pin::new(&mut *reader).poll_read(context, &mut piece))?;
-            match piece.filled() {
-                // An end of file: whoever has said nothing to the far end does not wait for it.
+            let mut chunk = ReadBuf::new(&mut bytes[..room]);
+            ready!(Pin::new(&mut *reader).poll_read(context, &mut chunk))?;
+            match chunk.filled() {
+                // End of file. A client that has sent nothing for the remote end does not wait for it.
                 [] if self.early.is_empty() => return Poll::Ready(Ok(())),
-                // It may have finished its request and wait for the answer.
+                // It may have half-closed after its data and wait for the response.
                 [] => return Poll::Pending,
                 more => self.early.add(more),
             }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Reading> {
-        self.reading.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, ReadMode> {
+        self.mode.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Looks for the end of a CONNECT's head. It knows one way only to write one: lines that end with
-/// CR LF, and no other CR or LF. hyper knows more, and it is hyper that counts; what could be read in
-/// another way is left to it.
+/// Finds the end of the head of a CONNECT.
+///
+/// It accepts only lines that end with CR LF, without any other CR or LF. hyper accepts more, so anything
+/// that hyper could read in another way is left to it.
 #[derive(Clone, Copy, Default)]
-struct Scan {
-    /// How many bytes of the method were there.
-    method: usize,
-    /// Whether the line has begun.
+struct HeadScanner {
+    /// How many bytes of [`CONNECT`] have matched.
+    matched: usize,
+    /// Whether the current line has any bytes.
     in_line: bool,
     /// Whether the last byte was a CR.
     cr: bool,
 }
 
-/// What a [`Scan`] has found.
+/// What a [`HeadScanner`] has found.
 #[derive(Debug, PartialEq, Eq)]
-enum Look {
-    /// Neither of the two, so far.
-    On,
-    /// The head is a CONNECT's, and ends before this byte.
+enum ScanResult {
+    /// A CONNECT so far, without an end.
+    Incomplete,
+    /// The head of a CONNECT, which ends before this index.
     End(usize),
-    /// It is not, or not for sure.
+    /// Not a CONNECT, or an ambiguous one.
     Other,
 }
 
-impl Scan {
-    /// Looks at the bytes behind those it has seen.
-    fn look(&mut self, bytes: &[u8]) -> Look {
-        for (place, &byte) in bytes.iter().enumerate() {
-            if let Some(&expected) = CONNECT.get(self.method) {
+impl HeadScanner {
+    /// Scans the bytes that follow those scanned before.
+    fn scan(&mut self, bytes: &[u8]) -> ScanResult {
+        for (index, &byte) in bytes.iter().enumerate() {
+            if let Some(&expected) = CONNECT.get(self.matched) {
                 if byte != expected {
-                    return Look::Other;
+                    return ScanResult::Other;
                 }
-                self.method += 1;
+                self.matched += 1;
                 self.in_line = true;
                 continue;
             }
             match (byte, self.cr) {
-                (b'\n', true) if !self.in_line => return Look::End(place + 1),
+                (b'\n', true) if !self.in_line => return ScanResult::End(index + 1),
                 (b'\n', true) => (self.in_line, self.cr) = (false, false),
                 (b'\r', false) => self.cr = true,
-                (b'\n', false) | (_, true) => return Look::Other,
+                (b'\n', false) | (_, true) => return ScanResult::Other,
                 (_, false) => self.in_line = true,
             }
         }
-        Look::On
+        ScanResult::Incomplete
     }
 }
 
@@ -184,23 +184,27 @@ mod tests {
     const HEAD: &str = "CONNECT a:1 HTTP/1.1\r\nHost: a\r\nX:\r\n\r\n";
 
     #[test]
-    fn the_end_of_a_head_is_found_wherever_it_is_cut() {
+    fn the_end_of_a_head_is_found_wherever_it_is_split() {
         let all = format!("{HEAD}CONNECT b:1 HTTP/1.1\r\n\r\n");
         assert_eq!(
-            Scan::default().look(all.as_bytes()),
-            Look::End(HEAD.len()),
+            HeadScanner::default().scan(all.as_bytes()),
+            ScanResult::End(HEAD.len()),
             "in one piece"
         );
         for cut in 0..HEAD.len() {
-            let mut scan = Scan::default();
+            let mut scanner = HeadScanner::default();
             let (first, second) = all.as_bytes().split_at(cut);
-            assert_eq!(scan.look(first), Look::On, "{cut}");
-            assert_eq!(scan.look(second), Look::End(HEAD.len() - cut), "{cut}");
+            assert_eq!(scanner.scan(first), ScanResult::Incomplete, "{cut}");
+            assert_eq!(
+                scanner.scan(second),
+                ScanResult::End(HEAD.len() - cut),
+                "{cut}"
+            );
         }
     }
 
     #[test]
-    fn what_could_be_read_in_another_way_is_left_to_hyper() {
+    fn ambiguous_heads_are_left_to_hyper() {
         for other in [
             "GET / HTTP/1.1\r\n\r\n",
             "connect a:1 HTTP/1.1\r\n\r\n",
@@ -216,8 +220,8 @@ mod tests {
             "CONNECT a:1 HTTP/1.1\r\n\rX",
         ] {
             assert_eq!(
-                Scan::default().look(other.as_bytes()),
-                Look::Other,
+                HeadScanner::default().scan(other.as_bytes()),
+                ScanResult::Other,
                 "{other:?}"
             );
         }

@@ -1,135 +1,124 @@
-//! The end of what a client says, while it waits for its answer.
+//! Clients that half-close their connection while they wait for the response.
 //!
-//! A program may close its side behind its request (`nc -N`). hyper takes it for gone, and lets the
-//! request fall. Who is really gone looks just the same; only when bytes of an answer come to it, its
-//! system says so. As on SOCKS ports the doubt is for the client: the end is kept from hyper until the
-//! answer is written. What that costs is a site that is asked for nobody, for [`HOLD`] at most, and
-//! [`MAX_KEPT`] of them at once. No browser does so: one that closes its side has left.
+//! A program may close its sending side after its request (`nc -N`), but hyper takes that for a closed
+//! connection and drops the request. A client that has really gone looks the same until bytes of a
+//! response are sent to it. As on SOCKS ports, the client gets the benefit of the doubt: the end of
+//! file is held back from hyper until the response is written. The cost is requests to sites on behalf
+//! of clients that have gone, each for [`HOLD_TIMEOUT`] at most, and at most [`MAX_HELD`] at once.
+//! Browsers close their side only when they leave.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::time::{Instant, Interval, interval_at};
 
-use super::Line;
+/// How long a response may pause for a client that has half-closed. Most sites, even slow onion
+/// services, respond faster; and far more clients leave than half-close.
+const HOLD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often to check whether hyper must be notified after all.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long an answer may pause for a client that has said its last. Most sites have answered by
-/// then, slow onion services too; and few clients wait in this way, while many leave.
-const HOLD: Duration = Duration::from_secs(30);
-/// How often it is looked whether the end matters after all.
-const LOOK: Duration = Duration::from_secs(1);
+/// Most ends of file that are held back at once, in the whole process; hyper reads any more at once.
+const MAX_HELD: usize = 64;
 
-/// How many ends are kept at once, in the whole program; others are told to hyper right away.
-const MAX_KEPT: usize = 64;
+/// The number of ends of file that are held back.
+static HELD: AtomicUsize = AtomicUsize::new(0);
 
-/// How many are.
-static KEPT: AtomicUsize = AtomicUsize::new(0);
-
-/// Whether the end may be told to hyper.
+/// Whether an end of file may be held back from hyper.
 #[derive(Default)]
-pub(in super::super) struct Goodbye(Mutex<State>);
+pub(in crate::inbound::http) struct HalfClose(Mutex<HalfCloseState>);
 
 #[derive(Default)]
-struct State {
-    stage: Stage,
-    /// Whether the next part of the request's body has to come from the client.
-    owed: bool,
+struct HalfCloseState {
+    stage: ResponseStage,
+    /// Whether the request waits for the next part of its body.
+    awaits_client: bool,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Stage {
+enum ResponseStage {
     /// No request is being answered.
     #[default]
     Idle,
-    /// One is.
-    Answering,
-    /// hyper has the whole answer, and may have some of it left to write.
-    Answered,
+    /// A request is being answered.
+    InProgress,
+    /// hyper has the whole response, and may have some of it left to write.
+    Complete,
 }
 
-/// A request that is being answered, until this is dropped.
-pub(in super::super) struct Answering(Arc<Line>);
-
-impl Answering {
-    /// Begins with a request. To be called before hyper reads on.
-    pub(in super::super) fn begin(line: &Arc<Line>) -> Answering {
-        *line.goodbye.lock() = State {
-            stage: Stage::Answering,
-            owed: false,
+impl HalfClose {
+    /// Records that a request is being answered.
+    pub(super) fn begin_response(&self) {
+        *self.lock() = HalfCloseState {
+            stage: ResponseStage::InProgress,
+            awaits_client: false,
         };
-        Answering(Arc::clone(line))
     }
 
-    /// The connection that it came on.
-    pub(in super::super) fn line(&self) -> &Arc<Line> {
-        &self.0
-    }
-}
-
-impl Drop for Answering {
-    fn drop(&mut self) {
-        self.0.goodbye.lock().stage = Stage::Answered;
-    }
-}
-
-impl Goodbye {
-    /// Takes note of whether the request's body has to be waited for: without it there will be none.
-    pub(in super::super) fn owe(&self, owed: bool) {
-        self.lock().owed = owed;
+    /// Records that hyper has the whole response.
+    pub(super) fn end_response(&self) {
+        self.lock().stage = ResponseStage::Complete;
     }
 
-    /// Takes note that hyper has nothing left to write. Whether that was the end of an answer.
-    pub(super) fn flushed(&self) -> bool {
+    /// Records whether the request waits for the next part of its body. If it does, an end of file
+    /// means that no response can follow.
+    pub(in crate::inbound::http) fn set_awaits_client(&self, awaits_client: bool) {
+        self.lock().awaits_client = awaits_client;
+    }
+
+    /// Records that hyper has nothing left to write; returns whether that was the end of a response.
+    pub(super) fn note_flushed(&self) -> bool {
         let mut state = self.lock();
-        let answered = state.stage == Stage::Answered;
-        if answered {
-            state.stage = Stage::Idle;
+        let is_complete = state.stage == ResponseStage::Complete;
+        if is_complete {
+            state.stage = ResponseStage::Idle;
         }
-        answered
+        is_complete
     }
 
-    /// Whether somebody may wait for an answer.
-    pub(super) fn is_awaited(&self) -> bool {
-        self.lock().stage != Stage::Idle
+    /// Whether the client may be waiting for a response.
+    pub(super) fn is_response_pending(&self) -> bool {
+        self.lock().stage != ResponseStage::Idle
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, HalfCloseState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// An end that was read, and is kept.
-pub(super) struct Kept {
-    looks: Interval,
-    /// When the client was last given something, or has said its last.
-    moved: Instant,
+/// An end of file that was read and is held back from hyper.
+pub(super) struct HeldEof {
+    checks: Interval,
+    /// When bytes were last written to the client, or when the end of file was read.
+    last_activity: Instant,
 }
 
-impl Kept {
-    /// `None` if there are too many.
-    pub(super) fn new() -> Option<Kept> {
-        let more = |kept: usize| (kept < MAX_KEPT).then_some(kept + 1);
+impl HeldEof {
+    /// Returns `None` if too many are held back already.
+    pub(super) fn new() -> Option<HeldEof> {
+        let increment = |held: usize| (held < MAX_HELD).then_some(held + 1);
         let order = Ordering::Relaxed;
-        KEPT.fetch_update(order, order, more).ok()?;
+        HELD.fetch_update(order, order, increment).ok()?;
         let now = Instant::now();
-        Some(Kept {
-            looks: interval_at(now + LOOK, LOOK),
-            moved: now,
+        Some(HeldEof {
+            checks: interval_at(now + CHECK_INTERVAL, CHECK_INTERVAL),
+            last_activity: now,
         })
     }
 
-    /// Something was written.
-    pub(super) fn moved(&mut self) {
-        self.moved = Instant::now();
+    /// Records that bytes were written to the client.
+    pub(super) fn note_written(&mut self) {
+        self.last_activity = Instant::now();
     }
 
-    /// Ready when hyper is to hear of it.
-    pub(super) fn poll(&mut self, goodbye: &Goodbye, context: &mut Context<'_>) -> Poll<()> {
-        while goodbye.is_awaited() {
-            ready!(self.looks.poll_tick(context));
-            if goodbye.lock().owed || self.moved.elapsed() >= HOLD {
+    /// Ready when hyper must read the end of file.
+    pub(super) fn poll(&mut self, half_close: &HalfClose, context: &mut Context<'_>) -> Poll<()> {
+        while half_close.is_response_pending() {
+            ready!(self.checks.poll_tick(context));
+            let awaits_client = half_close.lock().awaits_client;
+            if awaits_client || self.last_activity.elapsed() >= HOLD_TIMEOUT {
                 break;
             }
         }
@@ -137,8 +126,8 @@ impl Kept {
     }
 }
 
-impl Drop for Kept {
+impl Drop for HeldEof {
     fn drop(&mut self) {
-        KEPT.fetch_sub(1, Ordering::Relaxed);
+        HELD.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -1,5 +1,5 @@
-//! A site's interim answers (RFC 9110 section 15.2), such as 103 "Early Hints", on their way to the
-//! client. "100 Continue" is not among them: hyper says it itself when the body is read.
+//! A site's interim responses (RFC 9110 section 15.2), such as 103 "Early Hints", forwarded to the
+//! client. 100 "Continue" is not among them: hyper sends it when the request's body is polled.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -10,43 +10,42 @@ use hyper::{HeaderMap, StatusCode};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
-use super::super::hop_by_hop;
+use crate::inbound::http::hop_by_hop;
 
-/// How many wait for a client that reads slowly; what comes beyond is dropped.
-const MAX_WAITING: usize = 8;
-/// How long one may be, in bytes; a longer one is dropped. Most are a few links.
+/// Most interim responses queued for a client that reads slowly; more are dropped.
+const MAX_QUEUED: usize = 8;
+/// Longest interim response, in bytes; a longer one is dropped. Most contain a few links.
 const MAX_LENGTH: usize = 16 * 1024;
 
-/// What waits to be written for the request that is being answered.
+/// The interim responses to the current request that are not written yet.
 #[derive(Default)]
-pub(in super::super) struct Interim {
-    /// There if interim answers may be written now: the final one has not been given to hyper.
-    waiting: Mutex<Option<Receiver<Bytes>>>,
-    /// Something was taken out of it.
+pub(in crate::inbound::http) struct InterimResponses {
+    /// Present while interim responses may be written: until hyper has the final response.
+    queue: Mutex<Option<Receiver<Bytes>>>,
+    /// Notified when one is taken from the queue.
     taken: Notify,
 }
 
-/// Takes the interim answers to one request. What it takes when the final answer is there already,
-/// is dropped.
+/// Queues the interim responses to one request; drops those after the final response.
 #[derive(Clone)]
-pub(in super::super) struct Teller(Sender<Bytes>);
+pub(in crate::inbound::http) struct InterimSender(Sender<Bytes>);
 
-impl Interim {
-    /// Begins with a request, of a client that knows interim answers: one of HTTP/1.1.
-    pub(in super::super) fn begin(&self) -> Teller {
-        let (sender, receiver) = mpsc::channel(MAX_WAITING);
+impl InterimResponses {
+    /// Begins a request of a client that accepts interim responses (HTTP/1.1).
+    pub(in crate::inbound::http) fn begin(&self) -> InterimSender {
+        let (sender, receiver) = mpsc::channel(MAX_QUEUED);
         *self.lock() = Some(receiver);
-        Teller(sender)
+        InterimSender(sender)
     }
 
-    /// Ends with it: gives back when everything told so far is on its way to the client. Then the
-    /// final answer may be given to hyper, and nothing goes before it any more.
-    pub(in super::super) async fn end(&self) {
+    /// Ends the request: waits until everything queued is on its way to the client, and drops what comes
+    /// later. Then hyper may get the final response.
+    pub(in crate::inbound::http) async fn end(&self) {
         loop {
             {
-                let mut waiting = self.lock();
-                if waiting.as_ref().is_none_or(Receiver::is_empty) {
-                    *waiting = None;
+                let mut queue = self.lock();
+                if queue.as_ref().is_none_or(Receiver::is_empty) {
+                    *queue = None;
                     return;
                 }
             }
@@ -54,13 +53,13 @@ impl Interim {
         }
     }
 
-    /// The next one to be written. Wakes the task when there is one.
+    /// Returns the next one to write, encoded; wakes the task when there is one.
     pub(super) fn poll_next(&self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        let mut waiting = self.lock();
-        let Some(waiting) = waiting.as_mut() else {
+        let mut queue = self.lock();
+        let Some(queue) = queue.as_mut() else {
             return Poll::Ready(None);
         };
-        let next = waiting.poll_recv(context);
+        let next = queue.poll_recv(context);
         if let Poll::Ready(Some(_)) = next {
             self.taken.notify_one();
         }
@@ -68,36 +67,35 @@ impl Interim {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Receiver<Bytes>>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Teller {
-    /// Takes what a site has said.
-    pub(in super::super) fn tell(&self, status: StatusCode, headers: &HeaderMap) {
-        // A switch of protocols is a final answer.
-        let interim = status.is_informational()
+impl InterimSender {
+    /// Queues a response, if it is an interim one.
+    pub(in crate::inbound::http) fn send(&self, status: StatusCode, headers: &HeaderMap) {
+        // 101 is a final response.
+        let is_interim = status.is_informational()
             && ![StatusCode::CONTINUE, StatusCode::SWITCHING_PROTOCOLS].contains(&status);
-        if !interim {
+        if !is_interim {
             return;
         }
-        // If there is no room, nobody can wait for it here.
-        let Ok(place) = self.0.try_reserve() else {
+        // hyper calls this synchronously, so it cannot wait for room.
+        let Ok(permit) = self.0.try_reserve() else {
             return;
         };
-        let head = head(status, headers);
+        let head = encode_head(status, headers);
         if head.len() <= MAX_LENGTH {
-            place.send(head.into());
+            permit.send(head.into());
         }
     }
 }
 
-/// One as it is written. Its names and values are such as hyper has read: there are no line ends in
-/// them.
-fn head(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
+/// Encodes an interim response. hyper has parsed the names and values, so they contain no line ends.
+fn encode_head(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
     let mut headers = headers.clone();
-    hop_by_hop::to_client(&mut headers, false);
-    // There is no body (RFC 9110 section 8.6).
+    hop_by_hop::rewrite_for_client(&mut headers, false);
+    // An interim response has no body (RFC 9110 section 8.6).
     headers.remove(CONTENT_LENGTH);
     let reason = status.canonical_reason().unwrap_or_default();
     let mut head = format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).into_bytes();
@@ -118,7 +116,7 @@ mod tests {
 
     use super::*;
 
-    fn next(interim: &Interim) -> Option<Bytes> {
+    fn next(interim: &InterimResponses) -> Option<Bytes> {
         let mut context = Context::from_waker(noop_waker_ref());
         match interim.poll_next(&mut context) {
             Poll::Ready(next) => next,
@@ -131,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_for_one_hop_or_for_a_body_stays_behind() {
+    fn hop_by_hop_and_body_headers_are_not_forwarded() {
         let mut headers = hints("</a.css>; rel=preload");
         for (name, value) in [
             ("connection", "x-hop"),
@@ -143,31 +141,31 @@ mod tests {
         ] {
             headers.append(name, HeaderValue::from_static(value));
         }
-        let written = head(StatusCode::EARLY_HINTS, &headers);
+        let written = encode_head(StatusCode::EARLY_HINTS, &headers);
         let expected = "HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\n\r\n";
         assert_eq!(String::from_utf8_lossy(&written), expected);
-        let unknown = StatusCode::from_u16(199).expect("a status");
-        let written = head(unknown, &HeaderMap::new());
+        let unknown = StatusCode::from_u16(199).expect("a status code");
+        let written = encode_head(unknown, &HeaderMap::new());
         assert_eq!(written, b"HTTP/1.1 199 \r\n\r\n");
     }
 
     #[tokio::test]
-    async fn only_what_comes_before_the_final_answer_to_its_own_request_is_written() {
-        let interim = Interim::default();
+    async fn only_interim_responses_before_the_final_one_of_their_request_are_written() {
+        let interim = InterimResponses::default();
         let first = interim.begin();
         for status in [100, 101, 200] {
-            let status = StatusCode::from_u16(status).expect("a status");
-            first.tell(status, &HeaderMap::new());
+            let status = StatusCode::from_u16(status).expect("a status code");
+            first.send(status, &HeaderMap::new());
         }
         assert_eq!(next(&interim), None);
-        first.tell(StatusCode::EARLY_HINTS, &hints("a"));
+        first.send(StatusCode::EARLY_HINTS, &hints("a"));
         assert!(next(&interim).is_some());
         interim.end().await;
-        first.tell(StatusCode::EARLY_HINTS, &hints("late"));
+        first.send(StatusCode::EARLY_HINTS, &hints("late"));
         let second = interim.begin();
-        first.tell(StatusCode::EARLY_HINTS, &hints("later"));
+        first.send(StatusCode::EARLY_HINTS, &hints("later"));
         assert_eq!(next(&interim), None);
-        second.tell(StatusCode::PROCESSING, &HeaderMap::new());
+        second.send(StatusCode::PROCESSING, &HeaderMap::new());
         assert_eq!(
             next(&interim).as_deref(),
             Some(&b"HTTP/1.1 102 Processing\r\n\r\n"[..])
@@ -175,10 +173,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_end_waits_for_what_is_to_be_written_before_it() {
-        let interim = Interim::default();
-        let teller = interim.begin();
-        teller.tell(StatusCode::EARLY_HINTS, &hints("a"));
+    async fn the_end_waits_for_queued_interim_responses() {
+        let interim = InterimResponses::default();
+        let sender = interim.begin();
+        sender.send(StatusCode::EARLY_HINTS, &hints("a"));
         let written = std::cell::Cell::new(false);
         tokio::join!(
             async {
@@ -193,17 +191,17 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_is_limited_in_number_and_length() {
-        let interim = Interim::default();
-        let teller = interim.begin();
-        let long = HeaderValue::from_str(&"x".repeat(MAX_LENGTH)).expect("a value");
+    fn queued_interim_responses_are_limited_in_number_and_length() {
+        let interim = InterimResponses::default();
+        let sender = interim.begin();
+        let long = HeaderValue::from_str(&"x".repeat(MAX_LENGTH)).expect("a header value");
         let long = HeaderMap::from_iter([(hyper::header::LINK, long)]);
-        teller.tell(StatusCode::EARLY_HINTS, &long);
+        sender.send(StatusCode::EARLY_HINTS, &long);
         assert_eq!(next(&interim), None);
         for _ in 0..100 {
-            teller.tell(StatusCode::EARLY_HINTS, &hints("a"));
+            sender.send(StatusCode::EARLY_HINTS, &hints("a"));
         }
-        let waiting = std::iter::from_fn(|| next(&interim)).count();
-        assert_eq!(waiting, MAX_WAITING);
+        let queued = std::iter::from_fn(|| next(&interim)).count();
+        assert_eq!(queued, MAX_QUEUED);
     }
 }

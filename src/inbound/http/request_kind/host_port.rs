@@ -1,40 +1,40 @@
-//! A host and its port, as they stand in addresses and in `Host`.
+//! A host with an optional port, as in URLs and in `Host`.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU16;
 
-/// A host, and perhaps a port behind it.
+/// A host and its port, if any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::inbound::http) struct Place<'a> {
-    /// The host as it was written, an IPv6 address with its brackets.
+pub(in crate::inbound::http) struct HostPort<'a> {
+    /// The host as written; an IPv6 address includes its brackets.
     pub(in crate::inbound::http) host: &'a str,
     pub(in crate::inbound::http) port: Option<u16>,
 }
 
-impl<'a> Place<'a> {
-    /// Reads `host`, `host:port`, `[IPv6]` or `[IPv6]:port` (RFC 3986 section 3.2, without the user).
+impl<'a> HostPort<'a> {
+    /// Parses `host`, `host:port`, `[IPv6]` or `[IPv6]:port` (RFC 3986 section 3.2, without the user
+    /// information). Does not check whether the host is a valid name.
     ///
-    /// A port is one to five digits from 1 to 65535: an empty one, a sign, or anything else behind
-    /// the bracket makes it no place at all, so that nobody reads another port out of it than the
-    /// client does. Whether the host is a good one is not looked at.
-    pub(in crate::inbound::http) fn read(text: &'a str) -> Option<Place<'a>> {
+    /// A port has one to five digits and is from 1 to 65535. Returns `None` for an empty port, a sign,
+    /// or anything else after the bracket, so that client and proxy never read different ports.
+    pub(in crate::inbound::http) fn parse(text: &'a str) -> Option<HostPort<'a>> {
         let end = match text.strip_prefix('[') {
             Some(inner) => inner.find(']')? + "[]".len(),
             None => text.find(':').unwrap_or(text.len()),
         };
-        let (host, behind) = text.split_at(end);
+        let (host, rest) = text.split_at(end);
         if host.is_empty() || host.contains('@') {
             return None;
         }
-        let port = match behind.strip_prefix(':') {
-            Some(digits) => Some(port(digits)?),
-            None if behind.is_empty() => None,
+        let port = match rest.strip_prefix(':') {
+            Some(digits) => Some(parse_port(digits)?),
+            None if rest.is_empty() => None,
             None => return None,
         };
-        Some(Place { host, port })
+        Some(HostPort { host, port })
     }
 
-    /// Whether it is this computer, however it is written: `localhost`, 127.0.0.0/8 or `[::1]`.
+    /// Whether the host is this computer: `localhost`, 127.0.0.0/8 or `[::1]`.
     pub(in crate::inbound::http) fn is_loopback(&self) -> bool {
         let host = self.host;
         if let Some(inner) = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
@@ -46,12 +46,12 @@ impl<'a> Place<'a> {
     }
 }
 
-fn port(digits: &str) -> Option<u16> {
-    const MOST: usize = 5;
-    let good = digits.len() <= MOST && digits.bytes().all(|b| b.is_ascii_digit());
-    // Without a digit there is no number.
+fn parse_port(digits: &str) -> Option<u16> {
+    const MAX_DIGITS: usize = 5;
+    let well_formed = digits.len() <= MAX_DIGITS && digits.bytes().all(|b| b.is_ascii_digit());
+    // Fails for an empty port.
     let port: NonZeroU16 = digits.parse().ok()?;
-    good.then_some(port.get())
+    well_formed.then_some(port.get())
 }
 
 #[cfg(test)]
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_host_and_a_port_are_read_strictly() {
+    fn hosts_and_ports_are_parsed_strictly() {
         for (text, host, port) in [
             ("good.example", "good.example", None),
             ("good.example:1", "good.example", Some(1)),
@@ -68,7 +68,11 @@ mod tests {
             ("[2001:db8::1]", "[2001:db8::1]", None),
             ("[2001:db8::1]:81", "[2001:db8::1]", Some(81)),
         ] {
-            assert_eq!(Place::read(text), Some(Place { host, port }), "{text}");
+            assert_eq!(
+                HostPort::parse(text),
+                Some(HostPort { host, port }),
+                "{text}"
+            );
         }
         for text in [
             "",
@@ -92,7 +96,7 @@ mod tests {
             "me:80@good.example",
             "me:pw@good.example:80",
         ] {
-            assert_eq!(Place::read(text), None, "{text}");
+            assert_eq!(HostPort::parse(text), None, "{text}");
         }
     }
 }
