@@ -72,7 +72,7 @@ pub enum Failure {
     DestinationInvalid,
     /// A flag of the port, or another setting, forbids this kind of traffic.
     TrafficForbidden,
-    /// The destination is a private address, or a name for one, which exits must not be asked for.
+    /// The destination is a private address, or a name for one, which exits do not connect to.
     PrivateAddress,
     /// An onion address cannot be resolved to an IP address.
     OnionNotResolvable,

@@ -61,7 +61,7 @@ impl Rule {
         };
         let pattern = AddressPattern::split(pattern.trim())?;
         let mut networks = pattern.networks()?;
-        // In an IPv6 rule, C tor takes `private` for IPv4 and skips the rule.
+        // In an IPv6 rule, C tor treats `private` as IPv4 and skips the rule.
         let is_v6 = |network: &IpNet| !pattern.is_private() && matches!(network, IpNet::V6(_));
         networks.retain(|network| !v6_only || is_v6(network));
         Ok(Rule {

@@ -56,7 +56,7 @@ fn find_files(files: &[PathBuf]) -> Result<Vec<(PathBuf, MustRead)>, ConfigError
         }
     }
     for file in files {
-        // arti takes a path for a folder only if it ends in a slash; we check what it is.
+        // arti treats a path as a folder only if it ends in a slash; we check the path itself.
         let source = match file.is_dir() {
             true => ConfigurationSource::Dir(file.clone()),
             false => ConfigurationSource::from_path(file),

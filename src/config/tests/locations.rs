@@ -230,7 +230,7 @@ fn a_file_that_others_can_write_is_refused() {
 }
 
 #[test]
-fn option_values_need_quotes_only_if_they_are_other_toml_without() {
+fn the_value_of_an_option_needs_quotes_only_if_toml_reads_it_differently() {
     let config = options(&[
         "proxy.socks_port=9150 ExtendedErrors",
         "storage.cache_dir=/a-b",
