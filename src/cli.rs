@@ -1,7 +1,7 @@
 //! The command line.
 //!
-//! `onionport` and `onionport proxy` are the same command; its options may stand before or after
-//! the word `proxy`. What they mean for the configuration is [`crate::config::load`]'s business.
+//! `onionport` and `onionport proxy` are the same command; options may be before or after the word
+//! `proxy`. [`crate::config::load`] applies them to the configuration.
 
 use std::ffi::OsString;
 
@@ -10,39 +10,40 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::config::ProxyArgs;
 
-/// Exit status for a configuration that cannot be used, and for a failure while running.
+/// Exit status for an invalid configuration, and for a failure while running.
 pub const EXIT_FAILURE: u8 = 1;
-/// Exit status for a command line that cannot be read.
+/// Exit status for an invalid command line.
 pub const EXIT_USAGE: u8 = 2;
 
-/// What `--help` says below the options.
+/// The end of the `--help` text.
 const EXAMPLES: &str = "\
-Port lines are written as in tor(1), SocksPort: [ADDRESS:]PORT|unix:PATH|auto|0 [flag ...]
+A LINE is a port line as in tor(1), SocksPort: [ADDRESS:]PORT|unix:PATH|auto|0 [flag ...]
 
 Examples:
   onionport
       listen on 127.0.0.1:9150
   onionport --socks-port '9150 ExtendedErrors'
-      tell SOCKS5 clients why an onion service could not be reached
+      report to SOCKS5 clients why an onion service cannot be reached
   onionport --http-port 9080
-      also an HTTP proxy: set a browser to 127.0.0.1:9080, or to http://127.0.0.1:9080/proxy.pac
+      also open an HTTP proxy: set a browser's proxy to 127.0.0.1:9080, or its proxy
+      configuration URL to http://127.0.0.1:9080/proxy.pac
   onionport --socks-port 'unix:/run/onionport/socks GroupWritable' --socks-port auto
-      a unix socket, and a free port that is named on standard output
+      listen on a unix socket, and on a free port that is printed to standard output
   onionport -c onionport.toml -o proxy.socks_timeout=60 --check-config
-      say what this configuration would do, and stop
+      describe this configuration, then exit
   onionport --torrc /etc/tor/torrc --check-config > arti.toml
-      make a configuration of our own out of C tor's
+      convert C tor's configuration to TOML
   onionport --torrc /usr/share/tor/tor-service-defaults-torrc --torrc /etc/tor/torrc
-      run with what Debian's tor service reads: its defaults, and the torrc
+      run with the files that Debian's tor service reads: its defaults and the torrc
 
-Exit status: 0 success, 1 failure or unusable configuration, 2 unusable command line.";
+Exit status: 0 success, 1 failure or invalid configuration, 2 invalid command line.";
 
 /// The whole command line, as clap reads it.
 #[derive(Debug, Parser)]
 #[command(
     name = "onionport",
     version,
-    about = "A Tor SOCKS port that says why an onion service could not be reached",
+    about = "A Tor SOCKS port that reports why an onion service cannot be reached",
     after_help = EXAMPLES,
     disable_help_subcommand = true
 )]
@@ -52,35 +53,35 @@ struct CommandLine {
     options: ProxyArgs,
     /// The command.
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<CliCommand>,
 }
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-enum Command {
-    /// Run the proxy (also without this word)
+enum CliCommand {
+    /// Run the proxy (the default)
     Proxy(ProxyArgs),
 }
 
-/// What the command line asks for.
+/// What the command line requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Invocation {
-    /// Run the proxy, or only check its configuration.
+    /// Run the proxy, or check its configuration.
     Proxy(ProxyArgs),
-    /// Print this text (help or version) on standard output and exit with status 0.
+    /// Print this text (help or version) to standard output and exit with status 0.
     Print(String),
 }
 
-/// A command line that cannot be read: one line that says what is wrong and what to do.
+/// An invalid command line: one line with problem and remedy, for standard error.
 ///
-/// It belongs on standard error; the exit status is [`EXIT_USAGE`].
+/// The exit status is [`EXIT_USAGE`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct UsageError(String);
 
-/// Reads a command line.
+/// Parses a command line.
 ///
-/// `args` are the program's arguments with its name first, as `std::env::args_os` gives them.
+/// `args` are the program's arguments, its name first, as `std::env::args_os` returns them.
 ///
 /// # Errors
 /// [`UsageError`] for an unknown option or command, or an option without its value.
@@ -94,21 +95,21 @@ where
         .and_then(|matches| CommandLine::from_arg_matches(&matches));
     match command_line {
         Ok(CommandLine { options, command }) => Ok(Invocation::Proxy(match command {
-            Some(Command::Proxy(after)) => options.followed_by(after),
+            Some(CliCommand::Proxy(after)) => options.merge(after),
             None => options,
         })),
         Err(error) => match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
                 Ok(Invocation::Print(error.render().to_string()))
             }
-            _ => Err(UsageError(one_line(&error))),
+            _ => Err(UsageError(to_one_line(&error))),
         },
     }
 }
 
-/// clap's message without its usage block, on one line. A word that it repeats may be part of a
-/// password, if the shell has split one.
-fn one_line(error: &clap::Error) -> String {
+/// Formats clap's message on one line, without its usage block. Words that may be part of a password
+/// are hidden, in case the shell has split one.
+fn to_one_line(error: &clap::Error) -> String {
     let mut text = error.render().to_string();
     for kind in [
         ContextKind::InvalidArg,
@@ -132,10 +133,10 @@ fn one_line(error: &clap::Error) -> String {
     format!("{}; see onionport --help", parts.join("; "))
 }
 
-/// Whether a word can be shown: it looks like a command or the name of an option.
+/// Whether a word can be shown: it looks like a command or an option.
 fn is_plain(word: &str) -> bool {
     const LONGEST: usize = 20;
-    // An option of ours, with what belongs behind it: `--config <FILE>`.
+    // clap writes an option of ours with its value: `--config <FILE>`.
     let (name, _) = word.split_once(" <").unwrap_or((word, ""));
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     name.len() <= LONGEST && name.chars().all(plain)
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn the_definitions_agree_with_each_other() {
+    fn the_definitions_are_consistent() {
         CommandLine::command().debug_assert();
     }
 
@@ -171,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn options_before_and_after_proxy_add_up_in_order() {
+    fn options_before_and_after_proxy_are_merged_in_order() {
         let args = proxy(&[
             "-c",
             "a.toml",
@@ -246,13 +247,13 @@ mod tests {
             }
         }
         assert!(text(&["--help"]).contains("Examples:"));
-        // Debian's service reads two files; the second alone would lose its socket.
+        // Debian's service reads two files; without the first, its socket would be missing.
         let debian = "--torrc /usr/share/tor/tor-service-defaults-torrc --torrc /etc/tor/torrc";
-        for told in [
+        for shown in [
             &text(&["--help"])[..],
             include_str!("../docs/configuration.md"),
         ] {
-            assert!(told.contains(debian), "{debian} is missing in {told}");
+            assert!(shown.contains(debian), "{debian} is missing in {shown}");
         }
     }
 

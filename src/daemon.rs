@@ -173,7 +173,7 @@ async fn reload(
         .await
         .map_err(|_| format!("reading it takes longer than {} s", READ_LIMIT.as_secs()))?
         .map_err(|error| format!("cannot read it: {error}"))??;
-    let new_names = match config.names == before.names {
+    let new_names = match config.address_map == before.address_map {
         // The addresses that stand for names are kept.
         true => None,
         false => Some(renewed(&shared.address_map.load(), &config)?),
@@ -278,12 +278,12 @@ fn needs_a_new_start(before: &Config, after: &Config) -> Vec<&'static str> {
 
 /// Names that stand for others, as configured.
 fn names(config: &Config) -> Result<AddressMap, String> {
-    AddressMap::new(&config.names).map_err(|(key, problem)| format!("{key}: {problem}"))
+    AddressMap::new(&config.address_map).map_err(|(key, problem)| format!("{key}: {problem}"))
 }
 
 /// The same for a configuration that was read again.
 fn renewed(names: &AddressMap, config: &Config) -> Result<AddressMap, String> {
-    let renewed = names.renewed(&config.names);
+    let renewed = names.renewed(&config.address_map);
     renewed.map_err(|(key, problem)| format!("{key}: {problem}"))
 }
 
@@ -292,7 +292,7 @@ fn safety(config: &Config) -> SafeSocks {
     SafeSocks::new(
         config.safe_socks,
         config.test_socks,
-        config.plaintext.clone(),
+        config.plaintext_ports.clone(),
     )
 }
 

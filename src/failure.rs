@@ -1,32 +1,32 @@
-//! Why a request could not be served: one closed list, and one table of what each protocol says.
+//! The closed list of reasons why a request fails, and the table of reply codes for each protocol.
 //!
-//! The codes F0 to F5 are Tor proposal 304's; F6 and F7 are C tor's later ones. The plain column
-//! holds what C tor answers on a port without `ExtendedErrors`; no code above 08 stands in it.
+//! The codes F0 to F5 are from Tor proposal 304, F6 and F7 are later additions of C tor. The plain
+//! column contains C tor's replies on a port without `ExtendedErrors`: never a code above 08.
 
-/// One reason why a request was refused or failed.
+/// Why a request was refused or failed.
 ///
-/// The value describes the outcome of a whole request, never of a single attempt. It holds no type
-/// of the Tor crates: those end at [`crate::tor::arti_errors`].
+/// This describes the outcome of a whole request, never of a single attempt. It contains no type of
+/// the Tor crates: [`crate::tor::arti_errors`] converts their errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Failure {
-    // --- The onion service and the way to it ---
-    /// No directory has a descriptor: the service is off, was never published, or the address is
-    /// old.
+    // --- The onion service and the path to it ---
+    /// No directory has a descriptor: the service is offline, was never published, or its address
+    /// is outdated.
     DescriptorNotFound,
-    /// A directory has a descriptor, and it is damaged, wrongly signed or not to be read.
+    /// The descriptor is damaged, wrongly signed, or cannot be decoded.
     DescriptorInvalid,
-    /// The descriptor names introduction points, and none of them knows the service any more.
+    /// The service has left all introduction points of its descriptor.
     IntroductionFailed,
-    /// The introduction was acknowledged, and the service never came to the rendezvous; or, with circuits
-    /// at hand, no relay would be the rendezvous point.
+    /// The introduction was acknowledged, but the service never came to the rendezvous point; or,
+    /// although circuits can be built, no relay accepted to be the rendezvous point.
     RendezvousFailed,
-    /// The service wants client authorization, and we have no key for it.
+    /// The service requires client authorization, and we have no key for it.
     ClientAuthMissing,
-    /// The service wants client authorization, and our key is wrong or was revoked.
+    /// The service requires client authorization, and our key is wrong or was revoked.
     ClientAuthWrong,
-    /// The name ends in `.onion` and is no address of an onion service.
+    /// The name ends in `.onion` and is not the address of an onion service.
     AddressInvalid,
-    /// Every introduction point stayed silent.
+    /// No introduction point answered in time.
     IntroductionTimedOut,
     /// The directories that hold the descriptor could not be reached.
     DirectoriesUnreachable,
@@ -35,12 +35,12 @@ pub enum Failure {
     /// A file with a client authorization key could not be read.
     ClientAuthUnreadable,
 
-    // --- The stream: what the exit or the service said (tor-spec, "Closing streams") ---
-    /// END MISC, or a reason nobody knows.
+    // --- The stream: the reply of the exit or the service (tor-spec, "Closing streams") ---
+    /// END MISC, or an unknown reason.
     StreamFailed,
     /// END RESOLVEFAILED: the exit found no address for the name.
     NameNotResolved,
-    /// The exit found addresses for the name, and none of the family that was asked for.
+    /// The exit found addresses for the name, but none of the requested family.
     NoSuchFamily,
     /// END CONNECTREFUSED: the destination refused the connection.
     ConnectionRefused,
@@ -48,15 +48,15 @@ pub enum Failure {
     ExitPolicyRefused,
     /// END DESTROY, or the circuit broke while the stream was being opened.
     CircuitDestroyed,
-    /// END DONE in answer to BEGIN: an onion service without such a port.
+    /// END DONE in reply to BEGIN: the onion service does not have this port.
     StreamClosed,
-    /// END TIMEOUT, or no answer to BEGIN in time.
+    /// END TIMEOUT, or no reply to BEGIN in time.
     ConnectionTimedOut,
     /// END NOROUTE: the exit has no route to the destination.
     NoRoute,
-    /// END HIBERNATING: the relay is out of traffic allowance.
+    /// END HIBERNATING: the relay has used up its traffic allowance.
     RelayHibernating,
-    /// END INTERNAL: the relay had an error of its own.
+    /// END INTERNAL: the relay had an internal error.
     RelayInternal,
     /// END RESOURCELIMIT: the relay is too busy.
     RelayBusy,
@@ -64,55 +64,55 @@ pub enum Failure {
     ConnectionReset,
     /// END TORPROTOCOL: the relay objected to what we sent.
     ProtocolViolation,
-    /// END NOTDIRECTORY.
+    /// END NOTDIRECTORY: the relay does not serve directory information.
     NotDirectory,
 
-    // --- The port and its own rules ---
-    /// The destination is none at all: port 0, or a `.exit` name.
+    // --- The port and its rules ---
+    /// The destination is invalid: port 0, or a `.exit` name.
     DestinationInvalid,
-    /// A flag of the port, or its policy, forbids this kind of traffic.
+    /// A flag of the port, or another setting, forbids this kind of traffic.
     TrafficForbidden,
-    /// A private address, or a name for one, asked of an exit.
+    /// The destination is a private address, or a name for one, which exits do not connect to.
     PrivateAddress,
     /// An onion address cannot be resolved to an IP address.
     OnionNotResolvable,
 
-    // --- Ourselves ---
+    // --- This program and its machine ---
     /// The Tor client was not ready before the deadline.
     NotBootstrapped,
-    /// No circuit could be built: most likely we are offline.
+    /// No circuit could be built: probably this machine is offline.
     NoCircuit,
-    /// The deadline passed before anything could be said about the other side.
+    /// The deadline passed before the cause was known.
     DeadlinePassed,
-    /// Our clock is wrong, so that nothing can be checked.
+    /// This machine's clock is wrong, so that signatures and lifetimes cannot be checked.
     ClockSkewed,
     /// A bug in this program or in the Tor crates.
     Internal,
 }
 
-/// What the protocols say for one [`Failure`].
+/// The replies of all protocols for one [`Failure`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row {
     /// SOCKS5 reply code on a port with `ExtendedErrors` (RFC 1928 section 6; proposal 304).
     pub extended: u8,
     /// SOCKS5 reply code on every other port: never above 08.
     pub plain: u8,
-    /// SOCKS4 reply code: 5B, "rejected or failed", whatever happened.
+    /// SOCKS4 reply code: always 5B, "rejected or failed".
     pub socks4: u8,
     /// HTTP status for a CONNECT request (Tor's HTTP CONNECT specification).
     pub http: u16,
     /// Token for the `Tor-Request-Failed` header.
     pub token: &'static str,
-    /// A short name for a person.
+    /// A short name, for logs and people.
     pub name: &'static str,
-    /// One sentence that says what happened.
+    /// One sentence about what happened, for people.
     pub sentence: &'static str,
 }
 
 /// The SOCKS4 code for every failure.
 const REJECTED: u8 = 0x5B;
 
-/// Builds a row; the order of the arguments is the order of the columns.
+/// Builds a row; the arguments are in the order of the columns.
 const fn row(
     extended: u8,
     plain: u8,
@@ -172,10 +172,10 @@ impl Failure {
         Failure::Internal,
     ];
 
-    /// The table: what each protocol says for this failure.
+    /// Returns this failure's row of the table.
     ///
-    /// Plain codes follow C tor's `stream_end_reason_to_socks5_response`; where C tor never
-    /// reaches an answer (F1 and F3) the code is the one its specification gives.
+    /// Plain codes follow C tor's `stream_end_reason_to_socks5_response`. For F1 and F3, which C tor
+    /// never replies with, they follow its specification.
     pub const fn row(self) -> Row {
         use Failure as F;
         match self {
@@ -462,7 +462,7 @@ impl Failure {
         }
     }
 
-    /// The SOCKS5 reply code for a port with or without `ExtendedErrors`.
+    /// Returns the SOCKS5 reply code for a port with or without `ExtendedErrors`.
     pub const fn socks5_code(self, extended_errors: bool) -> u8 {
         let row = self.row();
         if extended_errors {
@@ -472,13 +472,12 @@ impl Failure {
         }
     }
 
-    /// Whether the failure tells something of the onion service itself, and not only of the way to
-    /// it.
+    /// Whether the failure is one of the onion service itself, not only of the path to it.
     pub const fn blames_the_service(self) -> bool {
         self.row().extended >= 0xF0
     }
 
-    /// The short name, for logs and tables.
+    /// Returns the short name, for logs and tables.
     pub const fn name(self) -> &'static str {
         self.row().name
     }
@@ -497,7 +496,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_plain_code_lies_above_08_and_no_code_says_success() {
+    fn no_plain_code_is_above_08_and_no_code_means_success() {
         for failure in Failure::ALL {
             let row = failure.row();
             assert!((0x01..=0x08).contains(&row.plain), "{failure:?}");
@@ -512,7 +511,7 @@ mod tests {
     }
 
     #[test]
-    fn the_two_codes_differ_only_where_an_onion_code_stands() {
+    fn the_two_codes_differ_only_if_the_extended_one_is_an_onion_code() {
         for failure in Failure::ALL {
             let row = failure.row();
             assert_eq!(

@@ -1,4 +1,4 @@
-//! Who may connect.
+//! Which clients may connect. `rule` parses a single rule.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -7,17 +7,20 @@ mod rule;
 
 pub(crate) use rule::{ALL_PORTS, Rule};
 
-/// Which clients may connect (tor(1) `SocksPolicy`): the first rule that fits decides, and whoever
-/// fits none may. Clients on unix sockets have no address: rules for a whole family fit them, `*`,
-/// `*4` and `*6`, as in C tor.
+/// Which clients may connect (tor(1) `SocksPolicy`).
+///
+/// The first rule that matches a client decides; a client that no rule matches may connect. As in C
+/// tor, clients on unix sockets, which have no address, match the rules for a whole family: `*`,
+/// `*4` and `*6`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Access(Vec<Rule>);
 
 impl Access {
-    /// Reads rules, each as in tor(1) `ExitPolicy`; a text may hold several, with commas between.
-    /// Ports are read and mean nothing, as in C tor.
+    /// Parses rules in the form of tor(1) `ExitPolicy`; a text may contain several, separated by
+    /// commas. As in C tor, ports are parsed and have no effect.
     ///
-    /// The error names the rule and says what to write.
+    /// # Errors
+    /// A message with the rule, the problem and the remedy.
     pub fn read(texts: &[String]) -> Result<Access, String> {
         let mut rules = Vec::new();
         for text in texts {
@@ -34,26 +37,26 @@ impl Access {
 
     /// Whether a client with this address may connect; `None` for one on a unix socket.
     pub fn permits(&self, client: Option<IpAddr>) -> bool {
-        let fits = |rule: &&Rule| {
+        let matches = |rule: &&Rule| {
             rule.networks.iter().any(|network| match client {
                 Some(ip) => network.contains(&ip.to_canonical()),
                 None => network.prefix_len() == 0,
             })
         };
-        self.0.iter().find(fits).is_none_or(|rule| rule.accept)
+        self.0.iter().find(matches).is_none_or(|rule| rule.accept)
     }
 }
 
 impl fmt::Display for Access {
-    /// What a person would say of it.
+    /// Lists the rules, for a person.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {
-            return f.write_str("all");
+            return f.write_str("all may connect");
         }
         for rule in &self.0 {
             write!(f, "{}, ", rule.text)?;
         }
-        f.write_str("all others may")
+        f.write_str("all others may connect")
     }
 }
 
@@ -70,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_rule_that_fits_decides_and_all_others_may() {
+    fn the_first_matching_rule_decides_and_all_others_may_connect() {
         let policy = "accept 192.168.0.0/16, reject 192.168.0.0/8, reject [2001:db8::]/32:80";
         for (ip, may) in [
             ("192.168.7.7", true),
@@ -95,14 +98,14 @@ mod tests {
         assert!(!permits("reject private:*", "10.1.1.1") && !permits("reject private", "fe80::1"));
         assert!(!permits("reject 10.0.0.0/255.0.0.0", "10.9.9.9"));
         assert!(!permits("reject6 FC00::/7", "fd00::1") && permits("reject6 FC00::/7", "fe00::1"));
-        // No digits are 0 bits: it really rejects all.
+        // A mask without digits is 0 bits: this rule rejects all IPv4 clients.
         assert!(!permits("reject 10.0.0.0/", "192.0.2.1"));
         assert!(permits("reject [::]/", "192.0.2.1") && !permits("reject [::]/", "2001:db8::1"));
     }
 
-    /// What `tor --verify-config` (0.4.9.11) says of the same rules.
+    /// The expectations are the results of `tor --verify-config` (0.4.9.11).
     #[test]
-    fn rules_are_taken_and_refused_as_c_tor_does() {
+    fn rules_are_accepted_and_refused_as_by_c_tor() {
         for good in [
             "accept 127.0.0.1",
             "accept 127.0.0.1/8",

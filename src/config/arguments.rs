@@ -1,4 +1,4 @@
-//! What the command line says of the configuration.
+//! The command-line options that concern the configuration.
 
 use std::path::PathBuf;
 
@@ -7,48 +7,50 @@ use clap::Args;
 /// The options of `onionport proxy`, as written and unchecked.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct ProxyArgs {
-    /// Read this TOML file, or the *.toml of this folder; later ones win
+    /// Read this TOML file, or the *.toml files of this folder; later ones override earlier ones
     /// [default: arti.toml and arti.d in arti's configuration folder]
     #[arg(short, long, value_name = "FILE")]
     pub config: Vec<PathBuf>,
 
-    /// Read this configuration file of C tor; the first is its defaults, later ones win. Then the default
-    /// port is C tor's, 9050, and a TOML file is read only if -c names it
+    /// Read this torrc of C tor. Given several times, later files override earlier ones, so name
+    /// the defaults first. The default SOCKS port is then C tor's, 9050, and no TOML file is read
+    /// unless -c names it
     #[arg(long, value_name = "FILE")]
     pub torrc: Vec<PathBuf>,
 
-    /// Open this SOCKS port, and none of the files' [default: 127.0.0.1:9150]
+    /// Open this SOCKS port instead of those in the files [default: 127.0.0.1:9150]
     #[arg(long, value_name = "LINE")]
     pub socks_port: Vec<String>,
 
-    /// Open this HTTP proxy port, for browsers, and none of the files' [default: none]
+    /// Open this HTTP proxy port, for browsers, instead of those in the files [default: none]
     #[arg(long, value_name = "LINE")]
     pub http_port: Vec<String>,
 
-    /// Open this DNS port, and none of the files'
+    /// Open this DNS port instead of those in the files [default: none]
     #[arg(long, value_name = "LINE")]
     pub dns_port: Vec<String>,
 
-    /// Open this transparent port, and none of the files'
+    /// Open this transparent port instead of those in the files [default: none]
     #[arg(long, value_name = "LINE")]
     pub trans_port: Vec<String>,
 
-    /// Set one key of the configuration, whatever the files say
+    /// Set one configuration key, overriding the files
     #[arg(short, value_name = "KEY=VALUE")]
     pub option: Vec<String>,
 
-    /// Log what this filter lets through, such as "debug" or "info,tor_proto=warn"
+    /// Log what this filter selects, such as "debug" or "info,tor_proto=warn", instead of what the
+    /// files configure [default: info]
     #[arg(short, long, value_name = "FILTER")]
     pub log: Option<String>,
 
-    /// Say what the configuration would do, and stop; of --torrc files: print them as TOML, and nothing of
-    /// the other options
+    /// Check and describe the configuration, then exit. With --torrc, print the torrc files as TOML
+    /// instead, ignoring the other options
     #[arg(long)]
     pub check_config: bool,
 }
 
 impl ProxyArgs {
-    /// The options in use that change the configuration and are no `--torrc`.
+    /// Returns the options in use that change the configuration, other than `--torrc`.
     #[must_use]
     pub fn beside_torrc(&self) -> Vec<&'static str> {
         let ProxyArgs {
@@ -76,8 +78,8 @@ impl ProxyArgs {
         .collect()
     }
 
-    /// The options before the word `proxy`, joined by those after it.
-    pub(crate) fn followed_by(mut self, after: ProxyArgs) -> Self {
+    /// Merges the options before the command `proxy` with those after it.
+    pub(crate) fn merge(mut self, after: ProxyArgs) -> Self {
         let ProxyArgs {
             config,
             torrc,

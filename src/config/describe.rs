@@ -1,12 +1,11 @@
-//! The configuration in words, for `--check-config`.
+//! Describes the configuration for `--check-config`.
 
 use std::fmt::{self, Write as _};
 
-use super::{Config, ExitTimeouts, TransProxyType};
-use crate::config::PORT_INFO;
-use crate::config::port_line::{Bind, Flags, Port, PortKind};
+use super::checked::{Config, ExitTimeouts, PORT_INFO, TransProxyType};
+use super::port_line::{BindAddr, Flags, Port, PortKind};
 
-/// Says what a run with this configuration would do, in lines for a person.
+/// Describes what a run with this configuration does, in lines for a person.
 #[must_use]
 pub fn describe(config: &Config) -> String {
     let mut text = String::new();
@@ -15,7 +14,7 @@ pub fn describe(config: &Config) -> String {
     text
 }
 
-/// Writes everything but arti-client's own settings.
+/// Writes all settings except arti-client's own.
 fn write_config(out: &mut String, config: &Config) -> fmt::Result {
     let Config {
         tor: _,
@@ -24,8 +23,8 @@ fn write_config(out: &mut String, config: &Config) -> fmt::Result {
         access,
         safe_socks,
         test_socks,
-        plaintext,
-        names,
+        plaintext_ports,
+        address_map,
         trans_proxy_type,
         exit_timeouts,
         client_onion_auth_dir,
@@ -59,15 +58,15 @@ fn write_config(out: &mut String, config: &Config) -> fmt::Result {
     for port in ports {
         write_port(out, port, *trans_proxy_type)?;
     }
-    writeln!(out, "deadline of a request: {socks_timeout:?}")?;
-    writeln!(out, "clients that may connect: {access}")?;
-    writeln!(out, "{plaintext}")?;
-    write!(out, "{names}")?;
+    writeln!(out, "request deadline: {socks_timeout:?}")?;
+    writeln!(out, "clients: {access}")?;
+    writeln!(out, "{plaintext_ports}")?;
+    write!(out, "{address_map}")?;
     if *safe_socks {
         writeln!(out, "requests that give an IP address: refused")?;
     }
     if *test_socks {
-        writeln!(out, "requests are logged as safe or unsafe")?;
+        writeln!(out, "requests: each logged as safe or unsafe")?;
     }
     match client_onion_auth_dir {
         Some(folder) => writeln!(out, "client authorization keys: {}", folder.display())?,
@@ -80,61 +79,67 @@ fn write_config(out: &mut String, config: &Config) -> fmt::Result {
     } = exit_timeouts;
     writeln!(
         out,
-        "patience with an exit: {connect:?} to connect, {resolve:?} to look up a name, \
-         {resolve_ptr:?} to look up an address"
+        "exit time-outs: {connect:?} to connect, {resolve:?} to look up a name, {resolve_ptr:?} to \
+         look up an address"
     )?;
     if !allow_onion_addrs {
         writeln!(out, "onion services: not allowed")?;
     }
     if *allow_resolving_local_addrs {
-        writeln!(out, "private and local addresses as answers: allowed")?;
+        writeln!(
+            out,
+            "private and local addresses as lookup results: allowed"
+        )?;
     }
     if *allow_local_addrs {
-        writeln!(out, "private and local addresses: allowed")?;
+        writeln!(out, "private and local addresses as destinations: allowed")?;
     }
-    writeln!(out, "state: {}", state_dir.display())?;
-    writeln!(out, "cache: {}", cache_dir.display())?;
+    writeln!(out, "state folder: {}", state_dir.display())?;
+    writeln!(out, "cache folder: {}", cache_dir.display())?;
     if outbound_proxy.is_some() {
-        writeln!(out, "relays are reached through a proxy")?;
+        writeln!(out, "relays: reached through a proxy")?;
     }
     match port_info_file {
-        Some(path) => writeln!(out, "ports are named in: {}", path.display())?,
+        Some(path) => writeln!(out, "list of open ports: {}", path.display())?,
         None if ports.iter().any(|port| port.line.bind.is_auto()) => {
-            writeln!(out, "ports are named in: {PORT_INFO} of the state folder")?;
+            writeln!(out, "list of open ports: {PORT_INFO} in the state folder")?;
         }
         None => {}
     }
-    writeln!(out, "open files: {max_files}")?;
+    writeln!(out, "limit of open files: {max_files}")?;
     match permit_debugging {
         true => writeln!(out, "debuggers and core dumps: allowed")?,
-        false => writeln!(out, "debuggers and core dumps: kept out")?,
+        false => writeln!(out, "debuggers and core dumps: not allowed")?,
     }
-    writeln!(out, "log: {log_filter}, times exact to {log_granularity:?}")?;
+    writeln!(
+        out,
+        "log: {log_filter}, with timestamps in steps of {log_granularity:?}"
+    )?;
     for warning in warnings {
         writeln!(out, "warning: {warning}")?;
     }
     Ok(())
 }
 
-/// Writes one port: its line, and below it what the line means.
-fn write_port(out: &mut String, port: &Port, how: TransProxyType) -> fmt::Result {
+/// Writes a port: its line, and below it what the line means.
+fn write_port(out: &mut String, port: &Port, trans_proxy_type: TransProxyType) -> fmt::Result {
     let Port { kind, line, .. } = port;
     writeln!(out, "{} port: {line}", kind.word())?;
     if *kind == PortKind::Transparent {
-        let how = match how {
+        let how = match trans_proxy_type {
             TransProxyType::Default => "redirected to it (REDIRECT)",
             TransProxyType::Tproxy => "diverted to it (TPROXY)",
         };
-        writeln!(out, "    takes connections that are {how}")?;
+        writeln!(out, "    accepts connections that are {how}")?;
     }
-    for meaning in meanings(*kind, &line.bind, &line.flags) {
-        writeln!(out, "    {meaning}")?;
+    for statement in describe_line(*kind, &line.bind, &line.flags) {
+        writeln!(out, "    {statement}")?;
     }
     Ok(())
 }
 
-/// What a port does, one statement an entry.
-fn meanings(kind: PortKind, bind: &Bind, flags: &Flags) -> Vec<String> {
+/// Returns what a port does, one statement each.
+fn describe_line(kind: PortKind, bind: &BindAddr, flags: &Flags) -> Vec<String> {
     let Flags {
         isolation,
         session_group,
@@ -151,19 +156,19 @@ fn meanings(kind: PortKind, bind: &Bind, flags: &Flags) -> Vec<String> {
         relax_dir_mode_check,
         // The line itself shows it.
         prefer_ipv6_automap: _,
-        // Without effect; the line's warnings show them.
+        // No effect; the line's warnings mention them.
         dns_cache: _,
     } = *flags;
     let mut out = Vec::new();
     match (kind, extended_errors) {
-        // They have no codes.
+        // They have no reply codes.
         (PortKind::Transparent | PortKind::Dns, _) => {}
         (PortKind::Http, _) => {
-            out.push("says why an onion service failed, in a header and on a page".to_owned());
+            out.push("reports why an onion service failed, in a header and on a page".to_owned());
         }
-        (_, true) => out.push("says why an onion service failed (codes F0 to F7)".to_owned()),
+        (_, true) => out.push("reports why an onion service failed (codes F0 to F7)".to_owned()),
         (_, false) => {
-            out.push("says only the codes of RFC 1928 (add ExtendedErrors for F0 to F7)".to_owned())
+            out.push("uses only the codes of RFC 1928 (add ExtendedErrors for F0 to F7)".to_owned())
         }
     }
     out.push(format!(
@@ -177,7 +182,7 @@ fn meanings(kind: PortKind, bind: &Bind, flags: &Flags) -> Vec<String> {
         if prefer_ipv6 { "; prefers IPv6" } else { "" },
     ));
     out.push(format!(
-        "keeps circuits apart by {}",
+        "isolates circuits by {}",
         list(&[
             (isolation.client_addr, "client address"),
             (isolation.socks_auth, "SOCKS user and password"),
@@ -191,26 +196,26 @@ fn meanings(kind: PortKind, bind: &Bind, flags: &Flags) -> Vec<String> {
         None => "shares no circuit with another port".to_owned(),
     });
     if keep_alive_isolate_socks_auth {
-        out.push("keeps circuits of a SOCKS user while they are in use".to_owned());
+        out.push("keeps the circuits of a SOCKS user while they are in use".to_owned());
     }
     if prefer_socks_no_auth {
         out.push("chooses no authentication if the client offers it".to_owned());
     }
-    if matches!(bind, Bind::Unix(_)) {
+    if matches!(bind, BindAddr::Unix(_)) {
         let who = match (group_writable, world_writable) {
             (_, true) => "everyone",
             (true, false) => "its group",
             (false, false) => "its owner",
         };
-        out.push(format!("may be used by {who}"));
+        out.push(format!("accepts connections from {who}"));
         if relax_dir_mode_check {
-            out.push("may stand in a folder that is open to others".to_owned());
+            out.push("may be in a folder that is open to others".to_owned());
         }
     }
     out
 }
 
-/// The names of what is on, with commas; "nothing" if nothing is.
+/// Joins the names of the items that are on, with commas; "nothing" if none is.
 fn list(items: &[(bool, &str)]) -> String {
     let on: Vec<&str> = items
         .iter()

@@ -1,165 +1,134 @@
-//! What can be wrong with the configuration, and where.
+//! Configuration errors and their locations.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use thiserror::Error;
 
+use super::port_line::PortError;
 use super::redact::hide;
-use crate::config::port_line::PortError;
-use crate::config::torrc::TorrcError;
-
-/// Where a setting stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
-    /// In a configuration file.
-    File {
-        /// The file.
-        path: PathBuf,
-        /// The line, counted from 1, if it is known.
-        line: Option<usize>,
-    },
-    /// In the `-o` option of the command line for this key.
-    Option(String),
-    /// In an option of its own on the command line.
-    CommandLine,
-    /// Nowhere that can be named: a default, or several places together.
-    Unknown,
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Origin::File {
-                path,
-                line: Some(line),
-            } => write!(f, "{}:{line}", path.display()),
-            Origin::File { path, line: None } => path.display().fmt(f),
-            Origin::Option(text) => write!(f, "-o {text}"),
-            Origin::CommandLine => f.write_str("command line"),
-            Origin::Unknown => f.write_str("configuration"),
-        }
-    }
-}
+use super::torrc::TorrcError;
 
 /// Why there is no usable configuration.
 ///
-/// Every message is one line: where, which key, what is wrong, what to do. For a terminal or a log take
-/// [`message`](ConfigError::message).
+/// Every message is one line: location, key, problem, remedy. Use
+/// [`message`](ConfigError::message) for a terminal or a log.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ConfigError {
     /// C tor's files cannot be used.
     #[error("{0}")]
     Torrc(#[from] TorrcError),
-    /// A file named on the command line is not there.
-    #[error("{}: there is no such file: correct -c or create it", path.display())]
+    /// A file named on the command line does not exist.
+    #[error("{}: no such file: correct -c or create the file", path.display())]
     NoFile {
         /// The file.
         path: PathBuf,
     },
     /// A file cannot be read.
-    #[error("{}: cannot be read: {problem}; see that it is a file or folder which this user may read", path.display())]
+    #[error("cannot read {}: {problem}; name a file or folder that this user can read", path.display())]
     Unreadable {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         problem: String,
     },
-    /// A file that somebody else could have changed.
+    /// Another user could have changed a file.
     #[error(
-        "{}: is not safe to read: {problem}; make it and its folders writable for you alone, or \
+        "{}: not safe to read: {problem}; make the file and its folders writable for you only, or \
          set ARTI_FS_DISABLE_PERMISSION_CHECKS=true", path.display()
     )]
     Untrusted {
         /// The file.
         path: PathBuf,
-        /// Whose permissions are wrong, and how.
+        /// The file or folder with wrong permissions, and what is wrong with them.
         problem: String,
     },
-    /// A file that is no TOML.
-    #[error("{origin}: not TOML: {problem}; correct this line")]
+    /// A file is not valid TOML.
+    #[error("{location}: invalid TOML: {problem}; correct this line")]
     Syntax {
         /// The file and line.
-        origin: Origin,
-        /// What the parser said.
+        location: SourceLocation,
+        /// The parser's error.
         problem: String,
     },
-    /// A `-o` option that sets nothing.
-    #[error("{origin}: {problem}; write -o TABLE.KEY=VALUE, with strings of blanks in quotes")]
+    /// An `-o` option is not of the form `KEY=VALUE`.
+    #[error("{location}: {problem}; write -o TABLE.KEY=VALUE, in shell quotes if it has spaces")]
     Option {
         /// The option.
-        origin: Origin,
+        location: SourceLocation,
         /// What is wrong with it.
         problem: String,
     },
-    /// A key that nobody knows.
-    #[error("{origin}: unknown key {key}: the nearest is {nearest}; arti.toml.example lists all")]
+    /// No program knows a key.
+    #[error(
+        "{location}: unknown key {key}: did you mean {nearest}? arti.toml.example lists all keys"
+    )]
     UnknownKey {
-        /// Where it stands.
-        origin: Origin,
+        /// Where it is set.
+        location: SourceLocation,
         /// The key with its tables.
         key: String,
         /// The known key most like it.
         nearest: String,
     },
-    /// A key that the arti program knows and this one does not serve.
-    #[error("{origin}: {key} is not served by onionport: {remedy}")]
-    NotServed {
-        /// Where it stands.
-        origin: Origin,
+    /// The arti program has a key that onionport does not support.
+    #[error("{location}: {key} is not supported by onionport: {remedy}")]
+    UnsupportedKey {
+        /// Where it is set.
+        location: SourceLocation,
         /// The key with its tables.
         key: String,
         /// What to do instead.
         remedy: &'static str,
     },
-    /// A value that does not fit its key.
-    #[error("{origin}: {key}: {problem}")]
+    /// A value is invalid for its key.
+    #[error("{location}: {key}: {problem}")]
     Value {
-        /// Where it stands.
-        origin: Origin,
+        /// Where it is set.
+        location: SourceLocation,
         /// The key with its tables.
         key: String,
-        /// What is wrong with it, and the remedy where one is known.
+        /// What is wrong with it, and the remedy if one is known.
         problem: String,
     },
-    /// Settings that do not fit together, or a problem that names no key.
-    #[error("{origin}: {problem}")]
+    /// Settings contradict each other, or arti's code reports an error without a key.
+    #[error("{location}: {problem}")]
     Settings {
-        /// Where they stand, if it is one place.
-        origin: Origin,
+        /// Where they are set, if in one place.
+        location: SourceLocation,
         /// What is wrong.
         problem: String,
     },
-    /// A port line with a mistake.
-    #[error("{origin}: {key}: {line:?}: {source}")]
+    /// A port line is invalid.
+    #[error("{location}: {key}: {line:?}: {source}")]
     Port {
-        /// Where it stands.
-        origin: Origin,
+        /// Where it is set.
+        location: SourceLocation,
         /// The key with its table, or the option.
         key: String,
         /// The line.
         line: String,
-        /// The mistake.
+        /// What is wrong with it.
         source: Box<PortError>,
     },
-    /// Port lines that do not fit together.
-    #[error("{origin}: {key}: {source}")]
+    /// Port lines contradict each other.
+    #[error("{location}: {key}: {source}")]
     Ports {
-        /// Where they stand.
-        origin: Origin,
+        /// Where they are set.
+        location: SourceLocation,
         /// The key with its table, or the option.
         key: String,
-        /// The mistake.
+        /// What is wrong.
         source: Box<PortError>,
     },
-    /// A log filter that cannot be read.
+    /// A log filter is invalid.
     #[error(
-        "{origin}: {key}: {filter:?} is not a log filter ({problem}): write a level (error, warn, info, \
-         debug, trace, off), or TARGET=LEVEL pairs with commas between them"
+        "{location}: {key}: {filter:?} is not a log filter ({problem}): write a level (error, \
+         warn, info, debug, trace, off), or TARGET=LEVEL pairs separated by commas"
     )]
     LogFilter {
-        /// Where it stands.
-        origin: Origin,
+        /// Where it is set.
+        location: SourceLocation,
         /// The key with its table, or the option.
         key: String,
         /// The filter.
@@ -170,9 +139,42 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    /// The error in one line, without what looks like a password in it.
+    /// Formats the error on one line, and hides what looks like a password in it.
     #[must_use]
     pub fn message(&self) -> String {
         hide(&self.to_string())
+    }
+}
+
+/// Where a setting comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SourceLocation {
+    /// A configuration file.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1, if it is known.
+        line: Option<usize>,
+    },
+    /// The `-o` option for this key.
+    Option(String),
+    /// A dedicated command-line option.
+    CommandLine,
+    /// A default, or several places together.
+    Unknown,
+}
+
+impl fmt::Display for SourceLocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SourceLocation::File {
+                path,
+                line: Some(line),
+            } => write!(f, "{}:{line}", path.display()),
+            SourceLocation::File { path, line: None } => path.display().fmt(f),
+            SourceLocation::Option(key) => write!(f, "-o {key}"),
+            SourceLocation::CommandLine => f.write_str("command line"),
+            SourceLocation::Unknown => f.write_str("configuration"),
+        }
     }
 }

@@ -1,7 +1,7 @@
-//! Our part of `arti.toml` as written: nothing is checked here but the kinds of values.
+//! Our part of `arti.toml` as written: only the types of values are checked here.
 //!
-//! The tables `[system]` and `[storage]` are shared with arti-client, which reads its own keys in
-//! them; tor-config reports a key as unknown only if neither side knows it.
+//! arti-client reads its own keys in the sections marked "shared"; tor-config reports a key as
+//! unknown only if neither side knows it.
 
 use std::time::Duration;
 
@@ -9,68 +9,68 @@ use arti_client::config::{CfgPath, ConfigBuildError};
 use serde::{Deserialize, Serialize};
 use tor_config::load::{Builder, ConfigBuilder, TopLevel};
 
-/// All tables that this program reads itself.
+/// All sections that onionport reads itself.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, expecting = "a table")]
 pub(super) struct Sections {
     /// `[proxy]`
-    pub(super) proxy: Proxy,
+    pub(super) proxy: ProxySection,
     /// `[logging]`
-    pub(super) logging: Logging,
-    /// `[system]`, with arti-client
-    pub(super) system: System,
+    pub(super) logging: LoggingSection,
+    /// `[system]`, shared
+    pub(super) system: SystemSection,
     /// `[application]`
-    pub(super) application: Application,
-    /// `[storage]`, with arti-client
-    pub(super) storage: Storage,
-    /// `[channel]`, with arti-client
-    pub(super) channel: Channel,
-    /// `[address_filter]`, with arti-client
-    pub(super) address_filter: AddressFilter,
-    /// `[stream_timeouts]`, with arti-client
-    pub(super) stream_timeouts: StreamTimeouts,
+    pub(super) application: ApplicationSection,
+    /// `[storage]`, shared
+    pub(super) storage: StorageSection,
+    /// `[channel]`, shared
+    pub(super) channel: ChannelSection,
+    /// `[address_filter]`, shared
+    pub(super) address_filter: AddressFilterSection,
+    /// `[stream_timeouts]`, shared
+    pub(super) stream_timeouts: StreamTimeoutsSection,
 }
 
 /// `[proxy]`
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, expecting = "a table")]
-pub(super) struct Proxy {
+pub(super) struct ProxySection {
     /// SOCKS port lines.
-    pub(super) socks_port: Option<Lines>,
-    /// arti's name for SOCKS ports without flags.
-    pub(super) socks_listen: Option<Lines>,
+    pub(super) socks_port: Option<PortValues>,
+    /// arti's key for SOCKS ports; without flags.
+    pub(super) socks_listen: Option<PortValues>,
     /// HTTP proxy port lines.
-    pub(super) http_port: Option<Lines>,
+    pub(super) http_port: Option<PortValues>,
     /// Transparent port lines.
-    pub(super) trans_port: Option<Lines>,
-    /// How connections get to the transparent ports.
+    pub(super) trans_port: Option<PortValues>,
+    /// How connections reach the transparent ports.
     pub(super) trans_proxy_type: Option<String>,
     /// DNS port lines.
-    pub(super) dns_port: Option<Lines>,
-    /// arti's DNS ports.
-    pub(super) dns_listen: Option<Lines>,
-    /// Who may connect.
+    pub(super) dns_port: Option<PortValues>,
+    /// arti's key for DNS ports; without flags.
+    pub(super) dns_listen: Option<PortValues>,
+    /// Which clients may connect.
     pub(super) socks_policy: Vec<String>,
     /// Refuse requests that give an IP address.
     pub(super) safe_socks: bool,
-    /// Tell of each request whether it gives a name or an IP address.
+    /// Log of each request whether it gives a name or an IP address.
     pub(super) test_socks: bool,
-    /// Destination ports to warn of.
+    /// Destination ports to warn about.
     pub(super) warn_plaintext_ports: Option<Vec<u16>>,
     /// Destination ports to refuse.
     pub(super) reject_plaintext_ports: Vec<u16>,
-    /// Names that stand for others, `FROM TO`.
+    /// Addresses to replace by others, `FROM TO`.
     pub(super) map_address: Vec<String>,
-    /// Give out addresses that stand for names.
+    /// Answer lookups of some names with virtual addresses.
     pub(super) automap_hosts_on_resolve: bool,
-    /// For names that end in these.
+    /// The suffixes of these names.
     pub(super) automap_hosts_suffixes: Option<Vec<String>>,
-    /// The IPv4 addresses to give out.
+    /// The network of virtual IPv4 addresses.
     pub(super) virtual_addr_network_ipv4: Option<String>,
-    /// The IPv6 addresses to give out.
+    /// The network of virtual IPv6 addresses.
     pub(super) virtual_addr_network_ipv6: Option<String>,
-    /// The deadline for a whole request.
-    pub(super) socks_timeout: Option<Span>,
+    /// The deadline of a request.
+    pub(super) socks_timeout: Option<DurationValue>,
     /// The folder of `*.auth_private` files.
     pub(super) client_onion_auth_dir: Option<CfgPath>,
 }
@@ -78,119 +78,119 @@ pub(super) struct Proxy {
 /// `[logging]`
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, expecting = "a table")]
-pub(super) struct Logging {
+pub(super) struct LoggingSection {
     /// The filter of the log on standard error.
     pub(super) console: Option<String>,
-    /// How exact its times are.
-    pub(super) time_granularity: Option<Span>,
+    /// The granularity of its timestamps.
+    pub(super) time_granularity: Option<DurationValue>,
 }
 
 /// `[system]`
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, expecting = "a table")]
-pub(super) struct System {
+pub(super) struct SystemSection {
     /// How many open files to ask the system for.
     pub(super) max_files: Option<u64>,
 }
 
-/// `[application]`: arti's keys.
+/// `[application]`: keys of the arti program.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, expecting = "a table")]
-pub(super) struct Application {
-    /// Reload the configuration when a file changes; without effect.
+pub(super) struct ApplicationSection {
+    /// Reload the configuration when a file changes; has no effect here.
     pub(super) watch_configuration: bool,
-    /// Let a debugger attach.
+    /// Let debuggers attach.
     pub(super) permit_debugging: bool,
-    /// Whether to start as root: yes, if nothing is said.
+    /// Whether to start as root; yes by default.
     pub(super) allow_running_as_root: Option<bool>,
 }
 
-/// `[storage]`: what arti-client reads too and does not tell.
+/// `[storage]`: values that arti-client also reads, but does not expose.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, expecting = "a table")]
-pub(super) struct Storage {
-    /// The folder of arti's lasting state.
+pub(super) struct StorageSection {
+    /// The folder of arti's persistent state.
     pub(super) state_dir: Option<CfgPath>,
-    /// The file that names the open ports.
+    /// The file that lists the open ports.
     pub(super) port_info_file: Option<CfgPath>,
 }
 
-/// `[channel]`: what arti-client reads too and does not tell.
+/// `[channel]`: values that arti-client also reads, but does not expose.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, expecting = "a table")]
-pub(super) struct Channel {
-    /// The proxy between us and the relays.
+pub(super) struct ChannelSection {
+    /// The proxy for connections to relays.
     pub(super) outbound_proxy: Option<String>,
 }
 
-/// `[address_filter]`: what arti-client reads too and does not tell.
+/// `[address_filter]`: values that arti-client also reads, but does not expose.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, expecting = "a table")]
-pub(super) struct AddressFilter {
-    /// Whether exits may be asked for private and local addresses.
+pub(super) struct AddressFilterSection {
+    /// Whether exits may be asked to connect to private and local addresses.
     pub(super) allow_local_addrs: bool,
-    /// Whether onion services may be reached: yes, if nothing is said.
+    /// Whether onion services may be reached; yes by default.
     pub(super) allow_onion_addrs: Option<bool>,
-    /// Whether private and local addresses may be the answer to a look-up.
+    /// Whether a lookup may return private and local addresses.
     pub(super) allow_resolving_local_addrs: bool,
 }
 
-/// `[stream_timeouts]`: what arti-client reads too and does not tell.
+/// `[stream_timeouts]`: values that arti-client also reads, but does not expose.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, expecting = "a table")]
-pub(super) struct StreamTimeouts {
+pub(super) struct StreamTimeoutsSection {
     /// How long an exit may take to connect.
-    pub(super) connect_timeout: Option<Span>,
+    pub(super) connect_timeout: Option<DurationValue>,
     /// How long an exit may take to resolve a name.
-    pub(super) resolve_timeout: Option<Span>,
+    pub(super) resolve_timeout: Option<DurationValue>,
     /// How long an exit may take to resolve an address.
-    pub(super) resolve_ptr_timeout: Option<Span>,
+    pub(super) resolve_ptr_timeout: Option<DurationValue>,
 }
 
-/// Port lines in any of the ways to write them.
+/// The value of a key for ports, in any of its forms.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(
     untagged,
     expecting = "write a port line in quotes, a port number, or a list of these"
 )]
-pub(super) enum Lines {
+pub(super) enum PortValues {
     /// `false`: no port.
     Switch(bool),
     /// One line.
-    One(Line),
+    One(PortValue),
     /// Several lines.
-    Many(Vec<Line>),
+    Many(Vec<PortValue>),
 }
 
-/// One port line.
+/// One port line as a TOML value.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(untagged, expecting = "write a port line in quotes, or a port number")]
-pub(super) enum Line {
-    /// Only a port.
+pub(super) enum PortValue {
+    /// A port number alone.
     Number(i64),
-    /// A line in full.
+    /// A port line.
     Text(String),
 }
 
-impl Lines {
-    /// The lines as text. `false` and the empty text are arti's ways to say `0`; on the command line `false`
-    /// is a text too.
+impl PortValues {
+    /// Returns the port lines. `false` and the empty text are arti's forms of `0`; in an `-o` option
+    /// `false` arrives as text.
     ///
     /// # Errors
-    /// What is wrong, for `true`.
-    pub(super) fn texts(&self) -> Result<Vec<String>, String> {
-        let text = |line: &Line| match line {
-            Line::Number(number) => number.to_string(),
-            Line::Text(text) => text.clone(),
+    /// A message if the value is `true`.
+    pub(super) fn to_lines(&self) -> Result<Vec<String>, String> {
+        let text = |line: &PortValue| match line {
+            PortValue::Number(number) => number.to_string(),
+            PortValue::Text(text) => text.clone(),
         };
         match self {
-            Lines::Switch(true) => Err("true is not a port: write its number".to_owned()),
-            Lines::Switch(false) => Ok(vec!["0".to_owned()]),
-            Lines::One(Line::Text(text)) if ["", "false"].contains(&text.trim()) => {
+            PortValues::Switch(true) => Err("true is not a port: write a port number".to_owned()),
+            PortValues::Switch(false) => Ok(vec!["0".to_owned()]),
+            PortValues::One(PortValue::Text(text)) if ["", "false"].contains(&text.trim()) => {
                 Ok(vec!["0".to_owned()])
             }
-            Lines::One(line) => Ok(vec![text(line)]),
-            Lines::Many(lines) => Ok(lines.iter().map(text).collect()),
+            PortValues::One(line) => Ok(vec![text(line)]),
+            PortValues::Many(lines) => Ok(lines.iter().map(text).collect()),
         }
     }
 }
@@ -201,24 +201,24 @@ impl Lines {
     untagged,
     expecting = "write a number of seconds, or a time such as \"90 s\" or \"2 min\""
 )]
-pub(super) enum Span {
+pub(super) enum DurationValue {
     /// Seconds.
     Seconds(u64),
-    /// A number with a unit, or several to be added up: `"1 min 30 s"`.
+    /// A number with a unit, or a sum of several: `"1 min 30 s"`.
     Text(String),
 }
 
-impl Span {
-    /// The length of time; `None` if the text is none.
-    pub(super) fn duration(&self) -> Option<Duration> {
+impl DurationValue {
+    /// Returns the length of time; `None` if the text is not one.
+    pub(super) fn to_duration(&self) -> Option<Duration> {
         match self {
-            Span::Seconds(seconds) => Some(Duration::from_secs(*seconds)),
-            Span::Text(text) => parse_duration(text),
+            DurationValue::Seconds(seconds) => Some(Duration::from_secs(*seconds)),
+            DurationValue::Text(text) => parse_duration(text),
         }
     }
 }
 
-/// Reads `2 min 30 s`, with the units that arti takes up to an hour; a bare number is in seconds.
+/// Parses `2 min 30 s`, with arti's units up to an hour; a number alone is in seconds.
 fn parse_duration(text: &str) -> Option<Duration> {
     let mut rest = text.trim();
     if let Ok(seconds) = rest.parse() {
@@ -252,7 +252,7 @@ impl TopLevel for Sections {
     type Builder = Sections;
 }
 
-// tor-config builds every configuration from a builder; what is written here needs no building.
+// tor-config requires a builder for every configuration; the sections are their own builder.
 impl Builder for Sections {
     type Built = Sections;
 

@@ -1,24 +1,24 @@
-//! Keeping secrets out of messages.
+//! Keeps secrets out of messages.
 //!
-//! A message about a setting names its place and its key, which is enough to find it. It repeats
-//! the value only where that can be no secret: proxies, bridges and their transports are never
-//! quoted, and what comes from other crates, which quote freely, is cleaned here. [`hide`] is the
-//! last net, for a secret under a key where none belongs.
+//! A message about a setting contains its location and its key. It contains the value only if that
+//! cannot be a secret: proxies, bridges and transports are never quoted, and messages of other
+//! crates, which may quote them, are cleaned here. [`hide`] is the last line of defence, for a
+//! secret in an unexpected key.
 
 use super::key::Key;
 
-/// What stands in the place of a secret.
+/// The replacement for a secret.
 const HIDDEN: &str = "…";
 
-/// Keys whose values may hold passwords or secrets of bridges. Each stands for everything below it.
-const SECRET: &[&str] = &[
+/// Keys whose values, and those of all keys below them, may contain passwords or secrets of bridges.
+const SECRET_KEYS: &[&str] = &[
     "channel.outbound_proxy",
     "bridges.bridges",
     "bridges.transports",
 ];
 
-/// Names before a `=` that tell of a secret behind it.
-const TELLING: &[&str] = &[
+/// In `NAME=VALUE`, the endings of names whose value is a secret.
+const SECRET_NAMES: &[&str] = &[
     "authenticator",
     "cert",
     "passwd",
@@ -28,7 +28,7 @@ const TELLING: &[&str] = &[
     "token",
 ];
 
-/// How arti begins its messages about a proxy; behind them it repeats the URL.
+/// The beginnings of arti's messages about a proxy; the URL follows.
 const PROXY_PROBLEMS: &[&str] = &[
     "unsupported or missing proxy scheme",
     "password not supported for proxy scheme",
@@ -39,18 +39,18 @@ const PROXY_PROBLEMS: &[&str] = &[
 ];
 
 /// How to write a proxy.
-const PROXY_FORM: &str = "write socks5://, socks4:// or http://, and behind it IP:PORT or \
-                          USER:PASSWORD@IP:PORT, with %XX for special characters of USER and PASSWORD";
+const PROXY_FORM: &str = "write socks5://, socks4:// or http://, followed by IP:PORT or \
+                          USER:PASSWORD@IP:PORT, with %XX for special characters in USER and PASSWORD";
 
 /// Whether the value of a key may be a secret.
 pub(super) fn is_secret(key: &Key) -> bool {
-    SECRET
+    SECRET_KEYS
         .iter()
         .any(|secret| key.is_below(&Key::parse(secret)))
 }
 
-/// What another crate says of the value of a secret key, without the value.
-pub(super) fn foreign_problem(key: &Key, problem: &str) -> String {
+/// Redacts another crate's message about the value of a secret key.
+pub(super) fn redact_problem(key: &Key, problem: &str) -> String {
     if key.is_below(&Key::parse("channel.outbound_proxy")) {
         let known = PROXY_PROBLEMS
             .iter()
@@ -61,7 +61,7 @@ pub(super) fn foreign_problem(key: &Key, problem: &str) -> String {
     without_quoted(problem)
 }
 
-/// A message without the values that it may have been made of.
+/// Removes values from a message, plain and in the escaped form of `Debug`.
 pub(super) fn without_values<'a>(
     problem: &str,
     values: impl IntoIterator<Item = &'a str>,
@@ -75,7 +75,7 @@ pub(super) fn without_values<'a>(
     text
 }
 
-/// A message without what stands in it in double quotes or backticks.
+/// Removes everything in double quotes or backticks from a message.
 pub(crate) fn without_quoted(text: &str) -> String {
     let mut out = String::new();
     let mut chars = text.chars();
@@ -97,41 +97,42 @@ pub(crate) fn without_quoted(text: &str) -> String {
     out
 }
 
-/// A text without what looks like a secret in it: what follows `://`, and values of names such as
-/// `password=`.
+/// Removes what looks like a secret from a text: what follows `://`, and the values of names such
+/// as `password=`.
 pub(crate) fn hide(text: &str) -> String {
     let mut out = String::new();
     for part in text.split_inclusive(is_end) {
         let (word, end) = part.split_at(part.trim_end_matches(is_end).len());
-        out.push_str(&hidden(word));
+        out.push_str(&hide_in_word(word));
         out.push_str(end);
     }
     out
 }
 
-/// Where a word ends.
+/// Whether a word ends at this character.
 fn is_end(c: char) -> bool {
     c.is_whitespace() || matches!(c, '"' | '\'' | '`' | ',' | ';' | '(' | ')')
 }
 
-fn hidden(word: &str) -> String {
+/// Does the work of [`hide`] for one word.
+fn hide_in_word(word: &str) -> String {
     if let Some((scheme, rest)) = word.split_once("://")
         && !rest.is_empty()
     {
         return format!("{scheme}://{HIDDEN}");
     }
     match word.split_once('=') {
-        Some((name, value)) if !value.is_empty() && is_telling(name) => {
+        Some((name, value)) if !value.is_empty() && names_secret(name) => {
             format!("{name}={HIDDEN}")
         }
         _ => word.to_owned(),
     }
 }
 
-/// Whether a name ends in a word that tells of a secret.
-fn is_telling(name: &str) -> bool {
+/// Whether the value of this name is a secret.
+fn names_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    TELLING.iter().any(|telling| name.ends_with(telling))
+    SECRET_NAMES.iter().any(|ending| name.ends_with(ending))
 }
 
 #[cfg(test)]
@@ -139,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_looks_like_a_secret_is_hidden_wherever_it_stands() {
+    fn text_that_looks_like_a_secret_is_hidden() {
         for (text, hidden) in [
             ("socks5://a:b@192.0.2.1:1 x", "socks5://… x"),
             ("\"HTTP://a:b@c/d\", next", "\"HTTP://…\", next"),
@@ -151,8 +152,8 @@ mod tests {
             ("Socks5ProxyPassword=abc;more", "Socks5ProxyPassword=…;more"),
             // Nothing to hide.
             (
-                "write socks5:// and behind it IP:PORT",
-                "write socks5:// and behind it IP:PORT",
+                "write socks5:// followed by IP:PORT",
+                "write socks5:// followed by IP:PORT",
             ),
             ("write -o TABLE.KEY=VALUE", "write -o TABLE.KEY=VALUE"),
             ("unix:/run/socks password=", "unix:/run/socks password="),
@@ -163,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn quoted_words_of_others_are_left_out() {
+    fn quoted_text_is_removed() {
         for (text, left) in [
             (r#"Cannot parse "a b" as PT"#, r#"Cannot parse "…" as PT"#),
             (
@@ -178,22 +179,22 @@ mod tests {
     }
 
     #[test]
-    fn of_a_secret_key_only_our_own_words_are_told() {
+    fn a_message_about_a_secret_key_contains_only_our_own_words() {
         let proxy = Key::parse("channel.outbound_proxy");
-        let told = foreign_problem(&proxy, "invalid proxy address: socks5://a:SECRET@host:1");
-        assert!(told.starts_with("invalid proxy address: write "), "{told}");
-        let told = foreign_problem(&proxy, "SECRET is not understood");
-        assert!(told.starts_with("not a proxy: write "), "{told}");
+        let text = redact_problem(&proxy, "invalid proxy address: socks5://a:SECRET@host:1");
+        assert!(text.starts_with("invalid proxy address: write "), "{text}");
+        let text = redact_problem(&proxy, "SECRET is not understood");
+        assert!(text.starts_with("not a proxy: write "), "{text}");
         let bridge = Key::parse("bridges.bridges[1]");
         assert!(is_secret(&bridge) && is_secret(&proxy));
         assert!(!is_secret(&Key::parse("channel.padding")));
-        let told = foreign_problem(&bridge, "Cannot parse \"SECRET\" as identity key");
-        assert_eq!(told, "Cannot parse \"…\" as identity key");
+        let text = redact_problem(&bridge, "Cannot parse \"SECRET\" as identity key");
+        assert_eq!(text, "Cannot parse \"…\" as identity key");
     }
 
     #[test]
-    fn a_value_is_found_in_each_form_in_which_others_quote_it() {
-        let told = without_values("string \"a\\\"b\", a\"b, c", ["a\"b", " ", ""]);
-        assert_eq!(told, "string \"…\", …, c");
+    fn a_value_is_removed_plain_and_escaped() {
+        let text = without_values("string \"a\\\"b\", a\"b, c", ["a\"b", " ", ""]);
+        assert_eq!(text, "string \"…\", …, c");
     }
 }

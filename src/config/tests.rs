@@ -1,12 +1,26 @@
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use arti_client::TorClientConfig;
+use nix::unistd::geteuid;
+
+use super::build::build;
+use super::port_line::{PortKind, PortLine};
 use super::*;
 
 mod example;
-mod places;
+mod locations;
 mod ports;
 
-/// Reads `text` as the only configuration file, with `args` on top.
+impl Config {
+    /// The lines of the ports of one kind.
+    fn port_lines(&self, kind: PortKind) -> Vec<PortLine> {
+        let ports = self.ports.iter().filter(|port| port.kind == kind);
+        ports.map(|port| port.line.clone()).collect()
+    }
+}
+
+/// Loads `text` as the only configuration file, with `args` on top.
 fn with_args(text: &str, args: ProxyArgs) -> Result<Config, ConfigError> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("test.toml");
@@ -22,17 +36,17 @@ fn file(text: &str) -> Result<Config, ConfigError> {
     with_args(text, ProxyArgs::default())
 }
 
-/// The configuration of a file that must be good.
+/// Loads a file that must be valid.
 fn good(text: &str) -> Config {
     file(text).unwrap_or_else(|error| panic!("{text}\n{error}"))
 }
 
-/// The message for a file that must be refused, without the folder of the file.
+/// Returns the message for a file that must be refused, without the folder of the file.
 fn refusal(text: &str) -> String {
     message(file(text).expect_err(text))
 }
 
-/// The message of an error, which has to be one line.
+/// Returns the message of an error, which must be one line.
 fn message(error: ConfigError) -> String {
     let text = error.to_string();
     assert_eq!(text.lines().count(), 1, "{text}");
@@ -42,7 +56,7 @@ fn message(error: ConfigError) -> String {
     }
 }
 
-/// The configuration of `-o` options, and nothing else.
+/// Loads `-o` options and nothing else.
 fn options(options: &[&str]) -> Result<Config, ConfigError> {
     let option = options.iter().map(|&option| option.to_owned()).collect();
     with_args(
@@ -54,12 +68,12 @@ fn options(options: &[&str]) -> Result<Config, ConfigError> {
     )
 }
 
-/// The defaults, with no file at all.
+/// Returns the defaults, without any file.
 fn defaults() -> Config {
-    check(&Sources::default(), &ProxyArgs::default()).unwrap()
+    build(&Sources::default(), &ProxyArgs::default()).unwrap()
 }
 
-/// A configuration without what tells where it was read.
+/// Removes the fields that depend on where a configuration was read from.
 fn settings(config: Config) -> Config {
     Config {
         files: Vec::new(),
@@ -69,10 +83,10 @@ fn settings(config: Config) -> Config {
 }
 
 #[test]
-fn nothing_configured_is_one_port_on_loopback() {
+fn without_configuration_there_is_one_port_on_loopback() {
     let config = defaults();
     assert_eq!(
-        config.ports_of(PortKind::Socks),
+        config.port_lines(PortKind::Socks),
         ["127.0.0.1:9150".parse().unwrap()]
     );
     assert_eq!(config.socks_timeout, Duration::from_secs(120));
@@ -86,7 +100,7 @@ fn nothing_configured_is_one_port_on_loopback() {
 }
 
 #[test]
-fn later_files_and_then_options_win() {
+fn later_files_override_earlier_ones_and_options_override_files() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| {
         let path = folder.path().join(name);
@@ -108,7 +122,7 @@ fn later_files_and_then_options_win() {
     let config = load(&args).unwrap();
     assert_eq!(config.files, [first, second]);
     assert_eq!(config.socks_timeout, Duration::from_secs(20));
-    assert_eq!(config.ports_of(PortKind::Socks).len(), 2);
+    assert_eq!(config.port_lines(PortKind::Socks).len(), 2);
     assert_eq!(config.max_files, 7);
     args.option = vec![
         "proxy.socks_timeout=30".into(),
@@ -118,13 +132,13 @@ fn later_files_and_then_options_win() {
     let config = load(&args).unwrap();
     assert_eq!(config.socks_timeout, Duration::from_secs(40));
     assert_eq!(
-        config.ports_of(PortKind::Socks),
+        config.port_lines(PortKind::Socks),
         ["auto ExtendedErrors".parse().unwrap()]
     );
 }
 
 #[test]
-fn a_folder_is_read_in_the_order_of_its_names() {
+fn the_files_of_a_folder_are_read_in_the_order_of_their_names() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("1.toml"), "[system]\nmax_files = 1").unwrap();
     std::fs::write(folder.path().join("2.toml"), "[system]\nmax_files = 2").unwrap();
@@ -211,11 +225,11 @@ fn the_log_filter_is_checked_and_the_command_line_wins() {
         "{error}"
     );
     for (filter, words) in [
-        ("notice", "info shows as much"),
+        ("notice", "here it is info"),
         ("Err", "here it is error"),
-        ("wran", "\"wran\" is no level"),
-        ("info,tor_netdir", "\"tor_netdir\" is no level"),
-        ("6", "\"6\" is no level"),
+        ("wran", "\"wran\" is not a level"),
+        ("info,tor_netdir", "\"tor_netdir\" is not a level"),
+        ("6", "\"6\" is not a level"),
     ] {
         let error = refusal(&format!("[logging]\nconsole = {filter:?}"));
         assert!(
@@ -242,7 +256,7 @@ fn the_log_filter_is_checked_and_the_command_line_wins() {
 }
 
 #[test]
-fn the_times_of_the_log_are_as_exact_as_asked() {
+fn the_granularity_of_log_timestamps_is_configurable() {
     let granularity =
         |value: &str| good(&format!("[logging]\ntime_granularity = {value}")).log_granularity;
     assert_eq!(defaults().log_granularity, Duration::from_secs(1));
@@ -257,7 +271,7 @@ fn the_times_of_the_log_are_as_exact_as_asked() {
 }
 
 #[test]
-fn wrong_names_are_refused_with_their_place() {
+fn wrong_address_mappings_are_refused_with_their_location() {
     for (text, start, part) in [
         (
             "map_address = [\"a b\", \"a b.exit\"]",
@@ -290,7 +304,7 @@ fn wrong_names_are_refused_with_their_place() {
 }
 
 #[test]
-fn an_application_switch_is_obeyed_or_said_to_have_no_effect() {
+fn an_application_key_has_an_effect_or_a_warning() {
     let config = good("[application]\nwatch_configuration = true");
     let [warning] = &config.warnings[..] else {
         panic!("{:?}", config.warnings);
@@ -306,7 +320,6 @@ fn an_application_switch_is_obeyed_or_said_to_have_no_effect() {
         assert!(config.warnings.is_empty(), "{:?}", config.warnings);
     }
     assert!(!defaults().permit_debugging);
-    // Who may start it is asked at once.
     for (key, refused) in [
         ("", false),
         ("allow_running_as_root = true", false),
@@ -315,13 +328,13 @@ fn an_application_switch_is_obeyed_or_said_to_have_no_effect() {
         let config = good(&format!("[application]\n{key}"));
         assert!(config.warnings.is_empty(), "{:?}", config.warnings);
         let problem = config.root_problem.unwrap_or_default();
-        let place = "test.toml:2: application.allow_running_as_root: this is root";
+        let place = "test.toml:2: application.allow_running_as_root: running as root";
         assert_eq!(problem.contains(place), refused, "{key}: {problem}");
     }
 }
 
 #[test]
-fn a_value_of_the_wrong_kind_names_key_and_line() {
+fn the_error_for_a_value_of_the_wrong_type_names_key_and_line() {
     for (text, start) in [
         (
             "[system]\n\nmax_files = \"many\"",
@@ -356,7 +369,7 @@ fn a_value_of_the_wrong_kind_names_key_and_line() {
 }
 
 #[test]
-fn the_description_says_what_would_be_done() {
+fn the_description_covers_the_configuration() {
     let config = good(
         "[proxy]\nsocks_port = [\"9150 ExtendedErrors PreferIPv6 Wombat\", \"unix:/s OnionTrafficOnly\"]\n\
          client_onion_auth_dir = \"/auth\"\nsocks_timeout = 60\n\
@@ -371,12 +384,12 @@ fn the_description_says_what_would_be_done() {
         "F0 to F7",
         "carries onion services\n",
         "prefers IPv6",
-        "deadline of a request: 60s",
+        "request deadline: 60s",
         "client authorization keys: /auth",
         "requests for *.a.test go to *.b.test\n",
-        "names that end in .onion, .exit get an address of 10.192.0.0/10 or [FE80::]/10",
-        "state: /",
-        "cache: /",
+        "lookups of names that end in .onion, .exit return a virtual address of 10.192.0.0/10 or [FE80::]/10",
+        "state folder: /",
+        "cache folder: /",
         "warning: ",
     ] {
         assert!(text.contains(part), "{part:?} is missing in\n{text}");

@@ -7,7 +7,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tracing::warn;
 
-use crate::config::port_line::{Bind, Flags, Port, PortKind};
+use crate::config::port_line::{BindAddr, Flags, Port, PortKind};
 use crate::config::{Config, TransProxyType};
 use crate::inbound::http::ClientAuthForm;
 use crate::inbound::listener::{InheritedSockets, ListenAddr, Listener, WantedPort};
@@ -90,7 +90,7 @@ impl<T> Open<T> {
     fn pinned(&self) -> WantedPort {
         let mut wanted = self.wanted.clone();
         if let ListenAddr::Tcp(address) = self.place {
-            wanted.port.line.bind = Bind::Tcp(address);
+            wanted.port.line.bind = BindAddr::Tcp(address);
         }
         wanted
     }
@@ -103,8 +103,8 @@ impl<T> Open<T> {
         match (&self.place, &port.line.bind) {
             _ if self.wanted.inherited.is_some() => false,
             _ if is_udp(self.wanted.port.kind) != is_udp(port.kind) => false,
-            (ListenAddr::Tcp(open), Bind::Tcp(wanted)) => open.port() == wanted.port(),
-            (ListenAddr::Unix(open), Bind::Unix(wanted)) => open == wanted,
+            (ListenAddr::Tcp(open), BindAddr::Tcp(wanted)) => open.port() == wanted.port(),
+            (ListenAddr::Unix(open), BindAddr::Unix(wanted)) => open == wanted,
             _ => false,
         }
     }

@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tracing::{Instrument as _, Span, debug, debug_span, info, warn};
 
 use crate::config::TransProxyType;
-use crate::config::port_line::{Bind, Port, PortKind, PortLine};
+use crate::config::port_line::{BindAddr, Port, PortKind, PortLine};
 use crate::inbound::connection::serve;
 use crate::inbound::dns;
 use crate::inbound::http;
@@ -95,11 +95,11 @@ impl Listener {
         } = wanted;
         let tproxy = *kind == PortKind::Transparent && trans_proxy_type == TransProxyType::Tproxy;
         let opened = match (inherited, &line.bind) {
-            (_, Bind::Disabled) => return Ok(None),
+            (_, BindAddr::Disabled) => return Ok(None),
             (Some(number), _) => adopt(handed, *number),
-            (None, Bind::Tcp(address)) => bind_ip(*address, *kind, tproxy),
-            (None, Bind::TcpAuto(ip)) => bind_ip(SocketAddr::new(*ip, 0), *kind, tproxy),
-            (None, Bind::Unix(path)) => bind_unix(path, line),
+            (None, BindAddr::Tcp(address)) => bind_ip(*address, *kind, tproxy),
+            (None, BindAddr::TcpAuto(ip)) => bind_ip(SocketAddr::new(*ip, 0), *kind, tproxy),
+            (None, BindAddr::Unix(path)) => bind_unix(path, line),
         };
         let (socket, place) =
             opened.map_err(|problem| match handed.in_the_way_of(&wanted.port) {

@@ -6,7 +6,9 @@
 
 use std::net::IpAddr;
 
-use crate::config::address_map::{Mapping, Parsed, Settings, TooLong, canonical, ip};
+use crate::config::address_map::{
+    AddressMapSettings, Mapping, ParsedAddressMap, TooLong, canonicalize, parse_ip,
+};
 use crate::config::port_line::Flags;
 use crate::failure::Failure;
 use crate::request::target::Target;
@@ -40,8 +42,8 @@ pub enum Rewritten {
 impl AddressMap {
     /// The names that these settings give. The error names the key of the configuration, and says
     /// what is wrong and what to do.
-    pub fn new(settings: &Settings) -> Result<AddressMap, (&'static str, String)> {
-        let Parsed {
+    pub fn new(settings: &AddressMapSettings) -> Result<AddressMap, (&'static str, String)> {
+        let ParsedAddressMap {
             map,
             suffixes,
             network_v4,
@@ -62,7 +64,10 @@ impl AddressMap {
     /// reason none is forgotten when the user asks for new circuits.)
     ///
     /// The error is that of [`AddressMap::new`].
-    pub fn renewed(&self, settings: &Settings) -> Result<AddressMap, (&'static str, String)> {
+    pub fn renewed(
+        &self,
+        settings: &AddressMapSettings,
+    ) -> Result<AddressMap, (&'static str, String)> {
         let names = AddressMap::new(settings)?;
         let still = |name: &str, ip| names.automaps(name) && !names.map.has(ip);
         names.automap.take_over(&self.automap, still);
@@ -104,7 +109,7 @@ impl AddressMap {
             let ip = ip.ok_or(Failure::Internal)?;
             return Ok(Rewritten::Answer(Answer::Ip(ip)));
         }
-        if let Some(name) = ip(&meant).and_then(|ip| self.automap.name(ip)) {
+        if let Some(name) = parse_ip(&meant).and_then(|ip| self.automap.name(ip)) {
             meant = name;
         }
         if is_virtual(&self.automap, &meant) {
@@ -122,7 +127,7 @@ impl AddressMap {
 
     /// Whether a name gets an address when it is looked up.
     fn automaps(&self, name: &str) -> bool {
-        ip(name).is_none() && self.suffixes.iter().any(|end| name.ends_with(end.as_str()))
+        parse_ip(name).is_none() && self.suffixes.iter().any(|end| name.ends_with(end.as_str()))
     }
 }
 
@@ -146,20 +151,20 @@ fn wants_v6(request: &Request, flags: &Flags) -> bool {
 /// Whether an address is one of those that only ever stand for names; C tor's own names of that
 /// kind end in `.virtual`.
 fn is_virtual(automap: &Automap, address: &str) -> bool {
-    address.ends_with(".virtual") || ip(address).is_some_and(|ip| automap.contains(ip))
+    address.ends_with(".virtual") || parse_ip(address).is_some_and(|ip| automap.contains(ip))
 }
 
 /// An address as text: an IP address without brackets, a name in lower case.
 fn text(address: &Address) -> String {
     match address {
         Address::Ip(ip) => ip.to_string(),
-        Address::Name(name) => canonical(name),
+        Address::Name(name) => canonicalize(name),
     }
 }
 
 /// The way back from [`text`].
 fn address(text: &str) -> Address {
-    match ip(text) {
+    match parse_ip(text) {
         Some(ip) => Address::Ip(ip),
         None => Address::Name(text.into()),
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use crate::config::Plaintext;
+use crate::config::PlaintextPorts;
 use crate::failure::Failure;
 use crate::log_limit::{LogLimiter, Times};
 use crate::request::Address;
@@ -23,7 +23,7 @@ const TESTS: Duration = Duration::from_secs(60);
 pub struct SafeSocks {
     safe_socks: bool,
     test_socks: bool,
-    plaintext: Plaintext,
+    plaintext: PlaintextPorts,
     addresses: LogLimiter,
     ports: LogLimiter,
     unsafe_tests: LogLimiter,
@@ -32,14 +32,14 @@ pub struct SafeSocks {
 
 impl Default for SafeSocks {
     fn default() -> Self {
-        SafeSocks::new(false, false, Plaintext::default())
+        SafeSocks::new(false, false, PlaintextPorts::default())
     }
 }
 
 impl SafeSocks {
     /// `safe_socks`: refuse SOCKS requests that give an IP address; `test_socks`: log of each
     /// whether it does (tor(1) `SafeSocks`, `TestSocks`).
-    pub fn new(safe_socks: bool, test_socks: bool, plaintext: Plaintext) -> SafeSocks {
+    pub fn new(safe_socks: bool, test_socks: bool, plaintext: PlaintextPorts) -> SafeSocks {
         SafeSocks {
             safe_socks,
             test_socks,

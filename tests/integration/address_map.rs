@@ -2,8 +2,8 @@
 
 use arc_swap::ArcSwap;
 
-use onionport::config::Plaintext;
-use onionport::config::address_map::Settings;
+use onionport::config::PlaintextPorts;
+use onionport::config::address_map::AddressMapSettings;
 use onionport::request::address_map::AddressMap;
 use onionport::request::dispatch::Shared;
 use onionport::request::safe_socks::SafeSocks;
@@ -21,14 +21,18 @@ const RESOLVE: u8 = 0xF0;
 
 /// What all ports have in common where these lines are configured, and names are automapped.
 pub fn shared(map: &[&str], safe_socks: bool) -> Shared {
-    let settings = Settings {
+    let settings = AddressMapSettings {
         map: map.iter().map(|&line| line.to_owned()).collect(),
         automap: true,
-        ..Settings::default()
+        ..AddressMapSettings::default()
     };
     Shared {
         address_map: ArcSwap::from_pointee(AddressMap::new(&settings).expect("good settings")),
-        safe_socks: ArcSwap::from_pointee(SafeSocks::new(safe_socks, false, Plaintext::default())),
+        safe_socks: ArcSwap::from_pointee(SafeSocks::new(
+            safe_socks,
+            false,
+            PlaintextPorts::default(),
+        )),
         ..Shared::default()
     }
 }

@@ -496,7 +496,7 @@ fn a_configuration_is_checked_without_opening_anything() {
     assert_eq!(exit_status(&ended), Some(0), "{:?}", ended.err);
     assert_mentions(
         &ended.out.join("\n"),
-        &["socks port: 127.0.0.1:9150", "deadline of a request: 120s"],
+        &["socks port: 127.0.0.1:9150", "request deadline: 120s"],
     );
 }
 

@@ -79,7 +79,7 @@ fn a_torrc_becomes_a_configuration_that_says_the_same() {
         "socks port: 127.0.0.1:9052 IsolateDestAddr",
         "socks port: 0.0.0.0:9053",
         "accept 192.168.0.0/16, reject *",
-        "deadline of a request: 60s",
+        "request deadline: 60s",
     ] {
         assert!(said.contains(words), "{words} is missing in {said}");
     }

@@ -1,5 +1,5 @@
-//! One rule, as C tor reads it (policies.c: `router_parse_addr_policy_item_from_string`; address.c:
-//! `tor_addr_parse_mask_ports`).
+//! One rule of a policy, parsed as by C tor (policies.c:
+//! `router_parse_addr_policy_item_from_string`; address.c: `tor_addr_parse_mask_ports`).
 
 use std::net::IpAddr;
 
@@ -8,20 +8,21 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 /// `accept PATTERN` or `reject PATTERN`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Rule {
-    /// Which of the two.
+    /// Whether the rule accepts.
     pub(crate) accept: bool,
-    /// The networks of the pattern. None if it has IPv4 alone or is `private`, and the rule is for IPv6.
+    /// The networks of the pattern. Empty if the rule is for IPv6 (`accept6`, `reject6`) and the
+    /// pattern has only IPv4 networks or is `private`.
     pub(crate) networks: Vec<IpNet>,
     /// The first and the last port.
     pub(crate) ports: (u16, u16),
-    /// As it was written, for the user.
+    /// The rule as written.
     pub(crate) text: String,
 }
 
 /// All ports.
 pub(crate) const ALL_PORTS: (u16, u16) = (1, u16::MAX);
 
-/// What `private` stands for in C tor's policies.
+/// The networks of `private` in C tor's policies.
 const PRIVATE: [&str; 12] = [
     "0.0.0.0/8",
     "169.254.0.0/16",
@@ -37,31 +38,32 @@ const PRIVATE: [&str; 12] = [
     "::/127",
 ];
 
-/// What to write, for errors.
+/// The remedy for a malformed rule.
 const FORM: &str = "write \"accept NETWORK\" or \"reject NETWORK\", such as \"accept 192.168.0.0/16\" or \"reject *\"";
-/// What to write where the end of an IPv6 address cannot be seen.
+/// The remedy if the end of an IPv6 address is not clear.
 const BRACKETS: &str = "write IPv6 addresses in brackets: [::1]";
 
 impl Rule {
-    /// Reads a rule.
+    /// Parses a rule.
     ///
-    /// The error says what to write.
+    /// # Errors
+    /// A message with problem and remedy.
     pub(crate) fn read(text: &str) -> Result<Rule, String> {
         let (verb, pattern) = text
             .split_once(|c: char| c.is_ascii_whitespace())
             .ok_or(FORM)?;
-        let (accept, v6_alone) = match verb {
+        let (accept, v6_only) = match verb {
             "accept" => (true, false),
             "reject" => (false, false),
             "accept6" => (true, true),
             "reject6" => (false, true),
             _ => return Err(FORM.to_owned()),
         };
-        let pattern = Pattern::split(pattern.trim())?;
+        let pattern = AddressPattern::split(pattern.trim())?;
         let mut networks = pattern.networks()?;
-        // C tor takes the word for IPv4 here, and leaves the rule out.
-        let six = |network: &IpNet| !pattern.is_private() && matches!(network, IpNet::V6(_));
-        networks.retain(|network| !v6_alone || six(network));
+        // In an IPv6 rule, C tor treats `private` as IPv4 and skips the rule.
+        let is_v6 = |network: &IpNet| !pattern.is_private() && matches!(network, IpNet::V6(_));
+        networks.retain(|network| !v6_only || is_v6(network));
         Ok(Rule {
             accept,
             networks,
@@ -70,30 +72,30 @@ impl Rule {
         })
     }
 
-    /// What is wrong with a rule that has no networks left.
+    /// Returns the message for a rule without networks.
     pub(crate) fn without_effect(&self) -> String {
-        let (six, plain) = match self.accept {
+        let (v6_word, word) = match self.accept {
             true => ("accept6", "accept"),
             false => ("reject6", "reject"),
         };
-        format!("{six} is for IPv6: write \"{plain}\"")
+        format!("{v6_word} is for IPv6: write \"{word}\"")
     }
 }
 
 /// The parts of a pattern, `ADDRESS[/MASK][:PORTS]`.
 #[derive(Debug, Clone, Copy)]
-struct Pattern<'a> {
-    /// Without its brackets.
+struct AddressPattern<'a> {
+    /// Without brackets.
     address: &'a str,
-    /// Whether it had some.
+    /// Whether the address was in brackets.
     brackets: bool,
     mask: Option<&'a str>,
     ports: &'a str,
 }
 
-impl<'a> Pattern<'a> {
-    /// Finds the parts. An address in no brackets ends at the first slash; only where there is none,
-    /// at the first colon.
+impl<'a> AddressPattern<'a> {
+    /// Finds the parts. An address without brackets ends at the first slash or, if there is none, at
+    /// the first colon.
     fn split(pattern: &'a str) -> Result<Self, String> {
         let inside = pattern.strip_prefix('[');
         let (address, rest) = match inside {
@@ -114,12 +116,10 @@ impl<'a> Pattern<'a> {
             Some(ports) => ports,
             None if rest.is_empty() => "*",
             None => {
-                return Err(format!(
-                    "{rest:?} cannot stand behind the address: remove it"
-                ));
+                return Err(format!("{rest:?} cannot follow the address: remove it"));
             }
         };
-        Ok(Pattern {
+        Ok(AddressPattern {
             address,
             brackets: inside.is_some(),
             mask,
@@ -127,7 +127,7 @@ impl<'a> Pattern<'a> {
         })
     }
 
-    /// The networks that address and mask stand for.
+    /// Returns the networks of address and mask.
     fn networks(&self) -> Result<Vec<IpNet>, String> {
         let v4 = || IpNet::V4(Ipv4Net::default());
         let v6 = || IpNet::V6(Ipv6Net::default());
@@ -144,32 +144,35 @@ impl<'a> Pattern<'a> {
         }
     }
 
-    /// Whether it is the word for all private networks.
+    /// Whether the address is the word `private`.
     fn is_private(&self) -> bool {
         self.address == "private" && !self.brackets
     }
 
-    /// The network of an IP address.
+    /// Returns the network of an IP address and a mask.
     fn network(&self) -> Result<IpNet, String> {
         let address = self.address;
         let ip: IpAddr = address.parse().map_err(|_| match address.is_empty() {
             true => BRACKETS.to_owned(),
-            false => format!("{address:?} is no IP address: {FORM}"),
+            false => format!("{address:?} is not an IP address: {FORM}"),
         })?;
         let Some(mask) = self.mask else {
             return Ok(IpNet::from(ip));
         };
-        bits(ip, mask)
+        prefix_len(ip, mask)
             .and_then(|bits| IpNet::new(ip, bits).ok())
             .ok_or_else(|| self.bad_mask(mask))
     }
 
-    /// The error for a mask.
+    /// Builds the error for a mask.
     fn bad_mask(&self, mask: &str) -> String {
-        format!("{mask:?} is no mask for {}", self.address)
+        format!(
+            "{mask:?} is not a mask for {}: write a number of bits",
+            self.address
+        )
     }
 
-    /// The first and the last port.
+    /// Returns the first and the last port.
     fn ports(&self) -> Result<(u16, u16), String> {
         let (from, to) = match self.ports {
             "" | "*" => return Ok(ALL_PORTS),
@@ -178,16 +181,16 @@ impl<'a> Pattern<'a> {
         match (from.parse(), to.parse()) {
             (Ok(from), Ok(to)) if 0 < from && from <= to => Ok((from, to)),
             _ => Err(format!(
-                "{:?} is no port: write one from 1 to 65535, a range such as 80-90, or nothing",
+                "{:?} is not a port: write one from 1 to 65535, a range such as 80-90, or nothing",
                 self.ports
             )),
         }
     }
 }
 
-/// A mask in bits. C tor takes the form of IPv4's masks for both families, and no digits at all
-/// for 0.
-fn bits(ip: IpAddr, mask: &str) -> Option<u8> {
+/// Parses a mask; returns its length in bits. C tor accepts dotted masks for both families, and the
+/// empty text as 0.
+fn prefix_len(ip: IpAddr, mask: &str) -> Option<u8> {
     let dotted = || ipnet::ipv4_mask_to_prefix(mask.parse().ok()?).ok();
     let bits = match mask {
         "" => 0,

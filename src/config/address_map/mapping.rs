@@ -1,49 +1,48 @@
-//! `MapAddress` lines (tor(1)): names and addresses that stand for others.
+//! `MapAddress` lines (tor(1)): names and addresses that are replaced by others.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use super::{MAX_NAME_LEN, canonical, ip};
+use super::address::{MAX_NAME_LEN, canonicalize, parse_ip};
 
-/// How often an address is replaced before it is used as it is (C tor's `addressmap_rewrite`):
-/// lines that lead in a circle have to end somewhere.
+/// How often an address is replaced before it is used as it is (C tor's `addressmap_rewrite`), so
+/// that lines which form a circle come to an end.
 const MAX_REWRITES: usize = 16;
 
-/// What the lines say, by their left side without the wildcard.
+/// Parsed lines, by their left side without its wildcard.
 #[derive(Debug, Default)]
-pub(crate) struct Mapping(HashMap<Box<str>, Entry>);
+pub(crate) struct Mapping(HashMap<Box<str>, Replacement>);
 
 #[derive(Debug)]
-struct Entry {
+struct Replacement {
     to: Box<str>,
-    /// `*.name`: names below the left side are meant, too.
+    /// The left side is `*.name`: subdomains match, too.
     from_below: bool,
-    /// `*.name`: what stands before the left side is kept.
+    /// The right side is `*.name`: the labels before the left side are kept.
     to_below: bool,
 }
 
-/// An address grew longer than any name may be.
+/// A replaced address is longer than any name may be.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct TooLong;
 
 impl Mapping {
-    /// Reads lines `FROM TO`. As in C tor a later line takes the place of an earlier one with the
-    /// same left side, with or without a wildcard, and a line that maps something to itself only
-    /// takes the earlier one away.
+    /// Parses lines `FROM TO`. As in C tor, a later line replaces an earlier one with the same left
+    /// side, with or without a wildcard, and a line that maps something to itself only removes the
+    /// earlier one.
     ///
-    /// The error says which line is wrong, how, and what to do.
-    pub(super) fn read(lines: &[String]) -> Result<Mapping, String> {
+    /// # Errors
+    /// A message with the line, the problem and the remedy.
+    pub(super) fn parse(lines: &[String]) -> Result<Mapping, String> {
         let mut mapping = HashMap::new();
         for line in lines {
             let wrong = |problem: String| format!("{line:?}: {problem}");
             let words: Vec<&str> = line.split_whitespace().collect();
             let &[from, to] = &words[..] else {
-                return Err(wrong(
-                    "write two words: what is asked for, and what is meant".to_owned(),
-                ));
+                return Err(wrong("write two words, FROM TO".to_owned()));
             };
-            let (from, from_below) = side(from).map_err(wrong)?;
-            let (to, to_below) = side(to).map_err(wrong)?;
+            let (from, from_below) = parse_side(from).map_err(wrong)?;
+            let (to, to_below) = parse_side(to).map_err(wrong)?;
             if to_below && !from_below {
                 return Err(wrong(
                     "a wildcard on the right needs one on the left: write *. before the first word"
@@ -53,22 +52,22 @@ impl Mapping {
             if from == to && from_below == to_below {
                 mapping.remove(&*from);
             } else {
-                let entry = Entry {
+                let replacement = Replacement {
                     to: to.into_boxed_str(),
                     from_below,
                     to_below,
                 };
-                mapping.insert(from.into_boxed_str(), entry);
+                mapping.insert(from.into_boxed_str(), replacement);
             }
         }
         Ok(Mapping(mapping))
     }
 
-    /// What an address stands for in the end; itself, if nothing is said about it.
+    /// Replaces an address until no line matches it; returns it unchanged if none does.
     pub(crate) fn rewrite(&self, address: String) -> Result<String, TooLong> {
         let mut address = address;
         for _ in 0..MAX_REWRITES {
-            match self.once(&address) {
+            match self.rewrite_once(&address) {
                 Some(next) if next.len() > MAX_NAME_LEN => return Err(TooLong),
                 Some(next) => address = next,
                 None => break,
@@ -77,14 +76,14 @@ impl Mapping {
         Ok(address)
     }
 
-    /// What an address stands for at first.
-    fn once(&self, address: &str) -> Option<String> {
+    /// Replaces an address once; `None` if no line matches it.
+    fn rewrite_once(&self, address: &str) -> Option<String> {
         if let Some(entry) = self.0.get(address) {
-            // `*.name name` is done when it has come to `name`.
+            // `*.name name` does not apply to its own result.
             let done = entry.from_below && !entry.to_below && *entry.to == *address;
             return (!done).then(|| entry.to.to_string());
         }
-        // The longest end of the name that has a wildcard counts.
+        // The longest suffix with a wildcard counts.
         for (dot, _) in address.match_indices('.') {
             let Some(entry) = self.0.get(&address[dot + 1..]) else {
                 continue;
@@ -99,50 +98,52 @@ impl Mapping {
         None
     }
 
-    /// Whether a line has exactly this address on its left.
+    /// Whether this IP address is the left side of a line.
     pub(crate) fn has(&self, ip: IpAddr) -> bool {
         self.0.contains_key(ip.to_string().as_str())
     }
 }
 
-/// One side of a line in its canonical form, and whether a wildcard stood before it.
-fn side(word: &str) -> Result<(String, bool), String> {
+/// Parses one side of a line; returns its canonical form, and whether it had a wildcard.
+fn parse_side(word: &str) -> Result<(String, bool), String> {
     let (bare, below) = match word.strip_prefix("*.") {
         Some(rest) => (rest, true),
         None => (word, false),
     };
     if bare == "*" || word == "*" {
         return Err(format!(
-            "{word:?} would be every name: write *.name for the names below one"
+            "{word:?} would match every name: write *.name for the subdomains of a name"
         ));
     }
     if bare.contains('*') {
         return Err(format!(
-            "the * in {word:?} stands for no whole label: write *.name"
+            "the * in {word:?} is not a whole label at the start: write *.name"
         ));
     }
-    if ip(bare).is_some() {
+    if parse_ip(bare).is_some() {
         return match below {
-            true => Err(format!("{word:?}: nothing is below an address: remove *.")),
-            false => Ok((canonical(bare), false)),
+            true => Err(format!(
+                "{word:?}: an IP address has no subdomains: remove *."
+            )),
+            false => Ok((canonicalize(bare), false)),
         };
     }
     if bare.is_empty() || bare.starts_with('.') {
         return Err(format!(
-            "{word:?} begins with a dot: write *.name for the names below one, or the name alone"
+            "{word:?} begins with a dot: write *.name for subdomains, or the name without the dot"
         ));
     }
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if !bare.chars().all(fits) || bare.len() > MAX_NAME_LEN {
         return Err(format!(
-            "{word:?} is no host name and no IP address: write one, without port or scheme"
+            "{word:?} is neither a host name nor an IP address: write one, without port or scheme"
         ));
     }
-    let name = canonical(bare);
+    let name = canonicalize(bare);
     let last = name.trim_end_matches('.').rsplit('.').next();
     if last == Some("exit") {
         return Err(format!(
-            "{word:?}: exit relays cannot be chosen here: remove the line"
+            "{word:?}: exit relays cannot be chosen: remove this line"
         ));
     }
     Ok((name, below))
@@ -155,10 +156,10 @@ mod tests {
 
     fn mapping(lines: &[&str]) -> Mapping {
         let lines: Vec<String> = lines.iter().map(|&line| line.to_owned()).collect();
-        Mapping::read(&lines).expect("good lines")
+        Mapping::parse(&lines).expect("good lines")
     }
 
-    /// Each expectation is what a C tor with these lines did.
+    /// The expectations are C tor's results with these lines.
     #[test]
     fn lines_are_applied_as_c_tor_applies_them() {
         let mapping = mapping(&[
@@ -200,12 +201,12 @@ mod tests {
             ("192.0.2.9", "good.test"),
             ("2001:db8::9", "six.test"),
             ("chain1.test", "good.test"),
-            // Sixteen times to and fro.
+            // Replaced sixteen times, so back where it began.
             ("loopa.test", "loopa.test"),
             ("x.eq.test", "eq.test"),
             ("eq.test", "eq.test"),
             ("twice.test", "good.test"),
-            // The later line has the same left side but for the wildcard.
+            // The later line has the same left side, except for the wildcard.
             ("x.over.test", "x.over.test"),
             ("over.test", "good.test"),
             ("gone.test", "gone.test"),
@@ -221,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_grows_with_each_round_ends() {
+    fn a_name_that_grows_with_each_replacement_has_a_limit() {
         let mapping = mapping(
             &["*.grow.test *.b.grow.test", "*.burst.test *.{}.burst.test"]
                 .map(|line| line.replace("{}", &"x".repeat(63)))
@@ -235,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_covered_in_every_spelling() {
+    fn ip_addresses_match_in_every_spelling() {
         let mapping = mapping(&["192.0.2.1 a", "[2001:DB8::0:1] b", "c 192.0.2.2"]);
         for (text, covered) in [
             ("192.0.2.1", true),
@@ -250,7 +251,7 @@ mod tests {
         }
     }
 
-    /// What C tor ignores with a warning, and what it takes although it can never match.
+    /// C tor ignores some of these with a warning, and accepts others that can never match.
     #[test]
     fn lines_that_cannot_work_are_refused() {
         for (line, part) in [
@@ -265,24 +266,24 @@ mod tests {
             ("a *", "every name"),
             ("*.* b", "every name"),
             ("a *.b", "a wildcard on the right"),
-            ("*a b", "no whole label"),
-            ("a *b", "no whole label"),
-            ("*.a *b", "no whole label"),
-            ("a.*.b c", "no whole label"),
-            ("a! b", "no host name"),
-            ("a b!", "no host name"),
-            ("a 1.2.3.4:80", "no host name"),
-            ("a http://b/", "no host name"),
-            ("a b:80", "no host name"),
-            ("a [::1", "no host name"),
-            ("a bü", "no host name"),
-            ("\"a b\"", "no host name"),
-            ("*.192.0.2.1 a", "below an address"),
+            ("*a b", "not a whole label"),
+            ("a *b", "not a whole label"),
+            ("*.a *b", "not a whole label"),
+            ("a.*.b c", "not a whole label"),
+            ("a! b", "neither a host name"),
+            ("a b!", "neither a host name"),
+            ("a 1.2.3.4:80", "neither a host name"),
+            ("a http://b/", "neither a host name"),
+            ("a b:80", "neither a host name"),
+            ("a [::1", "neither a host name"),
+            ("a bü", "neither a host name"),
+            ("\"a b\"", "neither a host name"),
+            ("*.192.0.2.1 a", "no subdomains"),
             ("a b.exit", "exit relays"),
             ("b.EXIT a", "exit relays"),
             ("a exit.", "exit relays"),
         ] {
-            let error = Mapping::read(&[line.to_owned()]).expect_err(line);
+            let error = Mapping::parse(&[line.to_owned()]).expect_err(line);
             assert!(error.contains(part), "{line}: {error}");
             assert_eq!(error.lines().count(), 1, "{error}");
         }
@@ -298,21 +299,21 @@ mod tests {
             "a -b",
             " a \t b ",
         ] {
-            assert!(Mapping::read(&[line.to_owned()]).is_ok(), "{line}");
+            assert!(Mapping::parse(&[line.to_owned()]).is_ok(), "{line}");
         }
     }
 
     proptest! {
         #[test]
-        fn every_set_of_lines_comes_to_an_end(
+        fn rewriting_always_ends(
             lines in proptest::collection::vec(r"(\*\.)?[abc](\.[abc]){0,2} (\*\.)?[abc](\.[abc]){0,2}", 0..8),
             asked in r"[abc](\.[abc]){0,4}",
         ) {
             let good: Vec<String> = lines
                 .into_iter()
-                .filter(|line| Mapping::read(std::slice::from_ref(line)).is_ok())
+                .filter(|line| Mapping::parse(std::slice::from_ref(line)).is_ok())
                 .collect();
-            let mapping = Mapping::read(&good).expect("each line is good");
+            let mapping = Mapping::parse(&good).expect("each line is good");
             if let Ok(end) = mapping.rewrite(asked.clone()) {
                 prop_assert!(!end.is_empty() && end.len() <= MAX_NAME_LEN);
                 if good.is_empty() {

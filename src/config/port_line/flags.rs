@@ -1,43 +1,44 @@
 //! The flags of a port line: tor(1) `SocksPort`, "isolation flags" and "other recognized flags".
 
-use super::{Bind, PortError, is_space};
+use super::bind_addr::{BindAddr, is_space};
+use super::error::PortError;
 
-/// What a port lets its clients do, and how it keeps their streams apart.
+/// What a port allows its clients, and how it isolates their streams.
 ///
-/// The defaults are C tor's (`port_cfg_new`), in which IPv6 is on although tor(1) reads otherwise.
+/// The defaults are C tor's (`port_cfg_new`): IPv6 is on, although tor(1) documents it as off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Flags {
     /// Which streams of this port must not share a circuit.
     pub isolation: IsolationFlags,
-    /// `SessionGroup=N`: ports with the same number may share circuits. Without it (`None`) each
-    /// port is a group of its own.
+    /// `SessionGroup=N`: ports with the same number may share circuits. `None`: this port shares no
+    /// circuit with another.
     pub session_group: Option<u32>,
-    /// Keep a circuit in use for as long as streams with SOCKS authentication use it.
+    /// Keep a circuit for new streams as long as streams with SOCKS authentication use it.
     pub keep_alive_isolate_socks_auth: bool,
-    /// Exits may be asked for IPv4 addresses (on by default).
+    /// Exits may connect to IPv4 addresses (on by default).
     pub ipv4_traffic: bool,
-    /// Exits may be asked for IPv6 addresses (on by default).
+    /// Exits may connect to IPv6 addresses (on by default).
     pub ipv6_traffic: bool,
-    /// Of a name's addresses an exit shall prefer IPv6 ones.
+    /// Exits prefer the IPv6 addresses of a name.
     pub prefer_ipv6: bool,
-    /// Exits may be asked to resolve names (on by default).
+    /// Exits may resolve names (on by default).
     pub dns_request: bool,
     /// Onion services may be reached (on by default).
     pub onion_traffic: bool,
-    /// Of the SOCKS5 methods "none" and "user and password", choose "none" if both are offered.
+    /// If a client offers the SOCKS5 methods "none" and "user and password", choose "none".
     /// Always set if SOCKS authentication does not isolate.
     pub prefer_socks_no_auth: bool,
     /// Send proposal 304's SOCKS5 codes F0 to F7.
     pub extended_errors: bool,
-    /// The unix socket may be used by its group.
+    /// The group of the unix socket may use it.
     pub group_writable: bool,
-    /// The unix socket may be used by everyone.
+    /// Everyone may use the unix socket.
     pub world_writable: bool,
     /// The folder of the unix socket need not be private.
     pub relax_dir_mode_check: bool,
     /// Automapped names get IPv6 addresses where either family would do (on by default).
     pub prefer_ipv6_automap: bool,
-    /// Flags of C tor's client DNS cache, which this program does not have.
+    /// Flags of C tor's client DNS cache; without effect.
     pub dns_cache: DnsCacheFlags,
 }
 
@@ -50,14 +51,14 @@ pub struct IsolationFlags {
     pub socks_auth: bool,
     /// The protocol: SOCKS4, SOCKS5 or HTTP.
     pub client_protocol: bool,
-    /// The port asked for.
+    /// The destination port.
     pub dest_port: bool,
-    /// The address asked for, as the client wrote it.
+    /// The destination address, as the client wrote it.
     pub dest_addr: bool,
 }
 
-/// tor(1)'s client DNS cache flags. They are kept so that a line can be written back; none of them
-/// has an effect, because there is no client DNS cache.
+/// tor(1)'s flags of the client DNS cache. They have no effect, because there is no such cache, and
+/// are kept only so that a line can be written back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct DnsCacheFlags {
     /// `CacheIPv4DNS`.
@@ -104,77 +105,81 @@ impl Default for IsolationFlags {
     }
 }
 
-/// One word that switches one field on, and off with `No` before it.
-struct Switch {
+/// A word that switches one field on, or off with `No` before it.
+struct OnOffFlag {
     /// The word as tor(1) writes it.
     name: &'static str,
     /// The field it switches.
     field: fn(&mut Flags) -> &mut bool,
-    /// What to check about its use.
-    kind: Kind,
+    /// How it may be used.
+    kind: FlagKind,
 }
 
-/// What is special about a flag.
+/// How a flag may be used.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// Nothing.
+enum FlagKind {
+    /// On any port.
     Plain,
     /// An isolation flag: the word may end in an `s`.
     Isolation,
-    /// Only for unix sockets.
+    /// Only on unix sockets.
     Unix,
-    /// Of the client DNS cache: accepted, without effect.
+    /// A flag of the client DNS cache: accepted, without effect.
     Cache,
 }
 
 /// Every on/off flag, in the order in which lines are written.
-const SWITCHES: &[Switch] = {
-    use Kind::{Cache, Isolation, Plain, Unix};
-    const fn switch(name: &'static str, field: fn(&mut Flags) -> &mut bool, kind: Kind) -> Switch {
-        Switch { name, field, kind }
+const ON_OFF_FLAGS: &[OnOffFlag] = {
+    use FlagKind::{Cache, Isolation, Plain, Unix};
+    const fn flag(
+        name: &'static str,
+        field: fn(&mut Flags) -> &mut bool,
+        kind: FlagKind,
+    ) -> OnOffFlag {
+        OnOffFlag { name, field, kind }
     }
     &[
-        switch("ExtendedErrors", |f| &mut f.extended_errors, Plain),
-        switch("IPv4Traffic", |f| &mut f.ipv4_traffic, Plain),
-        switch("IPv6Traffic", |f| &mut f.ipv6_traffic, Plain),
-        switch("PreferIPv6", |f| &mut f.prefer_ipv6, Plain),
-        switch("DNSRequest", |f| &mut f.dns_request, Plain),
-        switch("OnionTraffic", |f| &mut f.onion_traffic, Plain),
-        switch(
+        flag("ExtendedErrors", |f| &mut f.extended_errors, Plain),
+        flag("IPv4Traffic", |f| &mut f.ipv4_traffic, Plain),
+        flag("IPv6Traffic", |f| &mut f.ipv6_traffic, Plain),
+        flag("PreferIPv6", |f| &mut f.prefer_ipv6, Plain),
+        flag("DNSRequest", |f| &mut f.dns_request, Plain),
+        flag("OnionTraffic", |f| &mut f.onion_traffic, Plain),
+        flag(
             "IsolateClientAddr",
             |f| &mut f.isolation.client_addr,
             Isolation,
         ),
-        switch(
+        flag(
             "IsolateSOCKSAuth",
             |f| &mut f.isolation.socks_auth,
             Isolation,
         ),
-        switch(
+        flag(
             "IsolateClientProtocol",
             |f| &mut f.isolation.client_protocol,
             Isolation,
         ),
-        switch("IsolateDestPort", |f| &mut f.isolation.dest_port, Isolation),
-        switch("IsolateDestAddr", |f| &mut f.isolation.dest_addr, Isolation),
-        switch(
+        flag("IsolateDestPort", |f| &mut f.isolation.dest_port, Isolation),
+        flag("IsolateDestAddr", |f| &mut f.isolation.dest_addr, Isolation),
+        flag(
             "KeepAliveIsolateSOCKSAuth",
             |f| &mut f.keep_alive_isolate_socks_auth,
             Plain,
         ),
-        switch("PreferSOCKSNoAuth", |f| &mut f.prefer_socks_no_auth, Plain),
-        switch("GroupWritable", |f| &mut f.group_writable, Unix),
-        switch("WorldWritable", |f| &mut f.world_writable, Unix),
-        switch("RelaxDirModeCheck", |f| &mut f.relax_dir_mode_check, Unix),
-        switch("PreferIPv6Automap", |f| &mut f.prefer_ipv6_automap, Plain),
-        switch("CacheIPv4DNS", |f| &mut f.dns_cache.cache_ipv4, Cache),
-        switch("CacheIPv6DNS", |f| &mut f.dns_cache.cache_ipv6, Cache),
-        switch("UseIPv4Cache", |f| &mut f.dns_cache.use_ipv4, Cache),
-        switch("UseIPv6Cache", |f| &mut f.dns_cache.use_ipv6, Cache),
+        flag("PreferSOCKSNoAuth", |f| &mut f.prefer_socks_no_auth, Plain),
+        flag("GroupWritable", |f| &mut f.group_writable, Unix),
+        flag("WorldWritable", |f| &mut f.world_writable, Unix),
+        flag("RelaxDirModeCheck", |f| &mut f.relax_dir_mode_check, Unix),
+        flag("PreferIPv6Automap", |f| &mut f.prefer_ipv6_automap, Plain),
+        flag("CacheIPv4DNS", |f| &mut f.dns_cache.cache_ipv4, Cache),
+        flag("CacheIPv6DNS", |f| &mut f.dns_cache.cache_ipv6, Cache),
+        flag("UseIPv4Cache", |f| &mut f.dns_cache.use_ipv4, Cache),
+        flag("UseIPv6Cache", |f| &mut f.dns_cache.use_ipv6, Cache),
     ]
 };
 
-/// Words that stand for several switches at once, each with the flags it names.
+/// Words that switch several flags at once.
 const GROUPS: &[(&str, [&str; 2])] = &[
     ("CacheDNS", ["CacheIPv4DNS", "CacheIPv6DNS"]),
     ("UseDNSCache", ["UseIPv4Cache", "UseIPv6Cache"]),
@@ -186,26 +191,26 @@ const ONION_ONLY: &str = "OnionTrafficOnly";
 const SESSION_GROUP: &str = "SessionGroup=";
 
 impl Flags {
-    /// The flags of a line that names none.
-    pub(super) fn for_bind(bind: &Bind) -> Self {
+    /// Returns the flags of a line without any.
+    pub(super) fn for_bind(bind: &BindAddr) -> Self {
         let mut flags = Flags::default();
-        if matches!(bind, Bind::Unix(_)) {
+        if matches!(bind, BindAddr::Unix(_)) {
             flags.isolation.client_addr = false;
         }
         flags
     }
 
-    /// The fewest words that give these flags on this bind.
-    pub(super) fn words(mut self, bind: &Bind) -> Vec<String> {
-        let mut usual = Flags::for_bind(bind);
+    /// Returns the fewest words that set these flags on a port at this address.
+    pub(super) fn to_words(mut self, bind: &BindAddr) -> Vec<String> {
+        let mut default = Flags::for_bind(bind);
         if !self.isolation.socks_auth {
-            // NoIsolateSOCKSAuth brings it along.
-            usual.prefer_socks_no_auth = true;
+            // NoIsolateSOCKSAuth implies it.
+            default.prefer_socks_no_auth = true;
         }
         let mut words = Vec::new();
-        for Switch { name, field, .. } in SWITCHES {
+        for OnOffFlag { name, field, .. } in ON_OFF_FLAGS {
             let on = *field(&mut self);
-            if on != *field(&mut usual) {
+            if on != *field(&mut default) {
                 words.push(format!("{}{name}", if on { "" } else { "No" }));
             }
         }
@@ -213,12 +218,12 @@ impl Flags {
         words
     }
 
-    /// Applies what some flags bring along, after all words have been read.
-    fn settle(&mut self, bind: &Bind) {
+    /// Sets what other flags imply, after all words have been read.
+    fn apply_implied(&mut self, bind: &BindAddr) {
         if !self.isolation.socks_auth {
             self.prefer_socks_no_auth = true;
         }
-        if matches!(bind, Bind::Unix(_)) {
+        if matches!(bind, BindAddr::Unix(_)) {
             self.isolation.client_addr = false;
         }
     }
@@ -239,14 +244,15 @@ impl Flags {
     }
 }
 
-/// Reads the words after the place: the flags, and a warning for each word to wonder about.
-pub(super) fn parse(bind: &Bind, words: &str) -> Result<(Flags, Vec<String>), PortError> {
+/// Parses the words after the address; returns the flags, and warnings about unknown words and
+/// flags without effect.
+pub(super) fn parse(bind: &BindAddr, words: &str) -> Result<(Flags, Vec<String>), PortError> {
     let mut flags = Flags::for_bind(bind);
     let mut warnings = Vec::new();
     let mut cache_words = Vec::new();
     for word in words.split(is_space).filter(|word| !word.is_empty()) {
         if let Some(value) = strip_prefix_nocase(word, SESSION_GROUP) {
-            session_group(&mut flags, word, value)?;
+            apply_session_group(&mut flags, word, value)?;
             continue;
         }
         let (name, on) = match strip_prefix_nocase(word, "No") {
@@ -260,62 +266,62 @@ pub(super) fn parse(bind: &Bind, words: &str) -> Result<(Flags, Vec<String>), Po
                 flags.dns_request = false;
             } else {
                 warnings.push(format!(
-                    "{word:?} is not a flag and is ignored: switch DNSRequest, IPv4Traffic and \
-                     IPv6Traffic one by one"
+                    "unknown flag {word:?} ignored: set DNSRequest, IPv4Traffic and IPv6Traffic one by \
+                     one"
                 ));
             }
             continue;
         }
-        let switches = named(name);
-        for switch in &switches {
-            if switch.kind == Kind::Unix && !matches!(bind, Bind::Unix(_)) {
-                return Err(PortError::UnixFlagOnTcp { flag: switch.name });
+        let switched = find_flags(name);
+        for flag in &switched {
+            if flag.kind == FlagKind::Unix && !matches!(bind, BindAddr::Unix(_)) {
+                return Err(PortError::UnixFlagOnTcp { flag: flag.name });
             }
-            *(switch.field)(&mut flags) = on;
+            *(flag.field)(&mut flags) = on;
         }
-        match switches.first() {
-            None => warnings.push(unknown(word, name, on)),
-            Some(switch) if switch.kind == Kind::Cache => cache_words.push(word),
+        match switched.first() {
+            None => warnings.push(unknown_flag_warning(word, name, on)),
+            Some(flag) if flag.kind == FlagKind::Cache => cache_words.push(word),
             Some(_) => {}
         }
     }
     if !cache_words.is_empty() {
         warnings.push(format!(
-            "{} has no effect: there is no client DNS cache, every name is resolved by an exit",
+            "{} has no effect: there is no client DNS cache, exits resolve every name",
             cache_words.join(" ")
         ));
     }
-    flags.settle(bind);
+    flags.apply_implied(bind);
     flags.check()?;
     Ok((flags, warnings))
 }
 
-/// The switches which a word without its `No` stands for; none if it is not known.
-fn named(word: &str) -> Vec<&'static Switch> {
+/// Returns the flags that a word, without its `No`, switches; none if the word is unknown.
+fn find_flags(word: &str) -> Vec<&'static OnOffFlag> {
     let group = GROUPS
         .iter()
         .find(|(name, _)| name.eq_ignore_ascii_case(word));
     let singular = word.strip_suffix(['s', 'S']).unwrap_or(word);
-    SWITCHES
+    ON_OFF_FLAGS
         .iter()
-        .filter(|switch| match group {
-            Some((_, members)) => members.contains(&switch.name),
+        .filter(|flag| match group {
+            Some((_, members)) => members.contains(&flag.name),
             None => {
-                switch.name.eq_ignore_ascii_case(word)
-                    || (switch.kind == Kind::Isolation
-                        && switch.name.eq_ignore_ascii_case(singular))
+                flag.name.eq_ignore_ascii_case(word)
+                    || (flag.kind == FlagKind::Isolation
+                        && flag.name.eq_ignore_ascii_case(singular))
             }
         })
         .collect()
 }
 
-/// Reads `SessionGroup=N`.
-fn session_group(flags: &mut Flags, word: &str, value: &str) -> Result<(), PortError> {
+/// Parses `SessionGroup=N` and sets it.
+fn apply_session_group(flags: &mut Flags, word: &str, value: &str) -> Result<(), PortError> {
     let digits = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
     let second = value
         .parse::<u32>()
         .ok()
-        // C tor holds it in an int.
+        // C tor stores it in an int.
         .filter(|n| digits && i32::try_from(*n).is_ok())
         .ok_or_else(|| PortError::BadSessionGroup {
             word: word.to_owned(),
@@ -329,11 +335,11 @@ fn session_group(flags: &mut Flags, word: &str, value: &str) -> Result<(), PortE
     }
 }
 
-/// The warning for a word that is no flag: it names the flag that looks most like it.
-fn unknown(word: &str, name: &str, on: bool) -> String {
-    let known = SWITCHES
+/// Builds the warning for an unknown flag; it names the most similar flag.
+fn unknown_flag_warning(word: &str, name: &str, on: bool) -> String {
+    let known = ON_OFF_FLAGS
         .iter()
-        .map(|switch| switch.name)
+        .map(|flag| flag.name)
         .chain(GROUPS.iter().map(|(name, _)| *name))
         .chain([ONION_ONLY, SESSION_GROUP]);
     let name = name.to_ascii_lowercase();
@@ -345,10 +351,10 @@ fn unknown(word: &str, name: &str, on: bool) -> String {
     } else {
         "No"
     };
-    format!("{word:?} is not a flag and is ignored: the nearest is {no}{nearest}")
+    format!("unknown flag {word:?} ignored: did you mean {no}{nearest}?")
 }
 
-/// `str::strip_prefix` without regard to case.
+/// `str::strip_prefix`, ignoring case.
 fn strip_prefix_nocase<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
     let (head, tail) = text.split_at_checked(prefix.len())?;
     head.eq_ignore_ascii_case(prefix).then_some(tail)

@@ -1,13 +1,13 @@
-//! C-style quoting of a unix socket's path (C tor: `unescape_string`).
+//! C-style quoting of unix socket paths (C tor: `unescape_string`).
 
 use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-/// Reads a quoted string from behind its opening quote.
+/// Unquotes a string; `text` starts after its opening quote.
 ///
-/// Gives its bytes and what follows the closing quote; `None` if the quote is not closed on this
-/// line or an escape is not one of C tor's.
+/// Returns its bytes and the text after the closing quote; `None` if the quote is not closed on
+/// this line, or an escape is not one of C tor's.
 pub(crate) fn unquote(text: &str) -> Option<(Vec<u8>, &str)> {
     let bytes = text.as_bytes();
     let mut out = Vec::new();
@@ -16,11 +16,11 @@ pub(crate) fn unquote(text: &str) -> Option<(Vec<u8>, &str)> {
         let byte = *bytes.get(at)?;
         at += 1;
         match byte {
-            // A quote is never a part of a longer UTF-8 sequence, so the slice holds.
+            // A quote is never part of a longer UTF-8 sequence, so this is a character boundary.
             b'"' => return Some((out, text.get(at..)?)),
             b'\n' => return None,
             b'\\' => {
-                let (value, length) = escape(bytes.get(at..)?)?;
+                let (value, length) = parse_escape(bytes.get(at..)?)?;
                 out.push(value);
                 at += length;
             }
@@ -29,8 +29,8 @@ pub(crate) fn unquote(text: &str) -> Option<(Vec<u8>, &str)> {
     }
 }
 
-/// Reads what follows a backslash: the byte it stands for, and how many characters that took.
-fn escape(rest: &[u8]) -> Option<(u8, usize)> {
+/// Parses the characters after a backslash; returns the byte they encode, and their number.
+fn parse_escape(rest: &[u8]) -> Option<(u8, usize)> {
     let digit = |at: usize, base| {
         rest.get(at)
             .and_then(|b| char::from(*b).to_digit(base))
@@ -60,8 +60,8 @@ fn escape(rest: &[u8]) -> Option<(u8, usize)> {
     })
 }
 
-/// A path as it stands behind `unix:`: bare where that reads back, quoted otherwise.
-pub(super) fn path(path: &Path) -> String {
+/// Formats a path as it is written after `unix:`: bare if that parses back, quoted otherwise.
+pub(super) fn quote_path(path: &Path) -> String {
     let plain = |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '"' | '\\' | '#');
     if let Some(text) = path.to_str()
         && text.chars().all(plain)

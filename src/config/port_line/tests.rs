@@ -1,21 +1,22 @@
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// Reads a line that must be good.
+/// Parses a line that must be valid.
 fn line(text: &str) -> PortLine {
     text.parse()
         .unwrap_or_else(|e| panic!("{text:?} was refused: {e}"))
 }
 
-/// Reads a line that must be refused.
+/// Parses a line that must be refused.
 fn refusal(text: &str) -> PortError {
     text.parse::<PortLine>().expect_err(text)
 }
 
-fn bind(text: &str) -> Bind {
+fn bind(text: &str) -> BindAddr {
     line(text).bind
 }
 
@@ -23,8 +24,8 @@ fn flags(words: &str) -> Flags {
     line(&format!("9150 {words}")).flags
 }
 
-fn tcp(text: &str) -> Bind {
-    Bind::Tcp(text.parse().unwrap())
+fn tcp(text: &str) -> BindAddr {
+    BindAddr::Tcp(text.parse().unwrap())
 }
 
 #[test]
@@ -35,31 +36,31 @@ fn a_bare_port_is_on_loopback() {
 }
 
 #[test]
-fn both_address_families_are_read() {
+fn both_address_families_are_parsed() {
     assert_eq!(bind("127.0.0.2:1"), tcp("127.0.0.2:1"));
     assert_eq!(bind("[::1]:65535"), tcp("[::1]:65535"));
 }
 
 #[test]
 fn auto_is_a_free_port_on_the_address_given() {
-    assert_eq!(bind("auto"), Bind::TcpAuto(Ipv4Addr::LOCALHOST.into()));
-    assert_eq!(bind("AUTO"), Bind::TcpAuto(Ipv4Addr::LOCALHOST.into()));
+    assert_eq!(bind("auto"), BindAddr::TcpAuto(Ipv4Addr::LOCALHOST.into()));
+    assert_eq!(bind("AUTO"), BindAddr::TcpAuto(Ipv4Addr::LOCALHOST.into()));
     assert_eq!(
         bind("[::1]:auto"),
-        Bind::TcpAuto(Ipv6Addr::LOCALHOST.into())
+        BindAddr::TcpAuto(Ipv6Addr::LOCALHOST.into())
     );
 }
 
 #[test]
-fn zero_alone_opens_nothing() {
-    assert_eq!(bind("0"), Bind::Disabled);
-    assert_eq!(bind("0 ExtendedErrors"), Bind::Disabled);
+fn zero_opens_nothing() {
+    assert_eq!(bind("0"), BindAddr::Disabled);
+    assert_eq!(bind("0 ExtendedErrors"), BindAddr::Disabled);
 }
 
 #[test]
-fn unix_paths_are_read_bare_and_quoted() {
+fn unix_paths_are_parsed_bare_and_quoted() {
     let unix = |text| match bind(text) {
-        Bind::Unix(path) => path,
+        BindAddr::Unix(path) => path,
         other => panic!("{other:?}"),
     };
     assert_eq!(
@@ -72,7 +73,7 @@ fn unix_paths_are_read_bare_and_quoted() {
 }
 
 #[test]
-fn places_that_cannot_be_understood_are_refused_with_the_remedy() {
+fn invalid_addresses_are_refused_with_the_remedy() {
     for (text, remedy) in [
         ("", "write a port"),
         ("   ", "write a port"),
@@ -104,7 +105,7 @@ fn places_that_cannot_be_understood_are_refused_with_the_remedy() {
 }
 
 #[test]
-fn no_flags_are_the_defaults_of_c_tor() {
+fn a_line_without_flags_has_the_defaults_of_c_tor() {
     let flags = flags("");
     assert_eq!(flags, Flags::default());
     assert!(flags.ipv4_traffic && flags.ipv6_traffic && flags.onion_traffic && flags.dns_request);
@@ -114,14 +115,14 @@ fn no_flags_are_the_defaults_of_c_tor() {
 }
 
 #[test]
-fn tor_browsers_line_is_read() {
+fn the_line_of_tor_browser_is_parsed() {
     let flags = flags("ExtendedErrors IPv6Traffic PreferIPv6 KeepAliveIsolateSOCKSAuth");
     assert!(flags.extended_errors && flags.ipv6_traffic && flags.prefer_ipv6);
     assert!(flags.keep_alive_isolate_socks_auth);
 }
 
 #[test]
-fn flags_have_no_case_a_no_form_and_the_last_one_wins() {
+fn flags_ignore_case_have_a_no_form_and_the_last_one_wins() {
     assert!(flags("extendederrors").extended_errors);
     assert!(!flags("noIPV6traffic").ipv6_traffic);
     assert!(!flags("ExtendedErrors NoExtendedErrors").extended_errors);
@@ -138,7 +139,7 @@ fn isolation_flags_may_be_plural() {
 }
 
 #[test]
-fn onion_traffic_only_closes_the_rest() {
+fn onion_traffic_only_switches_off_all_other_traffic() {
     let flags = flags("OnionTrafficOnly");
     assert!(!flags.ipv4_traffic && !flags.ipv6_traffic && !flags.dns_request);
     assert!(flags.onion_traffic);
@@ -147,7 +148,7 @@ fn onion_traffic_only_closes_the_rest() {
 }
 
 #[test]
-fn not_isolating_by_socks_auth_prefers_no_auth() {
+fn a_port_without_isolation_by_socks_auth_prefers_no_auth() {
     assert!(flags("NoIsolateSOCKSAuth").prefer_socks_no_auth);
     assert!(flags("NoIsolateSOCKSAuth NoPreferSOCKSNoAuth").prefer_socks_no_auth);
     assert!(!flags("NoPreferSOCKSNoAuth").prefer_socks_no_auth);
@@ -222,7 +223,7 @@ fn flags_that_contradict_each_other_are_refused() {
 }
 
 #[test]
-fn the_same_session_group_twice_is_fine() {
+fn the_same_session_group_twice_is_accepted() {
     assert_eq!(
         flags("SessionGroup=7 sessiongroup=07").session_group,
         Some(7)
@@ -230,7 +231,7 @@ fn the_same_session_group_twice_is_fine() {
 }
 
 #[test]
-fn an_unknown_flag_warns_and_names_the_nearest() {
+fn the_warning_about_an_unknown_flag_names_the_nearest() {
     for (word, nearest) in [
         ("ExtendedError", "ExtendedErrors"),
         ("IsolateDestAdr", "IsolateDestAddr"),
@@ -245,12 +246,12 @@ fn an_unknown_flag_warns_and_names_the_nearest() {
             panic!("{:?}", line.warnings);
         };
         assert!(warning.contains(word), "{warning}");
-        assert!(warning.ends_with(nearest), "{warning}");
+        assert!(warning.ends_with(&format!("{nearest}?")), "{warning}");
     }
 }
 
 #[test]
-fn cache_flags_are_taken_with_one_warning() {
+fn cache_flags_are_accepted_with_one_warning() {
     let cached = line("9150 CacheDNS UseIPv4Cache NoUseDNSCache UseIPv6Cache");
     assert_eq!(cached.warnings.len(), 1, "{:?}", cached.warnings);
     assert_eq!(
@@ -266,7 +267,7 @@ fn cache_flags_are_taken_with_one_warning() {
 }
 
 #[test]
-fn an_address_that_others_can_reach_warns() {
+fn an_address_that_other_machines_can_reach_gets_a_warning() {
     assert_eq!(line("0.0.0.0:9150").warnings.len(), 1);
     assert_eq!(line("192.168.1.1:auto").warnings.len(), 1);
     assert_eq!(line("[::1]:9150").warnings.len(), 0);
@@ -286,7 +287,7 @@ fn zero_beside_a_port_is_refused() {
 }
 
 #[test]
-fn the_same_place_twice_is_refused_but_auto_is_not() {
+fn the_same_address_twice_is_refused_except_auto() {
     let ports = |lines: &[&str]| check_ports(&lines.iter().map(|l| line(l)).collect::<Vec<_>>());
     assert_eq!(
         ports(&["auto", "auto", "9150", "[::1]:9150", "unix:/s"]),
@@ -303,7 +304,7 @@ fn the_same_place_twice_is_refused_but_auto_is_not() {
 }
 
 #[test]
-fn socks_and_http_ports_are_served() {
+fn socks_ports_http_ports_and_closed_ports_are_supported() {
     assert_eq!(line("9150 ExtendedErrors").unserved(PortKind::Socks), None);
     assert_eq!(line("9080").unserved(PortKind::Http), None);
     assert_eq!(line("0").unserved(PortKind::Dns), None);
@@ -333,8 +334,8 @@ fn the_canonical_line_is_short() {
     assert_eq!(PortLine::default(), line("9150"));
 }
 
-/// A place in any of its spellings.
-fn any_place() -> impl Strategy<Value = String> {
+/// An address in any of its spellings.
+fn any_address() -> impl Strategy<Value = String> {
     prop_oneof![
         Just("0".to_owned()),
         Just("auto".to_owned()),
@@ -391,18 +392,18 @@ fn any_flag() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn no_text_makes_the_reader_panic(text in any::<String>()) {
+    fn no_text_makes_the_parser_panic(text in any::<String>()) {
         let _ = text.parse::<PortLine>();
         let _ = format!("unix:\"{text}").parse::<PortLine>();
         let _ = format!("9150 {text}").parse::<PortLine>();
     }
 
     #[test]
-    fn a_line_reads_back_from_what_is_written(
-        place in any_place(),
+    fn a_written_line_parses_to_the_same_line(
+        address in any_address(),
         flags in proptest::collection::vec(any_flag(), 0..6),
     ) {
-        if let Ok(first) = format!("{place} {}", flags.join(" ")).parse::<PortLine>() {
+        if let Ok(first) = format!("{address} {}", flags.join(" ")).parse::<PortLine>() {
             let written = first.to_string();
             let second: PortLine = written.parse().unwrap();
             prop_assert_eq!(&second.bind, &first.bind);

@@ -1,12 +1,12 @@
-//! The example file is true, complete and guarded against typos.
+//! The example file is correct and complete, and typos in its keys are found.
 
 use std::collections::BTreeMap;
 
-use super::super::key::{EXAMPLE, ExampleLine, example_line};
+use super::super::known_keys::{EXAMPLE, ExampleLine, parse_example_line};
 use super::*;
 
 #[test]
-fn the_example_as_it_stands_is_the_defaults() {
+fn the_unchanged_example_is_the_defaults() {
     assert_eq!(settings(good(EXAMPLE)), defaults());
 }
 
@@ -29,14 +29,14 @@ fn every_default_in_the_example_is_the_real_default() {
     assert!(written == defaults(), "{}", describe(&written));
 }
 
-/// The tables of the example, each with its heading and with every setting in it, the examples'
-/// values before the defaults'.
+/// Returns the tables of the example, each with its heading and all its settings. The value of an
+/// example takes precedence over a default.
 fn example_tables() -> BTreeMap<String, (String, BTreeMap<String, String>)> {
     let mut tables: BTreeMap<String, (String, BTreeMap<String, String>)> = BTreeMap::new();
     let mut table = String::new();
     for line in EXAMPLE.lines() {
         let example = line.starts_with("#  ");
-        match example_line(line) {
+        match parse_example_line(line) {
             Some(ExampleLine::Table(name)) => {
                 table = name.to_owned();
                 let heading = line.trim_start_matches('#').trim().to_owned();
@@ -56,7 +56,7 @@ fn example_tables() -> BTreeMap<String, (String, BTreeMap<String, String>)> {
     tables
 }
 
-/// A file with this table filled in as in the example, and with what it needs beside it.
+/// Returns a file with this table filled in as in the example, and with the tables that it needs.
 fn filled(table: &str) -> String {
     let tables = example_tables();
     let mut text = String::new();
@@ -67,9 +67,9 @@ fn filled(table: &str) -> String {
     let (heading, settings) = &tables[table];
     text.push_str(&format!("{heading}\n"));
     for (key, value) in settings {
-        // Two ways to say the same thing, of which a file may use one.
-        let other_way = ["socks_listen", "dns_listen", "proxy_addr"].contains(&key.as_str());
-        if !other_way {
+        // A file may set only one of two equivalent keys.
+        let is_equivalent = ["socks_listen", "dns_listen", "proxy_addr"].contains(&key.as_str());
+        if !is_equivalent {
             text.push_str(&format!("{key} = {value}\n"));
         }
     }
@@ -77,7 +77,7 @@ fn filled(table: &str) -> String {
 }
 
 #[test]
-fn every_table_of_the_example_can_be_used() {
+fn every_table_of_the_example_is_valid() {
     for table in example_tables().keys() {
         good(&filled(table));
     }
@@ -87,7 +87,7 @@ fn every_table_of_the_example_can_be_used() {
 #[test]
 fn a_typo_in_any_table_is_refused_with_the_nearest_key() {
     for (table, (_, settings)) in example_tables() {
-        // Its keys are names of the network's parameters and can be anything.
+        // Its keys are names of network parameters, and can be anything.
         if table == "override_net_params" {
             continue;
         }
@@ -102,7 +102,7 @@ fn a_typo_in_any_table_is_refused_with_the_nearest_key() {
             );
             assert!(error.contains(&wrong), "{error}");
             assert!(
-                error.contains(&format!("the nearest is {table}.{key};")),
+                error.contains(&format!("did you mean {table}.{key}?")),
                 "{error}"
             );
         }
@@ -110,7 +110,7 @@ fn a_typo_in_any_table_is_refused_with_the_nearest_key() {
 }
 
 #[test]
-fn the_example_knows_every_key_that_arti_client_has() {
+fn the_example_has_every_key_of_arti_client() {
     type Table = BTreeMap<String, serde::de::IgnoredAny>;
     let mut want = tor_config::load::ConfigResolveOptions::default();
     want.want_output_tree = true;
@@ -143,7 +143,7 @@ fn the_example_knows_every_key_that_arti_client_has() {
     let top: Table = all.get_serde_value("").unwrap().unwrap();
     assert_eq!(top.into_keys().collect::<Vec<_>>(), paths);
     while let Some(path) = paths.pop() {
-        // What is no table cannot be read as one.
+        // A value that is not a table cannot be read as one.
         match all.get_serde_value::<Table>(&path) {
             Ok(Some(table)) if !table.is_empty() => {
                 paths.extend(table.keys().map(|key| format!("{path}.{key}")));

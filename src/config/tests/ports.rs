@@ -3,10 +3,10 @@
 use std::net::Ipv4Addr;
 
 use super::*;
-use crate::config::port_line::Bind;
+use crate::config::port_line::BindAddr;
 
 #[test]
-fn port_lines_mean_the_same_in_the_file_as_on_the_command_line() {
+fn port_lines_have_the_same_meaning_in_the_file_and_on_the_command_line() {
     let line = "unix:\"/run/a b\" ExtendedErrors WorldWritable";
     let in_file = good(&format!("[proxy]\nsocks_port = '{line}'"));
     let args = ProxyArgs {
@@ -14,25 +14,25 @@ fn port_lines_mean_the_same_in_the_file_as_on_the_command_line() {
         ..Default::default()
     };
     assert_eq!(
-        in_file.ports_of(PortKind::Socks),
-        with_args("", args).unwrap().ports_of(PortKind::Socks)
+        in_file.port_lines(PortKind::Socks),
+        with_args("", args).unwrap().port_lines(PortKind::Socks)
     );
 }
 
 #[test]
-fn artis_socks_listen_is_served() {
+fn the_arti_key_socks_listen_is_supported() {
     let bind = |text: &str| {
         good(&format!("[proxy]\nsocks_listen = {text}"))
-            .ports_of(PortKind::Socks)
+            .port_lines(PortKind::Socks)
             .into_iter()
             .map(|line| line.bind)
             .collect::<Vec<_>>()
     };
-    let tcp = |text: &str| Bind::Tcp(text.parse().unwrap());
+    let tcp = |text: &str| BindAddr::Tcp(text.parse().unwrap());
     assert_eq!(bind("9150"), [tcp("127.0.0.1:9150")]);
     assert_eq!(
         bind("\"auto\""),
-        [Bind::TcpAuto(Ipv4Addr::LOCALHOST.into())]
+        [BindAddr::TcpAuto(Ipv4Addr::LOCALHOST.into())]
     );
     assert_eq!(
         bind("[1, \"[::1]:2\"]"),
@@ -41,14 +41,14 @@ fn artis_socks_listen_is_served() {
     for none in ["0", "false", "\"\"", "[]"] {
         assert_eq!(bind(none), []);
     }
-    // An option's value gets here as text.
+    // The value of an `-o` option arrives as text.
     let config = options(&["proxy.http_port=false", "proxy.dns_listen=false"]).unwrap();
-    assert_eq!(config.ports_of(PortKind::Http), []);
-    assert_eq!(config.ports_of(PortKind::Dns), []);
+    assert_eq!(config.port_lines(PortKind::Http), []);
+    assert_eq!(config.port_lines(PortKind::Dns), []);
 }
 
 #[test]
-fn socks_listen_takes_no_flags_and_no_second_opinion() {
+fn socks_listen_accepts_no_flags_and_no_socks_port_beside_it() {
     let error = refusal("[proxy]\nsocks_listen = \"9150 ExtendedErrors\"");
     assert!(
         error.starts_with("test.toml:2: proxy.socks_listen: "),
@@ -68,14 +68,14 @@ fn socks_listen_takes_no_flags_and_no_second_opinion() {
     assert_eq!(
         with_args(both, args)
             .unwrap()
-            .ports_of(PortKind::Socks)
+            .port_lines(PortKind::Socks)
             .len(),
         1
     );
 }
 
 #[test]
-fn a_bad_port_line_names_its_place() {
+fn the_error_for_a_bad_port_line_names_its_location() {
     let error = refusal("[proxy]\n\nsocks_port = [\"9150\", \"9151 WorldWritable\"]");
     assert!(
         error.starts_with("test.toml:3: proxy.socks_port: \"9151 WorldWritable\": "),
@@ -103,7 +103,7 @@ fn a_bad_port_line_names_its_place() {
 }
 
 #[test]
-fn two_ports_of_different_kinds_cannot_have_one_place() {
+fn two_ports_of_different_kinds_cannot_share_an_address() {
     let error = refusal("[proxy]\nsocks_port = 9150\nhttp_port = 9150");
     assert!(
         error.starts_with("test.toml:3: proxy.http_port: 127.0.0.1:9150 ")
@@ -118,29 +118,29 @@ fn two_ports_of_different_kinds_cannot_have_one_place() {
 }
 
 #[test]
-fn no_port_at_all_is_a_warning() {
+fn a_configuration_without_ports_gets_a_warning() {
     let config = good("[proxy]\nsocks_port = 0");
-    assert_eq!(config.ports_of(PortKind::Socks), []);
+    assert_eq!(config.port_lines(PortKind::Socks), []);
     assert_eq!(config.warnings.len(), 1);
 }
 
 #[test]
-fn http_ports_are_opened_only_where_they_are_asked_for() {
-    assert_eq!(good("").ports_of(PortKind::Http), []);
+fn an_http_port_is_opened_only_if_configured() {
+    assert_eq!(good("").port_lines(PortKind::Http), []);
     for none in ["0", "\"0\"", "\"\"", "[]"] {
         let config = good(&format!("[proxy]\nhttp_port = {none}"));
-        assert_eq!(config.ports_of(PortKind::Http), []);
+        assert_eq!(config.port_lines(PortKind::Http), []);
     }
     let config = good("[proxy]\nhttp_port = [9080, \"auto IsolateDestAddr\"]");
-    assert_eq!(config.ports_of(PortKind::Http).len(), 2);
-    assert_eq!(config.ports_of(PortKind::Socks).len(), 1);
+    assert_eq!(config.port_lines(PortKind::Http).len(), 2);
+    assert_eq!(config.port_lines(PortKind::Socks).len(), 1);
     let args = |line: &str| ProxyArgs {
         http_port: vec![line.into()],
         ..Default::default()
     };
     let config = with_args("[proxy]\nhttp_port = 9080", args("auto")).expect("good");
     assert_eq!(
-        config.ports_of(PortKind::Http),
+        config.port_lines(PortKind::Http),
         ["auto".parse().expect("a line")]
     );
     let error = message(with_args("", args("nowhere")).unwrap_err());
@@ -153,8 +153,8 @@ fn dns_and_transparent_ports_need_an_address() {
         "[proxy]\ndns_port = [5353, \"[::1]:auto IsolateDestAddr\"]\ntrans_port = \"9040\"\n\
          trans_proxy_type = \"tproxy\"",
     );
-    assert_eq!(config.ports_of(PortKind::Dns).len(), 2);
-    assert_eq!(config.ports_of(PortKind::Transparent).len(), 1);
+    assert_eq!(config.port_lines(PortKind::Dns).len(), 2);
+    assert_eq!(config.port_lines(PortKind::Transparent).len(), 1);
     assert_eq!(config.trans_proxy_type, TransProxyType::Tproxy);
     let text = describe(&config);
     for part in [
@@ -177,13 +177,13 @@ fn dns_and_transparent_ports_need_an_address() {
         "{error}"
     );
     let listen = good("[proxy]\ndns_listen = [5353, \"[::1]:53\"]");
-    assert_eq!(listen.ports_of(PortKind::Dns).len(), 2);
+    assert_eq!(listen.port_lines(PortKind::Dns).len(), 2);
     let error = refusal("[proxy]\ndns_listen = \"5353 IsolateDestAddr\"");
     assert!(error.contains("proxy.dns_port"), "{error}");
 }
 
 #[test]
-fn warnings_of_a_line_come_with_their_place() {
+fn warnings_about_a_port_line_name_its_location() {
     let config = good("[proxy]\nsocks_port = \"9150 ExtendedError\"");
     let [warning] = &config.warnings[..] else {
         panic!("{:?}", config.warnings);

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use listenfd::ListenFd;
 use socket2::SockRef;
 
-use crate::config::port_line::{Bind, Port, PortKind, PortLine};
+use crate::config::port_line::{BindAddr, Port, PortKind, PortLine};
 
 /// The sockets that were handed over. Ports listen on duplicates of them, so that a socket is there
 /// again for the next port when one is closed.
@@ -106,7 +106,7 @@ impl InheritedSockets {
     /// The address of a socket that may keep `port` from being bound: one with the same number, when
     /// one of the two is for all interfaces.
     pub(super) fn in_the_way_of(&self, port: &Port) -> Option<SocketAddr> {
-        let Bind::Tcp(wanted) = port.line.bind else {
+        let BindAddr::Tcp(wanted) = port.line.bind else {
             return None;
         };
         self.0.iter().find_map(|one| {
@@ -124,9 +124,9 @@ impl One {
     /// Whether the socket listens where the line says.
     fn fits(&self, port: &Port) -> bool {
         match (&self.socket, &port.line.bind) {
-            (Socket::Tcp(_, at), Bind::Tcp(place)) => port.kind != PortKind::Dns && at == place,
-            (Socket::Udp(_, at), Bind::Tcp(place)) => port.kind == PortKind::Dns && at == place,
-            (Socket::Unix(_, at), Bind::Unix(place)) => at == place,
+            (Socket::Tcp(_, at), BindAddr::Tcp(place)) => port.kind != PortKind::Dns && at == place,
+            (Socket::Udp(_, at), BindAddr::Tcp(place)) => port.kind == PortKind::Dns && at == place,
+            (Socket::Unix(_, at), BindAddr::Unix(place)) => at == place,
             _ => false,
         }
     }
@@ -157,9 +157,9 @@ impl One {
 
     fn port(&self) -> Port {
         let (bind, kind) = match &self.socket {
-            Socket::Tcp(_, at) => (Bind::Tcp(*at), self.kind()),
-            Socket::Unix(_, at) => (Bind::Unix(at.clone()), self.kind()),
-            Socket::Udp(_, at) => (Bind::Tcp(*at), PortKind::Dns),
+            Socket::Tcp(_, at) => (BindAddr::Tcp(*at), self.kind()),
+            Socket::Unix(_, at) => (BindAddr::Unix(at.clone()), self.kind()),
+            Socket::Udp(_, at) => (BindAddr::Tcp(*at), PortKind::Dns),
         };
         Port {
             kind,

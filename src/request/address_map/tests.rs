@@ -5,11 +5,11 @@ const ONION: &str = "2gzyxa5ihm7nsggfxnu52rck2vv4rvmdlkiu3zzui5du4xyclen53wid.on
 
 fn names(map: &[&str], suffixes: &[&str]) -> AddressMap {
     let owned = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect();
-    let settings = Settings {
+    let settings = AddressMapSettings {
         map: owned(map),
         automap: !suffixes.is_empty(),
         suffixes: owned(suffixes),
-        ..Settings::default()
+        ..AddressMapSettings::default()
     };
     AddressMap::new(&settings).expect("good settings")
 }
@@ -178,9 +178,9 @@ fn virtual_addresses_without_a_name_go_nowhere() {
         assert_eq!(to.as_deref(), Ok("good.test"));
     }
     assert!(names.covers("127.192.0.10".parse().expect("literal")));
-    let other_network = Settings {
+    let other_network = AddressMapSettings {
         network_v4: "10.192.0.0/16".to_owned(),
-        ..Settings::default()
+        ..AddressMapSettings::default()
     };
     let names = AddressMap::new(&other_network).expect("good settings");
     assert_eq!(asked_for(&names, Command::Connect, "10.192.0.1"), invalid);
@@ -220,8 +220,8 @@ fn the_family_of_a_virtual_address_follows_the_question_and_the_flags() {
 
 #[test]
 fn wrong_settings_name_their_key() {
-    let wrong = |change: fn(&mut Settings)| {
-        let mut settings = Settings::default();
+    let wrong = |change: fn(&mut AddressMapSettings)| {
+        let mut settings = AddressMapSettings::default();
         change(&mut settings);
         AddressMap::new(&settings).expect_err("wrong settings").0
     };
@@ -242,18 +242,18 @@ fn wrong_settings_name_their_key() {
         wrong(|s| s.network_v6 = "127.0.0.0/8".into()),
         "proxy.virtual_addr_network_ipv6"
     );
-    assert!(AddressMap::new(&Settings::default()).is_ok());
+    assert!(AddressMap::new(&AddressMapSettings::default()).is_ok());
 }
 
 /// C tor does so on SIGHUP; on NEWNYM it forgets none either.
 #[test]
 fn addresses_outlive_a_change_of_settings_that_allows_them() {
-    let settings = |map: &str, suffixes: &[&str], network_v4: &str| Settings {
+    let settings = |map: &str, suffixes: &[&str], network_v4: &str| AddressMapSettings {
         map: vec![map.to_owned()],
         automap: true,
         suffixes: suffixes.iter().map(|&text| text.to_owned()).collect(),
         network_v4: network_v4.to_owned(),
-        ..Settings::default()
+        ..AddressMapSettings::default()
     };
     let before = settings("a b", &[".one", ".two"], "10.0.0.0/8");
     let old = AddressMap::new(&before).expect("good settings");
@@ -283,7 +283,7 @@ fn addresses_outlive_a_change_of_settings_that_allows_them() {
     assert_eq!(leads(&taken, one).as_deref(), Ok("d"));
     assert_eq!(leads(&taken, two).as_deref(), Ok("x.two"));
 
-    let off = Settings {
+    let off = AddressMapSettings {
         automap: false,
         ..before
     };

@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use std::os::unix::fs::PermissionsExt as _;
 
 use arc_swap::ArcSwap;
-use onionport::config::address_map::Settings;
+use onionport::config::address_map::AddressMapSettings;
 use onionport::failure::Failure;
 use onionport::request::ClientAddr;
 use onionport::request::address_map::AddressMap;
@@ -431,10 +431,10 @@ async fn a_service_behind_a_virtual_address_gets_its_key() {
 /// virtual address that was given out for it.
 async fn hand_in_behind(url: impl Fn(Ipv6Addr) -> String) {
     let keys = private_folder();
-    let names = Settings {
+    let names = AddressMapSettings {
         map: vec![format!("shop.example {ONION}")],
         automap: true,
-        ..Settings::default()
+        ..AddressMapSettings::default()
     };
     let shared = Shared {
         address_map: ArcSwap::from_pointee(AddressMap::new(&names).expect("good")),

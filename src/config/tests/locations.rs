@@ -1,9 +1,9 @@
-//! Errors name their place: keys, values, files and options.
+//! Errors name their location: keys, values, files and options.
 
 use super::*;
 
 #[test]
-fn an_unknown_key_names_place_and_nearest_key() {
+fn the_error_for_an_unknown_key_names_its_location_and_the_nearest_key() {
     for (text, key, nearest) in [
         (
             "[proxy]\nsocks_prot = 1",
@@ -27,7 +27,7 @@ fn an_unknown_key_names_place_and_nearest_key() {
         let error = refusal(text);
         assert!(error.contains(&format!(" unknown key {key}: ")), "{error}");
         assert!(
-            error.contains(&format!("the nearest is {nearest}")),
+            error.contains(&format!("did you mean {nearest}")),
             "{error}"
         );
     }
@@ -39,7 +39,7 @@ fn an_unknown_key_names_place_and_nearest_key() {
 }
 
 #[test]
-fn keys_that_only_arti_serves_are_refused_with_the_remedy() {
+fn unsupported_keys_of_arti_are_refused_with_the_remedy() {
     for (text, start, remedy) in [
         (
             "[rpc]\n\nenable = true",
@@ -94,7 +94,7 @@ fn keys_that_only_arti_serves_are_refused_with_the_remedy() {
 }
 
 #[test]
-fn keys_that_only_arti_serves_pass_where_they_ask_for_nothing() {
+fn unsupported_keys_of_arti_pass_if_their_value_is_harmless() {
     let config = good(
         "[application]\ndefer_bootstrap = false\n\
          [proxy]\nenable_http_connect = false\nsocket_send_buf_size = \"128 KB\"\n\
@@ -104,7 +104,7 @@ fn keys_that_only_arti_serves_pass_where_they_ask_for_nothing() {
          [metrics]\nprometheus.listen = \"\"\n[rpc]\nenable = false",
     );
     assert_eq!(config.warnings, Vec::<String>::new());
-    // A later word counts.
+    // A later source overrides the file.
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("first.toml");
     std::fs::write(&path, "[rpc]\nenable = true").unwrap();
@@ -121,7 +121,7 @@ fn keys_that_only_arti_serves_pass_where_they_ask_for_nothing() {
 
 #[cfg(unix)]
 #[test]
-fn folders_that_arti_could_not_use_are_refused_with_their_place_and_the_remedy() {
+fn folders_that_arti_cannot_use_are_reported_with_location_and_remedy() {
     use std::os::unix::fs::PermissionsExt as _;
     let folder = tempfile::tempdir().unwrap();
     let make = |name: &str, mode: u32| {
@@ -143,7 +143,7 @@ fn folders_that_arti_could_not_use_are_refused_with_their_place_and_the_remedy()
         ),
         ("state_dir", open.clone(), format!("chmod go-rwx {open}")),
         ("cache_dir", open.clone(), format!("chmod go-w {open}")),
-        // Not there yet, in a folder that is bad.
+        // Does not exist, in a folder that others can write to.
         (
             "cache_dir",
             format!("{open}/new"),
@@ -177,15 +177,15 @@ fn the_bare_headings_of_artis_own_example_are_harmless() {
 }
 
 #[test]
-fn broken_toml_names_file_and_line() {
+fn the_error_for_invalid_toml_names_file_and_line() {
     let error = refusal("[proxy]\nsocks_port = \n");
-    assert!(error.starts_with("test.toml:2: not TOML: "), "{error}");
+    assert!(error.starts_with("test.toml:2: invalid TOML: "), "{error}");
     let error = refusal("[proxy]\n[proxy]\n");
-    assert!(error.starts_with("test.toml:2: not TOML: "), "{error}");
+    assert!(error.starts_with("test.toml:2: invalid TOML: "), "{error}");
 }
 
 #[test]
-fn a_file_that_is_not_utf8_names_the_line() {
+fn the_error_for_a_file_that_is_not_utf8_names_the_line() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("test.toml");
     std::fs::write(&path, b"\n\n# \xff").unwrap();
@@ -195,20 +195,20 @@ fn a_file_that_is_not_utf8_names_the_line() {
     };
     let error = message(load(&args).unwrap_err());
     assert!(
-        error.starts_with("test.toml:3: not TOML: not UTF-8"),
+        error.starts_with("test.toml:3: invalid TOML: not UTF-8"),
         "{error}"
     );
 }
 
 #[test]
-fn a_missing_file_is_named() {
+fn the_error_for_a_missing_file_names_it() {
     for name in ["/nowhere/test.toml", "/nowhere/test.toml/"] {
         let args = ProxyArgs {
             config: vec![name.into()],
             ..Default::default()
         };
         let error = message(load(&args).unwrap_err());
-        assert!(error.contains("there is no such file"), "{error}");
+        assert!(error.contains("no such file"), "{error}");
         assert!(error.contains("test.toml"), "{error}");
     }
 }
@@ -230,7 +230,7 @@ fn a_file_that_others_can_write_is_refused() {
 }
 
 #[test]
-fn options_need_quotes_only_where_toml_is_not_clear() {
+fn the_value_of_an_option_needs_quotes_only_if_toml_reads_it_differently() {
     let config = options(&[
         "proxy.socks_port=9150 ExtendedErrors",
         "storage.cache_dir=/a-b",
@@ -240,14 +240,14 @@ fn options_need_quotes_only_where_toml_is_not_clear() {
         "path_rules.long_lived_ports=[22]",
     ])
     .unwrap();
-    assert!(config.ports_of(PortKind::Socks)[0].flags.extended_errors);
+    assert!(config.port_lines(PortKind::Socks)[0].flags.extended_errors);
     assert_eq!(config.cache_dir, Path::new("/a-b"));
     assert_eq!(config.max_files, 5);
     assert_eq!(config.log_filter, "debug");
 }
 
 #[test]
-fn an_option_that_sets_nothing_is_refused() {
+fn an_option_that_is_not_key_value_is_refused() {
     for (option, shown) in [
         ("proxy", "proxy"),
         ("hunter2", "…"),
