@@ -266,8 +266,7 @@ impl Observations {
     }
 }
 
-/// Returns the one of two failures of a request that says more about the service, or `one` if both
-/// say as much.
+/// Returns the failure that says more about the service, or `one` if both say as much.
 pub(crate) fn more_informative(one: Failure, other: Failure) -> Failure {
     use Failure as F;
     let weight = |failure| match failure {

@@ -76,8 +76,10 @@ pub(super) struct IncomingStream {
 #[derive(Clone)]
 pub(super) struct ScriptedConnector {
     number: usize,
-    open: Arc<Mutex<Vec<(IsolationToken, Arc<ScriptedTunnel>)>>>,
+    open: OpenTunnels,
 }
+
+type OpenTunnels = Arc<Mutex<Vec<(IsolationToken, Arc<ScriptedTunnel>)>>>;
 
 /// A circuit to a service.
 pub(super) struct ScriptedTunnel {

@@ -1,4 +1,4 @@
-//! How much is kept, for how long, and what happens when all of it is retired.
+//! Tests of the limits of slots and attempts, and of `retire_all`.
 
 use super::*;
 
@@ -193,7 +193,7 @@ async fn after_retire_all_only_new_circuits_are_used() {
 #[tokio::test(start_paused = true)]
 async fn a_request_that_starts_over_keeps_its_deadline() {
     let mut test = test_onions();
-    let asked = Instant::now();
+    let started = Instant::now();
     let task = test.connect(&user("a"));
     let _old = test.controller.next_call().await;
     sleep(5 * SECOND).await;
@@ -201,5 +201,5 @@ async fn a_request_that_starts_over_keeps_its_deadline() {
     let new = test.controller.next_call().await;
     new.enter(AttemptStage::Puzzle);
     assert!(task.await.expect("no panic").is_err());
-    assert_eq!(asked.elapsed(), DEADLINE);
+    assert_eq!(started.elapsed(), DEADLINE);
 }
