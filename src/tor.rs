@@ -6,12 +6,9 @@
 //! | [`destination`], [`onion_address`] | what it can be asked for |
 //! | [`isolation`] | which streams may share a circuit |
 //! | [`optimistic_data`] | what a client says before its request is answered |
-//! | [`onion`] | streams to onion services, and who shares an attempt |
-//! | [`attempt`] | one effort to get a circuit to an onion service |
+//! | [`onion`] | streams to onion services: attempts, and the classification of their failures |
 //! | [`open_stream`] | opening a stream, with early data behind it |
 //! | [`exit`] | streams and look-ups through exits |
-//! | [`evidence`] | what is known of an attempt while it runs |
-//! | [`verdict`] | the rules that turn clues into one failure |
 //! | [`arti_errors`] | all knowledge of upstream error types |
 //! | [`client`] | arti's client: made, connected, replaced, given up |
 //! | [`current`] | what serves requests now, and how requests wait for the next client |
@@ -22,14 +19,12 @@
 //! | [`runtime`] | the runtime the Tor crates run on |
 
 pub(crate) mod arti_errors;
-mod attempt;
 pub(crate) mod client;
 pub mod client_auth;
 pub mod connector;
 mod current;
 pub mod destination;
 mod directory;
-pub(crate) mod evidence;
 pub(crate) mod exit;
 pub mod isolation;
 pub(crate) mod onion;
@@ -41,7 +36,6 @@ pub(crate) mod runtime;
 pub(crate) mod storage;
 #[cfg(test)]
 mod upstream_tests;
-pub(crate) mod verdict;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -65,7 +59,7 @@ use current::{Current, Retire};
 use directory::Directory;
 use exit::Exits;
 use onion::Onions;
-use onion::network::HsNetwork;
+use onion::hs_network::HsNetwork;
 use runtime::TorRuntime;
 
 pub use client::{Progress, ReplaceError, Settings};
@@ -76,11 +70,11 @@ const READY_AFTER: Duration = Duration::from_secs(1);
 
 /// The part of the program's `tracing` subscriber that the Tor side needs; without it, requests
 /// that run into their deadline cannot say where they stuck.
-pub fn evidence_layer<S>() -> impl tracing_subscriber::Layer<S>
+pub fn observer_layer<S>() -> impl tracing_subscriber::Layer<S>
 where
     S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
 {
-    evidence::layer()
+    onion::observer::layer()
 }
 
 /// A client of the Tor network.

@@ -234,7 +234,7 @@ pub fn start(filter: &str, granularity: Duration) -> Result<Log, String> {
         .with_filter(filter.and(filter_fn(may_be_logged).with_max_level_hint(LevelFilter::TRACE)));
     tracing_subscriber::registry()
         .with(layer)
-        .with(crate::tor::evidence_layer())
+        .with(crate::tor::observer_layer())
         .try_init()
         .map_err(|error| failed(&error))?;
     std::panic::set_hook(Box::new(|panic| {

@@ -15,7 +15,7 @@ use tor_netdoc::NetdocErrorKind;
 use tor_netdoc::doc::hsdesc::HsDescError;
 use tor_proto::Error as ProtoError;
 
-use super::verdict::{self, DescriptorClue, RendezvousClue};
+use super::onion::classify::{self, FetchError, RendezvousError};
 use crate::failure::Failure;
 use crate::log_limit::{LogLimiter, Times};
 
@@ -28,9 +28,9 @@ const BURST: u32 = if cfg!(test) { 1000 } else { 5 };
 /// What one reported error of tor-hsclient says about the attempt it belongs to.
 pub(crate) enum Clue {
     /// A directory gave no usable descriptor.
-    Descriptor(DescriptorClue),
+    Descriptor(FetchError),
     /// A pair of introduction and rendezvous point failed.
-    Rendezvous(RendezvousClue),
+    Rendezvous(RendezvousError),
 }
 
 /// Reads the `error` field of an event; `None` for errors that sum up others.
@@ -53,11 +53,11 @@ pub(crate) fn of_onion_attempt(error: &ConnError) -> Failure {
                 .sources()
                 .map(|t| descriptor_clue(&t.0.error))
                 .collect();
-            verdict::of_descriptor(&clues)
+            classify::classify_fetch_errors(&clues)
         }
         ConnError::Failed(tries) => {
             let clues: Vec<_> = tries.sources().map(rendezvous_clue).collect();
-            verdict::of_rendezvous(&clues)
+            classify::classify_rendezvous_errors(&clues)
         }
         // No directory is there to have the descriptor.
         ConnError::NoHsDirs | ConnError::NoUsableHsDirs => Failure::DescriptorNotFound,
@@ -68,9 +68,9 @@ pub(crate) fn of_onion_attempt(error: &ConnError) -> Failure {
 }
 
 /// What one failed descriptor fetch means.
-fn descriptor_clue(detail: &DescriptorErrorDetail) -> DescriptorClue {
-    use DescriptorClue as C;
+fn descriptor_clue(detail: &DescriptorErrorDetail) -> FetchError {
     use DescriptorErrorDetail as D;
+    use FetchError as C;
     match detail {
         D::Timeout => C::TimedOut,
         D::Circuit(error) if error.kind() == ErrorKind::BootstrapRequired => C::NotReady,
@@ -91,8 +91,8 @@ fn descriptor_clue(detail: &DescriptorErrorDetail) -> DescriptorClue {
 }
 
 /// What a failed request to a directory means.
-fn directory_clue(error: &RequestError) -> DescriptorClue {
-    use DescriptorClue as C;
+fn directory_clue(error: &RequestError) -> FetchError {
+    use FetchError as C;
     use RequestError as R;
     match error {
         R::HttpStatus(404, _) => C::NotFound,
@@ -120,8 +120,8 @@ fn directory_clue(error: &RequestError) -> DescriptorClue {
 }
 
 /// What is wrong with a descriptor that arrived.
-fn document_clue(error: &HsDescError) -> DescriptorClue {
-    use DescriptorClue as C;
+fn document_clue(error: &HsDescError) -> FetchError {
+    use FetchError as C;
     use HsDescError as H;
     match error {
         H::MissingDecryptionKey => C::AuthMissing,
@@ -150,9 +150,9 @@ fn document_clue(error: &HsDescError) -> DescriptorClue {
 }
 
 /// What one failed pair of introduction and rendezvous point means.
-fn rendezvous_clue(failed: &FailedAttemptError) -> RendezvousClue {
+fn rendezvous_clue(failed: &FailedAttemptError) -> RendezvousError {
     use FailedAttemptError as F;
-    use RendezvousClue as C;
+    use RendezvousError as C;
     match failed {
         F::UnusableIntro { .. } => C::IntroductionPointUnusable,
         F::RendezvousCircuitObtain { .. } => C::NoRendezvousCircuit,

@@ -1,9 +1,22 @@
 //! Streams to onion services.
 //!
-//! Requests for one service that may share a circuit, and that come with the same key, share a
-//! [`table::CircuitSlot`]. A slot has at most one running [`Attempt`](super::attempt::Attempt) to reach the service;
-//! everybody waits for that one, each until their own deadline. How an attempt goes about it is told in
-//! [`super::attempt`].
+//! Requests for one service that may share a circuit, and that come with the same client
+//! authorization key, share a [`slot_table::CircuitSlot`]. A slot has at most one running
+//! [`attempt::Attempt`] to reach the service; all its requests wait for that, each until its own
+//! deadline.
+//!
+//! | module, in reading order | holds |
+//! |---|---|
+//! | this file | opens streams: finds or starts an attempt, and retries on closed circuits |
+//! | [`slot_table`] | the slots, and which requests share one |
+//! | [`attempt`] | one attempt: up to three parallel tries of calls to tor-hsclient |
+//! | [`rendezvous_circuit`] | an open circuit to a service |
+//! | [`hs_network`] | tor-hsclient and its circuits, as a [`network::Network`] |
+//! | [`network`] | the trait for what is needed of the Tor network |
+//! | [`observer`] | what is known of a call to tor-hsclient while it runs |
+//! | [`classify`] | the rules that turn observations into one failure |
+//!
+//! Imports go down this table. Nothing here imports `tor::client`, `tor::current` or `tor::exit`.
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -14,50 +27,58 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tor_hsclient::HsClientSecretKeys;
 use tracing::{debug, warn};
 
-use self::network::{HsNetwork, Network};
-use self::table::{SlotId, Table};
+use self::attempt::{AttemptLauncher, AttemptOutcome, AttemptParameters, AttemptWaiter};
+use self::hs_network::HsNetwork;
+use self::network::Network;
+use self::rendezvous_circuit::RendezvousCircuit;
+use self::slot_table::{SlotId, SlotTable};
 use super::arti_errors::StreamError;
-use super::attempt::{Assignment, AttemptOutcome, Circuit, Launcher, Waiter};
 use crate::failure::Failure;
 use crate::log_limit::LogLimiter;
 use crate::tor::isolation::Isolation;
 use crate::tor::onion_address::OnionAddress;
 use crate::tor::optimistic_data::OptimisticData;
 
-pub(super) mod network;
+mod attempt;
+pub(super) mod classify;
+pub(super) mod hs_network;
+mod network;
+pub(super) mod observer;
+mod rendezvous_circuit;
 #[cfg(test)]
-pub(super) mod script;
-mod table;
+mod scripted_network;
+mod slot_table;
 #[cfg(test)]
 mod tests;
 
-/// How often a request tries again because a circuit was gone when the stream was to be opened. A
-/// service closes the circuit when a stream asks for a port that it does not have, and with it go the
-/// other streams that were being opened.
+/// How many circuits a request tries if each is closed when the stream is to be opened.
+///
+/// A service closes the circuit when a stream requests a port that it does not have. That also ends
+/// the other streams that are being opened on the circuit.
 const MAX_DEAD_CIRCUITS: usize = 16;
 
-/// How long a service may take to answer on a circuit that was open already, before it is looked for
-/// anew at the same time: its side of the circuit may be gone without a word.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a service may take to answer on a circuit that was open already. After that a new
+/// circuit is built in parallel: the service's side may have gone without closing the circuit.
+const OPEN_CIRCUIT_WAIT: Duration = Duration::from_secs(10);
 
-/// How often to look for slots that are no longer needed, while there are any.
+/// How often to drop slots that are no longer needed, while there are any slots.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
-/// Log that the keys were slow at most once in this time.
+/// Log that reading the keys took too long at most once a minute.
 static SLOW_KEYS: LogLimiter = LogLimiter::new(Duration::from_secs(60));
 
 /// Opens streams to onion services.
 pub(crate) struct Onions<N: Network = HsNetwork> {
     network: Arc<N>,
-    launcher: Launcher<N>,
-    table: Arc<Mutex<Table<N>>>,
-    /// Counts how often everything was retired.
+    launcher: AttemptLauncher<N>,
+    table: Arc<Mutex<SlotTable<N>>>,
+    /// Incremented by each [`Onions::retire_all`].
     generation: watch::Sender<u64>,
 }
 
-/// What a request to a service is about.
+/// A request for a stream to a service.
 #[derive(Clone, Copy)]
-struct Wanted<'a> {
+struct OnionRequest<'a> {
     service: &'a OnionAddress,
     port: u16,
     isolation: &'a Isolation,
@@ -65,13 +86,13 @@ struct Wanted<'a> {
     deadline: Instant,
 }
 
-/// A circuit that a request may use.
-struct Found<N: Network> {
+/// A circuit that a request may use, and its slot.
+struct SlotCircuit<N: Network> {
     slot: SlotId,
-    circuit: Circuit<N>,
+    circuit: RendezvousCircuit<N>,
 }
 
-fn lock<N: Network>(table: &Mutex<Table<N>>) -> MutexGuard<'_, Table<N>> {
+fn lock<N: Network>(table: &Mutex<SlotTable<N>>) -> MutexGuard<'_, SlotTable<N>> {
     table.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -79,22 +100,22 @@ impl<N: Network> Onions<N> {
     pub(crate) fn new(network: N) -> Onions<N> {
         let network = Arc::new(network);
         Onions {
-            launcher: Launcher::new(Arc::clone(&network)),
+            launcher: AttemptLauncher::new(Arc::clone(&network)),
             network,
             table: Arc::default(),
             generation: watch::Sender::new(0),
         }
     }
 
-    /// Has all streams from now on use circuits that are built from now on.
+    /// Makes all streams from now on use circuits that are built from now on.
     ///
-    /// Streams that are open go on, and their circuits end with them. Requests that have no circuit yet start over at
-    /// once, within their own deadlines.
+    /// Open streams go on, and their circuits end with them. Requests without a circuit start over
+    /// at once, and keep their deadlines.
     pub(crate) fn retire_all(&self) {
         self.network.retire_spare_circuits();
         let retired = {
             let mut table = lock(&self.table);
-            // Before the attempts end, so that no waiting request takes that for a failure.
+            // Before the attempts end, so that waiting requests do not fail with them.
             self.generation.send_modify(|generation| *generation += 1);
             table.take_all()
         };
@@ -109,8 +130,8 @@ impl<N: Network> Onions<N> {
         isolation: &Isolation,
         early: &OptimisticData,
         deadline: Instant,
-    ) -> Result<N::Stream, Failure> {
-        let wanted = Wanted {
+    ) -> Result<N::HsStream, Failure> {
+        let request = OnionRequest {
             service,
             port,
             isolation,
@@ -118,27 +139,27 @@ impl<N: Network> Onions<N> {
             deadline,
         };
         for _ in 0..MAX_DEAD_CIRCUITS {
-            let found = match self.cached(wanted) {
+            let found = match self.cached(request) {
                 Some(found) => found,
-                None => self.circuit(wanted).await?,
+                None => self.wait_for_circuit(request).await?,
             };
-            // Data that may have arrived is never sent again: what it asks for would be done twice.
-            // So it goes out early only where one stream is all there will be.
-            let speaks_early = !early.is_empty() && (found.circuit.fresh || self.is_proven(&found));
+            // Data that may have arrived is never sent again: the service would act on it twice.
+            // So send it early only if no second stream will be needed.
+            let sends_early = !early.is_empty() && (found.circuit.fresh || self.is_trusted(&found));
             let opened = if found.circuit.fresh {
-                wanted.begin(&found.circuit, speaks_early).await
+                request.open_stream(&found.circuit, sends_early).await
             } else {
-                self.begin_on_open_circuit(wanted, &found, speaks_early)
+                self.open_on_reused_circuit(request, &found, sends_early)
                     .await
             };
             match opened {
                 Ok(stream) => {
-                    self.note_proven(&found);
+                    self.record_opened(&found);
                     return Ok(stream);
                 }
-                // The service went while the circuit was idle: what it says now is unknown.
-                Err(StreamError::CircuitGone) if !speaks_early => {
-                    debug!("the circuit to the onion service is gone; trying anew");
+                // The circuit closed while it was idle, which says nothing about the service.
+                Err(StreamError::CircuitGone) if !sends_early => {
+                    debug!("the circuit to the onion service is closed; trying again");
                 }
                 Err(other) => return Err(other.failure()),
             }
@@ -146,37 +167,41 @@ impl<N: Network> Onions<N> {
         Err(Failure::CircuitDestroyed)
     }
 
-    /// Opens a stream on a circuit that was open already; if there is no answer for a while, looks for the
-    /// service anew as well: for a stream there, whichever comes first, or if early data has gone out
-    /// here, for what there is to say of the service.
-    async fn begin_on_open_circuit(
+    /// Opens a stream on a circuit that was open already.
+    ///
+    /// If the service does not answer for a while, builds a new circuit in parallel. The stream is
+    /// then opened there as well, and the first to open is returned. If early data was sent on the
+    /// old circuit, no second stream is opened: the attempt only finds out whether the service is
+    /// reachable.
+    async fn open_on_reused_circuit(
         &self,
-        wanted: Wanted<'_>,
-        found: &Found<N>,
-        speaks_early: bool,
-    ) -> Result<N::Stream, StreamError> {
-        let mut here = pin!(wanted.begin(&found.circuit, speaks_early));
-        if let Ok(opened) = timeout(PATIENCE, &mut here).await {
+        request: OnionRequest<'_>,
+        found: &SlotCircuit<N>,
+        sends_early: bool,
+    ) -> Result<N::HsStream, StreamError> {
+        let mut on_old = pin!(request.open_stream(&found.circuit, sends_early));
+        if let Ok(opened) = timeout(OPEN_CIRCUIT_WAIT, &mut on_old).await {
             return opened;
         }
-        debug!("no answer on the open circuit to the onion service; looking for it anew");
+        debug!("no answer on the open circuit to the onion service; building a new circuit");
         self.retire(found);
-        let anew = async {
-            let found = self.circuit(wanted).await.map_err(StreamError::Failed)?;
-            if speaks_early {
-                // The service is there, and nothing more to be said of it.
+        let on_new = async {
+            let found = self.wait_for_circuit(request).await;
+            let found = found.map_err(StreamError::Failed)?;
+            if sends_early {
+                // The service is reachable, but does not answer on the old circuit.
                 return Err(StreamError::Failed(Failure::ConnectionTimedOut));
             }
-            wanted.begin(&found.circuit, false).await
+            request.open_stream(&found.circuit, false).await
         };
-        let mut anew = pin!(anew);
+        let mut on_new = pin!(on_new);
         tokio::select! {
-            opened = &mut here => match opened {
-                // At the deadline the new way has the better reason.
+            opened = &mut on_old => match opened {
+                // At the deadline, the new circuit gives the more precise failure.
                 Err(gone @ (StreamError::CircuitGone | StreamError::Failed(_))) => {
-                    let opened = anew.await;
+                    let opened = on_new.await;
                     match opened {
-                        Err(other) if speaks_early && !other.failure().blames_the_service() => {
+                        Err(other) if sends_early && !other.failure().blames_the_service() => {
                             Err(gone)
                         }
                         opened => opened,
@@ -184,11 +209,13 @@ impl<N: Network> Onions<N> {
                 }
                 opened => opened,
             },
-            opened = &mut anew => match opened {
-                // The way to the service failed, which says nothing of the service.
-                Err(StreamError::Failed(failure)) if !failure.blames_the_service() => here.await,
-                // It may have heard what was said here, and be slow to answer.
-                Err(blame) if speaks_early => match timeout(PATIENCE, here).await {
+            opened = &mut on_new => match opened {
+                // No new circuit could be built, which says nothing about the service.
+                Err(StreamError::Failed(failure)) if !failure.blames_the_service() => {
+                    on_old.await
+                }
+                // The service may have got the early data, and be slow to answer.
+                Err(blame) if sends_early => match timeout(OPEN_CIRCUIT_WAIT, on_old).await {
                     Ok(Err(StreamError::CircuitGone | StreamError::Failed(_))) | Err(_) => {
                         Err(blame)
                     }
@@ -200,49 +227,50 @@ impl<N: Network> Onions<N> {
     }
 
     /// Waits for a circuit to the service.
-    async fn circuit(&self, wanted: Wanted<'_>) -> Result<Found<N>, Failure> {
+    async fn wait_for_circuit(&self, request: OnionRequest<'_>) -> Result<SlotCircuit<N>, Failure> {
         loop {
             let mut generation = self.generation.subscribe();
-            let asked = Instant::now();
-            let keys = timeout_at(wanted.deadline, self.network.keys(wanted.service)).await;
+            let requested = Instant::now();
+            let keys = self.network.read_keys(request.service);
+            let keys = timeout_at(request.deadline, keys).await;
             let keys = keys.unwrap_or_else(|_| {
                 if let Some(times) = SLOW_KEYS.due() {
-                    warn!("client authorization keys could not be read in time ({times} times)");
+                    warn!("reading client authorization keys timed out ({times} times)");
                 }
                 Err(Failure::ClientAuthUnreadable)
             })?;
-            let (slot, waiter) = self.join_or_launch(wanted, &keys)?;
+            let (slot, waiter) = self.join_or_launch(request, &keys)?;
             let ended = tokio::select! {
                 biased;
                 _ = generation.changed() => continue,
-                ended = timeout_at(wanted.deadline, waiter.ended()) => ended,
+                ended = timeout_at(request.deadline, waiter.wait()) => ended,
             };
             return match ended {
                 Ok(AttemptOutcome::Circuit(circuit)) => {
                     if let Some(slot) = lock(&self.table).slot(slot) {
-                        slot.note_asked(&circuit, asked);
+                        slot.record_requested(&circuit, requested);
                     }
-                    Ok(Found { slot, circuit })
+                    Ok(SlotCircuit { slot, circuit })
                 }
                 Ok(AttemptOutcome::Failed(failure)) => Err(failure),
-                Err(_) => Err(waiter.verdict_so_far()),
+                Err(_) => Err(waiter.failure_so_far()),
             };
         }
     }
 
-    /// Waits for the running attempt that this request may share, or for a new one.
+    /// Joins the running attempt that the request may share, or launches a new one.
     fn join_or_launch(
         &self,
-        wanted: Wanted<'_>,
+        request: OnionRequest<'_>,
         keys: &HsClientSecretKeys,
-    ) -> Result<(SlotId, Waiter<N>), Failure> {
-        let Wanted {
+    ) -> Result<(SlotId, AttemptWaiter<N>), Failure> {
+        let OnionRequest {
             service, isolation, ..
-        } = wanted;
+        } = request;
         let mut table = lock(&self.table);
         let id = match table.admit(service, keys, isolation) {
             Some(id) => id,
-            None => table.insert(service, keys, isolation, self.network.connector()?),
+            None => table.insert(service, keys, isolation, self.network.new_connector()?),
         };
         if !table.is_swept {
             table.is_swept = true;
@@ -250,49 +278,49 @@ impl<N: Network> Onions<N> {
         }
         let slot = table.slot(id).ok_or(Failure::Internal)?;
         let running = slot.attempt.as_ref();
-        if let Some(waiter) = running.and_then(|attempt| attempt.join(wanted.deadline)) {
+        if let Some(waiter) = running.and_then(|attempt| attempt.join(request.deadline)) {
             return Ok((id, waiter));
         }
-        let assignment = Assignment {
+        let parameters = AttemptParameters {
             service: *service,
             keys: keys.clone(),
             connector: slot.connector.clone(),
             tokens: slot.tokens,
         };
         let table = Arc::downgrade(&self.table);
-        let ended = move |attempt: &_, outcome: &_| {
+        let on_end = move |attempt: &_, outcome: &_| {
             let Some(table) = table.upgrade() else { return };
-            let dropped = lock(&table).note_outcome(id, attempt, outcome);
+            let dropped = lock(&table).record_outcome(id, attempt, outcome);
             drop(dropped);
         };
-        let (attempt, waiter) = self.launcher.launch(assignment, wanted.deadline, ended);
+        let (attempt, waiter) = self.launcher.launch(parameters, request.deadline, on_end);
         slot.attempt = Some(attempt);
         Ok((id, waiter))
     }
 
-    /// A circuit that was asked for a moment ago and that this request may share.
-    fn cached(&self, wanted: Wanted<'_>) -> Option<Found<N>> {
-        let cached = lock(&self.table).cached(wanted.service, wanted.isolation);
+    /// Returns a recently requested circuit that the request may share.
+    fn cached(&self, request: OnionRequest<'_>) -> Option<SlotCircuit<N>> {
+        let cached = lock(&self.table).cached(request.service, request.isolation);
         let (slot, circuit) = cached?;
-        Some(Found { slot, circuit })
+        Some(SlotCircuit { slot, circuit })
     }
 
     /// Whether a stream was opened on this circuit a short time ago.
-    fn is_proven(&self, found: &Found<N>) -> bool {
+    fn is_trusted(&self, found: &SlotCircuit<N>) -> bool {
         let mut table = lock(&self.table);
         let slot = table.slot(found.slot);
-        slot.is_some_and(|slot| slot.is_proven(found.circuit.token))
+        slot.is_some_and(|slot| slot.is_trusted(found.circuit.token))
     }
 
-    /// Notes that a stream was opened on this circuit.
-    fn note_proven(&self, found: &Found<N>) {
+    /// Records that a stream was opened on this circuit.
+    fn record_opened(&self, found: &SlotCircuit<N>) {
         if let Some(slot) = lock(&self.table).slot(found.slot) {
-            slot.note_proven(found.circuit.token);
+            slot.record_opened(found.circuit.token);
         }
     }
 
-    /// Has the next request look for the service anew, unless another one does so already.
-    fn retire(&self, found: &Found<N>) {
+    /// Makes the next request build a new circuit, unless another request has retired this one.
+    fn retire(&self, found: &SlotCircuit<N>) {
         let mut table = lock(&self.table);
         let Some(slot) = table.slot(found.slot) else {
             return;
@@ -300,15 +328,15 @@ impl<N: Network> Onions<N> {
         if !slot.tokens.contains(&found.circuit.token) {
             return;
         }
-        match self.network.connector() {
+        match self.network.new_connector() {
             Ok(connector) => slot.restart(connector),
             Err(_) => drop(table.remove(found.slot)),
         }
     }
 }
 
-/// Sweeps the table for as long as there is something in it.
-async fn sweep<N: Network>(table: Weak<Mutex<Table<N>>>) {
+/// Sweeps the table until it is empty or dropped.
+async fn sweep<N: Network>(table: Weak<Mutex<SlotTable<N>>>) {
     loop {
         sleep(SWEEP_EVERY).await;
         let Some(table) = table.upgrade() else { return };
@@ -322,16 +350,17 @@ async fn sweep<N: Network>(table: Weak<Mutex<Table<N>>>) {
     }
 }
 
-impl Wanted<'_> {
-    /// Opens a stream on a circuit, with early data behind it if `speaks_early`.
-    async fn begin<N: Network>(
+impl OnionRequest<'_> {
+    /// Opens a stream on a circuit, and sends the early data with it if `sends_early`.
+    async fn open_stream<N: Network>(
         &self,
-        circuit: &Circuit<N>,
-        speaks_early: bool,
-    ) -> Result<N::Stream, StreamError> {
+        circuit: &RendezvousCircuit<N>,
+        sends_early: bool,
+    ) -> Result<N::HsStream, StreamError> {
         let tunnel = circuit.tunnel().ok_or(StreamError::CircuitGone)?;
-        let early = speaks_early.then_some(self.early);
-        match timeout_at(self.deadline, N::begin(&tunnel, self.port, early)).await {
+        let early = sends_early.then_some(self.early);
+        let opening = N::open_stream(&tunnel, self.port, early);
+        match timeout_at(self.deadline, opening).await {
             Ok(opened) => opened,
             Err(_) => Err(StreamError::Failed(Failure::ConnectionTimedOut)),
         }

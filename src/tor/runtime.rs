@@ -1,6 +1,6 @@
 //! The runtime handed to the Tor crates: tokio with rustls, and two parts of our own. Connections to
 //! relays are [`RelaySockets`]. Tasks that tor-hsclient spawns for an attempt carry the attempt's
-//! [`Evidence`] along, and can be ended with it. All that it spawns for a circuit slot end with the slot.
+//! [`AttemptObserver`] along, and can be ended with it. All that it spawns for a circuit slot end with the slot.
 
 use std::future::Future;
 use std::io;
@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tor_rtcompat::tokio::TokioRustlsRuntime;
 use tor_rtcompat::{Blocking, CompoundRuntime, RealCoarseTimeProvider, ToplevelBlockOn};
 
-use super::evidence::Evidence;
+use super::onion::observer::AttemptObserver;
 use super::relay_socket::RelaySockets;
 
 /// The runtime that every arti type here is built on.
@@ -84,7 +84,7 @@ impl Spawn for Tasks {
             Some(slot) => Box::new(until_closed(slot.clone(), future)).into(),
             None => future,
         };
-        match Evidence::adopt(future) {
+        match AttemptObserver::adopt(future) {
             Ok(adopted) => self.tokio.spawn_obj(adopted),
             Err(future) => self.tokio.spawn_obj(future),
         }

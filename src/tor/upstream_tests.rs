@@ -9,7 +9,7 @@ use std::process::Command;
 
 use tor_hsclient::FailedAttemptError;
 
-use super::evidence::{AWAITING_RENDEZVOUS, POINT, SOLVING, SOURCE};
+use super::onion::observer::{AWAITING_RENDEZVOUS, POINT, SOLVING, SOURCE};
 use super::open_stream::RECEIVED_CONNECTED;
 
 /// Runs cargo, and returns what it prints.

@@ -278,7 +278,7 @@ fn circuit_of_newest_stream(onionport: &Onionport) -> Result<String> {
     let mut circuits = log.lines().rev().filter_map(|line| {
         let (_, circuit) = line
             .split_once("asking the exit of circuit ")
-            .or_else(|| line.split_once("asking the onion service of circuit "))?;
+            .or_else(|| line.split_once("opening a stream to the onion service on circuit "))?;
         Some(circuit.to_owned())
     });
     circuits.next().context("no circuit in the log")

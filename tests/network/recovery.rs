@@ -171,7 +171,7 @@ fn early_data_on_an_idle_circuit_arrives_once(network: &Network) -> Result<()> {
     let request = greeting_and_request(service.address(), 80)?;
     client.write_all(&[&request, EARLY].concat())?;
     wait_until("the service is looked for anew", || {
-        onionport.log().contains("looking for it anew")
+        onionport.log().contains("building a new circuit")
     })?;
     // Now it hears of the stream on the old circuit, and of the new circuit.
     service.thaw()?;

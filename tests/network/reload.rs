@@ -16,7 +16,7 @@ use crate::program;
 fn circuits(log: &str) -> HashSet<String> {
     let asked = [
         "asking the exit of circuit ",
-        "asking the onion service of circuit ",
+        "opening a stream to the onion service on circuit ",
     ];
     let found = asked.iter().flat_map(|asked| log.split(asked).skip(1));
     let names = found.filter_map(|rest| Some(rest.lines().next()?.to_owned()));

@@ -21,8 +21,8 @@ use tor_linkspec::RelayIds;
 use tor_netdoc::doc::hsdesc::HsDescInner;
 use tor_proto::ResolveError;
 
-use super::DescriptorClue as D;
-use super::RendezvousClue as R;
+use super::FetchError as D;
+use super::RendezvousError as R;
 use super::*;
 
 fn bug() -> tor_error::Bug {

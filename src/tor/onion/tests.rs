@@ -1,4 +1,4 @@
-//! Streams to onion services on a scripted network, with a paused clock.
+//! Tests of streams to onion services on a scripted network, with a paused clock.
 
 use std::net::IpAddr;
 
@@ -7,52 +7,54 @@ use tor_hsclient::HsClientSecretKeysBuilder;
 use tor_hscrypto::pk::HsClientDescEncKeypair;
 use tor_llcrypto::pk::curve25519;
 
-use super::script::{Director, Script, Stream, script};
-use super::table::{FORGET_AFTER, MAX_IDLE_SLOTS};
+use super::attempt::MAX_UNAWAITED_ATTEMPTS;
+use super::classify::AttemptStage;
+use super::scripted_network::{
+    NetworkController, ScriptedNetwork, ScriptedStream, scripted_network,
+};
+use super::slot_table::{MAX_IDLE_SLOTS, MAX_IDLE_TIME};
 use super::*;
 use crate::config::port_line::IsolationFlags;
-use crate::tor::attempt::MAX_UNAWAITED_ATTEMPTS;
 use crate::tor::isolation::{Facts, Protocol, Secret, SessionGroup};
-use crate::tor::verdict::Stage;
 
-mod kept;
 mod limits;
-mod silence;
+mod reuse;
+mod unresponsive;
 
 const SERVICE: &str = "2gzyxa5ihm7nsggfxnu52rck2vv4rvmdlkiu3zzui5du4xyclen53wid.onion";
 const OTHER: &str = "duckduckgogg42xjoc72x3sjasowoarfbgcmvfimaftt6twagswzczad.onion";
 
-/// As long as a client waits.
+/// How long a client waits.
 const DEADLINE: Duration = Duration::from_secs(120);
 const SECOND: Duration = Duration::from_secs(1);
 /// Longer than a circuit is cached.
 const A_WHILE: Duration = Duration::from_secs(6);
 
-type Task = JoinHandle<Result<Stream, Failure>>;
+type Task = JoinHandle<Result<ScriptedStream, Failure>>;
 
-struct World {
-    onions: Arc<Onions<Script>>,
-    director: Director,
+struct TestOnions {
+    onions: Arc<Onions<ScriptedNetwork>>,
+    controller: NetworkController,
 }
 
-fn world() -> World {
-    let (script, director) = script();
-    World {
-        onions: Arc::new(Onions::new(script)),
-        director,
+fn test_onions() -> TestOnions {
+    let (network, controller) = scripted_network();
+    TestOnions {
+        onions: Arc::new(Onions::new(network)),
+        controller,
     }
 }
 
 fn service(name: &str) -> OnionAddress {
-    OnionAddress::parse(name).expect("a good address")
+    OnionAddress::parse(name).expect("an onion address")
 }
 
-/// A client of this name, on a port with the usual flags.
+/// The isolation of a client with this user name, on a port with the default flags.
 fn user(name: &str) -> Isolation {
     client(name, true)
 }
 
-/// A client of this name, on a port that heeds names or not.
+/// The isolation of a client with this user name, on a port that isolates user names or does not.
 fn client(name: &str, socks_auth: bool) -> Isolation {
     let facts = Facts {
         client: Some(IpAddr::from([127, 0, 0, 1])),
@@ -73,23 +75,23 @@ fn client(name: &str, socks_auth: bool) -> Isolation {
     Isolation::new(facts, &flags, false)
 }
 
-fn a_key(byte: u8) -> HsClientSecretKeys {
+fn keys(byte: u8) -> HsClientSecretKeys {
     let secret = curve25519::StaticSecret::from([byte; 32]);
     let public = curve25519::PublicKey::from(&secret);
     let mut builder = HsClientSecretKeysBuilder::default();
     builder.ks_hsc_desc_enc(HsClientDescEncKeypair::new(public.into(), secret.into()));
-    builder.build().expect("a key")
+    builder.build().expect("keys")
 }
 
-/// Lets all tasks do what they can do now.
+/// Lets all tasks run until each of them waits.
 async fn settle() {
     for _ in 0..100 {
         yield_now().await;
     }
 }
 
-impl World {
-    fn ask(
+impl TestOnions {
+    fn connect_to(
         &self,
         service: OnionAddress,
         isolation: Isolation,
@@ -107,43 +109,51 @@ impl World {
     }
 
     fn connect(&self, isolation: &Isolation) -> Task {
-        self.ask(service(SERVICE), isolation.clone(), b"", DEADLINE)
+        self.connect_to(service(SERVICE), isolation.clone(), b"", DEADLINE)
     }
 
-    fn connect_speaking(&self, isolation: &Isolation) -> Task {
-        self.ask(service(SERVICE), isolation.clone(), b"GET /", DEADLINE)
+    fn connect_with_early_data(&self, isolation: &Isolation) -> Task {
+        self.connect_to(service(SERVICE), isolation.clone(), b"GET /", DEADLINE)
     }
 
-    /// Has a stream opened on whatever circuit it asks for: the number of that.
-    async fn admit(&mut self, task: Task) -> usize {
-        let begun = self.director.begun().await;
-        let tunnel = begun.tunnel;
-        begun.answer(Ok(()));
-        assert_eq!(task.await.expect("no panic"), Ok(Stream(tunnel)));
+    /// Accepts the next stream, and returns the number of its circuit.
+    async fn accept(&mut self, task: Task) -> usize {
+        let stream = self.controller.next_stream().await;
+        let tunnel = stream.tunnel;
+        stream.answer(Ok(()));
+        assert_eq!(task.await.expect("no panic"), Ok(ScriptedStream(tunnel)));
         tunnel
     }
 
-    /// Opens a stream on a new circuit: the number of that.
+    /// Opens a stream on a new circuit, and returns the number of the circuit.
     async fn open(&mut self, isolation: &Isolation) -> usize {
         let task = self.connect(isolation);
-        let called = self.director.called().await;
-        let (found, _) = self.director.find(called);
-        let tunnel = self.admit(task).await;
+        let call = self.controller.next_call().await;
+        let (found, _) = self.controller.answer_with_new_circuit(call);
+        let tunnel = self.accept(task).await;
         assert_eq!(tunnel, found);
         tunnel
     }
 
     fn connectors(&self) -> usize {
-        self.director.known.lock().expect("not poisoned").connectors
+        self.controller
+            .state
+            .lock()
+            .expect("not poisoned")
+            .connectors
     }
 
-    fn keys_asked(&self) -> usize {
-        self.director.known.lock().expect("not poisoned").keys_asked
+    fn key_reads(&self) -> usize {
+        self.controller
+            .state
+            .lock()
+            .expect("not poisoned")
+            .key_reads
     }
 
     fn set_keys(&self, keys: Result<HsClientSecretKeys, Failure>) {
-        let mut known = self.director.known.lock().expect("not poisoned");
-        known.keys.insert(service(SERVICE), keys);
+        let mut state = self.controller.state.lock().expect("not poisoned");
+        state.keys.insert(service(SERVICE), keys);
     }
 
     fn slots(&self) -> usize {
@@ -151,94 +161,92 @@ impl World {
     }
 }
 
-// Who shares what.
-
 #[tokio::test(start_paused = true)]
 async fn requests_that_may_share_a_circuit_wait_for_one_attempt() {
-    let mut world = world();
-    let tasks: Vec<Task> = (0..3).map(|_| world.connect(&user("a"))).collect();
-    let called = world.director.called().await;
+    let mut test = test_onions();
+    let tasks: Vec<Task> = (0..3).map(|_| test.connect(&user("a"))).collect();
+    let call = test.controller.next_call().await;
     settle().await;
-    world.director.find(called);
+    test.controller.answer_with_new_circuit(call);
     for _ in 0..3 {
-        world.director.begun().await.answer(Ok(()));
+        test.controller.next_stream().await.answer(Ok(()));
     }
     for task in tasks {
-        assert_eq!(task.await.expect("no panic"), Ok(Stream(1)));
+        assert_eq!(task.await.expect("no panic"), Ok(ScriptedStream(1)));
     }
-    assert_eq!((world.connectors(), world.slots()), (1, 1));
+    assert_eq!((test.connectors(), test.slots()), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_that_may_not_share_a_circuit_have_connectors_and_tokens_of_their_own() {
-    let mut world = world();
-    let mut tasks = vec![world.connect(&user("a")), world.connect(&user("b"))];
-    tasks.push(world.ask(service(OTHER), user("a"), b"", DEADLINE));
-    let mut called = Vec::new();
+async fn requests_that_may_not_share_a_circuit_use_different_connectors_and_tokens() {
+    let mut test = test_onions();
+    let mut tasks = vec![test.connect(&user("a")), test.connect(&user("b"))];
+    tasks.push(test.connect_to(service(OTHER), user("a"), b"", DEADLINE));
+    let mut calls = Vec::new();
     for number in 1..=3 {
-        called.push(world.director.called().await);
-        assert_eq!(called[number - 1].connector, number);
+        calls.push(test.controller.next_call().await);
+        assert_eq!(calls[number - 1].connector, number);
     }
-    assert!(called[0].token != called[1].token && called[1].token != called[2].token);
-    for (number, called) in called.into_iter().enumerate() {
-        assert_eq!(world.director.find(called).0, number + 1);
+    assert!(calls[0].token != calls[1].token && calls[1].token != calls[2].token);
+    for (number, call) in calls.into_iter().enumerate() {
+        assert_eq!(test.controller.answer_with_new_circuit(call).0, number + 1);
     }
     for (number, task) in tasks.into_iter().enumerate() {
-        assert_eq!(world.admit(task).await, number + 1);
+        assert_eq!(test.accept(task).await, number + 1);
     }
-    // Cached or not, each goes on with its own.
+    // Each keeps its own circuit, whether or not it is cached.
     for wait in [SECOND, A_WHILE] {
         sleep(wait).await;
         for (name, circuit) in [("b", 2), ("a", 1)] {
-            let task = world.connect(&user(name));
-            assert_eq!(world.admit(task).await, circuit);
+            let task = test.connect(&user(name));
+            assert_eq!(test.accept(task).await, circuit);
         }
-        let task = world.ask(service(OTHER), user("a"), b"", DEADLINE);
-        assert_eq!(world.admit(task).await, 3);
+        let task = test.connect_to(service(OTHER), user("a"), b"", DEADLINE);
+        assert_eq!(test.accept(task).await, 3);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_circuit_takes_on_the_demands_of_those_who_join_it() {
-    let mut world = world();
-    // A port that does not heed names: its circuit is anybody's of the same group ...
-    assert_eq!(world.open(&client("a", false)).await, 1);
-    let task = world.connect(&client("b", false));
-    assert_eq!(world.admit(task).await, 1);
-    // ... but for those who want no other names beside them.
-    assert_eq!(world.open(&user("a")).await, 2);
-    // One on which there is but one name is theirs, from then on theirs alone.
-    let mut world = self::world();
-    assert_eq!(world.open(&client("a", false)).await, 1);
-    let task = world.connect(&user("a"));
-    assert_eq!(world.admit(task).await, 1);
-    assert_eq!(world.open(&client("b", false)).await, 2);
-    let task = world.connect(&user("a"));
-    assert_eq!(world.admit(task).await, 1);
-    assert_eq!(world.slots(), 2);
+async fn a_circuit_takes_on_the_isolation_of_the_requests_that_join_it() {
+    let mut test = test_onions();
+    // A port that does not isolate user names: all requests of its group share the circuit ...
+    assert_eq!(test.open(&client("a", false)).await, 1);
+    let task = test.connect(&client("b", false));
+    assert_eq!(test.accept(task).await, 1);
+    // ... except those of a port that isolates them.
+    assert_eq!(test.open(&user("a")).await, 2);
+    // A circuit with a single user name admits that user, and from then on no other.
+    let mut test = test_onions();
+    assert_eq!(test.open(&client("a", false)).await, 1);
+    let task = test.connect(&user("a"));
+    assert_eq!(test.accept(task).await, 1);
+    assert_eq!(test.open(&client("b", false)).await, 2);
+    let task = test.connect(&user("a"));
+    assert_eq!(test.accept(task).await, 1);
+    assert_eq!(test.slots(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_key_is_another_circuit_and_each_request_looks_for_it() {
-    let mut world = world();
-    let (one, other) = (a_key(1), a_key(2));
-    world.set_keys(Ok(one.clone()));
-    assert_eq!(world.open(&user("a")).await, 1);
-    world.set_keys(Ok(other));
-    assert_eq!(world.open(&user("a")).await, 2);
-    world.set_keys(Ok(one));
-    let task = world.connect(&user("a"));
-    assert_eq!(world.admit(task).await, 1);
-    assert_eq!((world.keys_asked(), world.slots()), (3, 2));
+async fn each_request_reads_the_key_and_another_key_means_another_circuit() {
+    let mut test = test_onions();
+    let (one, other) = (keys(1), keys(2));
+    test.set_keys(Ok(one.clone()));
+    assert_eq!(test.open(&user("a")).await, 1);
+    test.set_keys(Ok(other));
+    assert_eq!(test.open(&user("a")).await, 2);
+    test.set_keys(Ok(one));
+    let task = test.connect(&user("a"));
+    assert_eq!(test.accept(task).await, 1);
+    assert_eq!((test.key_reads(), test.slots()), (3, 2));
 }
 
 #[tokio::test(start_paused = true)]
-async fn keys_that_cannot_be_read_fail_the_request_and_nobody_else() {
-    let mut world = world();
-    world.set_keys(Err(Failure::ClientAuthUnreadable));
-    let failed = world.connect(&user("a")).await.expect("no panic");
+async fn unreadable_keys_fail_the_request_only() {
+    let mut test = test_onions();
+    test.set_keys(Err(Failure::ClientAuthUnreadable));
+    let failed = test.connect(&user("a")).await.expect("no panic");
     assert_eq!(failed, Err(Failure::ClientAuthUnreadable));
-    assert_eq!((world.slots(), world.connectors()), (0, 0));
-    world.set_keys(Ok(HsClientSecretKeys::none()));
-    assert_eq!(world.open(&user("a")).await, 1);
+    assert_eq!((test.slots(), test.connectors()), (0, 0));
+    test.set_keys(Ok(HsClientSecretKeys::none()));
+    assert_eq!(test.open(&user("a")).await, 1);
 }
