@@ -12,7 +12,7 @@ use super::request_kind::{OUR_HOST, Wanted, credentials};
 use super::{Body, full};
 use crate::failure::Failure;
 use crate::request;
-use crate::tor::isolation::Secret;
+use crate::tor::isolation::ClientCredentials;
 
 /// Says why a request failed: tokens `space/TOKEN` (Tor's HTTP CONNECT specification).
 pub(super) const REQUEST_FAILED: HeaderName = HeaderName::from_static("tor-request-failed");
@@ -47,7 +47,7 @@ pub(super) struct Asked {
     /// Whether it is a browser's, which may ask for what a site's scripts want.
     pub(super) browser: bool,
     /// What isolates the client from others.
-    pub(super) credentials: Option<Secret>,
+    pub(super) credentials: Option<ClientCredentials>,
 }
 
 impl Asked {

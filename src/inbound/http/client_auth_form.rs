@@ -47,7 +47,7 @@ use crate::log_limit::{LogLimiter, Times};
 use crate::request::ClientAddr;
 use crate::tor::client_auth::{KeyFolder, NewKey};
 use crate::tor::connector::Connector;
-use crate::tor::isolation::Secret;
+use crate::tor::isolation::ClientCredentials;
 use crate::tor::onion_address::OnionAddress;
 use form::{fields, from_our_form, read_form};
 use tokens::{FormToken, TokenOwner, TokenStore};
@@ -149,7 +149,7 @@ impl<T: Connector> Session<T> {
         Some(our_url(&format!("/key/{ticket}")))
     }
 
-    fn whose(&self, credentials: Option<Secret>) -> TokenOwner {
+    fn whose(&self, credentials: Option<ClientCredentials>) -> TokenOwner {
         TokenOwner {
             origin: self.origin,
             group: self.dispatcher.group,

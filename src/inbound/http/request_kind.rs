@@ -10,7 +10,7 @@ pub(super) use crate::request::target::OUR_HOST;
 use crate::request::target::is_near_ours;
 use crate::request::{self, Address, Command};
 use crate::tor::destination::Family;
-use crate::tor::isolation::{Protocol, Secret};
+use crate::tor::isolation::{ClientCredentials, Protocol};
 pub(super) use place::Place;
 
 mod place;
@@ -191,7 +191,7 @@ fn invalid(host: &str) -> Failure {
 
 /// What isolates: the whole `Proxy-Authorization`, whatever user it names, and both spellings of
 /// `Tor-Stream-Isolation`.
-pub(super) fn credentials(headers: &HeaderMap) -> Option<Secret> {
+pub(super) fn credentials(headers: &HeaderMap) -> Option<ClientCredentials> {
     let joined = |names: &[&str]| {
         let mut all = Vec::new();
         for (number, name) in names.iter().enumerate() {
@@ -203,7 +203,7 @@ pub(super) fn credentials(headers: &HeaderMap) -> Option<Secret> {
         }
         all
     };
-    Secret::new(
+    ClientCredentials::new(
         &joined(&[PROXY_AUTHORIZATION.as_str()]),
         &joined(&[ISOLATION, OLD_ISOLATION]),
     )

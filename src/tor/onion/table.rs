@@ -16,7 +16,7 @@ use tor_hsclient::HsClientSecretKeys;
 
 use super::network::Network;
 use crate::tor::attempt::{Attempt, AttemptOutcome, Circuit, Tokens, fresh_tokens};
-use crate::tor::isolation::{Demands, Isolation, IsolationKey};
+use crate::tor::isolation::{IsolatedFields, Isolation, IsolationKey};
 use crate::tor::onion_address::OnionAddress;
 
 /// How many slots are kept of those that are not looking for their service. Those that were not used for longest make
@@ -85,7 +85,7 @@ pub(super) struct Table<N: Network> {
     slots: HashMap<SlotId, CircuitSlot<N>>,
     index: HashMap<SlotKey, SlotId>,
     /// The demands that isolations have made so far: a few, as there are few kinds of ports.
-    demands: Vec<Demands>,
+    demands: Vec<IsolatedFields>,
     next: u64,
     /// At how many slots to look for some to drop.
     full_at: usize,
@@ -118,7 +118,7 @@ impl<N: Network> Table<N> {
             let key = SlotKey::new(service, keys, isolation.key(*demands));
             let id = self.index.get(&key)?;
             let slot = self.slots.get(id)?;
-            slot.isolation.compatible(isolation).then_some(*id)
+            slot.isolation.is_compatible(isolation).then_some(*id)
         })
     }
 
@@ -139,10 +139,10 @@ impl<N: Network> Table<N> {
         let Some(slot) = self.slots.get_mut(&id) else {
             return;
         };
-        let before = slot.isolation.demands();
+        let before = slot.isolation.isolated_fields();
         slot.isolation.admit(isolation);
         slot.used = Instant::now();
-        if slot.isolation.demands() != before {
+        if slot.isolation.isolated_fields() != before {
             self.index.remove(&slot.key_for(before));
             self.enter(id);
         }
@@ -183,7 +183,7 @@ impl<N: Network> Table<N> {
         let Some(slot) = self.slots.get(&id) else {
             return;
         };
-        let demands = slot.isolation.demands();
+        let demands = slot.isolation.isolated_fields();
         if !self.demands.contains(&demands) {
             self.demands.push(demands);
         }
@@ -196,7 +196,7 @@ impl<N: Network> Table<N> {
 
     pub(super) fn remove(&mut self, id: SlotId) -> Option<CircuitSlot<N>> {
         let slot = self.slots.remove(&id)?;
-        let key = slot.key_for(slot.isolation.demands());
+        let key = slot.key_for(slot.isolation.isolated_fields());
         self.index.remove(&key);
         Some(slot)
     }
@@ -294,7 +294,7 @@ impl<N: Network> Table<N> {
 }
 
 impl<N: Network> CircuitSlot<N> {
-    fn key_for(&self, demands: Demands) -> SlotKey {
+    fn key_for(&self, demands: IsolatedFields) -> SlotKey {
         SlotKey::new(&self.service, &self.keys, self.isolation.key(demands))
     }
 

@@ -12,7 +12,7 @@ use super::table::{FORGET_AFTER, MAX_IDLE_SLOTS};
 use super::*;
 use crate::config::port_line::IsolationFlags;
 use crate::tor::attempt::MAX_UNAWAITED_ATTEMPTS;
-use crate::tor::isolation::{Facts, Protocol, Secret, SessionGroup};
+use crate::tor::isolation::{ClientCredentials, Protocol, SessionGroup, StreamAttributes};
 use crate::tor::verdict::Stage;
 
 mod kept;
@@ -54,9 +54,9 @@ fn user(name: &str) -> Isolation {
 
 /// A client of this name, on a port that heeds names or not.
 fn client(name: &str, socks_auth: bool) -> Isolation {
-    let facts = Facts {
+    let facts = StreamAttributes {
         client: Some(IpAddr::from([127, 0, 0, 1])),
-        credentials: Secret::new(name.as_bytes(), &[]),
+        credentials: ClientCredentials::new(name.as_bytes(), &[]),
         protocol: Protocol::Socks5,
         port: 80,
         address: Arc::from(SERVICE),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::request::ClientAddr;
-use crate::tor::isolation::{Secret, SessionGroup};
+use crate::tor::isolation::{ClientCredentials, SessionGroup};
 use crate::tor::onion_address::OnionAddress;
 
 /// How long a ticket or token is good.
@@ -28,7 +28,7 @@ pub(super) struct FormToken {
 pub(super) struct TokenOwner {
     pub(super) origin: ClientAddr,
     pub(super) group: SessionGroup,
-    pub(super) credentials: Option<Secret>,
+    pub(super) credentials: Option<ClientCredentials>,
 }
 
 /// Slips of one kind. There is one for each client and service, so that the failures that a page
@@ -97,7 +97,7 @@ mod tests {
         TokenOwner {
             origin: ClientAddr::Ip([127, 0, 0, 1].into()),
             group: SessionGroup::Port(0),
-            credentials: Secret::new(credentials, b""),
+            credentials: ClientCredentials::new(credentials, b""),
         }
     }
 

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use super::*;
 use crate::config::port_line::IsolationFlags;
-use crate::tor::isolation::{Facts, Protocol, Secret, SessionGroup};
+use crate::tor::isolation::{ClientCredentials, Protocol, SessionGroup, StreamAttributes};
 
 /// The answer to every look-up, and the address that is looked up.
 pub(super) const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
@@ -106,9 +106,9 @@ pub(super) fn isolation(login: &[u8]) -> Isolation {
 
 /// The same, on a port that may keep its circuits alive.
 pub(super) fn isolation_of(login: &[u8], keep_alive: bool) -> Isolation {
-    let facts = Facts {
+    let facts = StreamAttributes {
         client: None,
-        credentials: Secret::new(login, b""),
+        credentials: ClientCredentials::new(login, b""),
         protocol: Protocol::Socks5,
         port: 80,
         address: Arc::from("example.com"),
