@@ -345,9 +345,9 @@ struct Seen {
 
 impl Visit for Seen {
     fn record_error(&mut self, _field: &Field, error: &(dyn std::error::Error + 'static)) {
-        match arti_errors::clue_in_event(error) {
-            Some(arti_errors::Clue::Descriptor(clue)) => self.descriptor = Some(clue),
-            Some(arti_errors::Clue::Rendezvous(clue)) => self.rendezvous = Some(clue),
+        match arti_errors::classify_event(error) {
+            Some(arti_errors::AttemptEvent::Descriptor(clue)) => self.descriptor = Some(clue),
+            Some(arti_errors::AttemptEvent::Rendezvous(clue)) => self.rendezvous = Some(clue),
             None => {}
         }
     }

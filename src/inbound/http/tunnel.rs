@@ -93,7 +93,7 @@ impl<T: Connector> Tunnel<T> {
                 let Some((client, read)) = taken_back::<C>(client).await else {
                     return;
                 };
-                let early = [&ahead.early.rest(stream.sent), &read[..]].concat();
+                let early = [&ahead.early.take_rest(stream.sent), &read[..]].concat();
                 carry_between(client, stream, early).await
             }
             Tunnel::Switched { client, site } => {

@@ -25,7 +25,7 @@ use crate::tor::client_auth::KeyRing;
 use crate::tor::directory::Directory;
 use crate::tor::evidence::Evidence;
 use crate::tor::onion_address::OnionAddress;
-use crate::tor::open_stream::{self, Open};
+use crate::tor::open_stream::{self, OpenStream};
 use crate::tor::optimistic_data::OptimisticData;
 use crate::tor::runtime::{SlotRuntimes, TorRuntime};
 
@@ -123,7 +123,7 @@ impl HsNetwork {
 impl Network for HsNetwork {
     type Connector = SlotConnector;
     type Tunnel = ClientOnionServiceDataTunnel;
-    type Stream = Open;
+    type Stream = OpenStream;
 
     async fn keys(&self, service: &OnionAddress) -> Result<HsClientSecretKeys, Failure> {
         self.keys.for_service(service).await
@@ -169,7 +169,7 @@ impl Network for HsNetwork {
         );
         let got = call.evidence.gather(asking).await;
         got.map_err(|error| {
-            let failure = arti_errors::of_onion_attempt(&error);
+            let failure = arti_errors::classify_onion_attempt(&error);
             call.evidence.beside_tries(failure)
         })
     }
@@ -182,19 +182,19 @@ impl Network for HsNetwork {
         tunnel: &ClientOnionServiceDataTunnel,
         port: u16,
         early: Option<&OptimisticData>,
-    ) -> Result<Open, StreamError> {
+    ) -> Result<OpenStream, StreamError> {
         debug!("asking the onion service of circuit {}", tunnel.unique_id());
         // Onion services are told the port alone (rend-spec-v3, "Handling a BEGIN message").
         let mut parameters = StreamParameters::default();
         parameters.suppress_hostname().suppress_begin_flags();
         parameters.optimistic(early.is_some());
         let begun = tunnel.begin_stream("", port, Some(parameters)).await;
-        let stream = begun.map_err(|error| arti_errors::of_stream(&error))?;
+        let stream = begun.map_err(|error| arti_errors::classify_stream(&error))?;
         match early {
-            None => Ok(open_stream::opened(stream)),
+            None => Ok(open_stream::from_open(stream)),
             // A service that lacks the port closes the stream without opening it.
             Some(early) => {
-                open_stream::open_with_early_data(stream, early, Some(Failure::StreamClosed)).await
+                open_stream::open_optimistically(stream, early, Some(Failure::StreamClosed)).await
             }
         }
     }
