@@ -27,7 +27,7 @@ use crate::tor::evidence::Evidence;
 use crate::tor::onion_address::OnionAddress;
 use crate::tor::open_stream::{self, OpenStream};
 use crate::tor::optimistic_data::OptimisticData;
-use crate::tor::runtime::{SlotRuntimes, TorRuntime};
+use crate::tor::runtime::{SlotRuntimeFactory, TorRuntime};
 
 /// One call to a [`Network::Connector`].
 pub(crate) struct Call<'a> {
@@ -88,7 +88,7 @@ pub(crate) struct HsNetwork {
     config: TorClientConfig,
     directory: Directory,
     keys: Arc<KeyRing>,
-    runtimes: SlotRuntimes,
+    runtimes: SlotRuntimeFactory,
 }
 
 /// tor-hsclient's connector never forgets a service that did not answer. Each slot therefore has a
@@ -115,7 +115,7 @@ impl HsNetwork {
             config,
             directory,
             keys,
-            runtimes: SlotRuntimes::current().map_err(|e| e.to_string())?,
+            runtimes: SlotRuntimeFactory::current().map_err(|e| e.to_string())?,
         })
     }
 }
@@ -130,7 +130,7 @@ impl Network for HsNetwork {
     }
 
     fn connector(&self) -> Result<SlotConnector, Failure> {
-        let (tasks, runtime) = self.runtimes.next();
+        let (tasks, runtime) = self.runtimes.create();
         // The slot is dropped long before tor-hsclient would call any of its data old.
         let no_housekeeping = Box::pin(futures::stream::empty());
         let pool = Arc::clone(&self.pool);
