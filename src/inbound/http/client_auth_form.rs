@@ -45,7 +45,7 @@ use super::request_kind::credentials;
 use super::{Body, Session};
 use crate::log_limit::{LogLimiter, Times};
 use crate::request::ClientAddr;
-use crate::tor::client_auth::{KeyFolder, NewKey};
+use crate::tor::client_auth::{ClientAuthKey, KeyFolder};
 use crate::tor::connector::Connector;
 use crate::tor::isolation::ClientCredentials;
 use crate::tor::onion_address::OnionAddress;
@@ -193,7 +193,7 @@ impl<T: Connector> Session<T> {
         else {
             return out_of_date();
         };
-        let key = match NewKey::read(&text.unwrap_or_default(), slip.service) {
+        let key = match ClientAuthKey::parse(&text.unwrap_or_default(), slip.service) {
             Ok(key) => key,
             Err(problem) => {
                 return self.form(slip, StatusCode::UNPROCESSABLE_ENTITY, Some(&problem));

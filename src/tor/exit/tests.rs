@@ -3,6 +3,7 @@
 mod network;
 
 use tor_cell::relaycell::msg::EndReason;
+use tor_circmgr::TargetPort;
 use tor_circmgr::isolation::IsolationHelper as _;
 use tor_proto::Error as ProtoError;
 

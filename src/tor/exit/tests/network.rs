@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 
 use tokio::time::sleep;
+use tor_circmgr::TargetPort;
 
 use super::super::circuit::ExitCircuit;
 use super::*;
