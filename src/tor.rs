@@ -110,8 +110,8 @@ impl Backend for TorBackend {
 impl Tor {
     /// Creates a client; [`Tor::run`] connects it. Must be called within a tokio runtime.
     ///
-    /// Repairs the client's files first, and waits five seconds if another process holds a state folder
-    /// that is needed.
+    /// Repairs the client's files first, and waits up to five seconds if another process holds a state
+    /// folder that is needed.
     ///
     /// # Errors
     /// One sentence with the remedy.

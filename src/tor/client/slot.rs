@@ -76,8 +76,8 @@ impl ClientSlot {
         self.current.subscribe()
     }
 
-    /// Discards the current client and creates one with these settings. Whoever holds the current client
-    /// must drop it when [`ClientSlot::subscribe`]'s receiver reports a change.
+    /// Discards the current client and creates one with these settings. Holders of the current client must
+    /// drop it when the receiver of [`ClientSlot::subscribe`] reports a change.
     ///
     /// # Errors
     /// [`ReplaceError`], with one sentence that names the remedy.
