@@ -76,7 +76,8 @@ fn classify_descriptor_fetch(detail: &DescriptorErrorDetail) -> DescriptorClue {
         D::Circuit(error) if error.kind() == ErrorKind::BootstrapRequired => C::NotReady,
         D::Circuit(_) | D::Stream(_) => C::Unreachable,
         D::Directory(error) => classify_directory_response(error),
-        // The descriptor requires flow control that the network does not use, or is outside its validity period.
+        // The descriptor requires flow control that the network does not use, or is expired or not yet
+        // valid.
         D::ParameterMismatch(_) | D::OutsideValidityPeriod(_) => C::Invalid,
         D::Descriptor(error) => classify_document(error),
         D::Bug(_) => {
@@ -126,7 +127,7 @@ fn classify_document(error: &HsDescError) -> DescriptorClue {
     match error {
         H::MissingDecryptionKey => C::AuthMissing,
         H::WrongDecryptionKey => C::AuthWrong,
-        // tor-netdoc has no variant for a descriptor without introduction points; only the text identifies it.
+        // tor-netdoc has no variant for a descriptor without introduction points; the text identifies it.
         H::InnerParsing(cause)
             if cause.netdoc_error_kind() == NetdocErrorKind::MissingEntry
                 && cause.to_string().contains("no introduction points") =>
@@ -231,7 +232,8 @@ pub(crate) fn classify_stream_io(error: &std::io::Error) -> StreamError {
 
 /// Returns whether the error of an open stream's reading half is an ordinary end.
 ///
-/// tor-proto treats DONE as end of file, but ends streams with MISC, and so do exits and services built on it.
+/// tor-proto treats DONE as end of file, but itself ends streams with MISC, and so do exits and services
+/// built on it.
 pub(crate) fn is_ordinary_end(error: &std::io::Error) -> bool {
     let cause = error.get_ref().and_then(|e| e.downcast_ref::<ProtoError>());
     matches!(cause, Some(ProtoError::EndReceived(EndReason::MISC)))

@@ -37,7 +37,8 @@ impl<T: Backend> CurrentBackend<T> {
         self.retire();
     }
 
-    /// Stops serving requests with the current backend, if there is one. Unanswered requests wait for the next.
+    /// Stops serving requests with the current backend, if there is one. Requests in progress wait for the
+    /// next.
     pub(super) fn retire(&self) {
         if let Some(backend) = self.0.send_replace(None) {
             backend.retire();

@@ -3,7 +3,7 @@
 //! tor-hsclient's call answers once, at the end, and that can be many minutes away. Meanwhile it
 //! reports each failed try as a `tracing` event whose `error` field is the typed error, and each
 //! step as a span. [`EvidenceLayer`] picks these up. The attempt they belong to is found through a
-//! task-local value, which [`super::runtime::Tasks`] carries into the task that does the work: no
+//! task-local value, which [`super::runtime::TaskSpawner`] carries into the task that does the work: no
 //! log filter, span id or text has a say in it, but for the two steps that have no span of their own
 //! ([`AWAITING_RENDEZVOUS`], [`SOLVING`]), and the place of an introduction point ([`POINT`]). The
 //! unit tests in `upstream_tests`, and the network tests, notice when a new version of the crates

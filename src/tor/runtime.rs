@@ -76,7 +76,8 @@ impl SlotRuntimeFactory {
     }
 }
 
-/// Spawns tasks on tokio. Binds the tasks of an attempt to the attempt, and those of a circuit slot to the slot.
+/// Spawns tasks on tokio. Binds the tasks of an attempt to the attempt, and those of a circuit slot to the
+/// slot.
 #[derive(Clone)]
 pub(crate) struct TaskSpawner {
     tokio: TokioRustlsRuntime,

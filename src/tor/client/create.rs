@@ -56,7 +56,8 @@ pub(super) async fn wait_for_lock(settings: &ClientSettings) -> Result<(), Strin
     let folder = storage.state_folder().display();
     if !settings.needs_lock() {
         warn!(
-            "{holder} uses {folder}: guards are not saved while it runs; stop it, or set storage.state_dir to another folder"
+            "{holder} uses {folder}: guards are not saved while it runs; stop it, or set \
+             storage.state_dir to another folder"
         );
         return Ok(());
     }

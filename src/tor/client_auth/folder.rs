@@ -93,8 +93,8 @@ impl RejectedKeyFile {
 }
 
 /// How to find the name that a warning omits.
-const HIDDEN_NAME: &str = "its name may contain an onion address, so only --check-config and the log at level debug \
-                           show it";
+const HIDDEN_NAME: &str = "its name may contain an onion address, so only --check-config and the \
+                           log at level debug show it";
 
 /// Returns whether a file name may contain an onion address.
 pub(super) fn may_name_a_service(path: &Path) -> bool {

@@ -1,8 +1,8 @@
 //! Saves a key that the user has entered in the key folder, as C tor does (tor(1), "ClientOnionAuthDir").
 //!
-//! The replaced file stays beside the new one as `NAME.old`, which nothing reads as a key; an older `NAME.old`
-//! is overwritten. Only regular files are replaced: any other `.auth_private` entry, even a symbolic link,
-//! is left alone.
+//! The replaced file stays beside the new one as `NAME.old`, which nothing reads as a key; an older
+//! `NAME.old` is overwritten. Only regular files are replaced: any other `.auth_private` entry, even a
+//! symbolic link, is left alone.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
