@@ -34,7 +34,7 @@ use crate::request::dispatch::{Epoch, Shared};
 use crate::request::safe_socks::SafeSocks;
 use crate::request::status::Status;
 use crate::tor::client_auth::KeyFolder;
-use crate::tor::{Progress, ReplaceError, Settings, Tor, client_auth};
+use crate::tor::{BootstrapProgress, ClientSettings, ReplaceError, Tor, client_auth};
 
 mod atomic_file;
 pub mod hardening;
@@ -78,7 +78,7 @@ pub async fn run(
         info!("{found} client authorization keys in {}", folder.display());
     }
     let tor = tokio::select! {
-        tor = Tor::new(Settings::new(&config)) => Arc::new(tor?),
+        tor = Tor::new(ClientSettings::new(&config)) => Arc::new(tor?),
         () = signals.stop() => return Ok(()),
     };
     let shared = Arc::new(Shared {
@@ -106,7 +106,7 @@ pub async fn run(
     let is_again = AtomicBool::new(false);
     let online = tor.run(|progress| {
         shared.status.connection(progress);
-        if progress != Progress::Connected {
+        if progress != BootstrapProgress::Connected {
             return;
         }
         match is_again.swap(true, Ordering::Relaxed) {
@@ -181,7 +181,7 @@ async fn reload(
     if let Some(problem) = config.folder_problem {
         return Err(problem.into());
     }
-    let settings = Settings::new(&config);
+    let settings = ClientSettings::new(&config);
     tor.check(&settings)?;
     // Before a port is opened: whoever comes there at once is met with what the new configuration says.
     let old_names = shared.address_map.load_full();

@@ -21,7 +21,7 @@ pub mod target;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::tor::destination::Family;
-use crate::tor::isolation::{Protocol, Secret};
+use crate::tor::isolation::{ClientCredentials, Protocol};
 
 /// One request of one client, understood and not checked yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub struct Request {
     /// The protocol it was asked in.
     pub protocol: Protocol,
     /// Who the client says it is; used for isolation only.
-    pub credentials: Option<Secret>,
+    pub credentials: Option<ClientCredentials>,
     /// The addresses the client itself wants to have used; the port's flags may narrow it.
     pub family: Option<Family>,
 }

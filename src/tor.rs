@@ -1,28 +1,32 @@
-//! The Tor network, as the rest of the program sees it: streams and look-ups, or a [`Failure`].
+//! The Tor network, as the rest of the program sees it: streams and lookups, or a [`Failure`].
+//!
+//! This folder is the only part of the program that knows arti's crates. Of the rest of the program it
+//! imports only the configuration, [`Failure`], and the log limiter. Read [`connector`] first, then this
+//! file, then the modules in the order of the table.
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`connector`] | what the rest of the program asks of it: the trait, and an open stream |
-//! | [`destination`], [`onion_address`] | what it can be asked for |
+//! | [`connector`] | the interface to the rest of the program: a trait, and an open stream |
+//! | [`destination`], [`onion_address`] | the requests that the network can serve |
 //! | [`isolation`] | which streams may share a circuit |
-//! | [`optimistic_data`] | what a client says before its request is answered |
+//! | [`optimistic_data`] | what a client sends before its request has a reply |
 //! | [`onion`] | streams to onion services: attempts, and the classification of their failures |
-//! | [`open_stream`] | opening a stream, with early data behind it |
-//! | [`exit`] | streams and look-ups through exits |
-//! | [`arti_errors`] | all knowledge of upstream error types |
-//! | [`client`] | arti's client: made, connected, replaced, given up |
-//! | [`current`] | what serves requests now, and how requests wait for the next client |
-//! | [`directory`] | the network directory, once it is current |
-//! | [`storage`] | the client's files, put in order before it reads them |
+//! | [`open_stream`] | opening a stream, with optimistic data |
+//! | [`exit`] | streams and lookups through exits |
+//! | [`arti_errors`] | classification of upstream errors |
+//! | [`client`] | arti's client: created, bootstrapped, replaced |
+//! | [`backend`] | what serves requests, and how requests wait while it is replaced |
+//! | [`directory`] | the network directory |
+//! | [`storage`] | the client's files, repaired before it reads them |
 //! | [`client_auth`] | client authorization keys |
 //! | [`relay_socket`] | TCP connections to relays |
-//! | [`runtime`] | the runtime the Tor crates run on |
+//! | [`runtime`] | the runtime of the Tor crates |
 
 pub(crate) mod arti_errors;
+mod backend;
 pub(crate) mod client;
 pub mod client_auth;
 pub mod connector;
-mod current;
 pub mod destination;
 mod directory;
 pub(crate) mod exit;
@@ -53,23 +57,24 @@ use crate::tor::connector::{Connector, Stream};
 use crate::tor::destination::Permit;
 use crate::tor::isolation::Isolation;
 use crate::tor::optimistic_data::OptimisticData;
-use client::{Client, Clients};
+use backend::{Backend, CurrentBackend};
+use client::{ArtiClient, ClientSlot};
 use client_auth::KeyRing;
-use current::{Current, Retire};
 use directory::Directory;
 use exit::Exits;
 use onion::Onions;
 use onion::hs_network::HsNetwork;
+use open_stream::StreamReader;
 use runtime::TorRuntime;
 
-pub use client::{Progress, ReplaceError, Settings};
+pub use client::{BootstrapProgress, ClientSettings, ReplaceError};
 
-/// When the circuits that are kept ready for onion services are built, after the client has become usable:
-/// the vanguards that they go through are chosen by a task that hears of the directory when this does.
-const READY_AFTER: Duration = Duration::from_secs(1);
+/// How long after bootstrapping arti builds its spare circuits for onion services. They use vanguards, which
+/// another task chooses once it learns of the directory.
+const SPARE_CIRCUITS_DELAY: Duration = Duration::from_secs(1);
 
-/// The part of the program's `tracing` subscriber that the Tor side needs; without it, requests
-/// that run into their deadline cannot say where they stuck.
+/// Returns the layer of the program's `tracing` subscriber that observes tor-hsclient. Without it, a request
+/// to an onion service that misses its deadline has no precise failure.
 pub fn observer_layer<S>() -> impl tracing_subscriber::Layer<S>
 where
     S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
@@ -79,140 +84,147 @@ where
 
 /// A client of the Tor network.
 pub struct Tor {
-    clients: Clients,
-    /// Filled while a client is usable; another object for each client.
-    usable: Current<Usable>,
+    clients: ClientSlot,
+    /// The backend of the current client, once that is usable.
+    backend: CurrentBackend<TorBackend>,
 }
 
-/// What there is once the client has bootstrapped.
-struct Usable {
+/// Serves requests through a client that has bootstrapped.
+struct TorBackend {
     onions: Onions,
     exits: Exits,
 }
 
-impl Retire for Usable {
+impl Backend for TorBackend {
     fn retire(&self) {
         self.onions.retire_all();
     }
 }
 
 impl Tor {
-    /// Makes a client that is not connected yet; [`Tor::run`] does that. Has to run inside of a tokio
-    /// runtime.
+    /// Creates a client; [`Tor::run`] connects it. Must be called within a tokio runtime.
     ///
-    /// Puts the client's files in order first, and waits some seconds if another process holds a state
-    /// folder that is needed. The error is one sentence that says what to do.
-    pub async fn new(settings: Settings) -> Result<Tor, String> {
+    /// Repairs the client's files first, and waits up to five seconds if another process holds a state
+    /// folder that is needed.
+    ///
+    /// # Errors
+    /// One sentence with the remedy.
+    pub async fn new(settings: ClientSettings) -> Result<Tor, String> {
         Ok(Tor {
-            clients: Clients::new(settings).await?,
-            usable: Current::new(),
+            clients: ClientSlot::new(settings).await?,
+            backend: CurrentBackend::new(),
         })
     }
 
-    /// Connects to the Tor network and keeps a client usable from then on. `report` gets each step, and
-    /// [`Progress::Connected`] each time a client has become usable.
+    /// Connects to the Tor network and keeps a client usable from then on. `report` receives each step, and
+    /// [`BootstrapProgress::Connected`] each time a client has become usable.
     ///
-    /// Returns only if there can be no usable client. The error is one sentence.
-    pub async fn run(&self, report: impl Fn(Progress<'_>) + Sync) -> String {
+    /// Returns only if no client can become usable: an error of one sentence.
+    pub async fn run(&self, report: impl Fn(BootstrapProgress<'_>) + Sync) -> String {
         let mut clients = self.clients.subscribe();
         loop {
-            report(Progress::Connecting);
-            // The place is empty while a client is being replaced.
+            report(BootstrapProgress::Connecting);
+            // The slot is empty while the client is replaced.
             let Some(client) = clients.borrow_and_update().clone() else {
                 if clients.changed().await.is_err() {
-                    return "the Tor client is gone".to_owned();
+                    return "the Tor client has stopped".to_owned();
                 }
                 continue;
             };
             let bootstrapped = tokio::select! {
                 biased;
-                // A client that has just been given up must not be put to use.
+                // First, so that a discarded client never serves requests.
                 _ = clients.changed() => continue,
                 bootstrapped = client.bootstrap(&report) => bootstrapped,
             };
             let assembled = match bootstrapped {
                 Ok(()) => assemble(&client),
-                Err(broken) => {
+                Err(error) => {
                     drop(client);
-                    if let Err(problem) = self.clients.recover(broken, &clients).await {
+                    if let Err(problem) = self.clients.recover(error, &clients).await {
                         return problem;
                     }
                     continue;
                 }
             };
-            // What serves requests holds its own shares.
+            // The backend holds all that it needs; a client must be droppable when it is replaced.
             drop(client);
-            let usable = match assembled {
-                Ok(usable) => usable,
+            let backend = match assembled {
+                Ok(backend) => backend,
                 Err(problem) => return format!("cannot use the Tor client: {problem}"),
             };
-            let connected = || report(Progress::Connected);
-            self.usable
-                .serve_until_replaced(usable, &mut clients, connected)
+            let connected = || report(BootstrapProgress::Connected);
+            self.backend
+                .serve_until_replaced(backend, &mut clients, connected)
                 .await;
         }
     }
 
-    /// The settings in use.
-    pub fn settings(&self) -> Settings {
+    /// The settings of the current client.
+    pub fn settings(&self) -> ClientSettings {
         self.clients.settings()
     }
 
-    /// Whether a client with other settings could take the place of this one. The error is one
-    /// sentence.
-    pub fn check(&self, settings: &Settings) -> Result<(), String> {
+    /// Checks whether a client with these settings could replace the current one.
+    ///
+    /// # Errors
+    /// One sentence with the remedy.
+    pub fn check(&self, settings: &ClientSettings) -> Result<(), String> {
         self.clients.check(settings)
     }
 
-    /// Has the requests from now on served with these settings. If they differ from those before, by
-    /// another client: open streams go on, and requests that wait for theirs ask the new one.
+    /// Serves requests with these settings from now on. If they differ from the current ones, a new client
+    /// replaces the current one: open streams continue, and unanswered requests start again on the new client.
     ///
-    /// Gives whether there is another client.
-    pub async fn change_to(&self, settings: Settings) -> Result<bool, ReplaceError> {
+    /// Returns whether the client was replaced.
+    ///
+    /// # Errors
+    /// [`ReplaceError`], with one sentence that names the remedy.
+    pub async fn change_to(&self, settings: ClientSettings) -> Result<bool, ReplaceError> {
         if self.clients.settings() == settings {
             return Ok(false);
         }
-        self.usable.retire();
+        self.backend.retire();
         self.clients.replace(settings).await?;
         Ok(true)
     }
 }
 
-/// Puts together what serves requests, from the parts of a client that has bootstrapped.
-fn assemble(client: &Client) -> Result<Usable, String> {
+/// Builds the backend of a client that has bootstrapped.
+fn assemble(client: &ArtiClient) -> Result<TorBackend, String> {
     let (client, settings) = (&client.arti, &client.settings);
     let provider = client.dirmgr().map_err(|e| e.report().to_string())?;
     let circuits = client.circmgr().map_err(|e| e.report().to_string())?;
     let pool = client.hs_circ_pool().map_err(|e| e.report().to_string())?;
-    build_ahead(&pool, client.runtime(), &provider)?;
+    schedule_spare_circuits(&pool, client.runtime(), &provider)?;
     let directory = Directory::new(provider);
     let keys = KeyRing::new(settings.keys.clone(), Arc::clone(client));
     let network = HsNetwork::new(pool, settings.config.clone(), directory.clone(), keys)?;
-    Ok(Usable {
+    Ok(TorBackend {
         onions: Onions::new(network),
         exits: Exits::new(circuits, directory, settings.exits),
     })
 }
 
-/// Has the circuits built soon that are kept ready for onion services. The pool looks for a directory
-/// when the client is made, finds none, and would look again half a minute later: the first streams
-/// would wait for circuits of their own.
-fn build_ahead(
+/// Makes arti build its spare circuits for onion services soon. The pool checks for a directory when the
+/// client is created, finds none, and checks again only half a minute later; until then, streams would wait
+/// for circuits to be built.
+fn schedule_spare_circuits(
     pool: &Arc<HsCircPool<TorRuntime>>,
     runtime: &TorRuntime,
     directory: &Arc<dyn DirProvider>,
 ) -> Result<(), String> {
     let directory: Arc<dyn NetDirProvider> = Arc::<dyn DirProvider>::clone(directory);
-    // They run since the client was made; this gives their handles.
+    // The tasks already run since the client was created; this call returns their handles.
     let tasks = pool.launch_background_tasks(runtime, &directory);
     for task in tasks.map_err(|e| e.report().to_string())? {
-        task.fire_at((Instant::now() + READY_AFTER).into_std());
+        task.fire_at((Instant::now() + SPARE_CIRCUITS_DELAY).into_std());
     }
     Ok(())
 }
 
 impl Connector for Tor {
-    type Reader = open_stream::Reader;
+    type Reader = StreamReader;
     type Writer = DataWriter;
 
     async fn connect(
@@ -221,22 +233,22 @@ impl Connector for Tor {
         isolation: &Isolation,
         early: &OptimisticData,
         deadline: Instant,
-    ) -> Result<Stream<open_stream::Reader, DataWriter>, Failure> {
-        self.usable
-            .ask(deadline, |usable| async move {
+    ) -> Result<Stream<StreamReader, DataWriter>, Failure> {
+        self.backend
+            .call(deadline, |backend| async move {
                 match permit {
-                    // A client before this one may have delivered it.
+                    // The previous client may have delivered the data; it must not arrive twice.
                     Permit::Onion { .. } if early.may_have_arrived() => {
                         Err(Failure::CircuitDestroyed)
                     }
                     Permit::Onion { service, port } => {
-                        let onions = &usable.onions;
+                        let onions = &backend.onions;
                         onions
                             .connect(service, *port, isolation, early, deadline)
                             .await
                     }
                     Permit::Exit { host, port, family } => {
-                        let exits = &usable.exits;
+                        let exits = &backend.exits;
                         exits
                             .connect(host, *port, *family, isolation, early, deadline)
                             .await
@@ -255,9 +267,9 @@ impl Connector for Tor {
         isolation: &Isolation,
         deadline: Instant,
     ) -> Result<Vec<IpAddr>, Failure> {
-        self.usable
-            .ask(deadline, |usable| async move {
-                usable.exits.resolve(host, isolation, deadline).await
+        self.backend
+            .call(deadline, |backend| async move {
+                backend.exits.resolve(host, isolation, deadline).await
             })
             .await
     }
@@ -268,9 +280,12 @@ impl Connector for Tor {
         isolation: &Isolation,
         deadline: Instant,
     ) -> Result<Vec<String>, Failure> {
-        self.usable
-            .ask(deadline, |usable| async move {
-                usable.exits.resolve_ptr(address, isolation, deadline).await
+        self.backend
+            .call(deadline, |backend| async move {
+                backend
+                    .exits
+                    .resolve_ptr(address, isolation, deadline)
+                    .await
             })
             .await
     }

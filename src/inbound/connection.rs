@@ -169,7 +169,7 @@ pub(crate) async fn serve_request<T: Connector, C: AsyncRead + Unpin>(
         Ok(Outcome::Stream(stream)) => stream.sent,
         Ok(Outcome::Answer(_)) | Err(_) => 0,
     };
-    client.unread = early.rest(sent);
+    client.unread = early.take_rest(sent);
     Some(outcome)
 }
 

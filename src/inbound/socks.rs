@@ -35,7 +35,7 @@ use crate::request;
 use crate::request::ClientAddr;
 pub use crate::request::{Address, Command};
 use crate::tor::destination::Family;
-use crate::tor::isolation::{Protocol, Secret};
+use crate::tor::isolation::{ClientCredentials, Protocol};
 
 /// The longest message of the handshake: user name and password of 255 bytes each (RFC 1929).
 /// To this many bytes or more, [`Handshake::step`] never answers [`Step::NeedMore`], so a buffer of this size is enough.
@@ -239,7 +239,10 @@ impl From<&Request> for request::Request {
                 Version::V4 | Version::V4a => Protocol::Socks4,
                 Version::V5 => Protocol::Socks5,
             },
-            credentials: Secret::new(asked.credentials.user(), asked.credentials.password()),
+            credentials: ClientCredentials::new(
+                asked.credentials.user(),
+                asked.credentials.password(),
+            ),
             // A SOCKS4 reply has room for an IPv4 address alone.
             family: match (asked.command, asked.version) {
                 (Command::Resolve, Version::V4 | Version::V4a) => Some(Family::V4Only),

@@ -18,7 +18,7 @@ use crate::request::status::Status;
 use crate::request::{Address, Answer, ClientAddr, Command, Request};
 use crate::tor::connector::{Connector, Stream};
 use crate::tor::destination::{Family, Permit};
-use crate::tor::isolation::{Facts, Isolation, SessionGroup};
+use crate::tor::isolation::{Isolation, SessionGroup, StreamAttributes};
 use crate::tor::optimistic_data::OptimisticData;
 
 /// One port's way to the network.
@@ -173,7 +173,7 @@ impl<T: Connector> Dispatcher<T> {
             Address::Ip(ip) => ip.to_string(),
             Address::Name(name) => name.to_ascii_lowercase(),
         };
-        let facts = Facts {
+        let facts = StreamAttributes {
             client: origin.ip(),
             credentials: request.credentials.clone(),
             protocol: request.protocol,

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::failure::Failure;
-use crate::tor::Progress;
+use crate::tor::BootstrapProgress;
 
 /// How many failures are remembered.
 const REMEMBERED: usize = 32;
@@ -39,12 +39,12 @@ pub struct Report {
 
 impl Status {
     /// Connecting to the Tor network has got so far.
-    pub fn connection(&self, progress: Progress<'_>) {
+    pub fn connection(&self, progress: BootstrapProgress<'_>) {
         let mut told = self.told();
         match progress {
-            Progress::Connecting => told.bootstrapped = false,
-            Progress::Step(text) => told.progress = text.to_owned(),
-            Progress::Connected => told.bootstrapped = true,
+            BootstrapProgress::Connecting => told.bootstrapped = false,
+            BootstrapProgress::Step(text) => told.progress = text.to_owned(),
+            BootstrapProgress::Connected => told.bootstrapped = true,
         }
     }
 

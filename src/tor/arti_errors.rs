@@ -1,7 +1,7 @@
-//! Errors of the Tor crates come in, facts of our own go out.
+//! Classifies errors of the Tor crates: each becomes a [`Failure`], a [`StreamError`] or an [`AttemptEvent`].
 //!
-//! All knowledge of upstream error types stands here, and nothing of it gets past. Most of their
-//! enums are `non_exhaustive`; the one wildcard arm of each match logs what it did not know.
+//! No other module matches upstream error types. Most of their enums are `non_exhaustive`; the wildcard arm
+//! of each match logs the unknown error.
 
 use std::error::Error;
 use std::time::Duration;
@@ -19,86 +19,87 @@ use super::onion::classify::{self, FetchError, RendezvousError};
 use crate::failure::Failure;
 use crate::log_limit::{LogLimiter, Times};
 
-/// How often an error is logged that the program should not meet: each request may meet it again.
+/// Errors that mean a bug. Every request may repeat one, so each kind of message is limited.
 static BUGS: LogLimiter = LogLimiter::burst(Duration::from_secs(60), BURST);
 static UNKNOWN: LogLimiter = LogLimiter::burst(Duration::from_secs(60), BURST);
-/// Tests look at each of many.
+/// Messages a minute. Tests check the message of each of many errors.
 const BURST: u32 = if cfg!(test) { 1000 } else { 5 };
 
-/// What one reported error of tor-hsclient says about the attempt it belongs to.
-pub(crate) enum Clue {
+/// A failed step of an attempt to reach an onion service, as tor-hsclient reports it in a `tracing` event.
+pub(crate) enum AttemptEvent {
     /// A directory gave no usable descriptor.
     Descriptor(FetchError),
-    /// A pair of introduction and rendezvous point failed.
+    /// A pair of introduction and rendezvous points failed.
     Rendezvous(RendezvousError),
 }
 
-/// Reads the `error` field of an event; `None` for errors that sum up others.
-pub(crate) fn clue_in_event(error: &(dyn Error + 'static)) -> Option<Clue> {
+/// Classifies the `error` field of a `tracing` event. Returns `None` for errors that summarise others.
+pub(crate) fn classify_event(error: &(dyn Error + 'static)) -> Option<AttemptEvent> {
     if let Some(detail) = error.downcast_ref::<DescriptorErrorDetail>() {
-        return Some(Clue::Descriptor(descriptor_clue(detail)));
+        return Some(AttemptEvent::Descriptor(classify_descriptor_fetch(detail)));
     }
     if let Some(failed) = error.downcast_ref::<FailedAttemptError>() {
-        return Some(Clue::Rendezvous(rendezvous_clue(failed)));
+        return Some(AttemptEvent::Rendezvous(classify_rendezvous(failed)));
     }
     None
 }
 
-/// The outcome of an attempt that tor-hsclient gave up.
-pub(crate) fn of_onion_attempt(error: &ConnError) -> Failure {
+/// Classifies the error with which tor-hsclient gives up an attempt.
+pub(crate) fn classify_onion_attempt(error: &ConnError) -> Failure {
     match error {
         ConnError::InvalidHsId => Failure::AddressInvalid,
         ConnError::DescriptorDownload(tries) => {
             let clues: Vec<_> = tries
                 .sources()
-                .map(|t| descriptor_clue(&t.0.error))
+                .map(|t| classify_descriptor_fetch(&t.0.error))
                 .collect();
             classify::classify_fetch_errors(&clues)
         }
         ConnError::Failed(tries) => {
-            let clues: Vec<_> = tries.sources().map(rendezvous_clue).collect();
+            let clues: Vec<_> = tries.sources().map(classify_rendezvous).collect();
             classify::classify_rendezvous_errors(&clues)
         }
-        // No directory is there to have the descriptor.
+        // No directory could store the descriptor.
         ConnError::NoHsDirs | ConnError::NoUsableHsDirs => Failure::DescriptorNotFound,
         ConnError::NoUsableIntroPoints => Failure::IntroductionFailed,
-        ConnError::Spawn { .. } | ConnError::Bug(_) => bug(error),
-        _ => unknown(error),
+        ConnError::Spawn { .. } | ConnError::Bug(_) => log_bug(error),
+        _ => log_unknown(error),
     }
 }
 
-/// What one failed descriptor fetch means.
-fn descriptor_clue(detail: &DescriptorErrorDetail) -> FetchError {
+/// Classifies a failed descriptor fetch.
+fn classify_descriptor_fetch(detail: &DescriptorErrorDetail) -> FetchError {
     use DescriptorErrorDetail as D;
     use FetchError as C;
     match detail {
         D::Timeout => C::TimedOut,
         D::Circuit(error) if error.kind() == ErrorKind::BootstrapRequired => C::NotReady,
         D::Circuit(_) | D::Stream(_) => C::Unreachable,
-        D::Directory(error) => directory_clue(error),
-        // The descriptor asks for other flow control than the network has, or its time is over.
+        D::Directory(error) => classify_directory_response(error),
+        // The descriptor requires flow control that the network does not use, or is expired or not yet
+        // valid.
         D::ParameterMismatch(_) | D::OutsideValidityPeriod(_) => C::Invalid,
-        D::Descriptor(error) => document_clue(error),
+        D::Descriptor(error) => classify_document(error),
         D::Bug(_) => {
-            bug(detail);
+            log_bug(detail);
             C::Bug
         }
         _ => {
-            unknown(detail);
+            log_unknown(detail);
             C::Bug
         }
     }
 }
 
-/// What a failed request to a directory means.
-fn directory_clue(error: &RequestError) -> FetchError {
+/// Classifies a failed request to a directory.
+fn classify_directory_response(error: &RequestError) -> FetchError {
     use FetchError as C;
     use RequestError as R;
     match error {
         R::HttpStatus(404, _) => C::NotFound,
         R::HttpStatus(..) => C::Refused,
         R::DirTimeout => C::TimedOut,
-        // Nobody's descriptor is that long or of that form.
+        // No valid descriptor is that long or has that form.
         R::ResponseTooLong(_) | R::HeadersTooLong(_) | R::Utf8Encoding(_) => C::Invalid,
         R::TooMuchClockSkew => C::ClockSkewed,
         R::TruncatedHeaders
@@ -109,24 +110,24 @@ fn directory_clue(error: &RequestError) -> FetchError {
         | R::Proto(_)
         | R::Tunnel(_) => C::Unreachable,
         R::HttpError(_) | R::EmptyRequest => {
-            bug(error);
+            log_bug(error);
             C::Bug
         }
         _ => {
-            unknown(error);
+            log_unknown(error);
             C::Bug
         }
     }
 }
 
-/// What is wrong with a descriptor that arrived.
-fn document_clue(error: &HsDescError) -> FetchError {
+/// Classifies the fault of a downloaded descriptor.
+fn classify_document(error: &HsDescError) -> FetchError {
     use FetchError as C;
     use HsDescError as H;
     match error {
         H::MissingDecryptionKey => C::AuthMissing,
         H::WrongDecryptionKey => C::AuthWrong,
-        // tor-netdoc has no error of its own for a descriptor without introduction points.
+        // tor-netdoc has no variant for a descriptor without introduction points; the text identifies it.
         H::InnerParsing(cause)
             if cause.netdoc_error_kind() == NetdocErrorKind::MissingEntry
                 && cause.to_string().contains("no introduction points") =>
@@ -139,18 +140,18 @@ fn document_clue(error: &HsDescError) -> FetchError {
         | H::InnerParsing(_)
         | H::InnerValidation(_) => C::Invalid,
         H::Bug(_) => {
-            bug(error);
+            log_bug(error);
             C::Bug
         }
         _ => {
-            unknown(error);
+            log_unknown(error);
             C::Bug
         }
     }
 }
 
-/// What one failed pair of introduction and rendezvous point means.
-fn rendezvous_clue(failed: &FailedAttemptError) -> RendezvousError {
+/// Classifies the failure of a pair of introduction and rendezvous points.
+fn classify_rendezvous(failed: &FailedAttemptError) -> RendezvousError {
     use FailedAttemptError as F;
     use RendezvousError as C;
     match failed {
@@ -171,36 +172,36 @@ fn rendezvous_clue(failed: &FailedAttemptError) -> RendezvousError {
         } => C::IntroductionRefused {
             point: intro_index.0,
         },
-        // It could not pass the introduction on: that says nothing of the service.
+        // The introduction point failed to relay the message; the service may be up.
         F::IntroductionFailed { .. } => C::IntroductionBroken,
         F::IntroductionTimeout { .. } => C::IntroductionTimedOut,
         F::RendezvousCompletionTimeout { .. }
         | F::RendezvousCompletionCircuitError { .. }
         | F::RendezvousCompletionHandshake { .. } => C::NotCompleted,
         F::Bug(_) => {
-            bug(failed);
+            log_bug(failed);
             C::Bug
         }
         _ => {
-            unknown(failed);
+            log_unknown(failed);
             C::Bug
         }
     }
 }
 
-/// Why a stream could not be opened on a circuit that was there.
+/// Why a stream could not be opened on an existing circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StreamError {
-    /// The far end answered with END.
+    /// The remote end replied with END.
     Ended(Failure),
-    /// The circuit was gone, or went while we waited.
+    /// The circuit was closed, before or while the stream was opened.
     CircuitGone,
-    /// Anything else.
+    /// Any other failure.
     Failed(Failure),
 }
 
 impl StreamError {
-    /// What to tell the client if nothing more is tried.
+    /// The failure to report to the client if nothing more is tried.
     pub(crate) fn failure(self) -> Failure {
         match self {
             StreamError::Ended(failure) | StreamError::Failed(failure) => failure,
@@ -209,19 +210,19 @@ impl StreamError {
     }
 }
 
-/// Reads the error of opening a stream through the circuit manager's types.
-pub(crate) fn of_stream(error: &tor_circmgr::Error) -> StreamError {
+/// Classifies the error of opening a stream on one of the circuit manager's tunnels.
+pub(crate) fn classify_stream(error: &tor_circmgr::Error) -> StreamError {
     match error {
-        tor_circmgr::Error::Protocol { error, .. } => of_stream_protocol(error),
-        other => StreamError::Failed(of_exit_circuit(other)),
+        tor_circmgr::Error::Protocol { error, .. } => classify_stream_protocol(error),
+        other => StreamError::Failed(classify_exit_circuit(other)),
     }
 }
 
-/// Reads the error that a stream's reading half gave instead of opening.
-pub(crate) fn of_stream_io(error: &std::io::Error) -> StreamError {
+/// Classifies the error that the reading half of a stream returns before the stream is open.
+pub(crate) fn classify_stream_io(error: &std::io::Error) -> StreamError {
     let cause = error.get_ref().and_then(|e| e.downcast_ref::<ProtoError>());
     match cause {
-        Some(cause) => of_stream_protocol(cause),
+        Some(cause) => classify_stream_protocol(cause),
         None => {
             tracing::debug!("stream failed: {error}");
             StreamError::Failed(Failure::StreamFailed)
@@ -229,24 +230,26 @@ pub(crate) fn of_stream_io(error: &std::io::Error) -> StreamError {
     }
 }
 
-/// Whether the error of an open stream's reading half is an ordinary end. tor-proto takes DONE for one
-/// itself, but ends streams of its own with MISC, as do the exits and services that are built on it.
+/// Returns whether the error of an open stream's reading half is an ordinary end.
+///
+/// tor-proto treats DONE as end of file, but itself ends streams with MISC, and so do exits and services
+/// built on it.
 pub(crate) fn is_ordinary_end(error: &std::io::Error) -> bool {
     let cause = error.get_ref().and_then(|e| e.downcast_ref::<ProtoError>());
     matches!(cause, Some(ProtoError::EndReceived(EndReason::MISC)))
 }
 
-/// Reads the error of a stream.
-pub(crate) fn of_stream_protocol(error: &ProtoError) -> StreamError {
+/// Classifies the error of a stream.
+pub(crate) fn classify_stream_protocol(error: &ProtoError) -> StreamError {
     match error {
-        ProtoError::EndReceived(reason) => StreamError::Ended(of_end(*reason)),
+        ProtoError::EndReceived(reason) => StreamError::Ended(classify_end(*reason)),
         ProtoError::CircuitClosed | ProtoError::ChannelClosed(_) | ProtoError::NotConnected => {
             StreamError::CircuitGone
         }
-        // The exit's answer to RESOLVE. Like C tor, nobody else is asked.
+        // The exit's reply to RESOLVE. As in C tor, no other exit is tried.
         ProtoError::ResolveError(_) => StreamError::Failed(match error.kind() {
             ErrorKind::RemoteHostNotFound => Failure::NameNotResolved,
-            // The exit could not find out: it says nothing about the name.
+            // The exit failed to look the name up, which proves nothing about the name.
             _ => Failure::StreamFailed,
         }),
         ProtoError::BadStreamAddress | ProtoError::CellEncodeErr { .. } => {
@@ -262,8 +265,8 @@ pub(crate) fn of_stream_protocol(error: &ProtoError) -> StreamError {
     }
 }
 
-/// Reads an END reason (tor-spec, "Closing streams").
-fn of_end(reason: EndReason) -> Failure {
+/// Classifies an END reason (tor-spec, "Closing streams").
+fn classify_end(reason: EndReason) -> Failure {
     match reason {
         EndReason::RESOLVEFAILED => Failure::NameNotResolved,
         EndReason::CONNECTREFUSED => Failure::ConnectionRefused,
@@ -278,18 +281,18 @@ fn of_end(reason: EndReason) -> Failure {
         EndReason::CONNRESET => Failure::ConnectionReset,
         EndReason::TORPROTOCOL => Failure::ProtocolViolation,
         EndReason::NOTDIRECTORY => Failure::NotDirectory,
-        // MISC, and reasons of later versions of the protocol.
+        // MISC, and reasons that the specification does not define.
         _ => Failure::StreamFailed,
     }
 }
 
-/// Why no circuit to an exit could be had.
-pub(crate) fn of_exit_circuit(error: &tor_circmgr::Error) -> Failure {
+/// Classifies the error of building a circuit to an exit.
+pub(crate) fn classify_exit_circuit(error: &tor_circmgr::Error) -> Failure {
     match error.kind() {
-        // No relay fits: with guards and middle relays at hand, it is the exit that is missing.
+        // No relay fits the path. Guards and middle relays are always available, so the exit is missing.
         ErrorKind::NoExit | ErrorKind::NoPath => Failure::ExitPolicyRefused,
         ErrorKind::ClockSkew => Failure::ClockSkewed,
-        ErrorKind::Internal => bug(error),
+        ErrorKind::Internal => log_bug(error),
         _ => {
             tracing::debug!("no exit circuit: {}", error.report());
             Failure::NoCircuit
@@ -297,8 +300,8 @@ pub(crate) fn of_exit_circuit(error: &tor_circmgr::Error) -> Failure {
     }
 }
 
-/// Reports an error that means a bug.
-fn bug<E: Error + 'static>(error: &E) -> Failure {
+/// Logs an error that means a bug.
+fn log_bug<E: Error + 'static>(error: &E) -> Failure {
     if let Some(times) = BUGS.due() {
         let (error, times) = (error.report(), Times(times));
         tracing::warn!("internal error of the Tor client: {error}{times}");
@@ -306,8 +309,8 @@ fn bug<E: Error + 'static>(error: &E) -> Failure {
     Failure::Internal
 }
 
-/// Reports an error that this version of the program does not know.
-fn unknown<E: Error + 'static>(error: &E) -> Failure {
+/// Logs an error that no arm knows.
+fn log_unknown<E: Error + 'static>(error: &E) -> Failure {
     if let Some(times) = UNKNOWN.due() {
         let (error, times) = (error.report(), Times(times));
         tracing::warn!("unknown error of the Tor client: {error}{times}");

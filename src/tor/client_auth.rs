@@ -1,15 +1,14 @@
-//! Client authorization keys: which one, if any, belongs to an onion service.
+//! Client authorization keys for onion services.
 //!
-//! Two places are looked at, in this order: the folder `client_onion_auth_dir`, in C tor's format
-//! (`<56 characters>:descriptor:x25519:<52 characters of base32>`, one line in a file that ends in
-//! `.auth_private`; tor(1), "ClientOnionAuthDir"), and arti's own key store. Both are read anew for
-//! each request, so that a new key works at once.
+//! Keys come from the folder `client_onion_auth_dir` in C tor's format (files named `*.auth_private` with
+//! one line `<56 characters>:descriptor:x25519:<52 characters of base32>`; tor(1), "ClientOnionAuthDir"),
+//! and otherwise from arti's key store. Both are read for each request, so that a new key works at once.
 //!
-//! Every copy of a key that this module makes is wiped when it is dropped. arti and the kernel's page
-//! cache have copies of their own.
+//! Every copy of a key that this folder makes is wiped when dropped. arti and the kernel's page cache keep
+//! copies of their own.
 //!
-//! tor-hsclient shares circuits only between requests that hold the same key *object*. A key is
-//! therefore kept for as long as its bytes stay the same.
+//! Read in this order: [`auth_private`] (the file format), [`folder`] (all files of the folder), [`save`] (a
+//! new key from the user). Except for arti's key store, nothing here knows the Tor client.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -36,28 +35,26 @@ mod save;
 #[cfg(test)]
 mod tests;
 
-pub use folder::UnusedKeyFile;
-pub use save::{KeyFolder, NewKey, SaveError};
+pub use folder::RejectedKeyFile;
+pub use save::{ClientAuthKey, KeyFolder, SaveError};
 
-use auth_private::Secret;
+use auth_private::ClientSecretKey;
 
-/// How the names of key files end.
-const SUFFIX: &str = "auth_private";
+/// Read errors, logged at most once a minute: each request for an onion service may repeat them.
+static FOLDER_ERRORS: LogLimiter = LogLimiter::new(Duration::from_secs(60));
+static KEY_STORE_ERRORS: LogLimiter = LogLimiter::new(Duration::from_secs(60));
 
-/// How often it is logged that a place cannot be read: each request for an onion service looks there.
-static FOLDER: LogLimiter = LogLimiter::new(Duration::from_secs(60));
-static KEY_STORE: LogLimiter = LogLimiter::new(Duration::from_secs(60));
-
-/// Finds the keys for onion services.
+/// Finds the client authorization key for an onion service.
 pub(crate) struct KeyRing {
     folder: Option<PathBuf>,
     client: Arc<TorClient<TorRuntime>>,
-    /// For each service the key that was last found, and the object made of it.
-    known: Mutex<HashMap<OnionAddress, (Secret, HsClientSecretKeys)>>,
+    /// The last key of each service, and the object built from it. tor-hsclient shares circuits only between
+    /// requests with the same key object, so the object is kept until the key changes.
+    known: Mutex<HashMap<OnionAddress, (ClientSecretKey, HsClientSecretKeys)>>,
 }
 
 impl KeyRing {
-    /// Looks for keys in `folder`, if there is one, and in the key store of `client`.
+    /// Uses the keys in `folder`, if there is one, and in the key store of `client`.
     pub(crate) fn new(folder: Option<PathBuf>, client: Arc<TorClient<TorRuntime>>) -> Arc<KeyRing> {
         Arc::new(KeyRing {
             folder,
@@ -66,25 +63,26 @@ impl KeyRing {
         })
     }
 
-    /// The key for `service`, or the empty set of keys if there is none.
+    /// Returns the key for `service`, or an empty set of keys if there is none.
     ///
-    /// [`Failure::ClientAuthUnreadable`] if a place where keys are kept cannot be read; the log
-    /// says which, at level debug if it names the service.
+    /// # Errors
+    /// [`Failure::ClientAuthUnreadable`] if the folder or the key store cannot be read. The log has the
+    /// details, at level debug if they name the service.
     pub(crate) async fn for_service(
         self: &Arc<Self>,
         service: &OnionAddress,
     ) -> Result<HsClientSecretKeys, Failure> {
         let (ring, service) = (Arc::clone(self), *service);
-        // Files are read: nobody else shall wait for a slow disk.
+        // Reading files on a slow disk must not block other tasks.
         let looked_up = tokio::task::spawn_blocking(move || ring.look_up(&service));
         looked_up.await.unwrap_or(Err(Failure::Internal))
     }
 
     fn look_up(&self, service: &OnionAddress) -> Result<HsClientSecretKeys, Failure> {
         let mut from_folder = match &self.folder {
-            // The start has named the bad files.
+            // Rejected files were logged at the start or reload.
             Some(folder) => folder::read_folder(folder, drop).map_err(|error| {
-                if let Some(times) = FOLDER.due() {
+                if let Some(times) = FOLDER_ERRORS.due() {
                     let (folder, times) = (folder.display(), Times(times));
                     warn!("cannot read client_onion_auth_dir {folder}: {error}{times}");
                 }
@@ -94,7 +92,7 @@ impl KeyRing {
         };
         let secret = match from_folder.remove(service) {
             Some(secret) => Some(secret),
-            None => self.in_key_store(service)?,
+            None => self.find_in_key_store(service)?,
         };
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(secret) = secret else {
@@ -106,30 +104,33 @@ impl KeyRing {
         {
             return Ok(keys.clone());
         }
-        let keys = assemble(&secret)?;
+        let keys = build_keys(&secret)?;
         known.insert(*service, (secret, keys.clone()));
         Ok(keys)
     }
 
-    /// The key that arti's own key store holds for `service`.
-    fn in_key_store(&self, service: &OnionAddress) -> Result<Option<Secret>, Failure> {
+    /// Returns the key for `service` in arti's key store.
+    fn find_in_key_store(
+        &self,
+        service: &OnionAddress,
+    ) -> Result<Option<ClientSecretKey>, Failure> {
         let Ok(store) = self.client.keymgr() else {
             return Ok(None);
         };
-        let which = HsClientDescEncKeypairSpecifier::new(HsId::from(service.key()));
-        match store.get::<HsClientDescEncKeypair>(&which) {
+        let specifier = HsClientDescEncKeypairSpecifier::new(HsId::from(service.key()));
+        match store.get::<HsClientDescEncKeypair>(&specifier) {
             Ok(keypair) => Ok(keypair.map(|k| {
                 let pair: curve25519::StaticKeypair = k.into();
-                let mut secret = Secret::default();
+                let mut secret = ClientSecretKey::default();
                 secret.copy_from_slice(pair.secret.as_bytes());
                 secret
             })),
             Err(error) => {
-                // The name of a key file holds that of the service.
-                if let Some(times) = KEY_STORE.due() {
+                // The error contains the name of a key file, and that the address of the service.
+                if let Some(times) = KEY_STORE_ERRORS.due() {
                     warn!(
-                        "cannot read a client authorization key of the key store; level debug says \
-                         which{}",
+                        "cannot read a client authorization key in the key store; the log at level \
+                         debug names it{}",
                         Times(times)
                     );
                 }
@@ -140,8 +141,8 @@ impl KeyRing {
     }
 }
 
-/// Makes the object that tor-hsclient wants of a secret key.
-fn assemble(secret: &Secret) -> Result<HsClientSecretKeys, Failure> {
+/// Builds tor-hsclient's object for a secret key.
+fn build_keys(secret: &ClientSecretKey) -> Result<HsClientSecretKeys, Failure> {
     let secret = curve25519::StaticSecret::from(***secret);
     let public = curve25519::PublicKey::from(&secret);
     let mut builder = HsClientSecretKeysBuilder::default();
@@ -152,15 +153,15 @@ fn assemble(secret: &Secret) -> Result<HsClientSecretKeys, Failure> {
     })
 }
 
-/// Counts the keys in `folder`; for the start of the program. `report` gets every file that looks
-/// like a key and is none.
+/// Checks the key folder at a start or reload, and returns the number of its keys. `report` receives every
+/// key file that is not used.
 ///
-/// Fails if the folder cannot be read or is not private: the keys in
-/// it are secrets (tor(1) refuses to start with such a folder).
+/// # Errors
+/// If the folder cannot be read or is not private: C tor refuses to start with such a folder, too.
 pub fn check_folder(
     folder: &Path,
     mistrust: &Mistrust,
-    report: impl FnMut(UnusedKeyFile),
+    report: impl FnMut(RejectedKeyFile),
 ) -> Result<usize, String> {
     mistrust
         .verifier()
@@ -168,7 +169,7 @@ pub fn check_folder(
         .check(folder)
         .map_err(|error| {
             format!(
-                "client_onion_auth_dir {}: {error}; make it a folder of your own with mode 0700",
+                "client_onion_auth_dir {}: {error}; make it a folder that you own, with mode 0700",
                 folder.display()
             )
         })?;

@@ -1,4 +1,4 @@
-//! What a connection asks of the network, so that its story can be told and tested without one.
+//! The interface between the rest of the program and the network. Tests replace the network by a script.
 
 use std::future::Future;
 use std::io;
@@ -14,15 +14,14 @@ use crate::tor::destination::Permit;
 use crate::tor::isolation::Isolation;
 use crate::tor::optimistic_data::OptimisticData;
 
-/// Opens streams and looks up names. [`crate::tor::Tor`] does it through the Tor network.
+/// Opens streams and looks up names. [`crate::tor::Tor`] does so through the Tor network.
 pub trait Connector: Send + Sync + 'static {
-    /// The half of a stream that bytes come from.
+    /// The reading half of a stream.
     type Reader: AsyncRead + Send + Unpin + 'static;
-    /// The half of a stream that bytes go to. Shutting it down ends the whole stream: Tor knows no
-    /// half-open ones.
+    /// The writing half of a stream. Shutting it down ends the whole stream: Tor has no half-closed streams.
     type Writer: AsyncWrite + Send + Unpin + 'static;
 
-    /// Opens a stream, and may meanwhile send `early` on it; answers at `deadline` at the latest.
+    /// Opens a stream and may send `early` on it meanwhile. Returns by `deadline` at the latest.
     fn connect(
         &self,
         permit: &Permit,
@@ -31,7 +30,7 @@ pub trait Connector: Send + Sync + 'static {
         deadline: Instant,
     ) -> impl Future<Output = Result<Stream<Self::Reader, Self::Writer>, Failure>> + Send;
 
-    /// The IP addresses of a name; answers at `deadline` at the latest.
+    /// Looks up the IP addresses of a name. Returns by `deadline` at the latest.
     fn resolve(
         &self,
         host: &str,
@@ -39,7 +38,7 @@ pub trait Connector: Send + Sync + 'static {
         deadline: Instant,
     ) -> impl Future<Output = Result<Vec<IpAddr>, Failure>> + Send;
 
-    /// The names of an IP address; answers at `deadline` at the latest.
+    /// Looks up the names of an IP address. Returns by `deadline` at the latest.
     fn resolve_ptr(
         &self,
         address: IpAddr,
@@ -48,14 +47,14 @@ pub trait Connector: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<String>, Failure>> + Send;
 }
 
-/// A stream that is open at the far end.
+/// An open stream.
 #[derive(Debug)]
 pub struct Stream<R, W> {
-    /// Where its bytes come from.
+    /// The reading half.
     pub reader: R,
-    /// Where bytes for it go to.
+    /// The writing half.
     pub writer: W,
-    /// How many of the early bytes are on their way already.
+    /// How many bytes of the optimistic data were sent on it.
     pub sent: usize,
 }
 

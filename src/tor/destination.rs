@@ -1,28 +1,28 @@
-//! What the network can be asked for.
+//! The requests that the network can serve.
 
 use std::net::IpAddr;
 
 use super::onion_address::OnionAddress;
 
-/// The addresses an exit may use for a host name, and which it should try first.
+/// Which addresses of a host name an exit may use, and which it tries first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
-    /// IPv4 alone.
+    /// Only IPv4.
     V4Only,
-    /// Both, IPv4 first.
+    /// IPv4 first, then IPv6.
     V4Preferred,
-    /// Both, IPv6 first.
+    /// IPv6 first, then IPv4.
     V6Preferred,
-    /// IPv6 alone.
+    /// Only IPv6.
     V6Only,
 }
 
-/// A request that the port's rules allow. Only this gets to the network.
+/// A request that the port's rules permit. The network accepts nothing else.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Permit {
     /// A stream to an onion service.
     Onion {
-        /// The service.
+        /// The service's address.
         service: OnionAddress,
         /// Its virtual port.
         port: u16,
@@ -31,20 +31,20 @@ pub enum Permit {
     Exit {
         /// A host name, or an IP address as text.
         host: String,
-        /// The port there.
+        /// The port.
         port: u16,
-        /// Which addresses to use.
+        /// Which of the host's addresses to use.
         family: Family,
     },
-    /// A look-up of a name by an exit.
+    /// A lookup of a name by an exit.
     Resolve {
         /// The name.
         host: String,
-        /// Which of the answers to give.
+        /// Which of the addresses to return.
         family: Family,
     },
-    /// A look-up of an address by an exit.
+    /// A reverse lookup of an IP address by an exit.
     ResolvePtr(IpAddr),
-    /// A look-up of what was an address already: no exit needs to be asked.
+    /// A lookup of an IP address in text form, which needs no exit.
     Literal(IpAddr),
 }

@@ -1,4 +1,4 @@
-//! The network directory: the consensus and the relays' descriptors, as arti keeps them.
+//! The network directory: the consensus and the relays' descriptors, from arti's directory manager.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,10 +7,10 @@ use tokio::time::{Instant, sleep};
 use tor_dirmgr::DirProvider;
 use tor_netdir::NetDir;
 
-/// How often to check for a current directory while there is none, as after a long suspend.
+/// The pause between two checks for a current directory while there is none, as after a long suspend.
 const DIRECTORY_POLL: Duration = Duration::from_millis(250);
 
-/// The network's current directory.
+/// Access to the network directory.
 #[derive(Clone)]
 pub(crate) struct Directory(Arc<dyn DirProvider>);
 
@@ -19,7 +19,7 @@ impl Directory {
         Directory(provider)
     }
 
-    /// Waits for a directory that is current; returns `None` if there is none until `deadline`.
+    /// Waits for a current directory; returns `None` if there is none by `deadline`.
     pub(crate) async fn timely(&self, deadline: Instant) -> Option<Arc<NetDir>> {
         loop {
             if let Ok(netdir) = self.0.timely_netdir() {

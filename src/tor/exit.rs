@@ -1,102 +1,70 @@
-//! Streams to the rest of the internet, through exit relays.
+//! Streams and lookups through exit relays.
 //!
-//! An exit that cannot serve a request may be replaced by one that can: as in C tor up to three may
-//! say that they cannot, and one that says nothing for some seconds is left for another until the
-//! request's time is up (tor(1), "CircuitStreamTimeout"; C tor's `connection_ap_process_end_not_open`
-//! and `connection_ap_expire_beginning`). Requests that leave a circuit share the next one.
+//! An exit that cannot serve a request may be replaced by another. As in C tor, up to three exits may report
+//! a failure, and an exit that does not reply in time is abandoned for another one until the request's
+//! deadline (tor(1), "CircuitStreamTimeout"; C tor's `connection_ap_process_end_not_open` and
+//! `connection_ap_expire_beginning`). Requests that abandon a circuit share the next one.
 //!
-//! Who is to blame shows afterwards: if another exit does better, the circuit gets no new streams any
-//! more, for they would fail or wait there as well. If none does, it was the destination, and others
-//! keep the circuit and its exit's address. (C tor gives up the circuit at once.) They also keep it if its
-//! exit has but refused by its policy.
+//! The outcome shows whether the exit or the destination was at fault. If another exit serves the request,
+//! the abandoned circuits get no new streams, which would fail or wait there as well. If none does, the
+//! destination is at fault, and other requests keep the circuit and its exit address. (C tor gives up the
+//! circuit at once.) They also keep it if the exit only refused by its policy.
+//!
+//! Read in this order: this file (which exit to try, and for how long), [`circuit`] (what a circuit must
+//! offer), [`pool`] (circuits of the Tor network).
 
-use std::fmt::Debug;
+mod circuit;
+mod pool;
+#[cfg(test)]
+mod tests;
+
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
-use tor_circmgr::TargetPort;
-use tor_circmgr::isolation::IsolationHelper;
+use tor_circmgr::CircMgr;
 use tracing::debug;
 
-use self::pool::Pool;
+use self::circuit::{
+    CircuitId, CircuitProvider, CircuitStream, ExitCircuit as _, ExitIsolation, ExitReply,
+    ExitRequest,
+};
+use self::pool::ExitPool;
 use super::arti_errors::StreamError;
+use super::directory::Directory;
+use super::runtime::TorRuntime;
 use crate::config::{DEFAULT_EXIT_TIMEOUT, ExitTimeouts};
 use crate::failure::Failure;
 use crate::tor::destination::Family;
 use crate::tor::isolation::Isolation;
 use crate::tor::optimistic_data::OptimisticData;
 
-mod pool;
-#[cfg(test)]
-mod tests;
-
-/// How many exits may answer that they cannot (C tor's `MAX_RESOLVE_FAILURES`).
-const REFUSALS: u32 = 3;
+/// How many exits may report a failure (C tor's `MAX_RESOLVE_FAILURES`).
+const MAX_REFUSALS: u32 = 3;
 
 /// Opens streams, and looks up names, through exit relays.
-pub(crate) struct Exits<C = Pool> {
+pub(crate) struct Exits<C = ExitPool> {
     circuits: C,
     timeouts: ExitTimeouts,
 }
 
-/// Builds circuits to exits. [`Pool`] does it on the Tor network.
-pub(crate) trait Circuits {
-    /// What it builds.
-    type Circuit: Circuit;
-
-    /// Returns a circuit to an exit that allows `ports`, not later than `deadline`.
-    async fn get(
-        &self,
-        ports: &[TargetPort],
-        isolation: OnExit<IdOf<Self>>,
-        deadline: Instant,
-    ) -> Result<Self::Circuit, Failure>;
-
-    /// Puts no new streams on a circuit.
-    fn retire(&self, circuit: IdOf<Self>);
+impl Exits {
+    pub(crate) fn new(
+        circuits: Arc<CircMgr<TorRuntime>>,
+        directory: Directory,
+        timeouts: ExitTimeouts,
+    ) -> Exits {
+        Exits {
+            circuits: ExitPool::new(circuits, directory),
+            timeouts,
+        }
+    }
 }
 
-/// A circuit and the exit at its end.
-pub(crate) trait Circuit {
-    /// Tells circuits apart.
-    type Id: Copy + Debug + PartialEq + Send + Sync + 'static;
-    /// An open stream.
-    type Stream;
-
-    fn id(&self) -> Self::Id;
-
-    /// Puts a question to the exit.
-    async fn ask(&self, question: &Question<'_>) -> Result<Answer<Self::Stream>, StreamError>;
-}
-
-/// The identity of the circuits that `C` builds.
-type IdOf<C> = <<C as Circuits>::Circuit as Circuit>::Id;
-/// The streams on the circuits that `C` builds.
-type StreamOf<C> = <<C as Circuits>::Circuit as Circuit>::Stream;
-
-/// What an exit is asked for.
-pub(crate) enum Question<'a> {
-    Begin {
-        host: &'a str,
-        port: u16,
-        family: Family,
-        early: &'a OptimisticData,
-    },
-    Resolve(&'a str),
-    ResolvePtr(IpAddr),
-}
-
-/// What it answered.
-pub(crate) enum Answer<S> {
-    Stream(Box<S>),
-    Addresses(Vec<IpAddr>),
-    Names(Vec<String>),
-}
-
-impl<C: Circuits> Exits<C> {
+impl<C: CircuitProvider> Exits<C> {
     /// Opens a stream to `host`, a name or an IP address as text, and `port`. Each exit that is tried
-    /// is sent `early`, as C tor does.
+    /// is sent `early`, as in C tor.
     pub(crate) async fn connect(
         &self,
         host: &str,
@@ -105,20 +73,20 @@ impl<C: Circuits> Exits<C> {
         isolation: &Isolation,
         early: &OptimisticData,
         deadline: Instant,
-    ) -> Result<StreamOf<C>, Failure> {
-        let question = Question::Begin {
+    ) -> Result<CircuitStream<C>, Failure> {
+        let request = ExitRequest::Begin {
             host,
             port,
             family,
             early,
         };
-        match self.ask(question, isolation, deadline).await? {
-            Answer::Stream(stream) => Ok(*stream),
-            Answer::Addresses(_) | Answer::Names(_) => Err(Failure::Internal),
+        match self.request(request, isolation, deadline).await? {
+            ExitReply::Stream(stream) => Ok(*stream),
+            ExitReply::Addresses(_) | ExitReply::Names(_) => Err(Failure::Internal),
         }
     }
 
-    /// The addresses of `host`, as an exit sees them.
+    /// Returns the addresses of `host`, as an exit resolves it.
     pub(crate) async fn resolve(
         &self,
         host: &str,
@@ -126,15 +94,15 @@ impl<C: Circuits> Exits<C> {
         deadline: Instant,
     ) -> Result<Vec<IpAddr>, Failure> {
         match self
-            .ask(Question::Resolve(host), isolation, deadline)
+            .request(ExitRequest::Resolve(host), isolation, deadline)
             .await?
         {
-            Answer::Addresses(addresses) => Ok(addresses),
-            Answer::Stream(_) | Answer::Names(_) => Err(Failure::Internal),
+            ExitReply::Addresses(addresses) => Ok(addresses),
+            ExitReply::Stream(_) | ExitReply::Names(_) => Err(Failure::Internal),
         }
     }
 
-    /// The names of `address`, as an exit sees them.
+    /// Returns the names of `address`, as an exit resolves it.
     pub(crate) async fn resolve_ptr(
         &self,
         address: IpAddr,
@@ -142,97 +110,97 @@ impl<C: Circuits> Exits<C> {
         deadline: Instant,
     ) -> Result<Vec<String>, Failure> {
         match self
-            .ask(Question::ResolvePtr(address), isolation, deadline)
+            .request(ExitRequest::ResolvePtr(address), isolation, deadline)
             .await?
         {
-            Answer::Names(names) => Ok(names),
-            Answer::Stream(_) | Answer::Addresses(_) => Err(Failure::Internal),
+            ExitReply::Names(names) => Ok(names),
+            ExitReply::Stream(_) | ExitReply::Addresses(_) => Err(Failure::Internal),
         }
     }
 
-    /// Asks one exit after another.
-    async fn ask(
+    /// Sends the request to one exit after another until one serves it or no further exit may be tried.
+    async fn request(
         &self,
-        question: Question<'_>,
+        request: ExitRequest<'_>,
         isolation: &Isolation,
         deadline: Instant,
-    ) -> Result<Answer<StreamOf<C>>, Failure> {
-        let mut said = None;
+    ) -> Result<ExitReply<CircuitStream<C>>, Failure> {
+        let mut last_failure = None;
         let mut refusals = 0;
-        let mut left = None;
+        let mut abandoned = None;
         let mut suspects = Vec::new();
         for number in 0.. {
-            let circuit = self.circuit(&question, isolation, left, deadline);
+            let circuit = self.circuit(&request, isolation, abandoned, deadline);
             let circuit = match circuit.await {
                 Ok(circuit) => circuit,
-                // What the exit before has said is the better answer.
-                Err(failure) => return Err(said.unwrap_or(failure)),
+                // The failure that the previous exit reported is more precise.
+                Err(failure) => return Err(last_failure.unwrap_or(failure)),
             };
-            let until = deadline.min(Instant::now() + self.patience(&question, number));
-            let failure = match timeout_at(until, circuit.ask(&question)).await {
-                Ok(Ok(answer)) => {
+            let until = deadline.min(Instant::now() + self.timeout(&request, number));
+            let failure = match timeout_at(until, circuit.send(&request)).await {
+                Ok(Ok(reply)) => {
                     suspects.into_iter().for_each(|id| self.circuits.retire(id));
-                    return Ok(answer);
+                    return Ok(reply);
                 }
                 Ok(Err(error)) => {
                     refusals += 1;
-                    if !another_exit_may_do_better(error) || refusals == REFUSALS {
+                    if !may_succeed_elsewhere(error) || refusals == MAX_REFUSALS {
                         return Err(error.failure());
                     }
                     error.failure()
                 }
                 Err(_) => Failure::ConnectionTimedOut,
             };
-            said = Some(failure);
+            last_failure = Some(failure);
             if Instant::now() >= deadline {
                 break;
             }
             debug!("an exit could not serve the request: {}", failure.name());
             let circuit = circuit.id();
             match failure {
-                // It says so itself.
+                // The relay itself reports that it cannot serve streams.
                 Failure::CircuitDestroyed | Failure::RelayHibernating | Failure::RelayBusy => {
                     self.circuits.retire(circuit);
                 }
-                // It serves all others.
-                Failure::ExitPolicyRefused => left = Some(circuit),
+                // The exit still serves destinations that its policy allows.
+                Failure::ExitPolicyRefused => abandoned = Some(circuit),
                 _ => {
-                    left = Some(circuit);
+                    abandoned = Some(circuit);
                     suspects.push(circuit);
                 }
             }
         }
-        Err(said.unwrap_or(Failure::DeadlinePassed))
+        Err(last_failure.unwrap_or(Failure::DeadlinePassed))
     }
 
-    /// How long the exit of this try may take. If nothing is configured C tor gives those after the
-    /// second 15 seconds and not 10.
-    fn patience(&self, question: &Question<'_>, number: u32) -> Duration {
-        let patience = match question {
-            Question::Begin { .. } => self.timeouts.connect,
-            Question::Resolve(_) => self.timeouts.resolve,
-            Question::ResolvePtr(_) => self.timeouts.resolve_ptr,
+    /// Returns how long the exit of this try, counted from 0, may take. By default the third and later
+    /// exits get 15 seconds instead of 10, as in C tor.
+    fn timeout(&self, request: &ExitRequest<'_>, number: u32) -> Duration {
+        let timeout = match request {
+            ExitRequest::Begin { .. } => self.timeouts.connect,
+            ExitRequest::Resolve(_) => self.timeouts.resolve,
+            ExitRequest::ResolvePtr(_) => self.timeouts.resolve_ptr,
         };
-        if number < 2 || patience != DEFAULT_EXIT_TIMEOUT {
-            patience
+        if number < 2 || timeout != DEFAULT_EXIT_TIMEOUT {
+            timeout
         } else {
-            patience * 3 / 2
+            timeout * 3 / 2
         }
     }
 
-    /// A circuit to an exit that allows the request, other than the one that was left.
+    /// Returns a circuit to an exit that allows the request, other than the abandoned one.
     async fn circuit(
         &self,
-        question: &Question<'_>,
+        request: &ExitRequest<'_>,
         isolation: &Isolation,
-        left: Option<IdOf<C>>,
+        abandoned: Option<CircuitId<C>>,
         deadline: Instant,
     ) -> Result<C::Circuit, Failure> {
-        let isolation = OnExit {
+        let isolation = ExitIsolation {
             isolation: isolation.clone(),
-            left,
+            abandoned,
         };
-        let ports = question.ports();
+        let ports = request.ports();
         let circuit = self.circuits.get(&ports, isolation, deadline);
         timeout_at(deadline, circuit)
             .await
@@ -240,8 +208,8 @@ impl<C: Circuits> Exits<C> {
     }
 }
 
-/// Whether the request is worth another exit (C tor's list of END reasons).
-fn another_exit_may_do_better(error: StreamError) -> bool {
+/// Returns whether another exit may succeed after this error (C tor's list of END reasons).
+fn may_succeed_elsewhere(error: StreamError) -> bool {
     match error {
         StreamError::CircuitGone => true,
         StreamError::Failed(_) => false,
@@ -255,50 +223,5 @@ fn another_exit_may_do_better(error: StreamError) -> bool {
                 | Failure::RelayHibernating
                 | Failure::RelayBusy
         ),
-    }
-}
-
-impl Question<'_> {
-    /// The ports that the exit has to allow.
-    fn ports(&self) -> Vec<TargetPort> {
-        match self {
-            Question::Begin {
-                port,
-                family: Family::V6Only,
-                ..
-            } => vec![TargetPort::ipv6(*port)],
-            Question::Begin { port, .. } => vec![TargetPort::ipv4(*port)],
-            Question::Resolve(_) | Question::ResolvePtr(_) => Vec::new(),
-        }
-    }
-}
-
-/// The isolation of a stream on an exit circuit.
-#[derive(Clone, Debug)]
-pub(crate) struct OnExit<I> {
-    isolation: Isolation,
-    /// The circuit that the stream has left, if it has left one. Such streams share the next one, and only
-    /// with each other: else they would be given the same again.
-    left: Option<I>,
-}
-
-impl<I: Copy + PartialEq> IsolationHelper for OnExit<I> {
-    fn compatible_same_type(&self, other: &Self) -> bool {
-        self.left == other.left && self.isolation.compatible(&other.isolation)
-    }
-
-    fn join_same_type(&self, other: &Self) -> Option<Self> {
-        if self.left != other.left {
-            return None;
-        }
-        let isolation = self.isolation.join(&other.isolation)?;
-        Some(OnExit {
-            isolation,
-            left: self.left,
-        })
-    }
-
-    fn enables_long_lived_circuits(&self) -> bool {
-        self.left.is_none() && self.isolation.keeps_alive()
     }
 }

@@ -1,11 +1,12 @@
-//! Which streams may share a circuit: C tor's isolation flags, as a value that can be joined.
+//! Stream isolation: which streams may share a circuit, by C tor's isolation flags.
 //!
-//! C tor notes for each circuit, field by field, the value of the streams on it and whether streams
-//! with different values have been mixed (tor(1), "SocksPort", isolation flags). Isolation is
-//! therefore not an equivalence: two ports with different flags may share a circuit until a stream
-//! comes along that forbids it. This type does the same, and one thing more: a stream's demand also
-//! holds against streams that join the circuit after it, even from a port that asks for less.
+//! C tor keeps, for each circuit and each field, the value that the circuit's streams have and whether
+//! streams with different values share it (tor(1), "SocksPort", isolation flags). Isolation is therefore
+//! not an equivalence relation: streams of two ports with different flags may share a circuit until a
+//! stream joins that forbids it. [`Isolation`] follows these rules, with one addition: the fields that a
+//! stream isolates also count against streams that join later from a port with fewer flags.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -13,143 +14,33 @@ use zeroize::Zeroize as _;
 
 use crate::config::port_line::IsolationFlags;
 
-/// Who a stream belongs to and where it goes: the facts that isolation looks at.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Facts {
-    /// The client's address; `None` for a client on a unix socket.
-    pub client: Option<IpAddr>,
-    /// User name and password, or what the protocol has in their place, if any was given.
-    pub credentials: Option<Secret>,
-    /// The protocol the client spoke.
-    pub protocol: Protocol,
-    /// The port the client asked for.
-    pub port: u16,
-    /// The address as the client wrote it, in lower case.
-    pub address: Arc<str>,
-    /// The group of the port the client came in on.
-    pub group: SessionGroup,
-    /// Counts how often the user asked for new circuits.
-    pub epoch: u64,
-}
-
-impl std::fmt::Debug for Facts {
-    /// Shows none of the values: the Tor crates print isolation into their logs.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Facts([scrubbed])")
-    }
-}
-
-/// A user name and password, or what stands for them: never to be shown, and wiped with its last copy.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Secret(Arc<Login>);
-
-#[derive(PartialEq, Eq, Hash)]
-struct Login {
-    user: Vec<u8>,
-    password: Vec<u8>,
-}
-
-impl Drop for Login {
-    fn drop(&mut self) {
-        self.user.zeroize();
-        self.password.zeroize();
-    }
-}
-
-impl Secret {
-    /// Both parts; `None` if both are empty, which counts as nothing said.
-    pub fn new(user: &[u8], password: &[u8]) -> Option<Secret> {
-        (!user.is_empty() || !password.is_empty()).then(|| {
-            Secret(Arc::new(Login {
-                user: user.to_vec(),
-                password: password.to_vec(),
-            }))
-        })
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Secret([scrubbed])")
-    }
-}
-
-/// The protocols that `IsolateClientProtocol` tells apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Protocol {
-    /// SOCKS4 and SOCKS4a.
-    Socks4,
-    /// SOCKS5.
-    Socks5,
-    /// HTTP, to an HTTP port.
-    Http,
-    /// A connection that the system redirected to a transparent port.
-    Transparent,
-    /// DNS.
-    Dns,
-}
-
-/// Streams of different groups never share a circuit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum SessionGroup {
-    /// `SessionGroup=N` on the port's line: shared by all ports that name it.
-    Named(u32),
-    /// A port without one is a group of its own: the number of its line.
-    Port(usize),
-}
-
-/// What may differ between two streams, as bits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-struct Fields(u8);
-
-impl Fields {
-    const CLIENT: Fields = Fields(1);
-    const CREDENTIALS: Fields = Fields(1 << 1);
-    const PROTOCOL: Fields = Fields(1 << 2);
-    const PORT: Fields = Fields(1 << 3);
-    const ADDRESS: Fields = Fields(1 << 4);
-    const GROUP: Fields = Fields(1 << 5);
-    const EPOCH: Fields = Fields(1 << 6);
-
-    fn union(self, other: Fields) -> Fields {
-        Fields(self.0 | other.0)
-    }
-
-    fn meets(self, other: Fields) -> bool {
-        self.0 & other.0 != 0
-    }
-
-    fn when(self, condition: bool) -> Fields {
-        if condition { self } else { Fields(0) }
-    }
-}
-
-/// The isolation of a stream, or of a circuit with several streams on it.
+/// The isolation of a stream, or of a circuit that carries several streams.
 #[derive(Clone, Debug)]
 pub struct Isolation {
-    /// The values of the first stream.
-    facts: Facts,
-    /// The fields in which some stream on the circuit must not differ from any other.
-    demanded: Fields,
-    /// The fields in which streams on the circuit already differ.
-    mixed: Fields,
-    /// Whether the circuit stays in use however old it grows (`KeepAliveIsolateSOCKSAuth`).
+    /// The attributes of the circuit's first stream.
+    attributes: StreamAttributes,
+    /// The fields in which the circuit's streams must agree.
+    isolated: FieldSet,
+    /// The fields in which the circuit's streams already differ.
+    mixed: FieldSet,
+    /// Whether the circuit takes new streams at any age (`KeepAliveIsolateSOCKSAuth`).
     keep_alive: bool,
 }
 
-/// The fields in which streams on a circuit must not differ. There are no more than 32 kinds: the port's flags
-/// choose among five fields.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Demands(Fields);
-
-/// What an isolation looks like to some [`Demands`], to look circuits up by.
+/// The fields in which the streams of a circuit must agree.
 ///
-/// Isolations whose keys differ never share a circuit that makes these demands.
+/// At most 32 values exist: a port's flags select among five fields, the other two are always isolated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IsolatedFields(FieldSet);
+
+/// The values of some [`IsolatedFields`], as a key for looking up circuits.
+///
+/// Streams whose keys differ never share a circuit that isolates these fields.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct IsolationKey {
-    demands: Fields,
+    isolated: FieldSet,
     client: Option<IpAddr>,
-    credentials: Option<Secret>,
+    credentials: Option<ClientCredentials>,
     protocol: Option<Protocol>,
     port: Option<u16>,
     address: Option<Arc<str>>,
@@ -158,102 +49,222 @@ pub struct IsolationKey {
 }
 
 impl Isolation {
-    /// The isolation of one stream that came in on a port with these flags.
+    /// Returns the isolation of a stream from a port with these flags.
     ///
-    /// `keep_alive` is the port's `KeepAliveIsolateSOCKSAuth`; it has an effect only on streams
-    /// that credentials isolate.
-    pub fn new(facts: Facts, flags: &IsolationFlags, keep_alive: bool) -> Isolation {
-        let demanded = Fields::GROUP
-            .union(Fields::EPOCH)
-            .union(Fields::CLIENT.when(flags.client_addr && facts.client.is_some()))
-            .union(Fields::CREDENTIALS.when(flags.socks_auth))
-            .union(Fields::PROTOCOL.when(flags.client_protocol))
-            .union(Fields::PORT.when(flags.dest_port))
-            .union(Fields::ADDRESS.when(flags.dest_addr));
-        let keep_alive = keep_alive && flags.socks_auth && facts.credentials.is_some();
+    /// `keep_alive` is the port's `KeepAliveIsolateSOCKSAuth`; it affects only streams that are isolated by
+    /// credentials.
+    pub fn new(
+        attributes: StreamAttributes,
+        flags: &IsolationFlags,
+        keep_alive: bool,
+    ) -> Isolation {
+        let isolated = FieldSet::GROUP
+            .union(FieldSet::EPOCH)
+            .union(FieldSet::CLIENT.when(flags.client_addr && attributes.client.is_some()))
+            .union(FieldSet::CREDENTIALS.when(flags.socks_auth))
+            .union(FieldSet::PROTOCOL.when(flags.client_protocol))
+            .union(FieldSet::PORT.when(flags.dest_port))
+            .union(FieldSet::ADDRESS.when(flags.dest_addr));
+        let keep_alive = keep_alive && flags.socks_auth && attributes.credentials.is_some();
         Isolation {
-            facts,
-            demanded,
-            mixed: Fields::default(),
+            attributes,
+            isolated,
+            mixed: FieldSet::default(),
             keep_alive,
         }
     }
 
-    /// The fields in which the two differ.
-    fn differences(&self, other: &Isolation) -> Fields {
-        let (a, b) = (&self.facts, &other.facts);
-        Fields::CLIENT
-            .when(a.client != b.client)
-            .union(Fields::CREDENTIALS.when(a.credentials != b.credentials))
-            .union(Fields::PROTOCOL.when(a.protocol != b.protocol))
-            .union(Fields::PORT.when(a.port != b.port))
-            .union(Fields::ADDRESS.when(a.address != b.address))
-            .union(Fields::GROUP.when(a.group != b.group))
-            .union(Fields::EPOCH.when(a.epoch != b.epoch))
-            .union(self.mixed)
-            .union(other.mixed)
-    }
-
-    /// Whether streams of both may be on one circuit.
-    pub fn compatible(&self, other: &Isolation) -> bool {
+    /// Returns whether streams of both may share a circuit.
+    pub fn is_compatible(&self, other: &Isolation) -> bool {
         !self
-            .demanded
-            .union(other.demanded)
-            .meets(self.differences(other))
+            .isolated
+            .union(other.isolated)
+            .intersects(self.differences(other))
     }
 
-    /// The isolation of a circuit that carries streams of both; `None` if they may not share one.
+    /// Returns the isolation of a circuit that carries streams of both, or `None` if they may not share one.
     pub fn join(&self, other: &Isolation) -> Option<Isolation> {
         let mixed = self.differences(other);
-        let demanded = self.demanded.union(other.demanded);
-        (!demanded.meets(mixed)).then(|| Isolation {
-            facts: self.facts.clone(),
-            demanded,
+        let isolated = self.isolated.union(other.isolated);
+        (!isolated.intersects(mixed)).then(|| Isolation {
+            attributes: self.attributes.clone(),
+            isolated,
             mixed,
             keep_alive: self.keep_alive || other.keep_alive,
         })
     }
 
-    /// Makes this the isolation of a circuit that carries streams of `other` as well; false, and no change, if they may
-    /// not share one.
+    /// Adds a stream with isolation `other` to the circuit with this isolation.
+    ///
+    /// Returns false and changes nothing if they may not share a circuit.
     pub fn admit(&mut self, other: &Isolation) -> bool {
         let mixed = self.differences(other);
-        let demanded = self.demanded.union(other.demanded);
-        let admitted = !demanded.meets(mixed);
+        let isolated = self.isolated.union(other.isolated);
+        let admitted = !isolated.intersects(mixed);
         if admitted {
-            self.demanded = demanded;
+            self.isolated = isolated;
             self.mixed = mixed;
             self.keep_alive |= other.keep_alive;
         }
         admitted
     }
 
-    /// The fields in which streams that join have to be alike.
-    pub fn demands(&self) -> Demands {
-        Demands(self.demanded)
+    /// The fields in which joining streams must agree with the circuit's.
+    pub fn isolated_fields(&self) -> IsolatedFields {
+        IsolatedFields(self.isolated)
     }
 
-    /// What this looks like to a circuit with these demands.
-    pub fn key(&self, demands: Demands) -> IsolationKey {
-        let facts = &self.facts;
-        let looks_at = |field| demands.0.meets(field);
+    /// Returns the values of `fields`, for looking up a circuit that isolates them.
+    pub fn key(&self, fields: IsolatedFields) -> IsolationKey {
+        let attributes = &self.attributes;
+        let has = |field| fields.0.intersects(field);
         IsolationKey {
-            demands: demands.0,
-            client: facts.client.filter(|_| looks_at(Fields::CLIENT)),
-            credentials: looks_at(Fields::CREDENTIALS)
-                .then(|| facts.credentials.clone())
+            isolated: fields.0,
+            client: attributes.client.filter(|_| has(FieldSet::CLIENT)),
+            credentials: has(FieldSet::CREDENTIALS)
+                .then(|| attributes.credentials.clone())
                 .flatten(),
-            protocol: looks_at(Fields::PROTOCOL).then_some(facts.protocol),
-            port: looks_at(Fields::PORT).then_some(facts.port),
-            address: looks_at(Fields::ADDRESS).then(|| Arc::clone(&facts.address)),
-            group: facts.group,
-            epoch: facts.epoch,
+            protocol: has(FieldSet::PROTOCOL).then_some(attributes.protocol),
+            port: has(FieldSet::PORT).then_some(attributes.port),
+            address: has(FieldSet::ADDRESS).then(|| Arc::clone(&attributes.address)),
+            group: attributes.group,
+            epoch: attributes.epoch,
         }
     }
 
-    /// Whether the circuit may go on taking new streams for as long as it is in use.
+    /// Returns whether the circuit takes new streams for as long as it is in use.
     pub fn keeps_alive(&self) -> bool {
         self.keep_alive
+    }
+
+    /// The fields in which the two differ.
+    fn differences(&self, other: &Isolation) -> FieldSet {
+        let (a, b) = (&self.attributes, &other.attributes);
+        FieldSet::CLIENT
+            .when(a.client != b.client)
+            .union(FieldSet::CREDENTIALS.when(a.credentials != b.credentials))
+            .union(FieldSet::PROTOCOL.when(a.protocol != b.protocol))
+            .union(FieldSet::PORT.when(a.port != b.port))
+            .union(FieldSet::ADDRESS.when(a.address != b.address))
+            .union(FieldSet::GROUP.when(a.group != b.group))
+            .union(FieldSet::EPOCH.when(a.epoch != b.epoch))
+            .union(self.mixed)
+            .union(other.mixed)
+    }
+}
+
+/// The attributes of a stream that isolation compares.
+#[derive(Clone, PartialEq, Eq)]
+pub struct StreamAttributes {
+    /// The client's IP address; `None` for a client on a Unix socket.
+    pub client: Option<IpAddr>,
+    /// The user name and password, or the protocol's equivalent; `None` if the client sent neither.
+    pub credentials: Option<ClientCredentials>,
+    /// The protocol that the client speaks.
+    pub protocol: Protocol,
+    /// The destination port.
+    pub port: u16,
+    /// The destination address as the client wrote it, in lower case.
+    pub address: Arc<str>,
+    /// The session group of the port that accepted the client.
+    pub group: SessionGroup,
+    /// The number of the stream's epoch; each new identity and each reload begins another.
+    pub epoch: u64,
+}
+
+impl fmt::Debug for StreamAttributes {
+    /// Hides all values: the Tor crates log isolation values.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StreamAttributes([scrubbed])")
+    }
+}
+
+/// The user name and password that a client sends, or the protocol's equivalent. They only isolate
+/// streams; nothing verifies them.
+///
+/// Debug output is redacted. Dropping the last clone wipes the bytes.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct ClientCredentials(Arc<CredentialBytes>);
+
+#[derive(PartialEq, Eq, Hash)]
+struct CredentialBytes {
+    user: Vec<u8>,
+    password: Vec<u8>,
+}
+
+impl Drop for CredentialBytes {
+    fn drop(&mut self) {
+        self.user.zeroize();
+        self.password.zeroize();
+    }
+}
+
+impl ClientCredentials {
+    /// Returns `None` if both parts are empty: such a client counts as one without credentials.
+    pub fn new(user: &[u8], password: &[u8]) -> Option<ClientCredentials> {
+        (!user.is_empty() || !password.is_empty()).then(|| {
+            ClientCredentials(Arc::new(CredentialBytes {
+                user: user.to_vec(),
+                password: password.to_vec(),
+            }))
+        })
+    }
+}
+
+impl fmt::Debug for ClientCredentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClientCredentials([scrubbed])")
+    }
+}
+
+/// The client protocols that `IsolateClientProtocol` distinguishes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// SOCKS4 and SOCKS4a.
+    Socks4,
+    /// SOCKS5.
+    Socks5,
+    /// HTTP, on an HTTP port.
+    Http,
+    /// A connection redirected to a transparent port.
+    Transparent,
+    /// DNS.
+    Dns,
+}
+
+/// The session group of a port. Streams of different groups never share a circuit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SessionGroup {
+    /// `SessionGroup=N` on the port line; ports with the same number form one group.
+    Named(u32),
+    /// A port without the flag forms its own group, identified by the number of its port line.
+    Port(usize),
+}
+
+/// A set of fields of [`StreamAttributes`], one bit each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+struct FieldSet(u8);
+
+impl FieldSet {
+    const CLIENT: FieldSet = FieldSet(1);
+    const CREDENTIALS: FieldSet = FieldSet(1 << 1);
+    const PROTOCOL: FieldSet = FieldSet(1 << 2);
+    const PORT: FieldSet = FieldSet(1 << 3);
+    const ADDRESS: FieldSet = FieldSet(1 << 4);
+    const GROUP: FieldSet = FieldSet(1 << 5);
+    const EPOCH: FieldSet = FieldSet(1 << 6);
+
+    fn union(self, other: FieldSet) -> FieldSet {
+        FieldSet(self.0 | other.0)
+    }
+
+    fn intersects(self, other: FieldSet) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Returns the set if `condition` holds, and the empty set otherwise.
+    fn when(self, condition: bool) -> FieldSet {
+        if condition { self } else { FieldSet(0) }
     }
 }
 
@@ -262,7 +273,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn facts() -> impl Strategy<Value = Facts> {
+    fn attributes() -> impl Strategy<Value = StreamAttributes> {
         (
             0..2u8,
             0..3u8,
@@ -272,19 +283,21 @@ mod tests {
             0..2usize,
             0..2u64,
         )
-            .prop_map(|(client, user, v4, port, address, group, epoch)| Facts {
-                client: (client > 0).then(|| IpAddr::from([127, 0, 0, client])),
-                credentials: Secret::new(&[user][..usize::from(user > 0)], &[]),
-                protocol: if v4 {
-                    Protocol::Socks4
-                } else {
-                    Protocol::Socks5
+            .prop_map(
+                |(client, user, v4, port, address, group, epoch)| StreamAttributes {
+                    client: (client > 0).then(|| IpAddr::from([127, 0, 0, client])),
+                    credentials: ClientCredentials::new(&[user][..usize::from(user > 0)], &[]),
+                    protocol: if v4 {
+                        Protocol::Socks4
+                    } else {
+                        Protocol::Socks5
+                    },
+                    port,
+                    address: Arc::from(format!("host{address}.example")),
+                    group: SessionGroup::Port(group),
+                    epoch,
                 },
-                port,
-                address: Arc::from(format!("host{address}.example")),
-                group: SessionGroup::Port(group),
-                epoch,
-            })
+            )
     }
 
     fn flags() -> impl Strategy<Value = IsolationFlags> {
@@ -297,9 +310,12 @@ mod tests {
         })
     }
 
-    /// The rule in words: two streams must be kept apart if either's port asks for a difference
-    /// that there is between them.
-    fn must_be_apart(a: &(Facts, IsolationFlags), b: &(Facts, IsolationFlags)) -> bool {
+    /// The specification: two streams must not share a circuit if they differ in a field that either port
+    /// isolates.
+    fn must_be_apart(
+        a: &(StreamAttributes, IsolationFlags),
+        b: &(StreamAttributes, IsolationFlags),
+    ) -> bool {
         let either = |pick: fn(&IsolationFlags) -> bool| pick(&a.1) || pick(&b.1);
         let wants_client =
             (a.1.client_addr && a.0.client.is_some()) || (b.1.client_addr && b.0.client.is_some());
@@ -314,16 +330,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn streams_that_must_be_apart_never_meet_on_a_circuit(
-            streams in proptest::collection::vec((facts(), flags()), 1..12)
+        fn isolated_streams_never_share_a_circuit(
+            streams in proptest::collection::vec((attributes(), flags()), 1..12)
         ) {
-            // Streams arrive one by one and take the first circuit that admits them.
+            // Each stream takes the first circuit that admits it.
             let mut circuits: Vec<(Isolation, Vec<usize>)> = Vec::new();
-            for (number, (facts, flags)) in streams.iter().enumerate() {
-                let isolation = Isolation::new(facts.clone(), flags, false);
-                match circuits.iter_mut().find(|(c, _)| c.compatible(&isolation)) {
+            for (number, (attributes, flags)) in streams.iter().enumerate() {
+                let isolation = Isolation::new(attributes.clone(), flags, false);
+                match circuits.iter_mut().find(|(c, _)| c.is_compatible(&isolation)) {
                     Some((circuit, on_it)) => {
-                        *circuit = circuit.join(&isolation).expect("compatible");
+                        *circuit = circuit.join(&isolation).expect("compatible isolation");
                         on_it.push(number);
                     }
                     None => circuits.push((isolation, vec![number])),
@@ -339,18 +355,18 @@ mod tests {
         }
 
         #[test]
-        fn a_key_leads_to_the_one_circuit_that_admits_a_stream(
-            streams in proptest::collection::vec((facts(), flags()), 1..12)
+        fn a_key_finds_the_only_circuit_that_admits_a_stream(
+            streams in proptest::collection::vec((attributes(), flags()), 1..12)
         ) {
             let mut circuits: Vec<Isolation> = Vec::new();
-            for (facts, flags) in &streams {
-                let isolation = Isolation::new(facts.clone(), flags, false);
-                let key_fits = |c: &Isolation| c.key(c.demands()) == isolation.key(c.demands());
-                // Circuits that admit it are found by the key.
-                prop_assert!(circuits.iter().all(|c| key_fits(c) || !c.compatible(&isolation)));
-                match circuits.iter_mut().find(|c| key_fits(c) && c.compatible(&isolation)) {
+            for (attributes, flags) in &streams {
+                let isolation = Isolation::new(attributes.clone(), flags, false);
+                let key_fits = |c: &Isolation| c.key(c.isolated_fields()) == isolation.key(c.isolated_fields());
+                // The key finds every circuit that admits the stream.
+                prop_assert!(circuits.iter().all(|c| key_fits(c) || !c.is_compatible(&isolation)));
+                match circuits.iter_mut().find(|c| key_fits(c) && c.is_compatible(&isolation)) {
                     Some(circuit) => {
-                        let joined = circuit.join(&isolation).expect("compatible");
+                        let joined = circuit.join(&isolation).expect("compatible isolation");
                         prop_assert!(circuit.admit(&isolation));
                         prop_assert_eq!(format!("{circuit:?}"), format!("{joined:?}"));
                     }
@@ -363,24 +379,24 @@ mod tests {
                         circuits.push(isolation);
                     }
                 }
-                // No two circuits have the same key, so that one place in a map is enough.
+                // Keys are unique, so that a map with one circuit per key suffices.
                 for (i, a) in circuits.iter().enumerate() {
                     for b in &circuits[i + 1..] {
-                        prop_assert!(a.key(a.demands()) != b.key(b.demands()));
+                        prop_assert!(a.key(a.isolated_fields()) != b.key(b.isolated_fields()));
                     }
                 }
             }
         }
 
         #[test]
-        fn two_streams_share_whenever_nothing_keeps_them_apart(
-            a in (facts(), flags()), b in (facts(), flags())
+        fn two_streams_share_a_circuit_unless_isolated(
+            a in (attributes(), flags()), b in (attributes(), flags())
         ) {
             let one = Isolation::new(a.0.clone(), &a.1, false);
             let two = Isolation::new(b.0.clone(), &b.1, false);
-            prop_assert_eq!(one.compatible(&two), !must_be_apart(&a, &b));
-            prop_assert_eq!(one.compatible(&two), two.compatible(&one));
-            prop_assert_eq!(one.join(&two).is_some(), one.compatible(&two));
+            prop_assert_eq!(one.is_compatible(&two), !must_be_apart(&a, &b));
+            prop_assert_eq!(one.is_compatible(&two), two.is_compatible(&one));
+            prop_assert_eq!(one.join(&two).is_some(), one.is_compatible(&two));
         }
     }
 }

@@ -146,13 +146,13 @@ impl<N: Network> Onions<N> {
             // Data that may have arrived is never sent again: the service would act on it twice.
             // So send it early only if no second stream will be needed.
             let sends_early = !early.is_empty() && (found.circuit.fresh || self.is_trusted(&found));
-            let opened = if found.circuit.fresh {
+            let from_open = if found.circuit.fresh {
                 request.open_stream(&found.circuit, sends_early).await
             } else {
                 self.open_on_reused_circuit(request, &found, sends_early)
                     .await
             };
-            match opened {
+            match from_open {
                 Ok(stream) => {
                     self.record_opened(&found);
                     return Ok(stream);
@@ -180,8 +180,8 @@ impl<N: Network> Onions<N> {
         sends_early: bool,
     ) -> Result<N::HsStream, StreamError> {
         let mut on_old = pin!(request.open_stream(&found.circuit, sends_early));
-        if let Ok(opened) = timeout(OPEN_CIRCUIT_WAIT, &mut on_old).await {
-            return opened;
+        if let Ok(from_open) = timeout(OPEN_CIRCUIT_WAIT, &mut on_old).await {
+            return from_open;
         }
         debug!("no answer on the open circuit to the onion service; building a new circuit");
         self.retire(found);
@@ -196,20 +196,20 @@ impl<N: Network> Onions<N> {
         };
         let mut on_new = pin!(on_new);
         tokio::select! {
-            opened = &mut on_old => match opened {
+            from_open = &mut on_old => match from_open {
                 // At the deadline, the new circuit gives the more precise failure.
                 Err(gone @ (StreamError::CircuitGone | StreamError::Failed(_))) => {
-                    let opened = on_new.await;
-                    match opened {
+                    let from_open = on_new.await;
+                    match from_open {
                         Err(other) if sends_early && !other.failure().blames_the_service() => {
                             Err(gone)
                         }
-                        opened => opened,
+                        from_open => from_open,
                     }
                 }
-                opened => opened,
+                from_open => from_open,
             },
-            opened = &mut on_new => match opened {
+            from_open = &mut on_new => match from_open {
                 // No new circuit could be built, which says nothing about the service.
                 Err(StreamError::Failed(failure)) if !failure.blames_the_service() => {
                     on_old.await
@@ -219,9 +219,9 @@ impl<N: Network> Onions<N> {
                     Ok(Err(StreamError::CircuitGone | StreamError::Failed(_))) | Err(_) => {
                         Err(blame)
                     }
-                    Ok(opened) => opened,
+                    Ok(from_open) => from_open,
                 },
-                opened => opened,
+                from_open => from_open,
             },
         }
     }
@@ -361,7 +361,7 @@ impl OnionRequest<'_> {
         let early = sends_early.then_some(self.early);
         let opening = N::open_stream(&tunnel, self.port, early);
         match timeout_at(self.deadline, opening).await {
-            Ok(opened) => opened,
+            Ok(from_open) => from_open,
             Err(_) => Err(StreamError::Failed(Failure::ConnectionTimedOut)),
         }
     }

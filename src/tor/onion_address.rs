@@ -1,4 +1,4 @@
-//! Addresses of onion services.
+//! Onion service addresses, version 3 (rend-spec-v3, "Encoding onion addresses").
 
 use std::fmt;
 
@@ -8,36 +8,34 @@ use sha3::{Digest as _, Sha3_256};
 
 use crate::failure::Failure;
 
-/// Length of a version 3 onion address without `.onion` (rend-spec-v3, "Encoding onion addresses").
+/// The length of an address without `.onion`.
 const ONION_LABEL_LEN: usize = 56;
-/// The only version of onion addresses in use.
+/// The version byte.
 const ONION_VERSION: u8 = 3;
-/// What the checksum of an onion address is computed over, before key and version.
+/// The prefix of the checksum's input, before key and version.
 const CHECKSUM_PREFIX: &[u8] = b".onion checksum";
 
-/// The address of a version 3 onion service: a checked public key.
+/// The address of a version 3 onion service: a valid public key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct OnionAddress([u8; 32]);
 
 impl OnionAddress {
-    /// Reads a host name that ends in `.onion`; labels before the last two are ignored, as C tor
-    /// ignores them.
+    /// Parses a host name that ends in `.onion`. Labels before the last two are ignored, as in C tor.
     ///
-    /// Checks length, alphabet, version, checksum, that the key is a point of the curve, and that
-    /// the point lies in the prime-order group, so that nobody can hand out a second address for
-    /// one service.
+    /// # Errors
+    /// [`Failure::AddressInvalid`] if length, alphabet, version or checksum is wrong, or if the key is not a
+    /// curve point in the prime-order group: a point outside it would be a second address for one service.
     pub fn parse(name: &str) -> Result<OnionAddress, Failure> {
         Self::decode(name).ok_or(Failure::AddressInvalid)
     }
 
-    /// The same, with nothing said about which check failed.
     fn decode(name: &str) -> Option<OnionAddress> {
         let mut labels = name.rsplit('.');
         if !labels.next()?.eq_ignore_ascii_case("onion") {
             return None;
         }
         let label = labels.next()?;
-        // `..onion` and a leading dot are no names; C tor refuses both.
+        // C tor refuses empty labels.
         if label.len() != ONION_LABEL_LEN || name.starts_with('.') || name.contains("..") {
             return None;
         }
@@ -61,7 +59,7 @@ impl OnionAddress {
     }
 }
 
-/// The two bytes of checksum that belong to `key`.
+/// Returns the checksum of `key`.
 fn checksum(key: &[u8; 32]) -> [u8; 2] {
     let digest = Sha3_256::new()
         .chain_update(CHECKSUM_PREFIX)
@@ -84,8 +82,7 @@ impl fmt::Display for OnionAddress {
 
 impl fmt::Debug for OnionAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Debug output ends up in logs more easily than Display: it shows that there is an address,
-        // not which.
+        // Debug output easily gets into logs; it must not name the service.
         f.write_str("OnionAddress([scrubbed])")
     }
 }
@@ -94,47 +91,47 @@ impl fmt::Debug for OnionAddress {
 mod tests {
     use super::*;
 
-    /// A real address: the Tor Project's website.
+    /// The address of the Tor Project's website.
     const GOOD: &str = "2gzyxa5ihm7nsggfxnu52rck2vv4rvmdlkiu3zzui5du4xyclen53wid.onion";
 
     fn parse(name: &str) -> Result<OnionAddress, Failure> {
         OnionAddress::parse(name)
     }
 
-    /// Encodes any 32 bytes with the right version and checksum.
-    fn address_of(key: [u8; 32]) -> String {
+    /// Encodes any 32 bytes with version and checksum.
+    fn encode(key: [u8; 32]) -> String {
         OnionAddress(key).to_string()
     }
 
     #[test]
-    fn a_key_that_is_no_curve_point_is_invalid() {
-        let no_point = (0..=255u8)
+    fn a_key_that_is_not_a_curve_point_is_invalid() {
+        let not_a_point = (0..=255u8)
             .map(|b| {
                 let mut key = [b; 32];
                 key[31] &= 0x7f;
                 key
             })
             .find(|key| CompressedEdwardsY(*key).decompress().is_none())
-            .expect("half of all strings are no point");
-        assert_eq!(parse(&address_of(no_point)), Err(Failure::AddressInvalid));
+            .expect("half of all byte strings are not a point");
+        assert_eq!(parse(&encode(not_a_point)), Err(Failure::AddressInvalid));
     }
 
     #[test]
     fn a_second_address_for_the_same_service_is_invalid() {
         use curve25519_dalek::constants::{ED25519_BASEPOINT_POINT, EIGHT_TORSION};
         let base = ED25519_BASEPOINT_POINT.compress().to_bytes();
-        assert!(parse(&address_of(base)).is_ok());
+        assert!(parse(&encode(base)).is_ok());
         for torsion in &EIGHT_TORSION[1..] {
             let twin = (ED25519_BASEPOINT_POINT + torsion).compress().to_bytes();
-            assert_eq!(parse(&address_of(twin)), Err(Failure::AddressInvalid));
+            assert_eq!(parse(&encode(twin)), Err(Failure::AddressInvalid));
         }
         let identity = EIGHT_TORSION[0].compress().to_bytes();
-        assert_eq!(parse(&address_of(identity)), Err(Failure::AddressInvalid));
+        assert_eq!(parse(&encode(identity)), Err(Failure::AddressInvalid));
     }
 
     #[test]
     fn debug_output_hides_the_address() {
-        let address = OnionAddress::parse(GOOD).expect("good");
+        let address = OnionAddress::parse(GOOD).expect("a valid address");
         assert!(!format!("{address:?}").contains(&GOOD[..10]));
     }
 }

@@ -1,8 +1,8 @@
-//! Opening a stream on a circuit, with what the client has said already right behind the request.
+//! Opening a stream on a circuit, with optimistic data right behind the BEGIN message.
 //!
-//! arti can wait for CONNECTED, or send early data, but not both at once; so this watches the
-//! reading half while it feeds the writing half. What comes right behind CONNECTED is read with it,
-//! also the end of a stream that its far end closed at once.
+//! arti can wait for CONNECTED or send data early, but not both. [`open`] therefore polls the reading half
+//! while it feeds the writing half. Whatever arrives right behind CONNECTED is read together with it, even
+//! the end of a stream that the destination closed at once.
 
 use std::future::poll_fn;
 use std::io::{self, Cursor};
@@ -22,133 +22,48 @@ use crate::tor::optimistic_data::OptimisticData;
 #[cfg(test)]
 mod tests;
 
-/// The reading half of a stream; first comes what arrived together with CONNECTED.
-#[derive(Debug)]
-pub struct Reader<R = DataReader> {
-    /// In a box, as few streams have any and all remember whether they do.
-    first: Option<Box<First>>,
-    rest: R,
-}
+/// What Debug output of [`ClientDataStreamCtrl`] contains once CONNECTED has arrived.
+pub(super) const RECEIVED_CONNECTED: &str = "received_connected: true";
 
-/// What was read together with CONNECTED.
-#[derive(Debug)]
-enum First {
-    Bytes(Cursor<Vec<u8>>),
-    /// The end of the stream, and its reason if it was not the usual one.
-    End(Option<io::Error>),
-}
-
-impl First {
-    /// Nothing if nothing came.
-    fn bytes(bytes: Vec<u8>) -> Option<Self> {
-        (!bytes.is_empty()).then(|| First::Bytes(Cursor::new(bytes)))
-    }
-}
-
-/// The end of an open stream: an error only if the stream broke.
-fn end_of_open_stream(error: io::Error) -> io::Result<()> {
-    match arti_errors::is_ordinary_end(&error) {
-        true => Ok(()),
-        false => Err(error),
-    }
-}
-
-impl<R> Reader<R> {
-    fn new(first: Option<First>, rest: R) -> Self {
-        let first = first.map(Box::new);
-        Reader { first, rest }
-    }
-}
-
-impl<R: AsyncRead + Unpin> AsyncRead for Reader<R> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.first.as_deref_mut() {
-            Some(First::Bytes(bytes)) => {
-                let before = buffer.filled().len();
-                ready!(Pin::new(bytes).poll_read(cx, buffer))?;
-                if buffer.filled().len() > before || buffer.remaining() == 0 {
-                    return Poll::Ready(Ok(()));
-                }
-                self.first = None;
-            }
-            Some(First::End(error)) => {
-                return Poll::Ready(error.take().map_or(Ok(()), end_of_open_stream));
-            }
-            None => {}
-        }
-        let read = ready!(Pin::new(&mut self.rest).poll_read(cx, buffer));
-        Poll::Ready(read.or_else(end_of_open_stream))
-    }
-}
-
-/// A stream that is open at the far end.
-pub(crate) type Open = Stream<Reader, DataWriter>;
-
-/// The most that is taken in together with CONNECTED: one relay message.
+/// The size of the read that waits for CONNECTED, in bytes: about one relay message.
 const FIRST_READ: usize = 512;
 
-/// A stream on which nothing was sent early, once it is open.
-pub(crate) fn opened(stream: DataStream) -> Open {
+/// An open stream of the Tor network.
+pub(crate) type OpenStream = Stream<StreamReader, DataWriter>;
+
+/// Wraps a stream that is open and has carried no optimistic data.
+pub(crate) fn from_open(stream: DataStream) -> OpenStream {
     let (reader, writer) = stream.split();
     Stream {
-        reader: Reader::new(None, reader),
+        reader: StreamReader::new(None, reader),
         writer,
         sent: 0,
     }
 }
 
-/// Waits until a stream is open that was begun optimistically, and sends early data on it.
+/// Waits until an optimistically begun stream is open, and sends early data on it meanwhile.
 ///
-/// `closed` is what it means if the far end closes the stream instead of opening it; `None` if it
-/// never does that.
-pub(crate) async fn open_with_early_data(
+/// `closed` is the failure if the remote end closes the stream with reason DONE instead of opening it;
+/// `None` if it never does so, and DONE therefore means that the stream was open.
+pub(crate) async fn open_optimistically(
     stream: DataStream,
     early: &OptimisticData,
     closed: Option<Failure>,
-) -> Result<Open, StreamError> {
+) -> Result<OpenStream, StreamError> {
     let control = stream.client_stream_ctrl().cloned();
     let control = control.ok_or(StreamError::Failed(Failure::Internal))?;
     let (reader, writer) = stream.split();
     open(reader, writer, &*control, early, closed).await
 }
 
-/// What is known of a stream beside its bytes.
-trait Control {
-    /// Whether CONNECTED has come, and no end yet.
-    fn is_connected(&self) -> bool;
-
-    /// Whether CONNECTED has come, even if the end of the stream came right behind it.
-    fn was_connected(&self) -> bool;
-}
-
-impl Control for ClientDataStreamCtrl {
-    fn is_connected(&self) -> bool {
-        ClientDataStreamCtrl::is_connected(self)
-    }
-
-    /// Once the end has come, `is_connected` says no, as for a stream that was refused, and only what
-    /// the object shows for debugging tells the two apart. A unit test looks whether it still does, and
-    /// so does the network test `streams`.
-    fn was_connected(&self) -> bool {
-        format!("{self:?}").contains(RECEIVED_CONNECTED)
-    }
-}
-
-/// What a stream's control object shows after CONNECTED.
-pub(super) const RECEIVED_CONNECTED: &str = "received_connected: true";
-
-/// The same for the halves of a stream.
+/// [`open_optimistically`] for the two halves of a stream.
 async fn open<R, W>(
     mut reader: R,
     mut writer: W,
-    control: &impl Control,
+    control: &impl StreamControl,
     early: &OptimisticData,
     closed: Option<Failure>,
-) -> Result<Stream<Reader<R>, W>, StreamError>
+) -> Result<Stream<StreamReader<R>, W>, StreamError>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
@@ -156,13 +71,13 @@ where
     let sent = AtomicUsize::new(0);
     let sending = async {
         loop {
-            let bytes = early.beyond(sent.load(Ordering::Relaxed)).await;
+            let bytes = early.wait_beyond(sent.load(Ordering::Relaxed)).await;
             early.note_sent();
             match writer.write(&bytes).await {
                 Ok(written) => {
                     sent.fetch_add(written, Ordering::Relaxed);
                 }
-                // The reading half tells why.
+                // The reading half reports the reason.
                 Err(_) => break,
             }
             if sent.load(Ordering::Relaxed) == early.len() && writer.flush().await.is_err() {
@@ -172,35 +87,35 @@ where
         std::future::pending::<()>().await;
     };
     let first = tokio::select! {
-        first = connected(&mut reader, control) => first,
+        first = wait_connected(&mut reader, control) => first,
         () = sending => None,
     };
     let first = match first {
-        Some(First::End(error)) if !control.was_connected() => match (error, closed) {
-            (Some(error), _) => return Err(arti_errors::of_stream_io(&error)),
+        Some(FirstRead::End(error)) if !control.was_connected() => match (error, closed) {
+            (Some(error), _) => return Err(arti_errors::classify_stream_io(&error)),
             (None, Some(failure)) => return Err(StreamError::Ended(failure)),
-            (None, None) => Some(First::End(None)),
+            (None, None) => Some(FirstRead::End(None)),
         },
-        Some(First::End(error)) => {
-            debug!("the stream was opened and closed in one go");
-            Some(First::End(error))
+        Some(FirstRead::End(error)) => {
+            debug!("the stream was opened and closed at once");
+            Some(FirstRead::End(error))
         }
         first => first,
     };
-    // A partly filled message may be left over: whoever carries the stream flushes it.
+    // A partly filled relay message may be left in the writer: the relay of the stream flushes it.
     let sent = sent.into_inner();
     if sent > 0 {
-        debug!("{sent} early bytes went out before the stream was open");
+        debug!("{sent} bytes of optimistic data were sent before the stream was open");
     }
     Ok(Stream {
-        reader: Reader::new(first, reader),
+        reader: StreamReader::new(first, reader),
         writer,
         sent,
     })
 }
 
-/// Waits for CONNECTED or the end, and gives what came with it.
-async fn connected<R>(reader: &mut R, control: &impl Control) -> Option<First>
+/// Waits for CONNECTED or the end of the stream, and returns what arrived with it.
+async fn wait_connected<R>(reader: &mut R, control: &impl StreamControl) -> Option<FirstRead>
 where
     R: AsyncRead + Unpin,
 {
@@ -209,13 +124,98 @@ where
         let mut buffer = ReadBuf::new(&mut bytes);
         match Pin::new(&mut *reader).poll_read(context, &mut buffer) {
             Poll::Ready(Ok(())) if buffer.filled().is_empty() => {
-                Poll::Ready(Some(First::End(None)))
+                Poll::Ready(Some(FirstRead::End(None)))
             }
-            Poll::Ready(Ok(())) => Poll::Ready(First::bytes(buffer.filled().to_vec())),
-            Poll::Ready(Err(error)) => Poll::Ready(Some(First::End(Some(error)))),
+            Poll::Ready(Ok(())) => Poll::Ready(FirstRead::from_bytes(buffer.filled())),
+            Poll::Ready(Err(error)) => Poll::Ready(Some(FirstRead::End(Some(error)))),
             Poll::Pending if control.is_connected() => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         }
     })
     .await
+}
+
+/// The state of a stream, apart from its bytes.
+trait StreamControl {
+    /// Returns whether CONNECTED has arrived and the stream has not ended.
+    fn is_connected(&self) -> bool;
+
+    /// Returns whether CONNECTED has arrived, even if the stream has ended since.
+    fn was_connected(&self) -> bool;
+}
+
+impl StreamControl for ClientDataStreamCtrl {
+    fn is_connected(&self) -> bool {
+        ClientDataStreamCtrl::is_connected(self)
+    }
+
+    /// `is_connected` is false for every stream that has ended, so only Debug output distinguishes a stream
+    /// that was refused from one that ended right behind CONNECTED. `upstream_tests` and the network test
+    /// `streams` check that it still does.
+    fn was_connected(&self) -> bool {
+        format!("{self:?}").contains(RECEIVED_CONNECTED)
+    }
+}
+
+/// The reading half of a stream. It first returns what arrived together with CONNECTED.
+#[derive(Debug)]
+pub struct StreamReader<R = DataReader> {
+    /// Boxed to keep all streams small: few have a first read.
+    first: Option<Box<FirstRead>>,
+    rest: R,
+}
+
+impl<R> StreamReader<R> {
+    fn new(first: Option<FirstRead>, rest: R) -> Self {
+        let first = first.map(Box::new);
+        StreamReader { first, rest }
+    }
+}
+
+impl<R: AsyncRead + Unpin> AsyncRead for StreamReader<R> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.first.as_deref_mut() {
+            Some(FirstRead::Bytes(bytes)) => {
+                let before = buffer.filled().len();
+                ready!(Pin::new(bytes).poll_read(cx, buffer))?;
+                if buffer.filled().len() > before || buffer.remaining() == 0 {
+                    return Poll::Ready(Ok(()));
+                }
+                self.first = None;
+            }
+            Some(FirstRead::End(error)) => {
+                return Poll::Ready(error.take().map_or(Ok(()), ignore_ordinary_end));
+            }
+            None => {}
+        }
+        let read = ready!(Pin::new(&mut self.rest).poll_read(cx, buffer));
+        Poll::Ready(read.or_else(ignore_ordinary_end))
+    }
+}
+
+/// What was read together with CONNECTED.
+#[derive(Debug)]
+enum FirstRead {
+    Bytes(Cursor<Vec<u8>>),
+    /// The end of the stream, and its error unless the reason is DONE.
+    End(Option<io::Error>),
+}
+
+impl FirstRead {
+    /// Returns `None` if `bytes` is empty.
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        (!bytes.is_empty()).then(|| FirstRead::Bytes(Cursor::new(bytes.to_vec())))
+    }
+}
+
+/// Turns the error of an open stream into its end, unless the stream broke.
+fn ignore_ordinary_end(error: io::Error) -> io::Result<()> {
+    match arti_errors::is_ordinary_end(&error) {
+        true => Ok(()),
+        false => Err(error),
+    }
 }

@@ -1,27 +1,27 @@
-//! What a client says before its request has an answer.
+//! Optimistic data: what a client sends before its request has a reply (proposal 174).
 //!
-//! Clients need not wait for the reply before they speak. What they say is sent behind the request
-//! to open the stream, as C tor does ("optimistic data", proposal 174), and saves a round trip.
+//! As in C tor, it follows the request to open the stream at once, which saves a round trip.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::watch;
 
-/// How much a client may say before it has an answer, in bytes. What it says beyond waits in its
-/// socket.
+/// How many bytes are read from a client before its request has a reply. Further bytes wait in its socket.
 pub const EARLY_LIMIT: usize = 16 * 1024;
 
-/// The bytes that a client has sent so far behind its request. They only grow in number, so that
-/// a second try to open a stream can send them again, until [`OptimisticData::rest`] takes what is left.
+/// The bytes that a client has sent so far behind its request.
+///
+/// They stay in memory, so that another try to open the stream can send them again, until
+/// [`OptimisticData::take_rest`] takes what no stream has carried.
 #[derive(Debug)]
 pub struct OptimisticData {
     bytes: watch::Sender<Vec<u8>>,
-    /// Whether some of it may have left this computer.
+    /// Whether some of the bytes may have left this machine.
     sent: AtomicBool,
 }
 
 impl OptimisticData {
-    /// Begins with what came together with the request.
+    /// Starts with the bytes that arrived together with the request.
     pub fn new(bytes: Vec<u8>) -> OptimisticData {
         OptimisticData {
             bytes: watch::Sender::new(bytes),
@@ -29,35 +29,35 @@ impl OptimisticData {
         }
     }
 
-    /// Adds what has just arrived.
+    /// Appends bytes that have just arrived.
     pub fn add(&self, bytes: &[u8]) {
         if !bytes.is_empty() {
             self.bytes.send_modify(|all| all.extend_from_slice(bytes));
         }
     }
 
-    /// How many bytes there are.
+    /// The number of bytes.
     pub fn len(&self) -> usize {
         self.bytes.borrow().len()
     }
 
-    /// Whether nothing has been said yet.
+    /// Returns whether the client has sent nothing yet.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Notes that a part of it is sent from now on, on a stream that is not open yet.
+    /// Notes that bytes are about to be sent on a stream that is not open yet.
     pub fn note_sent(&self) {
         self.sent.store(true, Ordering::Relaxed);
     }
 
-    /// Whether a part of it may have arrived somewhere ([`OptimisticData::note_sent`]).
+    /// Returns whether a destination may have received some of the bytes ([`OptimisticData::note_sent`]).
     pub fn may_have_arrived(&self) -> bool {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// Waits for more than `seen` bytes and gives those beyond them. Never ends if no more come.
-    pub async fn beyond(&self, seen: usize) -> Vec<u8> {
+    /// Waits until there are more than `seen` bytes and returns those beyond; waits for ever if none come.
+    pub async fn wait_beyond(&self, seen: usize) -> Vec<u8> {
         let mut changed = self.bytes.subscribe();
         loop {
             {
@@ -73,8 +73,8 @@ impl OptimisticData {
         }
     }
 
-    /// Takes what is left when the first `sent` bytes are on their way.
-    pub fn rest(&self, sent: usize) -> Vec<u8> {
+    /// Takes all bytes and returns those beyond the first `sent`, which a stream has carried.
+    pub fn take_rest(&self, sent: usize) -> Vec<u8> {
         let mut all = self.bytes.send_replace(Vec::new());
         all.drain(..sent.min(all.len()));
         all

@@ -1,9 +1,9 @@
 //! TCP connections to relays.
 //!
-//! Cells are small, and each waits for an answer. Two habits of TCP make such traffic slow, and are
-//! put off here: Nagle's algorithm on our side (`TCP_NODELAY`), and the delayed acknowledgement of
-//! what a relay has sent. Relays that run C tor leave Nagle's algorithm on, so that their next cell
-//! waits for the acknowledgement of the one before, for up to 40 ms.
+//! Cells are small, and many wait for a reply. Two features of TCP slow such traffic down and are disabled
+//! here: Nagle's algorithm on our side (`TCP_NODELAY`), and delayed acknowledgements of what a relay sends
+//! (`TCP_QUICKACK`). Relays that run C tor use Nagle's algorithm, so their next cell waits up to 40 ms for
+//! the acknowledgement of the previous one.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,8 +17,11 @@ use tokio::net::TcpSocket;
 use tor_rtcompat::tokio::TokioRustlsRuntime;
 use tor_rtcompat::{NetStreamListener, NetStreamProvider, StreamOps};
 
-/// The connections that the wrapped runtime makes.
-type Inner = <TokioRustlsRuntime as NetStreamProvider<SocketAddr>>::Stream;
+#[cfg(test)]
+mod tests;
+
+/// The TCP streams of the wrapped runtime.
+type RuntimeStream = <TokioRustlsRuntime as NetStreamProvider<SocketAddr>>::Stream;
 
 /// Opens connections to relays.
 #[derive(Clone, Copy)]
@@ -27,7 +30,7 @@ pub(crate) struct RelaySockets;
 #[async_trait]
 impl NetStreamProvider<SocketAddr> for RelaySockets {
     type Stream = RelaySocket;
-    type Listener = NoListener;
+    type Listener = UnsupportedListener;
     type ConnectOptions = <TokioRustlsRuntime as NetStreamProvider<SocketAddr>>::ConnectOptions;
     type ListenOptions = <TokioRustlsRuntime as NetStreamProvider<SocketAddr>>::ListenOptions;
 
@@ -38,7 +41,7 @@ impl NetStreamProvider<SocketAddr> for RelaySockets {
     ) -> io::Result<RelaySocket> {
         let socket = Socket::new(Domain::for_address(*address), Type::STREAM, None)?;
         socket.set_nonblocking(true)?;
-        // Buffer sizes count only when they are set before the connection is made: tcp(7).
+        // Buffer sizes take effect only if they are set before connecting: tcp(7).
         if let Some(size) = options.common().send_buffer_size() {
             socket.set_send_buffer_size(*size)?;
         }
@@ -55,24 +58,29 @@ impl NetStreamProvider<SocketAddr> for RelaySockets {
             handle,
         })
     }
-    /// Clients of the network take no connections.
-    async fn listen(&self, _: &SocketAddr, _: &Self::ListenOptions) -> io::Result<NoListener> {
+
+    /// Fails: a client of the Tor network accepts no connections.
+    async fn listen(
+        &self,
+        _: &SocketAddr,
+        _: &Self::ListenOptions,
+    ) -> io::Result<UnsupportedListener> {
         Err(io::ErrorKind::Unsupported.into())
     }
 }
 
 /// A connection to a relay.
 pub(crate) struct RelaySocket {
-    stream: Inner,
-    /// The same socket, for its options.
+    stream: RuntimeStream,
+    /// A duplicate of the socket, to set options.
     handle: Socket,
 }
 
 impl RelaySocket {
-    /// Acknowledges now what was read. Has to be said again after each time: tcp(7).
+    /// Acknowledges what was read at once. The option is not permanent: tcp(7).
     #[cfg(any(target_os = "linux", target_os = "android"))]
     fn acknowledge(&self) {
-        // A socket that is broken says so when it is used next.
+        // If the socket is broken, the next read or write reports it.
         let _ = self.handle.set_tcp_quickack(true);
     }
 
@@ -88,7 +96,7 @@ impl AsyncRead for RelaySocket {
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
         if let Poll::Ready(Ok(read)) = &polled
-            // If there is more to read, the system is not waiting for anything.
+            // While there is more to read, an acknowledgement is not urgent.
             && *read < buffer.len()
         {
             self.acknowledge();
@@ -125,10 +133,10 @@ impl StreamOps for RelaySocket {
     }
 }
 
-/// There is none.
-pub(crate) enum NoListener {}
+/// A listener that cannot exist.
+pub(crate) enum UnsupportedListener {}
 
-impl NetStreamListener<SocketAddr> for NoListener {
+impl NetStreamListener<SocketAddr> for UnsupportedListener {
     type Stream = RelaySocket;
     type Incoming = futures::stream::Pending<io::Result<(RelaySocket, SocketAddr)>>;
 
@@ -140,6 +148,3 @@ impl NetStreamListener<SocketAddr> for NoListener {
         match *self {}
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,6 +1,8 @@
-//! The runtime handed to the Tor crates: tokio with rustls, and two parts of our own. Connections to
-//! relays are [`RelaySockets`]. Tasks that tor-hsclient spawns for an attempt carry the attempt's
-//! [`AttemptObserver`] along, and can be ended with it. All that it spawns for a circuit slot end with the slot.
+//! The runtime of the Tor crates: tokio with rustls, and two components of our own.
+//!
+//! Connections to relays are [`RelaySockets`]. [`TaskSpawner`] passes an attempt's [`AttemptObserver`] on to the tasks
+//! that tor-hsclient spawns for it, so that they can end with the attempt, and ends all tasks of a circuit
+//! slot with the slot.
 
 use std::future::Future;
 use std::io;
@@ -14,9 +16,9 @@ use tor_rtcompat::{Blocking, CompoundRuntime, RealCoarseTimeProvider, ToplevelBl
 use super::onion::observer::AttemptObserver;
 use super::relay_socket::RelaySockets;
 
-/// The runtime that every arti type here is built on.
+/// The runtime type of all arti objects.
 pub(crate) type TorRuntime = CompoundRuntime<
-    Tasks,
+    TaskSpawner,
     TokioRustlsRuntime,
     RealCoarseTimeProvider,
     RelaySockets,
@@ -25,21 +27,22 @@ pub(crate) type TorRuntime = CompoundRuntime<
     TokioRustlsRuntime,
 >;
 
-/// Builds the runtime around the tokio runtime that is running.
+/// Returns a runtime on top of the current tokio runtime.
 ///
-/// Fails outside of a tokio runtime.
+/// # Errors
+/// Outside a tokio runtime.
 pub(crate) fn current() -> io::Result<TorRuntime> {
-    Ok(around(rustls_on_tokio()?, None))
+    Ok(build(current_tokio()?, None))
 }
 
-fn rustls_on_tokio() -> io::Result<TokioRustlsRuntime> {
-    // An error means that a provider was installed before: just as well.
+fn current_tokio() -> io::Result<TokioRustlsRuntime> {
+    // An error means that a provider is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     TokioRustlsRuntime::current()
 }
 
-fn around(tokio: TokioRustlsRuntime, slot: Option<watch::Receiver<()>>) -> TorRuntime {
-    let tasks = Tasks {
+fn build(tokio: TokioRustlsRuntime, slot: Option<watch::Receiver<()>>) -> TorRuntime {
+    let tasks = TaskSpawner {
         tokio: tokio.clone(),
         slot,
     };
@@ -54,31 +57,35 @@ fn around(tokio: TokioRustlsRuntime, slot: Option<watch::Receiver<()>>) -> TorRu
     )
 }
 
-/// Makes a runtime for each circuit slot.
-pub(crate) struct SlotRuntimes(TokioRustlsRuntime);
+/// Creates a runtime for each circuit slot.
+pub(crate) struct SlotRuntimeFactory(TokioRustlsRuntime);
 
-impl SlotRuntimes {
-    /// Fails outside of a tokio runtime.
-    pub(crate) fn current() -> io::Result<SlotRuntimes> {
-        Ok(SlotRuntimes(rustls_on_tokio()?))
+impl SlotRuntimeFactory {
+    /// Builds on the current tokio runtime.
+    ///
+    /// # Errors
+    /// Outside a tokio runtime.
+    pub(crate) fn current() -> io::Result<SlotRuntimeFactory> {
+        Ok(SlotRuntimeFactory(current_tokio()?))
     }
 
-    /// A runtime whose tasks end when the sender is dropped.
-    pub(crate) fn next(&self) -> (watch::Sender<()>, TorRuntime) {
+    /// Creates a runtime whose tasks end when the sender is dropped.
+    pub(crate) fn create(&self) -> (watch::Sender<()>, TorRuntime) {
         let (sender, receiver) = watch::channel(());
-        (sender, around(self.0.clone(), Some(receiver)))
+        (sender, build(self.0.clone(), Some(receiver)))
     }
 }
 
-/// Spawns tasks, binds those of an onion attempt to the attempt, and ends those of a circuit slot with it.
+/// Spawns tasks on tokio. Binds the tasks of an attempt to the attempt, and those of a circuit slot to the
+/// slot.
 #[derive(Clone)]
-pub(crate) struct Tasks {
+pub(crate) struct TaskSpawner {
     tokio: TokioRustlsRuntime,
-    /// Closed when the slot is dropped.
+    /// Closes when the slot is dropped.
     slot: Option<watch::Receiver<()>>,
 }
 
-impl Spawn for Tasks {
+impl Spawn for TaskSpawner {
     fn spawn_obj(&self, future: FutureObj<'static, ()>) -> Result<(), SpawnError> {
         let future = match &self.slot {
             Some(slot) => Box::new(until_closed(slot.clone(), future)).into(),
@@ -91,17 +98,17 @@ impl Spawn for Tasks {
     }
 }
 
-/// Runs a future until nobody can send on `slot` any more.
+/// Runs a future until it completes or `slot` closes.
 async fn until_closed(mut slot: watch::Receiver<()>, future: FutureObj<'static, ()>) {
     tokio::select! {
         biased;
-        // Nothing is ever sent.
+        // Nothing is ever sent: a change means that the channel is closed.
         _ = slot.changed() => {}
         () = future => {}
     }
 }
 
-impl Blocking for Tasks {
+impl Blocking for TaskSpawner {
     type ThreadHandle<T: Send + 'static> = <TokioRustlsRuntime as Blocking>::ThreadHandle<T>;
 
     fn spawn_blocking<F, T>(&self, f: F) -> Self::ThreadHandle<T>
@@ -121,7 +128,7 @@ impl Blocking for Tasks {
     }
 }
 
-impl ToplevelBlockOn for Tasks {
+impl ToplevelBlockOn for TaskSpawner {
     fn block_on<F: Future>(&self, future: F) -> F::Output {
         self.tokio.block_on(future)
     }
@@ -136,8 +143,10 @@ mod tests {
     use tokio::sync::oneshot::error::TryRecvError;
 
     #[tokio::test(start_paused = true)]
-    async fn tasks_of_a_slot_end_with_it_and_others_go_on() {
-        let (slot, runtime) = SlotRuntimes::current().expect("inside of a runtime").next();
+    async fn dropping_a_slot_ends_its_tasks_and_no_others() {
+        let (slot, runtime) = SlotRuntimeFactory::current()
+            .expect("a tokio runtime")
+            .create();
         let spawn = |runtime: &TorRuntime| {
             let (sender, ended) = tokio::sync::oneshot::channel::<()>();
             let task = async move {
@@ -148,7 +157,7 @@ mod tests {
             ended
         };
         let mut bound = spawn(&runtime);
-        let mut free = spawn(&current().expect("inside of a runtime"));
+        let mut free = spawn(&current().expect("a tokio runtime"));
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(bound.try_recv(), Err(TryRecvError::Empty));
         drop(slot);

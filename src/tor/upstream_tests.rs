@@ -1,7 +1,7 @@
-//! What this folder leans on beyond the interface of the Tor crates, looked up in their source.
+//! Checks, against the source of the Tor crates, that what this folder reads beyond their API still exists:
+//! log messages, spans and Debug output.
 //!
-//! A test here fails when a new version of a crate says the same thing otherwise. Then change the code
-//! that reads it; the network tests show whether it is right again.
+//! When a test fails after an update, adapt the code that reads the text, and run the network tests.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use tor_hsclient::FailedAttemptError;
 use super::onion::observer::{AWAITING_RENDEZVOUS, POINT, SOLVING, SOURCE};
 use super::open_stream::RECEIVED_CONNECTED;
 
-/// Runs cargo, and returns what it prints.
+/// Runs cargo and returns its output.
 fn cargo(arguments: &[&str]) -> String {
     let output = Command::new(env!("CARGO"))
         .args(arguments)
@@ -24,11 +24,11 @@ fn cargo(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
-/// The folder with the source of a dependency.
-fn folder(name: &str) -> PathBuf {
+/// Returns the folder with the source of a dependency.
+fn source_folder(name: &str) -> PathBuf {
     let version = cargo(&["-vV"]);
     let host = version.lines().find_map(|line| line.strip_prefix("host: "));
-    let host = host.expect("cargo tells its platform");
+    let host = host.expect("cargo prints its host platform");
     let metadata = cargo(&[
         "metadata",
         "--format-version=1",
@@ -46,7 +46,7 @@ fn folder(name: &str) -> PathBuf {
     Path::new(manifest).parent().expect("a folder").to_owned()
 }
 
-/// The source of a module without what it does not compile to: comments.
+/// Returns the source of a module without its comment lines.
 fn source(folder: &Path, module: &str) -> String {
     let text = fs::read_to_string(folder.join(module)).expect("a source file");
     let code = text
@@ -55,7 +55,7 @@ fn source(folder: &Path, module: &str) -> String {
     code.collect::<Vec<_>>().join("\n")
 }
 
-/// What stands between two marks.
+/// Returns the text between two marks.
 fn between<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
     let (_, rest) = text
         .split_once(start)
@@ -66,8 +66,8 @@ fn between<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
 }
 
 #[test]
-fn tor_hsclient_has_the_messages_that_are_read() {
-    let folder = folder(SOURCE.replace('_', "-").as_str());
+fn tor_hsclient_logs_the_messages_that_are_read() {
+    let folder = source_folder(SOURCE.replace('_', "-").as_str());
     let connect = source(&folder, "src/connect.rs");
     let named: Vec<_> = connect
         .lines()
@@ -75,7 +75,7 @@ fn tor_hsclient_has_the_messages_that_are_read() {
         .filter(|line| line.starts_with("\"hs conn to {}: ") && line.contains("IPT {}: "))
         .collect();
     for message in [
-        // The point is noticed at the first of these.
+        // The first of these reveals the introduction point.
         "\"hs conn to {}: IPT {}: obtaining intro circuit\",",
         "\"hs conn to {}: RPT {} IPT {}: making introduction\",",
     ] {
@@ -84,7 +84,7 @@ fn tor_hsclient_has_the_messages_that_are_read() {
     let end = format!("{AWAITING_RENDEZVOUS}\",");
     let waits = named.iter().filter(|line| line.ends_with(&end));
     assert_eq!(waits.count(), 1, "{named:#?}");
-    // The point shows itself with the number sign that `POINT` ends with, counted from one.
+    // An introduction point is displayed as the sign at the end of `POINT` and its number, counted from 1.
     let error = FailedAttemptError::IntroductionTimeout {
         intro_index: 11.into(),
     };
@@ -100,7 +100,7 @@ fn tor_hsclient_has_the_messages_that_are_read() {
 
 #[test]
 fn tor_hsclient_has_the_spans_that_are_read() {
-    let connect = source(&folder("tor-hsclient"), "src/connect.rs");
+    let connect = source(&source_folder("tor-hsclient"), "src/connect.rs");
     for step in [
         "descriptor_ensure",
         "descriptor_fetch_attempt",
@@ -112,7 +112,7 @@ fn tor_hsclient_has_the_spans_that_are_read() {
             .unwrap_or_else(|| panic!("no {step}"));
         let attribute = before.trim_end().lines().next_back().expect("a line");
         let attribute = attribute.trim();
-        // A span of that name, of a level that the layer asks for.
+        // A span with the function's name, at a level that the layer enables.
         assert_eq!(
             attribute, "#[instrument(level = \"trace\", skip_all)]",
             "{step}"
@@ -121,8 +121,8 @@ fn tor_hsclient_has_the_spans_that_are_read() {
 }
 
 #[test]
-fn tor_proto_shows_whether_a_stream_was_connected() {
-    let data = source(&folder("tor-proto"), "src/client/stream/data.rs");
+fn tor_protos_debug_output_shows_whether_a_stream_was_connected() {
+    let data = source(&source_folder("tor-proto"), "src/client/stream/data.rs");
     let derives = |name: &str| {
         let (before, _) = data
             .split_once(&format!("struct {name} {{"))
@@ -135,7 +135,10 @@ fn tor_proto_shows_whether_a_stream_was_connected() {
     };
     assert!(derives("DataStreamStatus"));
     assert!(derives("ClientDataStreamCtrl"));
-    assert!(!data.contains("Debug for "), "written by hand");
+    assert!(
+        !data.contains("Debug for "),
+        "a manual implementation of Debug"
+    );
     let control = between(&data, "pub struct ClientDataStreamCtrl {", "\n}");
     assert!(
         control.contains("status: Arc<Mutex<DataStreamStatus>>"),
@@ -145,7 +148,7 @@ fn tor_proto_shows_whether_a_stream_was_connected() {
     let (field, value) = RECEIVED_CONNECTED.split_once(": ").expect("a field");
     assert_eq!(value, "true");
     assert!(status.contains(&format!("{field}: bool")), "{status}");
-    // It stays once it is set.
+    // The field is never reset.
     let set: Vec<_> = data
         .lines()
         .filter(|line| line.contains(&format!("{field} = ")))

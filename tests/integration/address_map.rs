@@ -86,7 +86,7 @@ async fn isolation_goes_by_what_was_asked_for() {
         ask(&port, &socks5_request(CONNECT, host, 80)).await;
     }
     let calls = port.tor.calls();
-    let together = |a: usize, b: usize| calls[a].isolation.compatible(&calls[b].isolation);
+    let together = |a: usize, b: usize| calls[a].isolation.is_compatible(&calls[b].isolation);
     assert!(!together(0, 1) && together(0, 2));
 }
 

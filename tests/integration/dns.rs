@@ -207,7 +207,7 @@ async fn flags_hold_here_too() {
     server.ask("good.example", A).await;
     server.ask("GOOD.example", AAAA).await;
     let calls = server.port.tor.calls();
-    assert!(calls[0].isolation.compatible(&calls[1].isolation));
+    assert!(calls[0].isolation.is_compatible(&calls[1].isolation));
 }
 
 #[tokio::test]
@@ -257,7 +257,7 @@ async fn an_ipv4_client_of_a_socket_for_both_families_is_an_ipv4_client() {
         (&[192, 0, 2, 1][..], to.into())
     );
     let calls = server.port.tor.calls();
-    assert!(calls[0].isolation.compatible(&calls[1].isolation));
+    assert!(calls[0].isolation.is_compatible(&calls[1].isolation));
     running.abort();
 }
 

@@ -144,7 +144,7 @@ async fn a_state_folder_that_another_process_lets_go_is_waited_for() {
     let program = Program::offline().port("auto").proxy(BRIDGES);
     let other = Locked::new(&program.folder().join("state/state/state.lock"));
     let mut daemon = program.start_with(0);
-    daemon.process.wait_err("waiting for it to end");
+    daemon.process.wait_err("waiting for it to exit");
     drop(other);
     daemon.process.wait_err("connecting to Tor");
     assert!(daemon.process.is_alive());
@@ -157,7 +157,7 @@ async fn without_bridges_the_program_serves_beside_another_and_says_so() {
     let mut daemon = program.start();
     daemon
         .process
-        .wait_err("guards are not saved as long as it does");
+        .wait_err("guards are not saved while it runs");
     assert_works(&mut daemon).await;
 }
 
@@ -237,7 +237,9 @@ async fn the_old_client_is_restored_once_a_failure_passes() {
     let changed = "[circuit_timing]\nrequest_timeout = \"50 s\"\n";
     fs::write(&file, format!("{text}\n{changed}")).expect("written");
     daemon.process.signal("HUP");
-    daemon.process.wait_err("cannot restore the Tor client");
+    daemon
+        .process
+        .wait_err("cannot restore the previous Tor client");
     set_mode(&database, 0o600);
     let told = daemon.process.wait_err("the configuration stays as it was");
     assert!(told.contains("dir.sqlite3"), "{told}");

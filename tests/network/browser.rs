@@ -283,7 +283,7 @@ async fn a_key_opens_the_way(browser: &mut Browser, stage: &Stage, pictures: &Pa
     let status = browser.follow(&hand_in("no key at all"), PATIENCE).await?;
     let text = browser.text().await?;
     ensure!(
-        status == 422 && text.contains("This is no key"),
+        status == 422 && text.contains("This is not a key"),
         "{status} {text}"
     );
     browser.picture(pictures, "key-refused").await?;

@@ -63,7 +63,7 @@ fn streams_carry_what_was_sent_and_lookups_answer_as_c_tor_does() -> Result<()> 
         a_stream_that_ends_at_once_was_open(proxy, host, hasty_port)?;
     }
     // Nine of ten do here; without, the last check would have seen nothing.
-    assert!(onionport.log().contains("opened and closed in one go"));
+    assert!(onionport.log().contains("opened and closed at once"));
     congestion_control_was_agreed_on(&service)?;
     lookups_agree(proxy, judge.extended_port())?;
     families::exits_use_the_addresses_that_the_port_carries(&network, &judge)?;
@@ -122,7 +122,7 @@ fn early_data_arrives_first(
     stream.read_exact(&mut echoed)?;
     assert_eq!(&echoed, b"early and late", "{host}");
     let early = onionport.log();
-    let early = early.matches("6 early bytes went out before the stream was open");
+    let early = early.matches("6 bytes of optimistic data were sent before the stream was open");
     *early_streams += 1;
     assert_eq!(early.count(), *early_streams, "{host}");
     Ok(())

@@ -45,7 +45,7 @@ use super::request_summary::RequestSummary;
 use super::response::own_url;
 use crate::log_limit::{LogLimiter, Times};
 use crate::request::ClientAddr;
-use crate::tor::client_auth::{KeyFolder, NewKey};
+use crate::tor::client_auth::{ClientAuthKey, KeyFolder};
 use crate::tor::isolation::SessionGroup;
 use crate::tor::onion_address::OnionAddress;
 use form::{is_from_own_form, parse_form, read_form};
@@ -185,7 +185,7 @@ impl ClientAuthForm {
         let Some(token) = token.and_then(|t| self.issued().tokens.take(&t, &owner)) else {
             return expired();
         };
-        let key = match NewKey::read(&text.unwrap_or_default(), token.service) {
+        let key = match ClientAuthKey::parse(&text.unwrap_or_default(), token.service) {
             Ok(key) => key,
             Err(problem) => {
                 return self.form_page(token, StatusCode::UNPROCESSABLE_ENTITY, Some(&problem));

@@ -10,7 +10,7 @@ pub(super) use crate::request::target::OUR_HOST;
 use crate::request::target::is_near_ours;
 use crate::request::{self, Address, Command};
 use crate::tor::destination::Family;
-use crate::tor::isolation::{Protocol, Secret};
+use crate::tor::isolation::{ClientCredentials, Protocol};
 pub(super) use host_port::HostPort;
 
 mod host_port;
@@ -204,7 +204,7 @@ fn invalid_host(host: &str) -> Failure {
 
 /// Returns what isolates a client: the whole of `Proxy-Authorization`, whatever user it names, and both
 /// spellings of `Tor-Stream-Isolation`.
-pub(super) fn credentials(headers: &HeaderMap) -> Option<Secret> {
+pub(super) fn credentials(headers: &HeaderMap) -> Option<ClientCredentials> {
     let join = |names: &[&str]| {
         let mut all = Vec::new();
         for (number, name) in names.iter().enumerate() {
@@ -216,7 +216,7 @@ pub(super) fn credentials(headers: &HeaderMap) -> Option<Secret> {
         }
         all
     };
-    Secret::new(
+    ClientCredentials::new(
         &join(&[PROXY_AUTHORIZATION.as_str()]),
         &join(&[ISOLATION, OLD_ISOLATION]),
     )

@@ -5,7 +5,7 @@ use hyper::{Method, Request};
 
 use super::request_kind::{ForwardRequest, credentials};
 use crate::request;
-use crate::tor::isolation::Secret;
+use crate::tor::isolation::ClientCredentials;
 
 /// A request without its body, as failure pages need it.
 #[derive(Clone, Debug)]
@@ -25,7 +25,7 @@ pub(super) struct RequestSummary {
     /// request.
     pub(super) is_browser: bool,
     /// What isolates the client from others.
-    pub(super) credentials: Option<Secret>,
+    pub(super) credentials: Option<ClientCredentials>,
 }
 
 impl RequestSummary {

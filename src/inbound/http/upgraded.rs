@@ -40,7 +40,7 @@ impl<T: Connector> UpgradedConnection<T> {
                     return;
                 };
                 // The stream may have sent only a part of the early data.
-                let early = [&early_reader.early.rest(stream.sent), &unread[..]].concat();
+                let early = [&early_reader.early.take_rest(stream.sent), &unread[..]].concat();
                 relay_and_close(client, stream, early).await
             }
             UpgradedConnection::WebSocket { client, site } => {

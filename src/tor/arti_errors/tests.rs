@@ -1,9 +1,9 @@
-//! Every arm of the tables in [`super`], with errors that are made here as the Tor crates make them.
+//! Every arm of the matches in [`super`], with errors constructed as the Tor crates do.
 //!
-//! Two types cannot be made outside of their crates. `tor_hsclient::DescriptorError` is the element of
-//! [`ConnError::DescriptorDownload`]: what it holds goes through [`descriptor_clue`], which is tested here, and
-//! that its elements get there, the network test `codes` shows. What [`ProtoError::ChannelClosed`] holds has no public
-//! path; it shares an arm with [`ProtoError::CircuitClosed`].
+//! Two types cannot be constructed outside their crates. `tor_hsclient::DescriptorError` is the element of
+//! [`ConnError::DescriptorDownload`]: these tests cover [`classify_descriptor_fetch`], which classifies its
+//! content, and the network test `codes` covers the rest. The content of [`ProtoError::ChannelClosed`] has no
+//! public path; it shares an arm with [`ProtoError::CircuitClosed`].
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -26,10 +26,10 @@ use super::RendezvousError as R;
 use super::*;
 
 fn bug() -> tor_error::Bug {
-    tor_error::internal!("made by a test")
+    tor_error::internal!("constructed by a test")
 }
 
-/// A circuit that cannot be built because of `error`.
+/// The error of a circuit that cannot be built because of `error`.
 fn circuit(error: ProtoError) -> CircuitError {
     CircuitError::Protocol {
         action: "extending",
@@ -39,23 +39,24 @@ fn circuit(error: ProtoError) -> CircuitError {
     }
 }
 
-/// An error of the protocol, of which there are many.
+/// Any protocol error.
 fn broken() -> ProtoError {
     ProtoError::BadCellAuth
 }
 
+/// The error of a relay whose clock differs from ours.
 fn clock() -> ProtoError {
     ProtoError::HandshakeCertsExpired {
         expired_by: Duration::from_secs(60),
     }
 }
 
-/// What tor-netdoc says of a descriptor's inner layer.
+/// The error of tor-netdoc's parser for a descriptor's inner layer.
 fn inner(text: &str) -> tor_netdoc::Error {
-    HsDescInner::parse(text).err().expect("not a descriptor")
+    HsDescInner::parse(text).err().expect("a parse error")
 }
 
-/// What `body` writes to the log at `warn` and above.
+/// Returns what `body` logs at level warn and above.
 fn logged(body: impl FnOnce()) -> String {
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);
@@ -79,37 +80,37 @@ fn logged(body: impl FnOnce()) -> String {
     String::from_utf8(lines.clone()).expect("text")
 }
 
-/// Bugs and errors that are not known have one value; the log tells them apart.
-fn is_logged_as_bug(body: impl FnOnce()) {
+/// Bugs and unknown errors become the same failure; only the log distinguishes them.
+fn assert_logged_as_bug(body: impl FnOnce()) {
     let log = logged(body);
     assert!(log.contains("internal error of the Tor client"), "{log:?}");
     assert!(!log.contains("unknown error"), "{log:?}");
 }
 
-fn is_not_logged(body: impl FnOnce()) {
+fn assert_not_logged(body: impl FnOnce()) {
     assert_eq!(logged(body), "");
 }
 
 #[test]
-fn the_events_of_an_attempt_are_told_apart_by_the_type_of_their_error() {
+fn an_event_is_classified_by_the_type_of_its_error() {
     let directory = Detail::Timeout;
-    let Some(Clue::Descriptor(clue)) = clue_in_event(&directory) else {
-        panic!("a directory's")
+    let Some(AttemptEvent::Descriptor(clue)) = classify_event(&directory) else {
+        panic!("not a descriptor event")
     };
     assert_eq!(clue, D::TimedOut);
     let point = Attempt::IntroductionTimeout {
         intro_index: 0.into(),
     };
-    let Some(Clue::Rendezvous(clue)) = clue_in_event(&point) else {
-        panic!("an introduction point's")
+    let Some(AttemptEvent::Rendezvous(clue)) = classify_event(&point) else {
+        panic!("not a rendezvous event")
     };
     assert_eq!(clue, R::IntroductionTimedOut);
-    // It sums up others, which have had their own events.
-    assert!(clue_in_event(&ConnError::NoHsDirs).is_none());
+    // A summary of errors that had their own events.
+    assert!(classify_event(&ConnError::NoHsDirs).is_none());
 }
 
 #[test]
-fn the_end_of_an_attempt_is_read_off_its_error() {
+fn the_error_of_an_attempt_has_its_failure() {
     let refused = |point| Attempt::IntroductionFailed {
         status: IntroduceAckStatus::NOT_RECOGNIZED,
         intro_index: point,
@@ -135,19 +136,19 @@ fn the_end_of_an_attempt_is_read_off_its_error() {
         (ConnError::NoUsableIntroPoints, Failure::IntroductionFailed),
     ];
     for (error, failure) in expected {
-        is_not_logged(|| assert_eq!(of_onion_attempt(&error), failure, "{error:?}"));
+        assert_not_logged(|| assert_eq!(classify_onion_attempt(&error), failure, "{error:?}"));
     }
     let spawn = ConnError::Spawn {
         spawning: "task",
         cause: Arc::new(SpawnError::shutdown()),
     };
     for error in [spawn, ConnError::Bug(bug())] {
-        is_logged_as_bug(|| assert_eq!(of_onion_attempt(&error), Failure::Internal));
+        assert_logged_as_bug(|| assert_eq!(classify_onion_attempt(&error), Failure::Internal));
     }
 }
 
 #[test]
-fn each_way_a_directory_fails_has_its_clue() {
+fn each_failed_descriptor_fetch_has_its_clue() {
     let no_vanguards = VanguardMgrError::BootstrapRequired { action: "select" };
     let expected = [
         (Detail::Timeout, D::TimedOut),
@@ -175,13 +176,13 @@ fn each_way_a_directory_fails_has_its_clue() {
         ),
     ];
     for (error, clue) in expected {
-        is_not_logged(|| assert_eq!(descriptor_clue(&error), clue, "{error:?}"));
+        assert_not_logged(|| assert_eq!(classify_descriptor_fetch(&error), clue, "{error:?}"));
     }
-    is_logged_as_bug(|| assert_eq!(descriptor_clue(&Detail::Bug(bug())), D::Bug));
+    assert_logged_as_bug(|| assert_eq!(classify_descriptor_fetch(&Detail::Bug(bug())), D::Bug));
 }
 
 #[test]
-fn each_answer_of_a_directory_has_its_clue() {
+fn each_failed_directory_request_has_its_clue() {
     use RequestError as E;
     let status = |code| E::HttpStatus(code, "a phrase".to_owned());
     let not_utf8 = String::from_utf8(vec![0xFF]).expect_err("not UTF-8");
@@ -210,12 +211,14 @@ fn each_answer_of_a_directory_has_its_clue() {
         (E::Tunnel(circuit(broken())), D::Unreachable),
     ];
     for (error, clue) in expected {
-        is_not_logged(|| assert_eq!(directory_clue(&error), clue, "{error:?}"));
+        assert_not_logged(|| assert_eq!(classify_directory_response(&error), clue, "{error:?}"));
     }
     let no_request = http::Request::get("not a URI").body(());
     let no_request = Arc::new(no_request.expect_err("not a URI"));
     for error in [E::HttpError(no_request), E::EmptyRequest] {
-        is_logged_as_bug(|| assert_eq!(directory_clue(&error), D::Bug, "{error:?}"));
+        assert_logged_as_bug(|| {
+            assert_eq!(classify_directory_response(&error), D::Bug, "{error:?}")
+        });
     }
 }
 
@@ -233,23 +236,23 @@ fn each_fault_of_a_descriptor_has_its_clue() {
         (E::InnerValidation(fault()), D::Invalid),
     ];
     for (error, clue) in expected {
-        is_not_logged(|| assert_eq!(document_clue(&error), clue, "{error:?}"));
+        assert_not_logged(|| assert_eq!(classify_document(&error), clue, "{error:?}"));
     }
-    is_logged_as_bug(|| assert_eq!(document_clue(&E::Bug(bug())), D::Bug));
+    assert_logged_as_bug(|| assert_eq!(classify_document(&E::Bug(bug())), D::Bug));
 }
 
-/// tor-netdoc has no variant for it: [`document_clue`] leans on the text. This is the real parser.
+/// tor-netdoc has no variant for it: [`classify_document`] relies on the text of the real parser's error.
 #[test]
 fn a_sound_descriptor_without_introduction_points_is_recognised() {
     let error = HsDescError::InnerParsing(inner("create2-formats 2\n"));
-    assert_eq!(document_clue(&error), D::NoIntroductionPoints);
-    // Only where the text itself was read.
+    assert_eq!(classify_document(&error), D::NoIntroductionPoints);
+    // Only errors of the inner layer count.
     let error = HsDescError::OuterParsing(inner("create2-formats 2\n"));
-    assert_eq!(document_clue(&error), D::Invalid);
+    assert_eq!(classify_document(&error), D::Invalid);
 }
 
 #[test]
-fn each_way_a_try_fails_has_its_clue() {
+fn each_failed_rendezvous_has_its_clue() {
     use Attempt as F;
     let rend_pt = || RelayIds::empty().into();
     let intro_index = 3.into();
@@ -345,15 +348,15 @@ fn each_way_a_try_fails_has_its_clue() {
         ),
     ];
     for (error, clue) in expected {
-        is_not_logged(|| assert_eq!(rendezvous_clue(&error), clue, "{error:?}"));
+        assert_not_logged(|| assert_eq!(classify_rendezvous(&error), clue, "{error:?}"));
     }
-    is_logged_as_bug(|| assert_eq!(rendezvous_clue(&F::Bug(bug())), R::Bug));
+    assert_logged_as_bug(|| assert_eq!(classify_rendezvous(&F::Bug(bug())), R::Bug));
 }
 
 #[test]
 fn each_end_reason_has_its_failure() {
     use EndReason as E;
-    // By the numbers of tor-spec, "Closing streams".
+    // The numbers of tor-spec, "Closing streams".
     let expected = [
         (1, Failure::StreamFailed),
         (2, Failure::NameNotResolved),
@@ -369,18 +372,18 @@ fn each_end_reason_has_its_failure() {
         (12, Failure::ConnectionReset),
         (13, Failure::ProtocolViolation),
         (14, Failure::NotDirectory),
-        // None of the protocol's, yet.
+        // Not defined by the specification.
         (0, Failure::StreamFailed),
         (15, Failure::StreamFailed),
         (255, Failure::StreamFailed),
     ];
     for (number, failure) in expected {
-        assert_eq!(of_end(E::from(number)), failure, "END {number}");
+        assert_eq!(classify_end(E::from(number)), failure, "END {number}");
     }
 }
 
 #[test]
-fn each_error_of_a_stream_is_an_answer_a_lost_circuit_or_neither() {
+fn each_stream_error_is_an_end_a_closed_circuit_or_neither() {
     use ProtoError as E;
     use StreamError as S;
     let resolve = E::ResolveError;
@@ -420,21 +423,25 @@ fn each_error_of_a_stream_is_an_answer_a_lost_circuit_or_neither() {
         (broken(), S::Failed(Failure::StreamFailed)),
     ];
     for (error, expected) in expected {
-        assert_eq!(of_stream_protocol(&error), expected, "{error:?}");
-        // The same error as the circuit manager and a stream's reading half hand it on.
-        assert_eq!(of_stream(&circuit(error.clone())), expected, "{error:?}");
-        assert_eq!(of_stream_io(&io::Error::from(error)), expected);
+        assert_eq!(classify_stream_protocol(&error), expected, "{error:?}");
+        // The same error, as the circuit manager and the reading half of a stream wrap it.
+        assert_eq!(
+            classify_stream(&circuit(error.clone())),
+            expected,
+            "{error:?}"
+        );
+        assert_eq!(classify_stream_io(&io::Error::from(error)), expected);
     }
     assert_eq!(
-        of_stream(&CircuitError::RequestTimeout),
+        classify_stream(&CircuitError::RequestTimeout),
         S::Failed(Failure::NoCircuit)
     );
     let other = io::Error::from(io::ErrorKind::BrokenPipe);
-    assert_eq!(of_stream_io(&other), S::Failed(Failure::StreamFailed));
+    assert_eq!(classify_stream_io(&other), S::Failed(Failure::StreamFailed));
 }
 
 #[test]
-fn a_stream_that_failed_tells_what_its_error_says() {
+fn each_stream_error_has_its_failure() {
     let expected = [
         (
             StreamError::Ended(Failure::StreamClosed),
@@ -449,7 +456,7 @@ fn a_stream_that_failed_tells_what_its_error_says() {
 }
 
 #[test]
-fn each_reason_for_having_no_exit_circuit_has_its_failure() {
+fn each_exit_circuit_error_has_its_failure() {
     let no_relay = CircuitError::NoRelay {
         path_kind: "exit circuit",
         role: "exit relay",
@@ -468,20 +475,20 @@ fn each_reason_for_having_no_exit_circuit_has_its_failure() {
         (CircuitError::PendingCanceled, Failure::NoCircuit),
     ];
     for (error, failure) in expected {
-        is_not_logged(|| assert_eq!(of_exit_circuit(&error), failure, "{error:?}"));
+        assert_not_logged(|| assert_eq!(classify_exit_circuit(&error), failure, "{error:?}"));
     }
-    is_logged_as_bug(|| {
+    assert_logged_as_bug(|| {
         assert_eq!(
-            of_exit_circuit(&CircuitError::Bug(bug())),
+            classify_exit_circuit(&CircuitError::Bug(bug())),
             Failure::Internal
         );
     });
 }
 
 #[test]
-fn a_stream_that_ends_with_misc_has_not_broken() {
+fn an_end_with_reason_misc_is_ordinary() {
     let ordinary = |error: ProtoError| is_ordinary_end(&error.into());
-    // What relays and services say that are built on tor-proto; DONE never gets here.
+    // Sent by relays and services built on tor-proto; tor-proto itself handles DONE.
     assert!(ordinary(ProtoError::EndReceived(EndReason::MISC)));
     for reason in [
         EndReason::CONNRESET,

@@ -1,26 +1,25 @@
-//! Key files and key folders, good and bad. Which files C tor reads, `tests/integration/key_files.rs`
-//! asks C tor itself.
+//! Valid and invalid key files and key folders. `tests/integration/key_files.rs` compares with C tor.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 
 use super::auth_private::{format, parse, read_file};
-use super::folder::{names_a_service, read_folder};
+use super::folder::{may_name_a_service, read_folder};
 use super::*;
 
 const LABEL: &str = "2gzyxa5ihm7nsggfxnu52rck2vv4rvmdlkiu3zzui5du4xyclen53wid";
 const KEY: &str = "YDPBBAYQMPIOEWCWQJRNRFD4RIXU3B52ASVTM3M54MSRE6FPTR6Q";
 
 #[test]
-fn a_file_as_c_tor_writes_it_is_read_and_written() {
+fn c_tors_file_format_is_parsed_and_written() {
     let line = format!("{LABEL}:descriptor:x25519:{KEY}\n");
-    let (service, secret) = parse(line.as_bytes()).expect("good");
+    let (service, secret) = parse(line.as_bytes()).expect("valid");
     assert_eq!(service.to_string(), format!("{LABEL}.onion"));
     assert_eq!(**format(&service, &secret), *line.as_bytes());
 }
 
 #[test]
-fn a_pipe_is_refused_and_not_waited_for() {
+fn a_pipe_is_refused_without_waiting() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("x.auth_private");
     nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
@@ -29,7 +28,7 @@ fn a_pipe_is_refused_and_not_waited_for() {
 }
 
 #[test]
-fn a_bad_file_says_what_is_wrong_with_it_and_repeats_nothing() {
+fn the_error_for_a_bad_file_names_the_problem_and_repeats_no_content() {
     let zeros = "A".repeat(52);
     let line = format!("{LABEL}:descriptor:x25519:{KEY}\n");
     let wide = line.encode_utf16().flat_map(u16::to_le_bytes);
@@ -82,7 +81,7 @@ fn a_bad_file_says_what_is_wrong_with_it_and_repeats_nothing() {
 }
 
 #[test]
-fn one_bad_file_costs_no_other_and_the_first_of_two_counts() {
+fn a_bad_file_affects_no_other_and_the_first_of_two_counts() {
     let folder = tempfile::tempdir().expect("temporary folder");
     let write = |name: &str, text: &str| {
         fs::write(folder.path().join(name), text).expect("written");
@@ -95,37 +94,37 @@ fn one_bad_file_costs_no_other_and_the_first_of_two_counts() {
         "b.auth_private",
         &format!("{LABEL}:descriptor:x25519:{}\n", KEY.replace('Y', "Z")),
     );
-    write("c.auth_private", "nonsense");
-    write("notes.txt", "nonsense");
+    write("c.auth_private", "invalid");
+    write("notes.txt", "invalid");
     let mut bad = Vec::new();
     let keys = read_folder(folder.path(), |file| bad.push(file.to_string())).expect("readable");
     let line = format!("{LABEL}:descriptor:x25519:{KEY}");
-    let (service, first) = parse(line.as_bytes()).expect("good");
+    let (service, first) = parse(line.as_bytes()).expect("valid");
     assert_eq!(keys.get(&service), Some(&first));
     assert_eq!(bad.len(), 2, "{bad:?}");
     assert!(bad[0].contains("b.auth_private") && bad[1].contains("c.auth_private"));
 }
 
 #[test]
-fn whatever_lies_in_the_folder_is_one_report_and_costs_no_key() {
+fn every_unusable_entry_is_reported_once_and_affects_no_other() {
     let folder = tempfile::tempdir().expect("temporary folder");
     let at = |name: &str| folder.path().join(name);
     let line = format!("{LABEL}:descriptor:x25519:{KEY}\n");
     fs::create_dir(at("a.auth_private")).expect("a folder");
-    symlink("/nonexistent/key", at("b.auth_private")).expect("a dead link");
+    symlink("/nonexistent/key", at("b.auth_private")).expect("a dangling link");
     symlink("c.auth_private", at("c.auth_private")).expect("a link to itself");
     nix::unistd::mkfifo(&at("d.auth_private"), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
     fs::write(at("e.auth_private"), &line).expect("written");
     fs::set_permissions(at("e.auth_private"), fs::Permissions::from_mode(0o000)).expect("mode");
-    // Root reads it all the same.
+    // Root can read it despite the mode.
     let unreadable = fs::read(at("e.auth_private")).is_err();
-    // A good line, but nobody reads for ever.
+    // A sparse file of 1 TiB must not be read to its end.
     let huge = fs::File::create(at("f.auth_private")).expect("a file");
-    huge.set_len(1 << 40).expect("as long as a disk");
+    huge.set_len(1 << 40).expect("a sparse file");
     fs::write(at("g.auth_private"), b"\xff\xc0\x80:\xfe:\x81:\x00").expect("written");
     std::os::unix::net::UnixListener::bind(at("h.auth_private")).expect("a socket");
     symlink("/dev/zero", at("i.auth_private")).expect("a link to a device");
-    fs::write(at("j\n.auth_private"), "nonsense").expect("written");
+    fs::write(at("j\n.auth_private"), "invalid").expect("written");
     fs::write(at("z.auth_private"), &line).expect("written");
 
     let mut bad = Vec::new();
@@ -133,12 +132,12 @@ fn whatever_lies_in_the_folder_is_one_report_and_costs_no_key() {
     assert_eq!(keys.len(), 1);
     let causes = [
         ("a.auth_private", "not a regular file"),
-        ("b.auth_private", "a link to a file that is not there"),
+        ("b.auth_private", "a dangling symbolic link"),
         ("c.auth_private", "too many levels of symbolic links"),
         ("d.auth_private", "not a regular file"),
         match unreadable {
             true => ("e.auth_private", "permission denied"),
-            // It counts, as the first.
+            // It is used, being the first.
             false => ("z.auth_private", "another file"),
         },
         ("f.auth_private", "longer than"),
@@ -148,25 +147,25 @@ fn whatever_lies_in_the_folder_is_one_report_and_costs_no_key() {
         ("j\\n.auth_private", "not of the form"),
     ];
     for (name, cause) in causes {
-        let of_file: Vec<_> = bad.iter().filter(|told| told.contains(name)).collect();
-        let [told] = of_file[..] else {
+        let of_file: Vec<_> = bad.iter().filter(|report| report.contains(name)).collect();
+        let [report] = of_file[..] else {
             panic!("{name}: {of_file:?}");
         };
-        assert!(told.to_lowercase().contains(cause), "{told}");
-        assert!(!told.contains('\n'), "{told:?}");
+        assert!(report.to_lowercase().contains(cause), "{report}");
+        assert!(!report.contains('\n'), "{report:?}");
     }
     assert_eq!(bad.len(), causes.len(), "{bad:#?}");
 }
 
 #[test]
-fn a_name_with_an_onion_address_in_it_may_tell_of_a_service() {
+fn a_file_name_may_contain_an_onion_address() {
     for (name, expected) in [
         (format!("{LABEL}.auth_private"), true),
         (
             format!("key-of-{}-2.auth_private", LABEL.to_uppercase()),
             true,
         ),
-        // An address of version 2, and one cut short.
+        // An address of version 2, or a truncated one.
         (format!("{}.auth_private", &LABEL[..16]), true),
         ("bob.auth_private".to_owned(), false),
         (
@@ -174,6 +173,6 @@ fn a_name_with_an_onion_address_in_it_may_tell_of_a_service() {
             false,
         ),
     ] {
-        assert_eq!(names_a_service(Path::new(&name)), expected, "{name}");
+        assert_eq!(may_name_a_service(Path::new(&name)), expected, "{name}");
     }
 }

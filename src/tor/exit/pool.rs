@@ -1,4 +1,4 @@
-//! Exit circuits of the Tor network, from arti's circuit manager.
+//! Exit circuits on the Tor network, from arti's circuit manager.
 
 use std::sync::Arc;
 
@@ -8,46 +8,38 @@ use tor_circmgr::isolation::StreamIsolation;
 use tor_circmgr::{CircMgr, ClientDataTunnel, TargetPort};
 use tor_proto::circuit::UniqId;
 use tor_proto::client::stream::StreamParameters;
-use tracing::debug;
+use tracing::{debug, warn};
 
-use super::{Answer, Circuit, Circuits, Exits, OnExit, Question};
-use crate::config::ExitTimeouts;
+use super::circuit::{CircuitProvider, ExitCircuit, ExitIsolation, ExitReply, ExitRequest};
 use crate::failure::Failure;
 use crate::tor::arti_errors::{self, StreamError};
 use crate::tor::destination::Family;
 use crate::tor::directory::Directory;
-use crate::tor::open_stream::{self, Open};
+use crate::tor::open_stream::{self, OpenStream};
 use crate::tor::runtime::TorRuntime;
 
-/// The circuit manager, and the directory it chooses relays from.
-pub(crate) struct Pool {
+/// arti's circuit manager, and the directory that it chooses relays from.
+pub(crate) struct ExitPool {
     circuits: Arc<CircMgr<TorRuntime>>,
     directory: Directory,
 }
 
-impl Exits {
-    pub(crate) fn new(
-        circuits: Arc<CircMgr<TorRuntime>>,
-        directory: Directory,
-        timeouts: ExitTimeouts,
-    ) -> Exits {
-        Exits {
-            circuits: Pool {
-                circuits,
-                directory,
-            },
-            timeouts,
+impl ExitPool {
+    pub(super) fn new(circuits: Arc<CircMgr<TorRuntime>>, directory: Directory) -> ExitPool {
+        ExitPool {
+            circuits,
+            directory,
         }
     }
 }
 
-impl Circuits for Pool {
+impl CircuitProvider for ExitPool {
     type Circuit = ClientDataTunnel;
 
     async fn get(
         &self,
         ports: &[TargetPort],
-        isolation: OnExit<UniqId>,
+        isolation: ExitIsolation<UniqId>,
         deadline: Instant,
     ) -> Result<ClientDataTunnel, Failure> {
         let Some(netdir) = self.directory.timely(deadline).await else {
@@ -57,13 +49,13 @@ impl Circuits for Pool {
             .stream_isolation(Box::new(isolation))
             .build()
             .map_err(|error| {
-                tracing::warn!("cannot isolate a stream: {error}");
+                warn!("cannot isolate a stream: {error}");
                 Failure::Internal
             })?;
         self.circuits
             .get_or_launch_exit((&*netdir).into(), ports, isolation)
             .await
-            .map_err(|error| arti_errors::of_exit_circuit(&error))
+            .map_err(|error| arti_errors::classify_exit_circuit(&error))
     }
 
     fn retire(&self, circuit: UniqId) {
@@ -71,46 +63,46 @@ impl Circuits for Pool {
     }
 }
 
-impl Circuit for ClientDataTunnel {
+impl ExitCircuit for ClientDataTunnel {
     type Id = UniqId;
-    type Stream = Open;
+    type Stream = OpenStream;
 
     fn id(&self) -> UniqId {
         self.unique_id()
     }
 
-    async fn ask(&self, question: &Question<'_>) -> Result<Answer<Open>, StreamError> {
-        let failed = |error| arti_errors::of_stream(&error);
+    async fn send(&self, request: &ExitRequest<'_>) -> Result<ExitReply<OpenStream>, StreamError> {
+        let failed = |error| arti_errors::classify_stream(&error);
         debug!("asking the exit of circuit {}", self.unique_id());
-        match question {
-            Question::Begin {
+        match request {
+            ExitRequest::Begin {
                 host,
                 port,
                 family,
                 early,
             } => {
-                let parameters = parameters(*family);
+                let parameters = stream_parameters(*family);
                 let begun = self.begin_stream(host, *port, Some(parameters)).await;
-                // An exit that cannot connect always gives a reason; it closes what was open.
-                let open =
-                    open_stream::open_with_early_data(begun.map_err(failed)?, early, None).await?;
-                Ok(Answer::Stream(Box::new(open)))
+                // An exit that cannot connect always gives a reason. END with reason DONE instead of
+                // CONNECTED therefore means that the stream was open.
+                let open = open_stream::open_optimistically(begun.map_err(failed)?, early, None);
+                Ok(ExitReply::Stream(Box::new(open.await?)))
             }
-            Question::Resolve(host) => {
+            ExitRequest::Resolve(host) => {
                 let addresses = self.resolve(host).await;
-                addresses.map(Answer::Addresses).map_err(failed)
+                addresses.map(ExitReply::Addresses).map_err(failed)
             }
-            Question::ResolvePtr(address) => {
+            ExitRequest::ResolvePtr(address) => {
                 let names = self.resolve_ptr(*address).await;
-                names.map(Answer::Names).map_err(failed)
+                names.map(ExitReply::Names).map_err(failed)
             }
         }
     }
 }
 
-/// How a stream is asked for: with the family that its request prefers, and optimistically, so that
-/// early data need not wait for the answer.
-fn parameters(family: Family) -> StreamParameters {
+/// Returns the parameters of a stream that prefers this family. The stream is optimistic: early data need
+/// not wait for CONNECTED.
+fn stream_parameters(family: Family) -> StreamParameters {
     let mut parameters = StreamParameters::default();
     parameters.ip_version(match family {
         Family::V4Only => IpVersionPreference::Ipv4Only,
@@ -127,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_family_is_asked_for_by_its_own_flags() {
+    fn each_family_sets_its_own_begin_flags() {
         let expected = [
             (Family::V4Only, "Ipv4Only"),
             (Family::V4Preferred, "Ipv4Preferred"),
@@ -135,8 +127,8 @@ mod tests {
             (Family::V6Only, "Ipv6Only"),
         ];
         for (family, name) in expected {
-            // The fields are private.
-            let shown = format!("{:?}", parameters(family));
+            // The fields are private; only Debug output shows them.
+            let shown = format!("{:?}", stream_parameters(family));
             assert!(shown.contains(&format!("ip_version: {name},")), "{shown}");
             assert!(shown.contains("optimistic: true"), "{shown}");
             assert!(shown.contains("suppress_hostname: false"), "{shown}");

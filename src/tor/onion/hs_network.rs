@@ -19,9 +19,9 @@ use crate::tor::arti_errors::{self, StreamError};
 use crate::tor::client_auth::KeyRing;
 use crate::tor::directory::Directory;
 use crate::tor::onion_address::OnionAddress;
-use crate::tor::open_stream::{self, Open};
+use crate::tor::open_stream::{self, OpenStream};
 use crate::tor::optimistic_data::OptimisticData;
-use crate::tor::runtime::{SlotRuntimes, TorRuntime};
+use crate::tor::runtime::{SlotRuntimeFactory, TorRuntime};
 
 /// The [`Network`] of tor-hsclient.
 pub(crate) struct HsNetwork {
@@ -29,7 +29,7 @@ pub(crate) struct HsNetwork {
     config: TorClientConfig,
     directory: Directory,
     keys: Arc<KeyRing>,
-    runtimes: SlotRuntimes,
+    runtimes: SlotRuntimeFactory,
 }
 
 /// The connector of one slot.
@@ -63,7 +63,7 @@ impl HsNetwork {
             config,
             directory,
             keys,
-            runtimes: SlotRuntimes::current().map_err(|e| e.to_string())?,
+            runtimes: SlotRuntimeFactory::current().map_err(|e| e.to_string())?,
         })
     }
 }
@@ -71,14 +71,14 @@ impl HsNetwork {
 impl Network for HsNetwork {
     type HsConnector = SlotConnector;
     type HsTunnel = ClientOnionServiceDataTunnel;
-    type HsStream = Open;
+    type HsStream = OpenStream;
 
     async fn read_keys(&self, service: &OnionAddress) -> Result<HsClientSecretKeys, Failure> {
         self.keys.for_service(service).await
     }
 
     fn new_connector(&self) -> Result<SlotConnector, Failure> {
-        let (tasks, runtime) = self.runtimes.next();
+        let (tasks, runtime) = self.runtimes.create();
         // The slot is dropped long before tor-hsclient would expire any of its data.
         let no_housekeeping = Box::pin(futures::stream::empty());
         let pool = Arc::clone(&self.pool);
@@ -120,7 +120,7 @@ impl Network for HsNetwork {
         );
         let tunnel = call.observer.observe(tunnel).await;
         tunnel.map_err(|error| {
-            let failure = arti_errors::of_onion_attempt(&error);
+            let failure = arti_errors::classify_onion_attempt(&error);
             call.observer.combine_with_rendezvous_errors(failure)
         })
     }
@@ -133,7 +133,7 @@ impl Network for HsNetwork {
         tunnel: &ClientOnionServiceDataTunnel,
         port: u16,
         early: Option<&OptimisticData>,
-    ) -> Result<Open, StreamError> {
+    ) -> Result<OpenStream, StreamError> {
         debug!(
             "opening a stream to the onion service on circuit {}",
             tunnel.unique_id()
@@ -143,12 +143,12 @@ impl Network for HsNetwork {
         parameters.suppress_hostname().suppress_begin_flags();
         parameters.optimistic(early.is_some());
         let begun = tunnel.begin_stream("", port, Some(parameters)).await;
-        let stream = begun.map_err(|error| arti_errors::of_stream(&error))?;
+        let stream = begun.map_err(|error| arti_errors::classify_stream(&error))?;
         match early {
-            None => Ok(open_stream::opened(stream)),
+            None => Ok(open_stream::from_open(stream)),
             // A service without this port closes the stream and does not open it first.
             Some(early) => {
-                open_stream::open_with_early_data(stream, early, Some(Failure::StreamClosed)).await
+                open_stream::open_optimistically(stream, early, Some(Failure::StreamClosed)).await
             }
         }
     }

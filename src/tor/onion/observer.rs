@@ -4,7 +4,7 @@
 //! tor-hsclient logs each failed try as a `tracing` event whose `error` field is the typed error,
 //! and opens a span for most steps. [`ObserverLayer`] turns these into [`Observations`].
 //!
-//! A task-local value links them to a call: [`crate::tor::runtime::Tasks`] binds the task that
+//! A task-local value links them to a call: [`crate::tor::runtime::TaskSpawner`] binds the task that
 //! tor-hsclient spawns to the call that makes it spawn (see [`AttemptObserver::adopt`]). Message
 //! texts are read only where there is no other source: for two steps without a span
 //! ([`AWAITING_RENDEZVOUS`], [`SOLVING`]) and for the index of the introduction point
@@ -362,9 +362,11 @@ struct EventVisitor {
 
 impl Visit for EventVisitor {
     fn record_error(&mut self, _field: &Field, error: &(dyn std::error::Error + 'static)) {
-        match arti_errors::clue_in_event(error) {
-            Some(arti_errors::Clue::Descriptor(error)) => self.fetch_error = Some(error),
-            Some(arti_errors::Clue::Rendezvous(error)) => self.rendezvous_error = Some(error),
+        match arti_errors::classify_event(error) {
+            Some(arti_errors::AttemptEvent::Descriptor(error)) => self.fetch_error = Some(error),
+            Some(arti_errors::AttemptEvent::Rendezvous(error)) => {
+                self.rendezvous_error = Some(error)
+            }
             None => {}
         }
     }

@@ -18,7 +18,7 @@ use tor_hsclient::HsClientSecretKeys;
 use super::attempt::{Attempt, AttemptOutcome, AttemptTokens, new_tokens};
 use super::network::Network;
 use super::rendezvous_circuit::RendezvousCircuit;
-use crate::tor::isolation::{Demands, Isolation, IsolationKey};
+use crate::tor::isolation::{IsolatedFields, Isolation, IsolationKey};
 use crate::tor::onion_address::OnionAddress;
 
 /// How many slots without a running attempt are kept. The least recently used make room; open
@@ -89,7 +89,7 @@ pub(super) struct SlotTable<N: Network> {
     slots: HashMap<SlotId, CircuitSlot<N>>,
     index: HashMap<SlotKey, SlotId>,
     /// The different demands of all isolations so far: a few, because ports differ in few flags.
-    demands: Vec<Demands>,
+    isolated_fields: Vec<IsolatedFields>,
     last_id: u64,
     /// The number of slots at which to drop the least recently used.
     drop_at: usize,
@@ -102,7 +102,7 @@ impl<N: Network> Default for SlotTable<N> {
         SlotTable {
             slots: HashMap::new(),
             index: HashMap::new(),
-            demands: Vec::new(),
+            isolated_fields: Vec::new(),
             last_id: 0,
             drop_at: MAX_IDLE_SLOTS,
             is_swept: false,
@@ -160,7 +160,7 @@ impl<N: Network> SlotTable<N> {
 
     pub(super) fn remove(&mut self, id: SlotId) -> Option<CircuitSlot<N>> {
         let slot = self.slots.remove(&id)?;
-        let key = slot.key(slot.isolation.demands());
+        let key = slot.key(slot.isolation.isolated_fields());
         self.index.remove(&key);
         Some(slot)
     }
@@ -256,11 +256,11 @@ impl<N: Network> SlotTable<N> {
         keys: &HsClientSecretKeys,
         isolation: &Isolation,
     ) -> Option<SlotId> {
-        self.demands.iter().find_map(|demands| {
-            let key = SlotKey::new(service, keys, isolation.key(*demands));
+        self.isolated_fields.iter().find_map(|isolated_fields| {
+            let key = SlotKey::new(service, keys, isolation.key(*isolated_fields));
             let id = self.index.get(&key)?;
             let slot = self.slots.get(id)?;
-            slot.isolation.compatible(isolation).then_some(*id)
+            slot.isolation.is_compatible(isolation).then_some(*id)
         })
     }
 
@@ -269,10 +269,10 @@ impl<N: Network> SlotTable<N> {
         let Some(slot) = self.slots.get_mut(&id) else {
             return;
         };
-        let before = slot.isolation.demands();
+        let before = slot.isolation.isolated_fields();
         slot.isolation.admit(isolation);
         slot.last_used = Instant::now();
-        if slot.isolation.demands() != before {
+        if slot.isolation.isolated_fields() != before {
             self.index.remove(&slot.key(before));
             self.add_to_index(id);
         }
@@ -282,11 +282,11 @@ impl<N: Network> SlotTable<N> {
         let Some(slot) = self.slots.get(&id) else {
             return;
         };
-        let demands = slot.isolation.demands();
-        if !self.demands.contains(&demands) {
-            self.demands.push(demands);
+        let isolated_fields = slot.isolation.isolated_fields();
+        if !self.isolated_fields.contains(&isolated_fields) {
+            self.isolated_fields.push(isolated_fields);
         }
-        self.index.insert(slot.key(demands), id);
+        self.index.insert(slot.key(isolated_fields), id);
     }
 
     /// Drops the least recently used slots, if too many have no running attempt.
@@ -321,7 +321,7 @@ impl<N: Network> CircuitSlot<N> {
     /// Whether a stream was opened on this circuit a short time ago.
     pub(super) fn is_trusted(&self, token: IsolationToken) -> bool {
         self.last_opened
-            .is_some_and(|(opened, at)| opened == token && at.elapsed() < TRUST_TIME)
+            .is_some_and(|(from_open, at)| from_open == token && at.elapsed() < TRUST_TIME)
     }
 
     /// Records that a stream was opened on this circuit.
@@ -340,8 +340,12 @@ impl<N: Network> CircuitSlot<N> {
         self.last_requested = None;
     }
 
-    fn key(&self, demands: Demands) -> SlotKey {
-        SlotKey::new(&self.service, &self.keys, self.isolation.key(demands))
+    fn key(&self, isolated_fields: IsolatedFields) -> SlotKey {
+        SlotKey::new(
+            &self.service,
+            &self.keys,
+            self.isolation.key(isolated_fields),
+        )
     }
 
     fn has_running_attempt(&self) -> bool {

@@ -15,7 +15,7 @@ use super::scripted_network::{
 use super::slot_table::{MAX_IDLE_SLOTS, MAX_IDLE_TIME};
 use super::*;
 use crate::config::port_line::IsolationFlags;
-use crate::tor::isolation::{Facts, Protocol, Secret, SessionGroup};
+use crate::tor::isolation::{ClientCredentials, Protocol, SessionGroup, StreamAttributes};
 
 mod limits;
 mod reuse;
@@ -56,9 +56,9 @@ fn user(name: &str) -> Isolation {
 
 /// The isolation of a client with this user name, on a port that isolates user names or does not.
 fn client(name: &str, socks_auth: bool) -> Isolation {
-    let facts = Facts {
+    let facts = StreamAttributes {
         client: Some(IpAddr::from([127, 0, 0, 1])),
-        credentials: Secret::new(name.as_bytes(), &[]),
+        credentials: ClientCredentials::new(name.as_bytes(), &[]),
         protocol: Protocol::Socks5,
         port: 80,
         address: Arc::from(SERVICE),

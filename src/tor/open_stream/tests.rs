@@ -1,4 +1,4 @@
-//! Streams whose far end does what a test says.
+//! Streams with a scripted remote end.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -10,30 +10,30 @@ use tor_proto::Error as ProtoError;
 
 use super::*;
 
-/// A stream between the client and a far end.
+/// Both halves of a stream, and control over its remote end.
 #[derive(Clone, Debug, Default)]
-struct Wire(Arc<Mutex<State>>);
+struct ScriptedStream(Arc<Mutex<StreamState>>);
 
 #[derive(Debug, Default)]
-struct State {
+struct StreamState {
     connected: bool,
     ended: bool,
-    /// What the far end has sent: bytes, or the end; nothing for an end without a reason.
+    /// What the remote end has sent: bytes, or an error; empty bytes for an end with reason DONE.
     incoming: VecDeque<io::Result<Vec<u8>>>,
-    /// What has reached it.
+    /// What the remote end has received.
     received: Vec<u8>,
-    /// What was written and not flushed.
+    /// What was written but not flushed.
     buffered: Vec<u8>,
-    /// The most that one write takes.
-    at_once: Option<usize>,
-    /// Writing fails.
+    /// How many bytes one write accepts at most.
+    write_limit: Option<usize>,
+    /// Whether writing fails.
     broken: bool,
     waker: Option<Waker>,
 }
 
-impl Wire {
-    fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
-        let mut state = self.0.lock().expect("no test panics with the lock");
+impl ScriptedStream {
+    fn with<T>(&self, change: impl FnOnce(&mut StreamState) -> T) -> T {
+        let mut state = self.0.lock().expect("no panic while locked");
         let result = change(&mut state);
         if let Some(waker) = state.waker.take() {
             waker.wake();
@@ -50,7 +50,7 @@ impl Wire {
     }
 
     fn end(&self, reason: EndReason) {
-        // As arti's reading half reports it: DONE is the usual one.
+        // As arti's reading half reports it: DONE is an ordinary end of file.
         let end = match reason {
             EndReason::DONE => Ok(Vec::new()),
             reason => Err(io::Error::from(ProtoError::EndReceived(reason))),
@@ -61,7 +61,7 @@ impl Wire {
         });
     }
 
-    /// What has reached the far end.
+    /// What the remote end has received.
     fn received(&self) -> String {
         self.with(|state| String::from_utf8(state.received.clone()).expect("text"))
     }
@@ -70,12 +70,12 @@ impl Wire {
         &self,
         early: &OptimisticData,
         closed: Option<Failure>,
-    ) -> Result<Stream<Reader<Wire>, Wire>, StreamError> {
+    ) -> Result<Stream<StreamReader<ScriptedStream>, ScriptedStream>, StreamError> {
         open(self.clone(), self.clone(), self, early, closed).await
     }
 }
 
-impl Control for Wire {
+impl StreamControl for ScriptedStream {
     fn is_connected(&self) -> bool {
         self.with(|state| state.connected && !state.ended)
     }
@@ -85,13 +85,13 @@ impl Control for Wire {
     }
 }
 
-impl AsyncRead for Wire {
+impl AsyncRead for ScriptedStream {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let mut state = self.0.lock().expect("no test panics with the lock");
+        let mut state = self.0.lock().expect("no panic while locked");
         match state.incoming.pop_front() {
             Some(Ok(mut bytes)) => {
                 let rest = bytes.split_off(bytes.len().min(buffer.remaining()));
@@ -111,23 +111,23 @@ impl AsyncRead for Wire {
     }
 }
 
-impl AsyncWrite for Wire {
+impl AsyncWrite for ScriptedStream {
     fn poll_write(
         self: Pin<&mut Self>,
         _: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let mut state = self.0.lock().expect("no test panics with the lock");
+        let mut state = self.0.lock().expect("no panic while locked");
         if state.broken {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        let taken = bytes.len().min(state.at_once.unwrap_or(usize::MAX));
+        let taken = bytes.len().min(state.write_limit.unwrap_or(usize::MAX));
         state.buffered.extend_from_slice(&bytes[..taken]);
         Poll::Ready(Ok(taken))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut state = self.0.lock().expect("no test panics with the lock");
+        let mut state = self.0.lock().expect("no panic while locked");
         let buffered = std::mem::take(&mut state.buffered);
         state.received.extend(buffered);
         Poll::Ready(Ok(()))
@@ -138,67 +138,67 @@ impl AsyncWrite for Wire {
     }
 }
 
-/// Lets the tasks of a test come to rest.
-async fn rest() {
+/// Runs the other tasks until none can make progress.
+async fn settle() {
     for _ in 0..10 {
         tokio::task::yield_now().await;
     }
 }
 
-/// Everything that is read from a stream until its end.
-async fn read(reader: &mut Reader<Wire>) -> io::Result<String> {
+/// Reads a stream to its end.
+async fn read(reader: &mut StreamReader<ScriptedStream>) -> io::Result<String> {
     let mut text = String::new();
     reader.read_to_string(&mut text).await?;
     Ok(text)
 }
 
 #[tokio::test]
-async fn a_stream_is_open_when_connected_has_come() {
-    let wire = Wire::default();
-    let far = wire.clone();
+async fn a_stream_is_open_once_connected_has_arrived() {
+    let scripted = ScriptedStream::default();
+    let remote = scripted.clone();
     let early = OptimisticData::new(Vec::new());
-    let opening = tokio::spawn(async move { wire.open(&early, None).await });
-    rest().await;
+    let opening = tokio::spawn(async move { scripted.open(&early, None).await });
+    settle().await;
     assert!(!opening.is_finished());
-    far.connect();
+    remote.connect();
     let mut stream = opening.await.expect("no panic").expect("open");
     assert_eq!(stream.sent, 0);
-    far.send(b"hello");
-    far.end(EndReason::DONE);
+    remote.send(b"hello");
+    remote.end(EndReason::DONE);
     assert_eq!(read(&mut stream.reader).await.expect("sound"), "hello");
 }
 
 #[tokio::test]
-async fn early_data_goes_out_at_once_and_what_comes_later_as_well() {
-    let wire = Wire::default();
-    wire.with(|state| state.at_once = Some(2));
+async fn optimistic_data_is_sent_at_once_and_so_is_data_that_arrives_later() {
+    let scripted = ScriptedStream::default();
+    scripted.with(|state| state.write_limit = Some(2));
     let early = OptimisticData::new(b"GET".to_vec());
-    let far = wire.clone();
-    let (stream, ()) = tokio::join!(wire.open(&early, None), async {
-        rest().await;
-        assert_eq!(far.received(), "GET", "and it is flushed");
+    let remote = scripted.clone();
+    let (stream, ()) = tokio::join!(scripted.open(&early, None), async {
+        settle().await;
+        assert_eq!(remote.received(), "GET", "flushed");
         early.add(b" / HTTP");
-        rest().await;
-        assert_eq!(far.received(), "GET / HTTP");
-        far.connect();
+        settle().await;
+        assert_eq!(remote.received(), "GET / HTTP");
+        remote.connect();
     });
     assert_eq!(stream.expect("open").sent, 10);
-    assert_eq!(early.rest(10), b"", "nothing is left to be sent again");
+    assert_eq!(early.take_rest(10), b"", "everything has been sent");
 }
 
 #[tokio::test]
-async fn what_comes_with_connected_is_read_first() {
+async fn data_behind_connected_is_read_first() {
     for piece in [1, 2, 1000] {
-        let wire = Wire::default();
-        wire.connect();
-        wire.send(b"SSH-2.0");
+        let scripted = ScriptedStream::default();
+        scripted.connect();
+        scripted.send(b"SSH-2.0");
         let early = OptimisticData::new(Vec::new());
-        let mut stream = wire.open(&early, None).await.expect("open");
-        wire.send(b" and more");
-        wire.end(EndReason::DONE);
+        let mut stream = scripted.open(&early, None).await.expect("open");
+        scripted.send(b" and more");
+        scripted.end(EndReason::DONE);
         let mut text = Vec::new();
         loop {
-            // A read without room takes nothing and loses nothing.
+            // A read into an empty buffer loses nothing.
             assert_eq!(stream.reader.read(&mut []).await.expect("sound"), 0);
             let mut bytes = vec![0; piece];
             match stream.reader.read(&mut bytes).await.expect("sound") {
@@ -211,78 +211,78 @@ async fn what_comes_with_connected_is_read_first() {
 }
 
 #[tokio::test]
-async fn more_than_one_message_with_connected_is_not_lost() {
-    let wire = Wire::default();
+async fn data_of_several_messages_behind_connected_is_complete() {
+    let scripted = ScriptedStream::default();
     let long: String = (0..2000).map(|n| char::from(b'a' + n as u8 % 26)).collect();
-    wire.connect();
-    wire.send(long.as_bytes());
-    wire.end(EndReason::DONE);
+    scripted.connect();
+    scripted.send(long.as_bytes());
+    scripted.end(EndReason::DONE);
     let early = OptimisticData::new(Vec::new());
-    let mut stream = wire.open(&early, None).await.expect("open");
+    let mut stream = scripted.open(&early, None).await.expect("open");
     assert_eq!(read(&mut stream.reader).await.expect("sound"), long);
 }
 
 #[tokio::test]
-async fn a_far_end_that_refuses_says_why() {
-    let wire = Wire::default();
-    wire.end(EndReason::CONNECTREFUSED);
+async fn a_refused_stream_returns_the_end_reason() {
+    let scripted = ScriptedStream::default();
+    scripted.end(EndReason::CONNECTREFUSED);
     let early = OptimisticData::new(b"GET".to_vec());
-    let error = wire.open(&early, None).await.expect_err("refused");
+    let error = scripted.open(&early, None).await.expect_err("refused");
     assert_eq!(error, StreamError::Ended(Failure::ConnectionRefused));
-    // With the reason of its own, also where a close would mean something.
-    let wire = Wire::default();
-    wire.end(EndReason::CONNECTREFUSED);
-    let error = wire.open(&early, Some(Failure::StreamClosed)).await;
+    // The reason takes precedence over the failure for a close.
+    let scripted = ScriptedStream::default();
+    scripted.end(EndReason::CONNECTREFUSED);
+    let error = scripted.open(&early, Some(Failure::StreamClosed)).await;
     let error = error.expect_err("refused");
     assert_eq!(error, StreamError::Ended(Failure::ConnectionRefused));
 }
 
 #[tokio::test]
-async fn a_close_instead_of_connected_means_what_the_caller_says() {
+async fn a_close_instead_of_connected_is_the_failure_that_the_caller_names() {
     let early = OptimisticData::new(Vec::new());
-    let wire = Wire::default();
-    wire.end(EndReason::DONE);
-    let error = wire.open(&early, Some(Failure::StreamClosed)).await;
+    let scripted = ScriptedStream::default();
+    scripted.end(EndReason::DONE);
+    let error = scripted.open(&early, Some(Failure::StreamClosed)).await;
     let error = error.expect_err("closed");
     assert_eq!(error, StreamError::Ended(Failure::StreamClosed));
-    // Of an exit it means that the stream was open and is at its end.
-    let wire = Wire::default();
-    wire.end(EndReason::DONE);
-    let mut stream = wire.open(&early, None).await.expect("open");
+    // From an exit, it means that the stream was open and has ended.
+    let scripted = ScriptedStream::default();
+    scripted.end(EndReason::DONE);
+    let mut stream = scripted.open(&early, None).await.expect("open");
     assert_eq!(read(&mut stream.reader).await.expect("sound"), "");
 }
 
 #[tokio::test]
-async fn an_end_right_behind_connected_is_no_refusal() {
+async fn an_end_right_behind_connected_is_not_a_refusal() {
     let early = OptimisticData::new(Vec::new());
-    let wire = Wire::default();
-    wire.connect();
-    wire.end(EndReason::DONE);
-    let opened = wire.open(&early, Some(Failure::StreamClosed)).await;
+    let scripted = ScriptedStream::default();
+    scripted.connect();
+    scripted.end(EndReason::DONE);
+    let opened = scripted.open(&early, Some(Failure::StreamClosed)).await;
     let mut stream = opened.expect("it was open");
     assert_eq!(read(&mut stream.reader).await.expect("sound"), "");
 
-    let wire = Wire::default();
-    wire.connect();
-    wire.end(EndReason::CONNRESET);
-    let opened = wire.open(&early, Some(Failure::StreamClosed)).await;
+    let scripted = ScriptedStream::default();
+    scripted.connect();
+    scripted.end(EndReason::CONNRESET);
+    let opened = scripted.open(&early, Some(Failure::StreamClosed)).await;
     let mut stream = opened.expect("it was open");
     let error = read(&mut stream.reader).await.expect_err("a reset");
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
-    // Said once, and at its end from then on.
+    // The error is returned once; then the stream is at its end.
     assert_eq!(read(&mut stream.reader).await.expect("the end"), "");
 }
 
 #[tokio::test]
-async fn a_writing_half_that_fails_leaves_the_word_to_the_reading_half() {
-    let wire = Wire::default();
-    wire.with(|state| state.broken = true);
-    let far = wire.clone();
+async fn the_reading_half_reports_why_a_write_failed() {
+    let scripted = ScriptedStream::default();
+    scripted.with(|state| state.broken = true);
+    let remote = scripted.clone();
     let early = OptimisticData::new(b"GET".to_vec());
-    let opening = tokio::spawn(async move { wire.open(&early, None).await });
-    rest().await;
+    let opening = tokio::spawn(async move { scripted.open(&early, None).await });
+    settle().await;
     assert!(!opening.is_finished());
-    far.end(EndReason::TIMEOUT);
+    remote.end(EndReason::TIMEOUT);
     let error = opening.await.expect("no panic").expect_err("refused");
     assert_eq!(error, StreamError::Ended(Failure::ConnectionTimedOut));
 }

@@ -1,10 +1,9 @@
-//! What the state folder knows of the configured bridges.
+//! Stored bridges whose configured lines have changed.
 //!
-//! arti stores a bridge as a guard, with its address and transport. Its line in the configuration may
-//! change: another address, another transport, another `cert=`. arti then takes the stored guard for
-//! one that is no longer listed, and does not sample the bridge again because its identity is known:
-//! for twenty days no guard is usable (tor-guardmgr 0.47, `BridgeSet::bridge_by_guard` and
-//! `BridgeSet::sample`).
+//! arti stores a bridge as a guard, with its address and transport. If its line changes (another address,
+//! transport, or `cert=`), arti considers the stored guard unlisted, and does not sample the bridge again
+//! because its identity is already known: no guard is usable for twenty days (tor-guardmgr 0.47,
+//! `BridgeSet::bridge_by_guard` and `BridgeSet::sample`).
 
 use std::fs;
 use std::net::SocketAddr;
@@ -20,7 +19,7 @@ use tracing::{info, warn};
 
 const FILE: &str = "guards.json";
 
-/// A bridge as `guards.json` has it; the fields that tell whether a line means it.
+/// A bridge in `guards.json`: the fields that identify its line.
 #[derive(Deserialize)]
 struct StoredBridge {
     id: RelayIds,
@@ -31,7 +30,7 @@ struct StoredBridge {
 }
 
 impl StoredBridge {
-    /// How arti would reach it.
+    /// How arti would connect to it.
     fn method(&self) -> ChannelMethod {
         match self.pt_targets.first() {
             Some(target) => ChannelMethod::Pluggable(target.clone()),
@@ -39,19 +38,19 @@ impl StoredBridge {
         }
     }
 
-    /// Whether arti finds this line for it.
-    fn is_meant_by(&self, line: &BridgeConfig) -> bool {
+    /// Returns whether arti would find this line for it.
+    fn has_line(&self, line: &BridgeConfig) -> bool {
         self.id.has_all_relay_ids_from(line) && line.chan_method().contained_by(&self.method())
     }
 }
 
-/// Drops the stored bridges whose lines have changed, so that arti takes them up as new ones.
-pub(super) fn forget_changed(folder: &Path, config: &TorClientConfig) {
+/// Drops the stored bridges whose lines have changed, so that arti samples them again.
+pub(super) fn drop_changed(folder: &Path, config: &TorClientConfig) {
     if !config.bridges_enabled() {
         return;
     }
     let path = folder.join(FILE);
-    // It is made when it is first needed.
+    // arti creates the file when it first needs it.
     let Ok(bytes) = fs::read(&path) else { return };
     let Some((text, dropped)) = without_changed(&bytes, config.bridges()) else {
         return;
@@ -62,17 +61,17 @@ pub(super) fn forget_changed(folder: &Path, config: &TorClientConfig) {
         .secure_dir(folder)
         .and_then(|folder| folder.write_and_replace(FILE, text));
     match written {
-        Ok(()) => info!("the lines of {dropped} bridges have changed: using the new ones"),
+        Ok(()) => info!("the lines of {dropped} bridges changed: using the new lines"),
         Err(error) => warn!(
-            "the lines of {dropped} bridges have changed, and {} cannot be written: {error}; remove \
-             the file if they cannot be used",
+            "the lines of {dropped} bridges changed, but {} cannot be written: {error}; remove the file \
+             if these bridges do not work",
             path.display()
         ),
     }
 }
 
-/// The state without the bridges whose lines have changed, and how many those are; `None` if there are
-/// none, or the file is of a form that this version does not know.
+/// Returns the state without the bridges whose lines have changed, and their number. Returns `None` if
+/// there are none, or if the file has an unknown format.
 fn without_changed(bytes: &[u8], lines: &[BridgeConfig]) -> Option<(String, usize)> {
     let mut state: Value = serde_json::from_slice(bytes).ok()?;
     let stored = state.pointer_mut("/bridges/guards")?.as_array_mut()?;
@@ -81,10 +80,10 @@ fn without_changed(bytes: &[u8], lines: &[BridgeConfig]) -> Option<(String, usiz
         let Ok(bridge) = StoredBridge::deserialize(entry) else {
             return true;
         };
-        let known = lines
+        let is_configured = lines
             .iter()
             .any(|line| bridge.id.has_any_relay_id_from(line));
-        !known || lines.iter().any(|line| bridge.is_meant_by(line))
+        !is_configured || lines.iter().any(|line| bridge.has_line(line))
     });
     let dropped = before - stored.len();
     (dropped > 0).then(|| (state.to_string(), dropped))
@@ -109,7 +108,7 @@ mod tests {
         line(&format!("obfs4 192.0.2.1:99 {RSA} cert={cert}"))
     }
 
-    /// A state with these bridges, each as arti stores it.
+    /// The content of `guards.json` with these bridges, as arti stores them.
     fn state(bridges: &[&BridgeConfig]) -> String {
         let stored: Vec<Value> = bridges
             .iter()
@@ -149,20 +148,20 @@ mod tests {
             assert_eq!(dropped, 1, "{before}");
             let state: Value = serde_json::from_str(&text).expect("JSON");
             assert_eq!(state["bridges"]["guards"], Value::Array(Vec::new()));
-            // All else stays.
+            // Everything else stays.
             assert_eq!(state["default"]["guards"][0]["id"]["rsa"], OTHER);
             assert_eq!(state["of a later version"], 1);
         }
     }
 
     #[test]
-    fn a_bridge_whose_line_stays_or_goes_is_kept() {
+    fn a_bridge_whose_line_is_unchanged_or_removed_is_kept() {
         let kept = [
             (plain(9), vec![plain(9)]),
             (obfs4("x"), vec![obfs4("x")]),
-            // One of two lines for it still means it.
+            // One of its two lines is unchanged.
             (obfs4("x"), vec![plain(9), obfs4("x")]),
-            // It may be configured again; arti forgets it in time.
+            // Its line may come back; arti drops an unlisted guard in time.
             (plain(9), vec![line(&format!("192.0.2.1:9 {OTHER}"))]),
         ];
         for (before, after) in kept {
@@ -171,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_of_another_form_is_left_alone() {
+    fn a_state_in_another_format_is_left_alone() {
         for text in [
             "",
             "[]",

@@ -1,4 +1,4 @@
-//! The cache folder: the downloaded directory, in an SQLite database and files beside it.
+//! The cache folder: directory documents in an SQLite database, and the large ones in files of their own.
 
 use std::fs;
 use std::io;
@@ -8,28 +8,28 @@ use fs_mistrust::Mistrust;
 use sha3::{Digest as _, Sha3_256};
 use tracing::warn;
 
-use super::{not_a_file, set_aside};
+use super::set_aside::{check_is_file, set_aside};
 
 const DATABASE: &str = "dir.sqlite3";
-/// What SQLite keeps beside a database; it must not be applied to a new one.
-const BESIDE_DATABASE: [&str; 3] = ["dir.sqlite3-journal", "dir.sqlite3-wal", "dir.sqlite3-shm"];
+/// Files that SQLite keeps for a database. They must not be applied to a new one.
+const DATABASE_COMPANIONS: [&str; 3] =
+    ["dir.sqlite3-journal", "dir.sqlite3-wal", "dir.sqlite3-shm"];
 /// The folder with large documents.
 const DOCUMENTS: &str = "dir_blobs";
-/// What stands before the digest in the name of a large document: `con_microdesc_sha3-256-HEX`.
+/// What precedes the digest in the name of a large document, as in `con_microdesc_sha3-256-HEX`.
 const DIGEST: &str = "_sha3-256-";
 
-/// Removes each large document that arti could not use: it then fetches it anew. A consensus that does
-/// not have the digest in its name would otherwise be the base of every consensus diff, so that no
-/// directory ever gives one that fits.
-pub(super) fn mend(folder: &Path, mistrust: &Mistrust) {
+/// Removes the large documents that arti could not use; it downloads them again. A consensus whose digest
+/// does not match its name would otherwise be the base of every consensus diff, and no diff would ever apply.
+pub(super) fn repair(folder: &Path, mistrust: &Mistrust) {
     let database = folder.join(DATABASE);
-    if let Some(why) = not_a_file(&database) {
+    if let Some(why) = check_is_file(&database) {
         set_aside(&database, folder, why);
     }
     let documents = fs::read_dir(folder.join(DOCUMENTS));
     for entry in documents.into_iter().flatten().flatten() {
         let path = entry.path();
-        let Some(why) = problem(&path, mistrust) else {
+        let Some(why) = find_problem(&path, mistrust) else {
             continue;
         };
         if path.is_dir() && !path.is_symlink() {
@@ -38,23 +38,23 @@ pub(super) fn mend(folder: &Path, mistrust: &Mistrust) {
         }
         match fs::remove_file(&path) {
             Ok(()) => warn!(
-                "{} cannot be used ({why}): removed, to be fetched anew",
+                "{} is unusable ({why}): removed; it will be downloaded again",
                 path.display()
             ),
             Err(error) => warn!(
-                "{} cannot be used ({why}), nor removed: {error}; remove it",
+                "{} is unusable ({why}) and cannot be removed: {error}; remove it",
                 path.display()
             ),
         }
     }
 }
 
-/// Why a large document cannot be used.
-fn problem(path: &Path, mistrust: &Mistrust) -> Option<String> {
-    if let Some(why) = not_a_file(path) {
+/// Returns why a large document is unusable, if it is.
+fn find_problem(path: &Path, mistrust: &Mistrust) -> Option<String> {
+    if let Some(why) = check_is_file(path) {
         return Some(why.to_owned());
     }
-    // What is wrong with the folders above it is for a person to decide.
+    // Problems of the folders above it are for the user to fix.
     if let Err(error) = mistrust.verifier().permit_readable().check(path)
         && error.path() == Some(path)
     {
@@ -67,20 +67,20 @@ fn problem(path: &Path, mistrust: &Mistrust) -> Option<String> {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             return Some(error.to_string());
         }
-        // Too many open files, or a disk that fails: it may be good.
+        // Too many open files, or a failing disk: the document may be intact.
         Err(_) => return None,
     };
     let digest = data_encoding::HEXLOWER.encode(&Sha3_256::digest(&bytes));
-    (digest != expected).then(|| "its content is damaged".to_owned())
+    (digest != expected).then(|| "its digest does not match its name".to_owned())
 }
 
-/// Sets the database aside; its content is fetched anew. `report` is what arti said of it.
+/// Sets the database aside; arti downloads its content again. `report` is arti's error.
 pub(super) fn set_database_aside(folder: &Path, report: &str) -> bool {
     let database = folder.join(DATABASE);
     if fs::symlink_metadata(&database).is_err() || !set_aside(&database, folder, report) {
         return false;
     }
-    for name in BESIDE_DATABASE {
+    for name in DATABASE_COMPANIONS {
         let _ = fs::remove_file(folder.join(name));
     }
     true
@@ -98,7 +98,7 @@ mod tests {
     fn cache() -> (tempfile::TempDir, std::path::PathBuf) {
         let folder = tempfile::tempdir().expect("a folder");
         let documents = folder.path().join(DOCUMENTS);
-        fs::create_dir(&documents).expect("made");
+        fs::create_dir(&documents).expect("created");
         let digest = data_encoding::HEXLOWER.encode(&Sha3_256::digest(TEXT));
         let path = documents.join(format!("con_microdesc{DIGEST}{digest}"));
         fs::write(&path, TEXT).expect("written");
@@ -107,7 +107,7 @@ mod tests {
     }
 
     fn strict() -> Mistrust {
-        // The folders above a temporary one are none of this test's business.
+        // The folders above the temporary one are not under test.
         Mistrust::builder()
             .ignore_prefix(std::env::temp_dir())
             .build()
@@ -115,9 +115,9 @@ mod tests {
     }
 
     #[test]
-    fn a_good_document_stays() {
+    fn an_intact_document_stays() {
         let (folder, path) = cache();
-        mend(folder.path(), &strict());
+        repair(folder.path(), &strict());
         assert!(path.exists());
     }
 
@@ -130,7 +130,7 @@ mod tests {
             |path| fs::write(path, TEXT.replace('3', "4")).expect("written"),
             |path| {
                 fs::remove_file(path).expect("removed");
-                std::os::unix::fs::symlink("/nowhere/at/all", path).expect("made");
+                std::os::unix::fs::symlink("/nowhere/at/all", path).expect("created");
             },
             |path| {
                 fs::set_permissions(path, fs::Permissions::from_mode(0o666)).expect("set");
@@ -139,31 +139,31 @@ mod tests {
         for (number, damage) in damages.into_iter().enumerate() {
             let (folder, path) = cache();
             damage(&path);
-            mend(folder.path(), &strict());
+            repair(folder.path(), &strict());
             assert!(fs::symlink_metadata(&path).is_err(), "damage {number}");
         }
     }
 
     #[test]
-    fn a_folder_in_the_place_of_a_document_is_moved_out_with_what_is_in_it() {
+    fn a_folder_in_place_of_a_document_is_moved_with_its_content() {
         let (folder, path) = cache();
         fs::remove_file(&path).expect("removed");
-        fs::create_dir(&path).expect("made");
+        fs::create_dir(&path).expect("created");
         fs::write(path.join("precious"), "mine").expect("written");
-        mend(folder.path(), &strict());
+        repair(folder.path(), &strict());
         assert!(!path.exists());
         let name = format!("{}.damaged", path.file_name().expect("a name").display());
         let moved = folder.path().join(name).join("precious");
-        assert_eq!(fs::read_to_string(moved).expect("there"), "mine");
+        assert_eq!(fs::read_to_string(moved).expect("readable"), "mine");
     }
 
     #[test]
-    fn with_a_database_goes_what_sqlite_keeps_beside_it() {
+    fn setting_a_database_aside_removes_its_companions() {
         let folder = tempfile::tempdir().expect("a folder");
         fs::write(folder.path().join(DATABASE), "x").expect("written");
-        fs::write(folder.path().join(BESIDE_DATABASE[1]), "x").expect("written");
+        fs::write(folder.path().join(DATABASE_COMPANIONS[1]), "x").expect("written");
         assert!(set_database_aside(folder.path(), "file is not a database"));
-        let left: Vec<_> = fs::read_dir(folder.path()).expect("there").collect();
+        let left: Vec<_> = fs::read_dir(folder.path()).expect("readable").collect();
         assert_eq!(left.len(), 1, "{left:?}");
         assert!(folder.path().join("dir.sqlite3.damaged").exists());
         assert!(!set_database_aside(folder.path(), "no database"));

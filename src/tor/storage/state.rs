@@ -6,15 +6,14 @@ use std::path::{Path, PathBuf};
 
 use serde::de::IgnoredAny;
 
-use super::{not_a_file, set_aside};
+use super::set_aside::{check_is_file, set_aside};
 
-/// Sets aside each state file that cannot be read as JSON: empty, cut short, overwritten, or not a
-/// file.
+/// Sets aside every state file that is not JSON: empty, truncated, overwritten, or not a regular file.
 ///
-/// A file that this user may not read is left alone: arti names it and ends the start.
-pub(super) fn mend(folder: &Path) {
+/// A file that this user may not read is left alone: arti names it and refuses to start.
+pub(super) fn repair(folder: &Path) {
     for path in files(folder) {
-        if let Some(why) = not_a_file(&path) {
+        if let Some(why) = check_is_file(&path) {
             set_aside(&path, folder, why);
             continue;
         }
@@ -27,20 +26,20 @@ pub(super) fn mend(folder: &Path) {
     }
 }
 
-/// Sets aside the state files that an error of arti names. They are JSON and hold something else than
-/// they should.
-pub(super) fn mend_named_in(folder: &Path, report: &str) -> bool {
-    let mut mended = false;
+/// Sets aside the state files that arti's error names: they are JSON with unexpected content. Returns whether
+/// there were any.
+pub(super) fn set_named_aside(folder: &Path, report: &str) -> bool {
+    let mut is_any = false;
     for path in files(folder) {
         let name = path.file_name().and_then(OsStr::to_str);
         if name.is_some_and(|name| report.contains(name)) {
-            mended |= set_aside(&path, folder, "its content is not what it should be");
+            is_any |= set_aside(&path, folder, "it has unexpected content");
         }
     }
-    mended
+    is_any
 }
 
-/// The state files, whatever they are.
+/// Lists the state files, of whatever file type.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let paths = entries.map(|entry| entry.path());
@@ -66,20 +65,20 @@ mod tests {
     }
 
     #[test]
-    fn damaged_state_files_are_set_aside_and_good_ones_stay() {
+    fn damaged_state_files_are_set_aside_and_intact_ones_stay() {
         let above = tempfile::tempdir().expect("a folder");
         let folder = above.path().join("state");
-        fs::create_dir(&folder).expect("made");
+        fs::create_dir(&folder).expect("created");
         let at = |name: &str| folder.join(name);
         fs::write(at("good.json"), r#"{"default":{"guards":[]}}"#).expect("written");
         fs::write(at("empty.json"), "").expect("written");
         fs::write(at("cut.json"), r#"{"default":{"gua"#).expect("written");
         fs::write(at("zeroed.json"), [0; 64]).expect("written");
-        fs::create_dir(at("folder.json")).expect("made");
-        std::os::unix::fs::symlink("/nowhere/at/all", at("link.json")).expect("made");
+        fs::create_dir(at("folder.json")).expect("created");
+        std::os::unix::fs::symlink("/nowhere/at/all", at("link.json")).expect("created");
         fs::write(at("state.lock"), "").expect("written");
-        mend(&folder);
-        // arti does not trust a folder with a link to nothing in it.
+        repair(&folder);
+        // arti does not trust a folder that contains a dangling link.
         assert_eq!(names(above.path()), ["link.json.damaged", "state"]);
         assert_eq!(
             names(&folder),
@@ -95,30 +94,34 @@ mod tests {
     }
 
     #[test]
-    fn damaged_files_of_one_name_are_kept_up_to_a_limit() {
+    fn the_number_of_damaged_files_of_one_name_is_limited() {
         let folder = tempfile::tempdir().expect("a folder");
-        for _ in 0..super::super::MAX_KEPT + 3 {
+        for _ in 0..super::super::set_aside::MAX_KEPT + 3 {
             fs::write(folder.path().join("guards.json"), "x").expect("written");
-            mend(folder.path());
+            repair(folder.path());
         }
         let names = names(folder.path());
-        assert_eq!(names.len(), super::super::MAX_KEPT as usize, "{names:?}");
+        assert_eq!(
+            names.len(),
+            super::super::set_aside::MAX_KEPT as usize,
+            "{names:?}"
+        );
         assert!(!names.contains(&"guards.json".to_owned()));
     }
 
     #[test]
-    fn a_file_that_an_error_names_is_set_aside_and_no_other() {
+    fn only_the_file_that_the_error_names_is_set_aside() {
         let folder = tempfile::tempdir().expect("a folder");
         for name in ["guards.json", "circuit_timeouts.json"] {
             fs::write(folder.path().join(name), "[]").expect("written");
         }
         let report =
             "error: JSON error while loading persistent data on state/guards.json in /x: …";
-        assert!(mend_named_in(folder.path(), report));
+        assert!(set_named_aside(folder.path(), report));
         assert_eq!(
             names(folder.path()),
             ["circuit_timeouts.json", "guards.json.damaged"]
         );
-        assert!(!mend_named_in(folder.path(), report));
+        assert!(!set_named_aside(folder.path(), report));
     }
 }

@@ -183,8 +183,8 @@ async fn streams_share_circuits_exactly_when_the_flags_of_their_ports_allow_it()
             "{:?} {} and {:?} {}",
             one.flags, one.conversation, other.flags, other.conversation
         );
-        assert_eq!(a.compatible(&b), *shared, "{whose}");
-        assert_eq!(b.compatible(&a), *shared, "the other way round: {whose}");
+        assert_eq!(a.is_compatible(&b), *shared, "{whose}");
+        assert_eq!(b.is_compatible(&a), *shared, "the other way round: {whose}");
     }
 }
 

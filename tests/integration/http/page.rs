@@ -1,7 +1,7 @@
 //! The pages, and who gets to see them.
 
 use onionport::failure::Failure;
-use onionport::tor::Progress;
+use onionport::tor::BootstrapProgress;
 
 use super::statuses;
 use crate::support::ONION;
@@ -176,7 +176,7 @@ async fn the_status_page_says_how_it_goes_and_names_nobody() {
         .listening(vec!["http 127.0.0.1:9080".to_owned()]);
     port.shared()
         .status
-        .connection(Progress::Step("5%: <connecting>"));
+        .connection(BootstrapProgress::Step("5%: <connecting>"));
     for (target, headers) in [
         ("http://onionport.invalid/", "Accept: text/html\n"),
         ("http://onionport.invalid/", ""),
@@ -200,7 +200,9 @@ async fn the_status_page_says_how_it_goes_and_names_nobody() {
     }
     let page = ask(&port, "http://onionport.invalid/", BROWSER).await;
     assert!(page.text().contains("cannot fetch the file"));
-    port.shared().status.connection(Progress::Connected);
+    port.shared()
+        .status
+        .connection(BootstrapProgress::Connected);
     for host in ["localhost:9080", "127.0.0.1:9080", "[::1]:9080", "[::1]"] {
         let (mut client, _served) = port.http_client();
         say(&mut client, &format!("GET / HTTP/1.1\nHost: {host}\n\n")).await;

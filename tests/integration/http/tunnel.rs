@@ -179,7 +179,7 @@ async fn headers_isolate_and_the_port_may_say_that_they_do_not() {
         assert_eq!(calls.len(), asks.len());
         for (i, one) in calls.iter().enumerate() {
             for (j, other) in calls.iter().enumerate() {
-                let shared = one.isolation.compatible(&other.isolation);
+                let shared = one.isolation.is_compatible(&other.isolation);
                 assert_eq!(shared, !apart || i == j, "{flags} {i} {j}");
             }
         }
@@ -279,7 +279,7 @@ async fn a_client_that_speaks_socks_shares_with_one_that_speaks_http_unless_the_
             .await;
         client.expect("05 00 00 01 00000000 0000").await;
         let calls = port.tor.calls();
-        let compatible = calls[0].isolation.compatible(&calls[1].isolation);
+        let compatible = calls[0].isolation.is_compatible(&calls[1].isolation);
         assert_eq!(compatible, shared, "{flags}");
     }
 }

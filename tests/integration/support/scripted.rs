@@ -174,7 +174,7 @@ impl Scripted {
                 let mut sent = 0;
                 let speaking = async {
                     loop {
-                        let bytes = early.beyond(sent).await;
+                        let bytes = early.wait_beyond(sent).await;
                         sent += stream.write(&bytes).await.expect("the far end is there");
                     }
                 };

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::request::ClientAddr;
-use crate::tor::isolation::{Secret, SessionGroup};
+use crate::tor::isolation::{ClientCredentials, SessionGroup};
 use crate::tor::onion_address::OnionAddress;
 
 /// How long a ticket or token is valid after it was last issued.
@@ -28,7 +28,7 @@ pub(super) struct FormToken {
 pub(super) struct TokenOwner {
     pub(super) client: ClientAddr,
     pub(super) group: SessionGroup,
-    pub(super) credentials: Option<Secret>,
+    pub(super) credentials: Option<ClientCredentials>,
 }
 
 /// Tickets, or tokens: at most one for each owner and service, so that the hundreds of failures that a
@@ -98,7 +98,7 @@ mod tests {
         TokenOwner {
             client: ClientAddr::Ip([127, 0, 0, 1].into()),
             group: SessionGroup::Port(0),
-            credentials: Secret::new(credentials, b""),
+            credentials: ClientCredentials::new(credentials, b""),
         }
     }
 

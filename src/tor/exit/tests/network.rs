@@ -1,114 +1,115 @@
-//! A network whose exits do what a test says, with the rules of sharing that arti's circuit manager has.
+//! A scripted network of exits. Streams share circuits by the rules of arti's circuit manager.
 
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 
 use tokio::time::sleep;
+use tor_circmgr::TargetPort;
 
+use super::super::circuit::ExitCircuit;
 use super::*;
 use crate::config::port_line::IsolationFlags;
-use crate::tor::isolation::{Facts, Protocol, Secret, SessionGroup};
+use crate::tor::isolation::{ClientCredentials, Protocol, SessionGroup, StreamAttributes};
 
-/// The answer to every look-up, and the address that is looked up.
+/// The address in every lookup and every reply.
 pub(super) const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
 
 /// What the exit at the end of a circuit does.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Exit {
-    /// Opens each stream, and answers each look-up.
+    /// Opens every stream and answers every lookup.
     Serves,
-    /// Does so after a while.
+    /// Serves after a delay.
     ServesAfter(Duration),
-    /// Answers that it cannot.
+    /// Fails every request with this error.
     Refuses(StreamError),
-    /// Does so after a while.
+    /// Fails every request after a delay.
     RefusesAfter(Duration, StreamError),
-    /// Says nothing.
+    /// Never replies.
     Silent,
-    /// The circuit to it is never finished.
+    /// Cannot be reached: the circuit to it is never complete.
     Unreachable,
 }
 
-/// One question to one exit.
+/// A request that reached an exit.
 #[derive(Clone, Debug)]
-pub(super) struct Asked {
-    /// The second at which it was put, counted from the making of the network.
+pub(super) struct SentRequest {
+    /// When it was sent, in whole seconds since the network was created.
     pub(super) second: u64,
-    pub(super) question: String,
-    /// What the client had said by then.
+    pub(super) text: String,
+    /// The optimistic data that the client had sent by then.
     pub(super) early: String,
-    /// The circuit that the request had left.
-    pub(super) left: Option<usize>,
+    /// The circuit that the request had abandoned.
+    pub(super) abandoned: Option<usize>,
     pub(super) ports: Vec<TargetPort>,
 }
 
-/// The circuits of one network.
+/// A network of scripted exits.
 #[derive(Clone)]
-pub(super) struct Network(Arc<Mutex<State>>);
+pub(super) struct ScriptedNetwork(Arc<Mutex<State>>);
 
 struct State {
-    made: Instant,
-    /// Those to which no circuit was built yet, in their order.
+    created: Instant,
+    /// The exits without a circuit, in the order in which they get one.
     exits: VecDeque<Exit>,
-    /// Circuits have the number of their place.
-    circuits: Vec<Built>,
+    /// All circuits; a circuit's index is its ID.
+    circuits: Vec<BuiltCircuit>,
     retired: Vec<usize>,
-    asked: Vec<Asked>,
-    /// How often a circuit was asked for.
-    wanted: usize,
+    sent: Vec<SentRequest>,
+    /// How often a circuit was requested.
+    circuit_requests: usize,
 }
 
-/// A circuit that was built.
-struct Built {
+struct BuiltCircuit {
     exit: Exit,
-    isolation: OnExit<usize>,
+    isolation: ExitIsolation<usize>,
 }
 
-/// A circuit that was given to a request.
-pub(super) struct Given {
-    network: Network,
+/// The use of a circuit by one request.
+pub(super) struct CircuitHandle {
+    network: ScriptedNetwork,
     number: usize,
     exit: Exit,
-    left: Option<usize>,
+    abandoned: Option<usize>,
     ports: Vec<TargetPort>,
 }
 
-/// The subject of these tests on a network with these exits, and no more of them.
-pub(super) fn exits(exits: impl Into<Vec<Exit>>, timeouts: ExitTimeouts) -> Exits<Network> {
+/// The subject of these tests, on a network that has only these exits.
+pub(super) fn exits(exits: impl Into<Vec<Exit>>, timeouts: ExitTimeouts) -> Exits<ScriptedNetwork> {
     Exits {
-        circuits: Network(Arc::new(Mutex::new(State {
-            made: Instant::now(),
+        circuits: ScriptedNetwork(Arc::new(Mutex::new(State {
+            created: Instant::now(),
             exits: VecDeque::from(exits.into()),
             circuits: Vec::new(),
             retired: Vec::new(),
-            asked: Vec::new(),
-            wanted: 0,
+            sent: Vec::new(),
+            circuit_requests: 0,
         }))),
         timeouts,
     }
 }
 
-/// The same patience for everything.
+/// The same time-out for every kind of request.
 pub(super) fn timeouts(seconds: u64) -> ExitTimeouts {
-    let patience = Duration::from_secs(seconds);
+    let timeout = Duration::from_secs(seconds);
     ExitTimeouts {
-        connect: patience,
-        resolve: patience,
-        resolve_ptr: patience,
+        connect: timeout,
+        resolve: timeout,
+        resolve_ptr: timeout,
     }
 }
 
-/// The isolation of a stream with this login.
-pub(super) fn isolation(login: &[u8]) -> Isolation {
-    isolation_of(login, false)
+/// The isolation of a stream with this user name.
+pub(super) fn isolation(user: &[u8]) -> Isolation {
+    isolation_with(user, false)
 }
 
-/// The same, on a port that may keep its circuits alive.
-pub(super) fn isolation_of(login: &[u8], keep_alive: bool) -> Isolation {
-    let facts = Facts {
+/// The same, on a port with or without `KeepAliveIsolateSOCKSAuth`.
+pub(super) fn isolation_with(user: &[u8], keep_alive: bool) -> Isolation {
+    let attributes = StreamAttributes {
         client: None,
-        credentials: Secret::new(login, b""),
+        credentials: ClientCredentials::new(user, b""),
         protocol: Protocol::Socks5,
         port: 80,
         address: Arc::from("example.com"),
@@ -122,42 +123,42 @@ pub(super) fn isolation_of(login: &[u8], keep_alive: bool) -> Isolation {
         dest_port: false,
         dest_addr: false,
     };
-    Isolation::new(facts, &flags, keep_alive)
+    Isolation::new(attributes, &flags, keep_alive)
 }
 
-impl Network {
-    fn with<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
-        look(&mut self.0.lock().expect("no test panics with the lock"))
+impl ScriptedNetwork {
+    fn with<T>(&self, access: impl FnOnce(&mut State) -> T) -> T {
+        access(&mut self.0.lock().expect("no panic while locked"))
     }
 
-    /// All that was asked of exits.
-    pub(super) fn asked(&self) -> Vec<Asked> {
-        self.with(|state| state.asked.clone())
+    /// All requests that reached an exit.
+    pub(super) fn sent(&self) -> Vec<SentRequest> {
+        self.with(|state| state.sent.clone())
     }
 
-    /// The circuits that were given up, by number.
+    /// The IDs of the retired circuits.
     pub(super) fn retired(&self) -> Vec<usize> {
         self.with(|state| state.retired.clone())
     }
 
-    /// How often a circuit was asked for.
-    pub(super) fn wanted(&self) -> usize {
-        self.with(|state| state.wanted)
+    /// How often a circuit was requested.
+    pub(super) fn circuit_requests(&self) -> usize {
+        self.with(|state| state.circuit_requests)
     }
 }
 
-impl Circuits for Network {
-    type Circuit = Given;
+impl CircuitProvider for ScriptedNetwork {
+    type Circuit = CircuitHandle;
 
     async fn get(
         &self,
         ports: &[TargetPort],
-        isolation: OnExit<usize>,
+        isolation: ExitIsolation<usize>,
         _deadline: Instant,
-    ) -> Result<Given, Failure> {
-        let left = isolation.left;
-        let given = self.with(|state| {
-            state.wanted += 1;
+    ) -> Result<CircuitHandle, Failure> {
+        let abandoned = isolation.abandoned;
+        let circuit = self.with(|state| {
+            state.circuit_requests += 1;
             let retired = &state.retired;
             let shared = state.circuits.iter_mut().enumerate().find_map(|(n, c)| {
                 let joined = c.isolation.join_same_type(&isolation)?;
@@ -168,16 +169,16 @@ impl Circuits for Network {
                 return Some((number, circuit.exit));
             }
             let exit = state.exits.pop_front()?;
-            state.circuits.push(Built { exit, isolation });
+            state.circuits.push(BuiltCircuit { exit, isolation });
             Some((state.circuits.len() - 1, exit))
         });
-        match given {
+        match circuit {
             Some((_, Exit::Unreachable)) => std::future::pending().await,
-            Some((number, exit)) => Ok(Given {
+            Some((number, exit)) => Ok(CircuitHandle {
                 network: self.clone(),
                 number,
                 exit,
-                left,
+                abandoned,
                 ports: ports.to_vec(),
             }),
             None => Err(Failure::NoCircuit),
@@ -189,40 +190,40 @@ impl Circuits for Network {
     }
 }
 
-impl Circuit for Given {
+impl ExitCircuit for CircuitHandle {
     type Id = usize;
-    /// The number of the circuit that it is on.
+    /// The ID of the stream's circuit.
     type Stream = usize;
 
     fn id(&self) -> usize {
         self.number
     }
 
-    async fn ask(&self, question: &Question<'_>) -> Result<Answer<usize>, StreamError> {
-        let (text, early) = match question {
-            Question::Begin {
+    async fn send(&self, request: &ExitRequest<'_>) -> Result<ExitReply<usize>, StreamError> {
+        let (text, early) = match request {
+            ExitRequest::Begin {
                 host,
                 port,
                 family,
                 early,
             } => {
-                let said = if early.is_empty() {
+                let bytes = if early.is_empty() {
                     Vec::new()
                 } else {
-                    early.beyond(0).await
+                    early.wait_beyond(0).await
                 };
-                let early = String::from_utf8(said).expect("text");
+                let early = String::from_utf8(bytes).expect("text");
                 (format!("BEGIN {host}:{port} {family:?}"), early)
             }
-            Question::Resolve(host) => (format!("RESOLVE {host}"), String::new()),
-            Question::ResolvePtr(address) => (format!("RESOLVE {address}"), String::new()),
+            ExitRequest::Resolve(host) => (format!("RESOLVE {host}"), String::new()),
+            ExitRequest::ResolvePtr(address) => (format!("RESOLVE {address}"), String::new()),
         };
         self.network.with(|state| {
-            state.asked.push(Asked {
-                second: state.made.elapsed().as_secs(),
-                question: text,
+            state.sent.push(SentRequest {
+                second: state.created.elapsed().as_secs(),
+                text,
                 early,
-                left: self.left,
+                abandoned: self.abandoned,
                 ports: self.ports.clone(),
             });
         });
@@ -236,10 +237,10 @@ impl Circuit for Given {
             }
             Exit::Silent | Exit::Unreachable => std::future::pending().await,
         }
-        Ok(match question {
-            Question::Begin { .. } => Answer::Stream(Box::new(self.number)),
-            Question::Resolve(_) => Answer::Addresses(vec![ADDRESS]),
-            Question::ResolvePtr(_) => Answer::Names(vec!["example.com".to_owned()]),
+        Ok(match request {
+            ExitRequest::Begin { .. } => ExitReply::Stream(Box::new(self.number)),
+            ExitRequest::Resolve(_) => ExitReply::Addresses(vec![ADDRESS]),
+            ExitRequest::ResolvePtr(_) => ExitReply::Names(vec!["example.com".to_owned()]),
         })
     }
 }
