@@ -301,7 +301,7 @@ impl<T: Connector> OpenPorts<T> {
     }
 
     /// The places of handed-over sockets that a line has asked for until now, and none does any more.
-    fn no_longer_asked_for(&self, plan: &Plan) -> Vec<Place> {
+    fn no_longer_asked_for(&self, plan: &Plan) -> Vec<ListenAddr> {
         let configured = |number| {
             let mut open = self.ports.iter();
             open.find(|open| open.wanted.configured && open.wanted.inherited == Some(number))

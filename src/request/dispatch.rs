@@ -1,6 +1,7 @@
 //! What every port does with a request, whatever protocol brought it: names, rules, isolation, and
 //! then the network.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
