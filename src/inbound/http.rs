@@ -34,7 +34,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::debug;
 
-use crate::inbound::lingering_close::{Connection, part, reset};
+use crate::inbound::lingering_close::{Connection, close, reset};
 use crate::request::ClientAddr;
 use crate::request::dispatch::Dispatcher;
 use crate::tor::connector::Connector;
@@ -173,7 +173,7 @@ where
             let client = parts.io.into_inner().into_inner();
             match session.line.broken.is_broken() {
                 true => reset(client).await,
-                false => part(client).await,
+                false => close(client).await,
             }
             None
         }

@@ -17,8 +17,8 @@ use super::wire::early_read::Ahead;
 use super::{Body, Session, answer};
 use crate::failure::Failure;
 use crate::inbound::failure_log::log_failure;
-use crate::inbound::lingering_close::{Connection, leave, part, reset};
-use crate::inbound::relay::{Relayed, relay};
+use crate::inbound::lingering_close::{Connection, close, close_or_reset, reset};
+use crate::inbound::relay::{RelaySummary, relay};
 use crate::request;
 use crate::request::dispatch::Outcome;
 use crate::tor::connector::{Connector, Stream};
@@ -108,12 +108,12 @@ impl<T: Connector> Tunnel<T> {
             }
             Tunnel::Refused { client } => {
                 if let Some((client, _)) = taken_back::<C>(client).await {
-                    part(client).await;
+                    close(client).await;
                 }
                 return;
             }
         };
-        let Relayed {
+        let RelaySummary {
             sent,
             received,
             broke,
@@ -133,9 +133,9 @@ async fn carry_between(
     client: impl Connection,
     stream: impl AsyncRead + AsyncWrite + Unpin,
     early: Vec<u8>,
-) -> Relayed {
+) -> RelaySummary {
     let (client, relayed) = relay(client, stream, early, false).await;
-    leave(client, relayed).await;
+    close_or_reset(client, relayed).await;
     relayed
 }
 
