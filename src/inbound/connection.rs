@@ -44,7 +44,7 @@ pub fn serve<T: Connector>(
     client_addr: ClientAddr,
 ) -> impl Future<Output = ()> + Send {
     // Most connections are idle streams, so this part is boxed and its memory freed before the relay
-    // starts. An `async` block around both parts would keep the arguments, and the relay twice.
+    // starts. An `async` block around both parts would store the arguments, and the relay twice.
     let opening = Box::pin(async move {
         let mut client = ClientConnection::new(connection, client_addr);
         let stream = open_stream(&mut client, &*dispatcher).await?;

@@ -96,11 +96,11 @@ impl Listener {
         &self.addr
     }
 
-    /// Accepts clients and spawns a task for each, which starts with the dispatcher that is `current`
-    /// then. `permits` limits the connections of all ports together. HTTP ports pass requests for the
-    /// form for onion services' keys to `client_auth_form`. Never returns.
+    /// Accepts clients and spawns a task for each, with the dispatcher that is `current` at that time.
+    /// Never returns.
     ///
-    /// A DNS port has no connections, and a limit of its own ([`dns::MAX_QUERIES`]).
+    /// `permits` limits the connections of all ports together. A DNS port has no connections, and a
+    /// limit of its own ([`dns::MAX_QUERIES`]). `client_auth_form` serves the key form of HTTP ports.
     pub async fn run<T: Connector>(
         self,
         current: watch::Receiver<Arc<Dispatcher<T>>>,

@@ -58,10 +58,11 @@ impl RelaySummary {
     }
 }
 
-/// Copies bytes both ways until one side ends, starting with the `optimistic` data that the client sent
-/// before its request was answered. `client_at_eof` tells that the client has already finished sending.
+/// Copies bytes both ways until one side ends.
 ///
-/// Returns the client's side, shut down unless the stream broke. The stream is dropped.
+/// Starts with the `optimistic` data that the client sent before its request was answered.
+/// `client_at_eof` is whether the client has already finished sending. Returns the client's side, shut
+/// down unless the stream broke. The stream is dropped.
 ///
 /// Not an `async fn`, which would store both sides twice: the future of an idle stream holds a
 /// [`BidirectionalCopy`] and nothing else.
