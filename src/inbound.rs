@@ -1,20 +1,21 @@
-//! Everything that clients talk to: the ports and their protocols.
+//! Everything that clients connect to: the ports and their protocols.
 //!
-//! Read [`listener`] first (a port is opened, clients are accepted), then [`connection`] (the story of
-//! one SOCKS connection from its first byte to its last).
+//! Read [`connection`] first, the life of one SOCKS connection from its first byte to its last; then
+//! [`listener`], which opens the ports and accepts their clients.
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`listener`] | ports on TCP and unix sockets, those of a service manager, and their clients |
+//! | [`listener`] | opening ports (TCP, UDP, unix, inherited from systemd) and accepting clients |
 //! | [`connection`] | the life of a SOCKS connection |
-//! | [`socks`] | SOCKS4, SOCKS4a and SOCKS5: bytes and requests |
-//! | [`http`] | CONNECT, plain requests, and pages |
-//! | [`dns`] | questions and answers over UDP |
+//! | [`socks`] | the SOCKS4, SOCKS4a and SOCKS5 handshake, without I/O |
+//! | [`http`] | HTTP ports: CONNECT, plain requests, pages |
+//! | [`dns`] | DNS ports |
 //! | [`transparent`] | connections that the system redirects |
-//! | [`relay`] | carries bytes both ways once a stream is open |
-//! | [`lingering_close`] | ends a connection without losing what is on its way |
+//! | [`relay`] | copying bytes both ways once a stream is open |
+//! | [`lingering_close`] | closing or resetting a client's connection without losing bytes |
+//! | `failure_log` | log lines about failed requests |
 //!
-//! Nothing in here imports [`crate::daemon`].
+//! Nothing here imports [`crate::daemon`].
 
 pub mod connection;
 pub mod dns;

@@ -20,7 +20,7 @@
 //! | a port is opened, clients are accepted | [`inbound::listener`] | a client's socket and [`request::ClientAddr`] |
 //! | who may connect | [`config::access`] | yes or no |
 //! | the story of one connection | [`inbound::connection`] | read this first |
-//! | bytes become a request | [`inbound::socks`] | [`inbound::socks::Request`] |
+//! | bytes become a request | [`inbound::socks`] | [`inbound::socks::SocksRequest`] |
 //! | a redirected connection becomes a request | [`inbound::transparent`] | a [`request::Request`] |
 //! | questions become requests, and get answers | [`inbound::dns`] | a [`request::Request`] |
 //! | the same on an HTTP port, and its pages | [`inbound::http`] | [`request::Request`] |
@@ -32,7 +32,7 @@
 //! | who may share a circuit | [`tor::isolation`] | [`tor::isolation::Isolation`] |
 //! | the network is asked | [`tor::connector`], [`tor`] | a stream, or a [`failure::Failure`] |
 //! | the failure becomes a code | [`failure`] | the table |
-//! | bytes go both ways | [`inbound::relay`] | [`inbound::relay::Relayed`] |
+//! | bytes go both ways | [`inbound::relay`] | [`inbound::relay::RelaySummary`] |
 //! | the connection ends | [`inbound::lingering_close`] | |
 
 #![forbid(unsafe_code)]

@@ -10,7 +10,7 @@ use tracing::warn;
 use crate::config::port_line::{BindAddr, Flags, Port, PortKind};
 use crate::config::{Config, TransProxyType};
 use crate::inbound::http::ClientAuthForm;
-use crate::inbound::listener::{InheritedSockets, ListenAddr, Listener, WantedPort};
+use crate::inbound::listener::{InheritedSockets, ListenAddr, Listener, PlannedPort};
 use crate::request::dispatch::{Dispatcher, Shared};
 use crate::request::policy::Rules;
 use crate::tor::connector::Connector;
@@ -20,7 +20,7 @@ use crate::tor::isolation::SessionGroup;
 pub struct Bound(Vec<BoundPort>);
 
 struct BoundPort {
-    wanted: WantedPort,
+    wanted: PlannedPort,
     listener: Listener,
 }
 
@@ -31,14 +31,14 @@ impl Bound {
     /// The error is one sentence that names the place and the remedy.
     pub fn open(config: &Config, handed: &InheritedSockets) -> Result<Bound, String> {
         Bound::open_these(
-            &handed.ports(&config.ports),
+            &handed.plan_ports(&config.ports),
             handed,
             config.trans_proxy_type,
         )
     }
 
     fn open_these(
-        wanted: &[WantedPort],
+        wanted: &[PlannedPort],
         handed: &InheritedSockets,
         trans_proxy_type: TransProxyType,
     ) -> Result<Bound, String> {
@@ -78,7 +78,7 @@ pub struct OpenPorts<T: Connector> {
 
 /// One of them.
 struct Open<T> {
-    wanted: WantedPort,
+    wanted: PlannedPort,
     place: ListenAddr,
     group: SessionGroup,
     dispatcher: watch::Sender<Arc<Dispatcher<T>>>,
@@ -87,7 +87,7 @@ struct Open<T> {
 
 impl<T> Open<T> {
     /// The port, with the place that it has got.
-    fn pinned(&self) -> WantedPort {
+    fn pinned(&self) -> PlannedPort {
         let mut wanted = self.wanted.clone();
         if let ListenAddr::Tcp(address) = self.place {
             wanted.port.line.bind = BindAddr::Tcp(address);
@@ -117,9 +117,9 @@ fn below(numbers: &[usize], one: usize) -> usize {
 
 /// What becomes of the ports under another configuration. Those that are open are meant by number.
 struct Plan {
-    staying: Vec<(usize, WantedPort)>,
+    staying: Vec<(usize, PlannedPort)>,
     leaving: Vec<usize>,
-    coming: Vec<WantedPort>,
+    coming: Vec<PlannedPort>,
 }
 
 /// What has become of the ports.
@@ -156,7 +156,7 @@ impl<T: Connector> OpenPorts<T> {
     pub fn serve(&mut self, config: &Config, bound: Bound) -> Changes {
         let mut changes = Changes::default();
         for BoundPort { wanted, listener } in bound.0 {
-            let place = listener.place().clone();
+            let place = listener.addr().clone();
             changes.opened.push((wanted.port.kind, place.clone()));
             let group = self.group(&wanted.port);
             let (dispatcher, current) =
@@ -203,8 +203,8 @@ impl<T: Connector> OpenPorts<T> {
                     return Err(problem);
                 }
                 let closing = first.iter().map(|number| &self.ports[*number]);
-                let again: Vec<WantedPort> = closing.clone().map(Open::pinned).collect();
-                let lines: Vec<WantedPort> = closing.map(|open| open.wanted.clone()).collect();
+                let again: Vec<PlannedPort> = closing.clone().map(Open::pinned).collect();
+                let lines: Vec<PlannedPort> = closing.map(|open| open.wanted.clone()).collect();
                 let mut closed = self.close_some(&first).await;
                 match self.open(&coming, config) {
                     Ok(bound) => {
@@ -240,7 +240,7 @@ impl<T: Connector> OpenPorts<T> {
         Ok(changes)
     }
 
-    fn open(&self, wanted: &[WantedPort], config: &Config) -> Result<Bound, String> {
+    fn open(&self, wanted: &[PlannedPort], config: &Config) -> Result<Bound, String> {
         Bound::open_these(wanted, &self.handed, config.trans_proxy_type)
     }
 
@@ -249,8 +249,8 @@ impl<T: Connector> OpenPorts<T> {
     fn open_again(
         &mut self,
         before: &Config,
-        places: Vec<WantedPort>,
-        lines: Vec<WantedPort>,
+        places: Vec<PlannedPort>,
+        lines: Vec<PlannedPort>,
     ) -> Vec<String> {
         let mut lost = Vec::new();
         for (place, line) in places.iter().zip(lines) {
@@ -270,7 +270,7 @@ impl<T: Connector> OpenPorts<T> {
     /// Which ports stay, leave and come. Ports whose whole line stays are found first: two lines with
     /// `auto` are not the same port.
     fn plan(&self, config: &Config) -> Plan {
-        let mut coming = self.handed.ports(&config.ports);
+        let mut coming = self.handed.plan_ports(&config.ports);
         let mut staying = Vec::new();
         let mut leaving: Vec<usize> = (0..self.ports.len()).collect();
         let same_line = |open: &Port, port: &Port| open.line == port.line;
@@ -279,7 +279,7 @@ impl<T: Connector> OpenPorts<T> {
         for alike in alike {
             leaving.retain(|&index| {
                 let open = &self.ports[index].wanted;
-                let same = |wanted: &WantedPort| {
+                let same = |wanted: &PlannedPort| {
                     wanted.port.kind == open.port.kind
                         && wanted.inherited == open.inherited
                         && alike(&open.port, &wanted.port)
@@ -315,7 +315,7 @@ impl<T: Connector> OpenPorts<T> {
     }
 
     /// Gives a port that stays its new flags.
-    fn stay(&mut self, config: &Config, index: usize, wanted: WantedPort) {
+    fn stay(&mut self, config: &Config, index: usize, wanted: PlannedPort) {
         let open = &self.ports[index];
         let (before, after) = (open.wanted.port.line.flags, wanted.port.line.flags);
         if wanted.inherited.is_none()

@@ -1,11 +1,12 @@
-//! The life of one connection, from its first byte to its last. Read this first.
+//! The life of a SOCKS connection, from its first byte to its last. Read this file first.
 //!
-//! handshake -> request -> permit -> stream, or a failure -> reply -> relay
+//! handshake → request → Tor stream, lookup answer or failure → reply → relay → close
 //!
-//! Each stage takes a value and gives a better one; what happens between request and stream is told
-//! in [`crate::request::dispatch`]. Stages end in `Result<_, Failure>`; the one
-//! place that answers a request is [`answer`], so that no client that asked is left without a reply.
-//! What is no request is refused within [`handshake`], byte for byte as the codec says.
+//! [`serve`] runs these steps. Each takes a value from the step before and returns the next one; the
+//! work between request and outcome is in [`crate::request::dispatch`]. Only [`send_reply`] answers a
+//! request, and failures reach it as [`Failure`] values, so every request gets exactly one reply. Bytes
+//! that are not a request are refused in [`read_request`], with the bytes that the codec
+//! ([`crate::inbound::socks`]) returns.
 
 use std::io;
 use std::ops::Deref;
@@ -19,50 +20,43 @@ use tracing::{debug, info};
 
 use crate::failure::Failure;
 use crate::inbound::failure_log::log_failure;
-use crate::inbound::lingering_close::{Connection, leave, part};
+use crate::inbound::lingering_close::{Connection, close, close_or_reset};
 use crate::inbound::relay::relay;
 use crate::inbound::socks::reply;
-use crate::inbound::socks::{Handshake, HandshakeOptions, MAX_MESSAGE_LEN, Request, Step};
+use crate::inbound::socks::{
+    Handshake, HandshakeOptions, HandshakeStep, MAX_MESSAGE_LEN, SocksRequest,
+};
 use crate::log_limit::{LogLimiter, Times};
-use crate::request;
-use crate::request::ClientAddr;
 use crate::request::dispatch::{Dispatcher, Outcome};
+use crate::request::{ClientAddr, Request};
 use crate::tor::connector::{Connector, Stream};
 use crate::tor::optimistic_data::{EARLY_LIMIT, OptimisticData};
 
-/// How often a refused client is logged: it speaks no SOCKS, and may come again and again.
+/// Limits the log line about refused clients: a client that does not speak SOCKS may retry for ever.
 static REFUSED: LogLimiter = LogLimiter::burst(Duration::from_secs(10 * 60), 5);
 
-/// A client, and what it has said that nobody has dealt with yet.
-pub(crate) struct Client<C> {
-    connection: C,
-    origin: ClientAddr,
-    unread: Vec<u8>,
-    /// Whether it has finished sending.
-    done: bool,
-}
-
-/// Serves one connection until it is over.
+/// Serves one connection until it is closed.
+///
+/// `dispatcher` is dropped last, and with it the connection's permit ([`crate::inbound::listener`]).
 pub fn serve<T: Connector>(
     dispatcher: impl Deref<Target = Dispatcher<T>> + Send,
     connection: impl Connection,
-    origin: ClientAddr,
+    client_addr: ClientAddr,
 ) -> impl Future<Output = ()> + Send {
-    // In a box of its own, which an open stream no longer needs: most of the time, and of the
-    // connections, a program like this only waits. No `async` around it, which would keep room for
-    // what it is given, and twice for what it waits for.
+    // Most connections are idle streams, so this part is boxed and its memory freed before the relay
+    // starts. An `async` block around both parts would store the arguments, and the relay twice.
     let opening = Box::pin(async move {
-        let mut client = Client::new(connection, origin);
-        let stream = open(&mut client, &*dispatcher).await?;
-        // What serves the client goes along: with it goes the client's place among others.
+        let mut client = ClientConnection::new(connection, client_addr);
+        let stream = open_stream(&mut client, &*dispatcher).await?;
         Some(client.relay(stream).map(|()| drop(dispatcher)))
     });
     opening.then(OptionFuture::from).map(drop)
 }
 
-/// All that comes before bytes are carried. `None` if none are: then all is said.
-async fn open<T, C>(
-    client: &mut Client<C>,
+/// Runs every step before the relay. Returns `None` if no stream is open; the client has then been
+/// answered as far as it gets an answer.
+async fn open_stream<T, C>(
+    client: &mut ClientConnection<C>,
     dispatcher: &Dispatcher<T>,
 ) -> Option<Box<Stream<T::Reader, T::Writer>>>
 where
@@ -70,131 +64,135 @@ where
     C: AsyncRead + AsyncWrite + Unpin,
 {
     let deadline = Instant::now() + dispatcher.timeout;
-    let request = match timeout_at(deadline, handshake(client, dispatcher)).await {
+    let request = match timeout_at(deadline, read_request(client, dispatcher)).await {
         Ok(Ok(Some(request))) => request,
-        // It hung up, broke off, was refused, or took its time: as C tor does, say nothing (more).
+        // End of file, a refusal, an I/O error or the deadline: like C tor, send nothing (more).
         Ok(Ok(None) | Err(_)) | Err(_) => return None,
     };
-    let begun = Instant::now();
+    let started = Instant::now();
     let Some(outcome) = serve_request(client, dispatcher, &(&request).into()).await else {
-        debug!("the client left after {:.1?}", begun.elapsed());
+        debug!("client disconnected after {:.1?}", started.elapsed());
         return None;
     };
     let extended = dispatcher.rules.flags.extended_errors;
-    answer(client, &request, outcome, extended, begun)
+    send_reply(client, &request, outcome, extended, started)
         .await
         .unwrap_or_default()
 }
 
-/// Reads the request; `None` if there is none to serve, and everything has been said about it.
-async fn handshake<T, C>(
-    client: &mut Client<C>,
+/// Performs the SOCKS handshake and returns the request. Returns `None` if there is no request to
+/// serve: the client ended the connection, or was refused and answered.
+async fn read_request<T, C>(
+    client: &mut ClientConnection<C>,
     dispatcher: &Dispatcher<T>,
-) -> io::Result<Option<Request>>
+) -> io::Result<Option<SocksRequest>>
 where
     C: AsyncRead + AsyncWrite + Unpin,
 {
     let mut handshake = Handshake::new(HandshakeOptions {
         prefer_no_auth: dispatcher.rules.flags.prefer_socks_no_auth,
-        client: client.origin.into(),
+        client: client.addr.into(),
     });
-    let (safety, names) = (
+    let (safe_socks, address_map) = (
         dispatcher.shared.safe_socks.load_full(),
         dispatcher.shared.address_map.load_full(),
     );
     loop {
         let step = match handshake.step(&client.unread) {
-            Step::Done { request, .. }
-                if safety.forbids(&request.address, request.is_unsafe(), &names) =>
+            HandshakeStep::Done { request, .. }
+                if safe_socks.forbids(&request.address, request.is_unsafe(), &address_map) =>
             {
-                request.refuse_as_unsafe()
+                HandshakeStep::refuse_unsafe_ip(request.version)
             }
             step => step,
         };
         match step {
-            Step::NeedMore => {
+            HandshakeStep::NeedMore => {
                 if client.read(MAX_MESSAGE_LEN).await? == 0 {
                     return Ok(None);
                 }
             }
-            Step::Send { consumed, reply } => {
+            HandshakeStep::Send { consumed, reply } => {
                 client.unread.drain(..consumed);
-                client.say(&reply).await?;
+                client.send(&reply).await?;
             }
-            Step::Done { consumed, request } => {
+            HandshakeStep::Done { consumed, request } => {
                 client.unread.drain(..consumed);
                 return Ok(Some(request));
             }
-            Step::Refuse { reply, why } => {
+            HandshakeStep::Refuse { reply, error } => {
                 if let Some(times) = REFUSED.due() {
-                    info!("refused a client: {why}{}", Times(times));
+                    info!("refused a client: {error}{}", Times(times));
                 }
-                client.say(&reply).await?;
-                client.part().await;
+                client.send(&reply).await?;
+                client.close().await;
                 return Ok(None);
             }
         }
     }
 }
 
-/// Has the request served, and meanwhile takes in what the client goes on to say. `None` if the
-/// client's connection breaks before there is an answer.
+/// Serves the request, and collects the client's optimistic data meanwhile. Returns `None` if the
+/// connection breaks before there is an outcome.
+///
+/// Afterwards `client.unread` holds the optimistic data that is not on the stream yet.
 pub(crate) async fn serve_request<T: Connector, C: AsyncRead + Unpin>(
-    client: &mut Client<C>,
+    client: &mut ClientConnection<C>,
     dispatcher: &Dispatcher<T>,
-    request: &request::Request,
+    request: &Request,
 ) -> Option<Result<Outcome<T>, Failure>> {
-    let early = OptimisticData::new(std::mem::take(&mut client.unread));
+    let optimistic = OptimisticData::new(std::mem::take(&mut client.unread));
     let outcome = {
-        let outcome = dispatcher.serve(request, client.origin, &early);
-        let listening = async {
-            while !client.done && early.len() < EARLY_LIMIT {
-                match client.read(EARLY_LIMIT - early.len()).await {
-                    // It may have finished its request and wait for the answer.
-                    Ok(0) => client.done = true,
-                    Ok(_) => early.add(&std::mem::take(&mut client.unread)),
+        let serving = dispatcher.serve(request, client.addr, &optimistic);
+        let collecting = async {
+            while !client.at_eof && optimistic.len() < EARLY_LIMIT {
+                match client.read(EARLY_LIMIT - optimistic.len()).await {
+                    // The client may have half-closed after its request and still await the answer.
+                    Ok(0) => client.at_eof = true,
+                    Ok(_) => optimistic.add(&std::mem::take(&mut client.unread)),
                     Err(_) => return,
                 }
             }
             std::future::pending::<()>().await;
         };
         tokio::select! {
-            // An answer that is there is not kept waiting for a client that goes on talking.
+            // An outcome must not wait for a client that keeps sending.
             biased;
-            outcome = outcome => outcome,
-            () = listening => return None,
+            outcome = serving => outcome,
+            () = collecting => return None,
         }
     };
     let sent = match &outcome {
         Ok(Outcome::Stream(stream)) => stream.sent,
         Ok(Outcome::Answer(_)) | Err(_) => 0,
     };
-    client.unread = early.take_rest(sent);
+    client.unread = optimistic.take_rest(sent);
     Some(outcome)
 }
 
-/// Writes the one reply that a request gets. A stream that is open is given back.
-async fn answer<T: Connector, C: AsyncRead + AsyncWrite + Unpin>(
-    client: &mut Client<C>,
-    request: &Request,
+/// Sends the one reply that a request gets. Returns the stream if one is open; otherwise the
+/// connection is closed.
+async fn send_reply<T: Connector, C: AsyncRead + AsyncWrite + Unpin>(
+    client: &mut ClientConnection<C>,
+    request: &SocksRequest,
     outcome: Result<Outcome<T>, Failure>,
     extended: bool,
-    begun: Instant,
+    started: Instant,
 ) -> io::Result<Option<Box<Stream<T::Reader, T::Writer>>>> {
-    let family = client.origin.into();
-    let took = begun.elapsed();
+    let family = client.addr.into();
+    let took = started.elapsed();
     match outcome {
         Ok(Outcome::Answer(answer)) => {
             client
-                .say(&reply::resolve_reply(request.version, &answer))
+                .send(&reply::resolve_reply(request.version, &answer))
                 .await?;
             debug!("looked up in {took:.1?}");
-            client.part().await;
+            client.close().await;
             Ok(None)
         }
         Ok(Outcome::Stream(stream)) => {
             client
-                .say(&reply::connect_reply(
+                .send(&reply::connect_reply(
                     request.version,
                     reply::SUCCEEDED,
                     family,
@@ -206,32 +204,42 @@ async fn answer<T: Connector, C: AsyncRead + AsyncWrite + Unpin>(
         Err(failure) => {
             let code = failure.socks5_code(extended);
             let bytes = reply::failure_reply(request.version, request.command, code, family);
-            // The client first: it waits, and whoever reads the log does not.
-            let said = client.say(&bytes).await;
-            // What is sent: SOCKS4 and look-ups have one code for every failure.
+            // Reply before logging: the client waits.
+            let result = client.send(&bytes).await;
+            // Log the code that was sent: SOCKS4 and lookups have one code for every failure.
             let sent = bytes.get(1).copied().unwrap_or(code);
             log_failure(failure, format_args!("{sent:02X}"), took);
-            said?;
-            client.part().await;
+            result?;
+            client.close().await;
             Ok(None)
         }
     }
 }
 
-impl<C> Client<C> {
-    /// A client that has said nothing yet.
-    pub(crate) fn new(connection: C, origin: ClientAddr) -> Self {
-        Client {
+/// A client's connection, with the bytes that were read from it and not handled yet.
+pub(crate) struct ClientConnection<C> {
+    connection: C,
+    addr: ClientAddr,
+    unread: Vec<u8>,
+    /// Whether the client has finished sending.
+    at_eof: bool,
+}
+
+impl<C> ClientConnection<C> {
+    /// Creates the state of a connection from which nothing was read yet.
+    pub(crate) fn new(connection: C, addr: ClientAddr) -> Self {
+        ClientConnection {
             connection,
-            origin,
+            addr,
             unread: Vec::new(),
-            done: false,
+            at_eof: false,
         }
     }
 }
 
-impl<C: AsyncRead + Unpin> Client<C> {
-    /// Reads what there is, up to `limit` unread bytes in all; 0 at the end.
+impl<C: AsyncRead + Unpin> ClientConnection<C> {
+    /// Reads once, until `unread` holds `limit` bytes at most. Returns the number of bytes read; 0 is
+    /// the end of file.
     async fn read(&mut self, limit: usize) -> io::Result<usize> {
         let room = limit.saturating_sub(self.unread.len()).max(1);
         (&mut self.connection)
@@ -241,31 +249,31 @@ impl<C: AsyncRead + Unpin> Client<C> {
     }
 }
 
-impl<C: Connection> Client<C> {
-    /// Carries bytes both ways until the stream is over, and ends the connection.
+impl<C: Connection> ClientConnection<C> {
+    /// Copies bytes both ways until the stream ends, then closes or resets the connection.
     pub(crate) fn relay(
         self,
         stream: impl AsyncRead + AsyncWrite + Unpin,
     ) -> impl Future<Output = ()> {
-        let relaying = relay(self.connection, stream, self.unread, self.done);
-        relaying.then(|(connection, relayed)| {
-            relayed.tell();
-            // In a box, as all that an idle stream need not remember.
-            Box::pin(leave(connection, relayed))
+        let relaying = relay(self.connection, stream, self.unread, self.at_eof);
+        relaying.then(|(connection, summary)| {
+            summary.log();
+            // Boxed: an idle stream must not reserve memory for its end.
+            Box::pin(close_or_reset(connection, summary))
         })
     }
 }
 
-impl<C: AsyncRead + AsyncWrite + Unpin> Client<C> {
-    /// Sends bytes at once.
-    async fn say(&mut self, bytes: &[u8]) -> io::Result<()> {
+impl<C: AsyncRead + AsyncWrite + Unpin> ClientConnection<C> {
+    /// Writes bytes and flushes them.
+    async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.connection.write_all(bytes).await?;
         self.connection.flush().await
     }
 
-    /// Ends the connection so that the last reply arrives.
-    pub(crate) async fn part(&mut self) {
-        part(&mut self.connection).await;
+    /// Closes the connection so that the last reply arrives.
+    pub(crate) async fn close(&mut self) {
+        close(&mut self.connection).await;
     }
 }
 
@@ -278,21 +286,21 @@ mod tests {
     use super::*;
     use crate::tor::Tor;
 
-    /// Bytes that the future of a connection takes while it only waits, beside its stream: there may
-    /// be thousands of them. With 16 for the client's place ([`crate::inbound::listener`]), and 104 of tokio's
-    /// own, a task then takes 256.
+    /// The size limit, in bytes, of a connection's future while its stream is idle; the stream itself
+    /// is boxed and not counted. Together with 16 bytes for the permit ([`crate::inbound::listener`])
+    /// and 104 of tokio's own, a task takes 256.
     const IDLE: usize = 136;
 
     #[test]
-    fn an_idle_stream_is_remembered_in_little() {
-        fn size<A, F>(_: impl FnOnce(A) -> F) -> usize {
+    fn the_future_of_an_idle_connection_is_small() {
+        fn future_size<A, F>(_: impl FnOnce(A) -> F) -> usize {
             size_of::<F>()
         }
-        let serving = size(
+        let size = future_size(
             |(dispatcher, connection): (Arc<Dispatcher<Tor>>, TcpStream)| {
                 serve(dispatcher, connection, ClientAddr::Unix)
             },
         );
-        assert!(serving <= IDLE, "{serving} bytes");
+        assert!(size <= IDLE, "{size} bytes");
     }
 }

@@ -1,8 +1,10 @@
-//! The DNS port (tor(1) `DNSPort`): look-ups over UDP, answered through Tor or from the names that
-//! stand for others. What is asked here goes nowhere else.
+//! The DNS port (tor(1) `DNSPort`): answers DNS queries over UDP by lookups through Tor, or from the
+//! address map. No query is sent to any other resolver.
 //!
-//! As in C tor the first question for an address (A, AAAA) or for a name (PTR) is answered, what asks
-//! for neither gets NOTIMP, and there is no TCP.
+//! As in C tor, the first question for an address (A, AAAA) or a name (PTR) is answered, queries
+//! without one get NOTIMP, and there is no TCP.
+//!
+//! `message` parses queries and builds replies; `query_limit` limits the queries in flight.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,109 +20,110 @@ use tracing::{Instrument as _, debug, debug_span, info, warn};
 use crate::failure::Failure;
 use crate::inbound::failure_log::log_failure;
 use crate::log_limit::LogLimiter;
-use crate::request::ClientAddr;
 use crate::request::dispatch::{Dispatcher, Outcome};
 use crate::request::policy;
-use crate::request::{Address, Command, Request};
+use crate::request::{Address, ClientAddr, Command, Request};
 use crate::tor::connector::Connector;
 use crate::tor::isolation::Protocol;
 use crate::tor::optimistic_data::OptimisticData;
 
 mod message;
-mod places;
+mod query_limit;
 
-use message::{Question, Questions};
-use places::Places;
+use message::{DnsLookup, DnsQuery};
+use query_limit::QueryLimiter;
 
-/// How many questions a port has under way at once, of all clients. What is beyond it, or beyond the
-/// share of its client ([`places`]), gets SERVFAIL at once.
-pub const MAX_QUESTIONS: usize = 1024;
-/// How much of a datagram is read (libevent's number). Questions are shorter.
+/// How many queries of a port may be in flight, of all clients together. Queries beyond this limit, or
+/// beyond the share of their client ([`query_limit`]), get SERVFAIL at once.
+pub const MAX_QUERIES: usize = 1024;
+/// How many bytes of a datagram are read (libevent's limit). Queries are shorter.
 const MAX_DATAGRAM_LEN: usize = 1500;
-/// How long to pause when nothing can be received.
+/// How long to pause when receiving fails.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// How often the same trouble is told.
-static TROUBLE: LogLimiter = LogLimiter::new(Duration::from_secs(60));
+/// Limit each of these log lines to one a minute.
+static RECEIVE_FAILED: LogLimiter = LogLimiter::new(Duration::from_secs(60));
 static REFUSED: LogLimiter = LogLimiter::new(Duration::from_secs(60));
-static CROWD: LogLimiter = LogLimiter::new(Duration::from_secs(60));
+static FULL: LogLimiter = LogLimiter::new(Duration::from_secs(60));
 
-/// Answers what comes in on a socket, each question in a task of its own and by what `current` is
-/// then. Never returns.
+/// Answers the queries that a socket receives, each in a task of its own, with the dispatcher that is
+/// `current` when it arrives. Never returns.
 pub async fn run<T: Connector>(socket: UdpSocket, current: watch::Receiver<Arc<Dispatcher<T>>>) {
     let socket = Arc::new(socket);
-    let places = Places::new(MAX_QUESTIONS);
+    let limiter = QueryLimiter::new(MAX_QUERIES);
     let mut datagram = [0; MAX_DATAGRAM_LEN];
-    // They end with the port, and do not hold its socket: it could not be opened again.
-    let mut answering = JoinSet::new();
+    // The tasks end with the port, and hold no strong reference to its socket: the address must be free
+    // for a new port.
+    let mut tasks = JoinSet::new();
     loop {
-        while answering.try_join_next().is_some() {}
-        let (length, client) = match socket.recv_from(&mut datagram).await {
+        while tasks.try_join_next().is_some() {}
+        let (length, peer) = match socket.recv_from(&mut datagram).await {
             Ok(received) => received,
             Err(error) => {
-                if let Some(times) = TROUBLE.due() {
-                    warn!("cannot receive questions: {error} ({times} times)");
+                if let Some(times) = RECEIVE_FAILED.due() {
+                    warn!("cannot receive DNS queries: {error} ({times} times)");
                 }
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
         };
         let dispatcher = Arc::clone(&current.borrow());
-        let Some(questions) = Questions::read(&datagram[..length]) else {
-            debug!("dropped a datagram that asks nothing");
+        let Some(query) = DnsQuery::parse(&datagram[..length]) else {
+            debug!("dropped a datagram that is not a DNS query");
             continue;
         };
-        let origin = ClientAddr::of(client);
-        if !dispatcher.shared.access.load().permits(origin.ip()) {
+        let client_addr = ClientAddr::of(peer);
+        if !dispatcher.shared.access.load().permits(client_addr.ip()) {
             if let Some(times) = REFUSED.due() {
                 info!("refused a client that socks_policy does not admit ({times} times)");
             }
-            send(&socket, &questions.refuse(ResponseCode::Refused), client).await;
+            send(&socket, &query.refuse(ResponseCode::Refused), peer).await;
             continue;
         }
-        let Some(place) = places.take(client.ip()) else {
-            if let Some(times) = CROWD.due() {
+        let Some(permit) = limiter.acquire(peer.ip()) else {
+            if let Some(times) = FULL.due() {
                 warn!(
-                    "too many questions at once, or too many of one client: {times} got SERVFAIL"
+                    "dropped {times} DNS queries: more than {MAX_QUERIES} in flight, or too many of \
+                     them from one client"
                 );
             }
-            send(&socket, &questions.refuse(ResponseCode::ServFail), client).await;
+            send(&socket, &query.refuse(ResponseCode::ServFail), peer).await;
             continue;
         };
         let socket = Arc::downgrade(&socket);
-        let answer = async move {
-            let reply = answer(&dispatcher, &questions, origin).await;
+        let task = async move {
+            let reply = answer(&dispatcher, &query, client_addr).await;
             if let Some(socket) = socket.upgrade() {
-                send(&socket, &reply, client).await;
+                send(&socket, &reply, peer).await;
             }
-            drop(place);
+            drop(permit);
         };
-        answering.spawn(answer.instrument(debug_span!("client", kind = "dns")));
+        tasks.spawn(task.instrument(debug_span!("client", kind = "dns")));
     }
 }
 
-/// Sends a reply. Whoever does not get it asks again.
-async fn send(socket: &UdpSocket, reply: &[u8], client: SocketAddr) {
-    if let Err(error) = socket.send_to(reply, client).await {
-        debug!("cannot send an answer: {error}");
+/// Sends a reply. An error is only logged: the client repeats its query.
+async fn send(socket: &UdpSocket, reply: &[u8], peer: SocketAddr) {
+    if let Err(error) = socket.send_to(reply, peer).await {
+        debug!("cannot send a DNS reply: {error}");
     }
 }
 
-/// Finds the answer to a client's questions.
+/// Performs the lookup of a query and returns the reply.
 async fn answer<T: Connector>(
     dispatcher: &Dispatcher<T>,
-    questions: &Questions,
-    origin: ClientAddr,
+    query: &DnsQuery,
+    client_addr: ClientAddr,
 ) -> Vec<u8> {
-    let Question {
+    let DnsLookup {
         command,
         address,
         family,
-    } = match questions.question() {
-        Ok(question) => question,
+    } = match query.lookup() {
+        Ok(lookup) => lookup,
         Err(code) => {
-            debug!("a question that is not answered: {code}");
-            return questions.refuse(code);
+            debug!("refused a DNS query: {code}");
+            return query.refuse(code);
         }
     };
     let request = Request {
@@ -131,32 +134,32 @@ async fn answer<T: Connector>(
         credentials: None,
         family,
     };
-    let begun = Instant::now();
-    let nothing = OptimisticData::new(Vec::new());
-    match dispatcher.serve(&request, origin, &nothing).await {
+    let started = Instant::now();
+    let no_data = OptimisticData::new(Vec::new());
+    match dispatcher.serve(&request, client_addr, &no_data).await {
         Ok(Outcome::Answer(answer)) => {
             debug!("looked up");
-            questions.answer(&answer)
+            query.answer(&answer)
         }
-        Ok(Outcome::Stream(_)) => questions.refuse(ResponseCode::ServFail),
+        Ok(Outcome::Stream(_)) => query.refuse(ResponseCode::ServFail),
         Err(failure) => {
-            let code = code(failure, &request);
-            log_failure(failure, code, begun.elapsed());
-            questions.refuse(code)
+            let code = response_code(failure, &request);
+            log_failure(failure, code, started.elapsed());
+            query.refuse(code)
         }
     }
 }
 
-/// What a failed look-up is answered with: NXDOMAIN means that there is no such name, SERVFAIL that
-/// this is not known. As C tor says them.
-fn code(failure: Failure, request: &Request) -> ResponseCode {
+/// Returns the response code of a failed lookup, as in C tor: NXDOMAIN if the name does not exist,
+/// SERVFAIL if that is unknown.
+fn response_code(failure: Failure, request: &Request) -> ResponseCode {
     match failure {
         Failure::NameNotResolved => ResponseCode::NXDomain,
-        // The name is good.
+        // The name exists, but has no address of this family.
         Failure::NoSuchFamily => ResponseCode::NoError,
         Failure::PrivateAddress => match (request.command, &request.address) {
             (Command::ResolvePtr, _) => ResponseCode::NXDomain,
-            // C tor asks an exit for these, which says so.
+            // C tor sends these to an exit, which replies that they do not exist.
             (_, Address::Name(name)) if policy::is_local_name(name) => ResponseCode::NXDomain,
             _ => ResponseCode::ServFail,
         },

@@ -1,5 +1,5 @@
-//! Log lines about requests that failed. A client can cause them as fast as it can ask, so each kind of
-//! failure is logged one by one only while it is rare.
+//! Log lines about failed requests. A client can cause them as fast as it sends requests, so each kind
+//! of failure has a rate limit.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,21 +9,20 @@ use tracing::info;
 use crate::failure::Failure;
 use crate::log_limit::{LogLimiter, Times};
 
-/// How many failures of one kind are logged one by one in each [`INTERVAL`]. The others are counted,
-/// and their number stands in the next line.
+/// How many failures of one kind are logged per [`INTERVAL`]. Further ones are counted, and the next
+/// line includes their number.
 const BURST: u32 = 5;
-/// See [`BURST`].
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// One limit for each kind, so that a flood of one kind hides no other.
+/// One limiter for each kind of failure, so that a flood of one kind does not hide the others.
 static LIMITS: [LogLimiter; Failure::ALL.len()] =
     [const { LogLimiter::burst(INTERVAL, BURST) }; Failure::ALL.len()];
 
-/// Logs that a request failed: what the client was `told`, and after which time.
-pub(crate) fn log_failure(failure: Failure, told: impl fmt::Display, took: Duration) {
+/// Logs a failed request: the `code` that the client got, and the time from request to failure.
+pub(crate) fn log_failure(failure: Failure, code: impl fmt::Display, took: Duration) {
     if let Some(times) = LIMITS.get(failure as usize).and_then(LogLimiter::due) {
         let (name, times) = (failure.name(), Times(times));
-        info!("failed with {told} after {took:.1?}: {name}{times}");
+        info!("failed with {code} after {took:.1?}: {name}{times}");
     }
 }
 
@@ -32,9 +31,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_kind_of_failure_has_a_limit_of_its_own() {
-        for (place, failure) in Failure::ALL.iter().enumerate() {
-            assert_eq!(*failure as usize, place, "{failure:?}");
+    fn each_kind_of_failure_has_its_own_limiter() {
+        for (index, failure) in Failure::ALL.iter().enumerate() {
+            assert_eq!(*failure as usize, index, "{failure:?}");
         }
     }
 }

@@ -33,7 +33,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::watch;
 use tracing::debug;
 
-use crate::inbound::lingering_close::{Connection, part, reset};
+use crate::inbound::lingering_close::{Connection, close, reset};
 use crate::request::ClientAddr;
 use crate::request::dispatch::Dispatcher;
 use crate::tor::connector::Connector;
@@ -148,7 +148,7 @@ where
             let client = parts.io.into_inner().into_inner();
             match session.wire.aborted.is_aborted() {
                 true => reset(client).await,
-                false => part(client).await,
+                false => close(client).await,
             }
             None
         }

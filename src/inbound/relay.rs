@@ -1,14 +1,14 @@
-//! Carries bytes both ways between a client and a Tor stream.
+//! Copies bytes both ways between a client and a Tor stream.
 //!
-//! Tor has no half-open streams: ending our side (END) ends both. A client that has finished sending
-//! may still be waiting for the answer, so its end of file does not end the stream at once, as it
-//! does in C tor: the answer goes on while bytes keep coming with short pauses. How long it may take to begin
-//! depends on who spoke last. A client that spoke last waits for an answer, if it is still there; its
-//! bytes may even be on their way still, as nothing tells when a far end has them. A client that was
-//! answered has probably left, and a service that waits for the end of a request should see it soon.
+//! Tor streams have no half-close: an END cell ends both directions. A client that has finished
+//! sending may still wait for an answer, so its end of file does not end the stream at once, as it does
+//! in C tor: the answer is relayed as long as bytes keep coming with short pauses. How long the answer
+//! may take to begin depends on which side sent last. A client that sent last is probably waiting, and
+//! its bytes may still be in transit: Tor does not report delivery. A client that received last has
+//! probably left, and a service that waits for the end of a request should see it soon.
 //!
-//! A stream that breaks (the circuit dies, the far end is reset) is not an end of file: the client
-//! must not take what it has got for the whole. [`Relayed::broke`] tells the two apart.
+//! A stream that breaks (the circuit dies, the destination resets) is not an end of file: the client
+//! must not mistake what it received for the whole answer. [`RelaySummary::broke`] tells the two apart.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -20,187 +20,188 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::time::timeout;
 use tracing::debug;
 
-/// How long the far end may be silent after a client has finished that still waits for an answer. Then
-/// the stream is ended, so that a service that waits for the end of a request sees it.
+/// How long the destination may be silent after a client that sent last has finished. The stream is
+/// then closed, for services that wait for the end of the request.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
-/// The same once the answer has begun: a far end that keeps the stream open may be waiting for its end.
+/// How long the destination may pause within such an answer: it may itself wait for the end.
 const PAUSE_TIMEOUT: Duration = Duration::from_secs(15);
-/// The same if the client was answered before it finished. Also how long a far end may take to hear of
-/// an end.
-const LAST_WORDS: Duration = Duration::from_secs(5);
-/// How long a client that has finished may leave the answer unread.
-const TAKE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
-/// How much is carried at once.
-const BUFFER: usize = 16 * 1024;
-/// How often that is done before other streams have their turn.
-const TURNS: usize = 8;
+/// How long the destination may be silent after a client that received last has finished, and how long
+/// closing the stream may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a client that has finished may leave an answer unread.
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+/// How many bytes are copied at once.
+const BUFFER_SIZE: usize = 16 * 1024;
+/// How many buffers are copied before other tasks get their turn.
+const BUFFERS_PER_POLL: usize = 8;
 
-/// How many bytes went which way.
+/// What a finished relay has copied, and how it ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Relayed {
-    /// From the client to the network.
+pub struct RelaySummary {
+    /// Bytes from the client to the network.
     pub sent: u64,
-    /// From the network to the client.
+    /// Bytes from the network to the client.
     pub received: u64,
-    /// Whether the stream broke instead of coming to its end. The client has not been told.
+    /// Whether the stream broke instead of ending. The client's side is then not shut down.
     pub broke: bool,
 }
 
-impl Relayed {
-    /// Tells it to who looks for faults.
-    pub(crate) fn tell(self) {
-        let Relayed {
+impl RelaySummary {
+    /// Logs the byte counts at debug level.
+    pub(crate) fn log(self) {
+        let RelaySummary {
             sent,
             received,
             broke,
         } = self;
-        debug!(sent, received, broke, "the stream is over");
+        debug!(sent, received, broke, "stream closed");
     }
 }
 
-/// Why one direction came to its end.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Ended {
-    /// The source has nothing more to say.
-    Finished,
-    /// The source broke.
-    SourceLost,
-    /// The sink takes nothing any more.
-    SinkLost,
-}
-
-/// Sends `early`, what the client said before it had an answer, and then carries bytes both ways
-/// until one side is done. `client_done` if the client has already finished sending. Gives the client's
-/// side back, which has heard that no more will come, unless the stream broke; the stream is gone by
-/// then.
+/// Copies bytes both ways until one side ends.
 ///
-/// Not an `async fn`, which would remember both sides twice: an idle stream has nothing but what is in
-/// [`Relay`].
+/// Starts with the `optimistic` data that the client sent before its request was answered.
+/// `client_at_eof` is whether the client has already finished sending. Returns the client's side, shut
+/// down unless the stream broke. The stream is dropped.
+///
+/// Not an `async fn`, which would store both sides twice: the future of an idle stream holds a
+/// [`BidirectionalCopy`] and nothing else.
 pub fn relay<C, S>(
     client: C,
     stream: S,
-    early: Vec<u8>,
-    client_done: bool,
-) -> impl Future<Output = (C, Relayed)>
+    optimistic: Vec<u8>,
+    client_at_eof: bool,
+) -> impl Future<Output = (C, RelaySummary)>
 where
     C: AsyncRead + AsyncWrite + Unpin,
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut relay = Relay {
+    let mut copy = BidirectionalCopy {
         client,
         stream,
-        up: Pump::new(early, client_done.then_some(Ended::Finished)),
-        down: Pump::new(Vec::new(), None),
+        up: OneWayCopy::new(optimistic, client_at_eof.then_some(CopyEnd::SourceEof)),
+        down: OneWayCopy::new(Vec::new(), None),
     };
     async move {
-        let over = (&mut relay).await;
-        // In a box: while a stream is idle, no room is kept for its end.
-        let broke = Box::pin(relay.end(over)).await;
-        let relayed = Relayed {
-            sent: relay.up.count,
-            received: relay.down.count,
+        let first = (&mut copy).await;
+        // Boxed: an idle stream must not reserve memory for its end.
+        let broke = Box::pin(copy.finish(first)).await;
+        let summary = RelaySummary {
+            sent: copy.up.count,
+            received: copy.down.count,
             broke,
         };
-        (relay.client, relayed)
+        (copy.client, summary)
     }
 }
 
-/// Both sides, and what goes on between them. As a future: carries bytes both ways until one way is over.
-struct Relay<C, S> {
+/// Both sides and both directions. As a future, copies until one direction ends.
+struct BidirectionalCopy<C, S> {
     client: C,
     stream: S,
-    up: Pump,
-    down: Pump,
+    up: OneWayCopy,
+    down: OneWayCopy,
 }
 
-/// Which way was over first.
-enum Over {
-    Up(Ended),
-    Down(Ended),
+/// The direction that ended first.
+enum FirstEnd {
+    Up(CopyEnd),
+    Down(CopyEnd),
 }
 
-impl<C, S> Future for Relay<C, S>
+/// Why one direction ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum CopyEnd {
+    /// The source reached its end of file.
+    SourceEof,
+    /// Reading from the source failed.
+    SourceFailed,
+    /// Writing to the sink failed.
+    SinkFailed,
+}
+
+impl<C, S> Future for BidirectionalCopy<C, S>
 where
     C: AsyncRead + AsyncWrite + Unpin,
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    type Output = Over;
+    type Output = FirstEnd;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Over> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<FirstEnd> {
         let this = &mut *self;
         let (sent, received) = (this.up.count, this.down.count);
-        // First what the client says: if both ways are over at once, its last bytes go out as well.
+        // Upwards first: if both directions end at once, the client's last bytes are still sent.
         let up = this
             .up
-            .carry(cx, &mut this.client, &mut this.stream)
-            .map(Over::Up);
+            .poll_copy(cx, &mut this.client, &mut this.stream)
+            .map(FirstEnd::Up);
         if this.up.count > sent {
-            this.down.is_latest = false;
+            this.down.was_last = false;
         }
         if up.is_ready() {
             return up;
         }
         let down = this
             .down
-            .carry(cx, &mut this.stream, &mut this.client)
-            .map(Over::Down);
+            .poll_copy(cx, &mut this.stream, &mut this.client)
+            .map(FirstEnd::Down);
         if this.down.count > received {
-            this.down.is_latest = true;
+            this.down.was_last = true;
         }
         down
     }
 }
 
-impl<C, S> Relay<C, S>
+impl<C, S> BidirectionalCopy<C, S>
 where
     C: AsyncRead + AsyncWrite + Unpin,
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    /// Brings it to its end when one way is over. Gives whether the stream broke.
-    async fn end(&mut self, over: Over) -> bool {
-        let ended = match over {
-            // The client says nothing more, but it may be waiting for an answer.
-            Over::Up(Ended::Finished | Ended::SinkLost) => self.hear_out().await,
-            // The far end is done, and nothing more can be sent to it either.
-            Over::Down(ended) => Some(ended),
-            // The client is lost.
-            Over::Up(Ended::SourceLost) => None,
+    /// Closes both sides after one direction has ended. Returns whether the stream broke.
+    async fn finish(&mut self, first: FirstEnd) -> bool {
+        let end = match first {
+            // The client sends no more, but may wait for an answer.
+            FirstEnd::Up(CopyEnd::SourceEof | CopyEnd::SinkFailed) => self.copy_answer().await,
+            // The destination has ended the stream, which takes no more bytes either.
+            FirstEnd::Down(end) => Some(end),
+            // The client is gone.
+            FirstEnd::Up(CopyEnd::SourceFailed) => None,
         };
-        let broke = ended == Some(Ended::SourceLost);
-        // Each side sees the end of the other as its own. A far end that takes nothing any more is left.
+        let broke = end == Some(CopyEnd::SourceFailed);
         if !broke {
             let _ = self.client.shutdown().await;
         }
-        let _ = timeout(LAST_WORDS, self.stream.shutdown()).await;
+        // Limited: a destination that takes no more bytes is abandoned.
+        let _ = timeout(CLOSE_TIMEOUT, self.stream.shutdown()).await;
         broke
     }
 
-    /// Carries what the far end still says, for as long as it goes on. Gives how it ended; `None` if the
-    /// far end fell silent.
-    async fn hear_out(&mut self) -> Option<Ended> {
-        let Relay {
+    /// Copies the rest of the answer. Returns how it ended, or `None` if the destination was silent for
+    /// too long.
+    async fn copy_answer(&mut self) -> Option<CopyEnd> {
+        let BidirectionalCopy {
             client,
             stream,
             down,
             ..
         } = self;
-        let (begun, was_answered) = (down.count, down.is_latest);
+        let (received, received_last) = (down.count, down.was_last);
         let mut silence = Duration::ZERO;
         loop {
             let before = down.count;
-            let carrying = poll_fn(|cx| down.carry(cx, stream, client));
-            if let Ok(ended) = timeout(LAST_WORDS, carrying).await {
-                return Some(ended);
+            let copying = poll_fn(|cx| down.poll_copy(cx, stream, client));
+            if let Ok(end) = timeout(CLOSE_TIMEOUT, copying).await {
+                return Some(end);
             }
             silence = match down.count > before {
                 true => Duration::ZERO,
-                false => silence + LAST_WORDS,
+                false => silence + CLOSE_TIMEOUT,
             };
-            let limit = if down.is_stuck() {
-                TAKE_TIMEOUT
-            } else if was_answered {
-                LAST_WORDS
-            } else if down.count > begun {
+            let limit = if down.has_unwritten() {
+                UNREAD_TIMEOUT
+            } else if received_last {
+                CLOSE_TIMEOUT
+            } else if down.count > received {
                 PAUSE_TIMEOUT
             } else {
                 ANSWER_TIMEOUT
@@ -213,148 +214,150 @@ where
 }
 
 thread_local! {
-    /// Where bytes are on their way from a source to a sink. All streams of a thread use it in turn,
-    /// so that a stream that is idle holds no buffer.
-    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; BUFFER]);
+    /// The buffer between source and sink. All streams of a thread share it, so that an idle stream
+    /// holds no buffer.
+    static SHARED_BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; BUFFER_SIZE]);
 }
 
-/// One direction: carries bytes until there are no more. What was read is flushed whenever the source
-/// pauses: a Tor stream keeps bytes back until a cell is full or it is flushed.
-struct Pump {
-    /// How many bytes the sink has taken.
+/// One direction of a relay. Flushes the sink whenever the source pauses: a Tor stream keeps bytes back
+/// until a cell is full or it is flushed.
+struct OneWayCopy {
+    /// How many bytes the sink has accepted.
     count: u64,
-    /// What was read and the sink has not taken yet. In a box, as few streams have any.
-    held: Option<Box<Held>>,
-    unflushed: bool,
-    /// Whether nothing was carried the other way since its last bytes. Kept for the way to the client.
-    is_latest: bool,
-    /// How it ends, once everything read is written.
-    ended: Option<Ended>,
+    /// Bytes that the sink has not accepted yet. Boxed, as few streams have any.
+    unwritten: Option<Box<UnwrittenBytes>>,
+    needs_flush: bool,
+    /// Whether this direction was the last to copy bytes. Maintained for the downward one only.
+    was_last: bool,
+    /// Why this direction ends, once everything read is written.
+    end: Option<CopyEnd>,
 }
 
-/// Bytes of which the sink has taken the first ones.
-struct Held {
+/// Bytes of which the sink has accepted the first `written`.
+struct UnwrittenBytes {
     bytes: Vec<u8>,
-    taken: usize,
+    written: usize,
 }
 
-impl Held {
-    /// `None` if there are no bytes.
-    fn new(bytes: Vec<u8>) -> Option<Box<Held>> {
-        (!bytes.is_empty()).then(|| Box::new(Held { bytes, taken: 0 }))
+impl UnwrittenBytes {
+    /// Returns `None` if there are no bytes.
+    fn new(bytes: Vec<u8>) -> Option<Box<UnwrittenBytes>> {
+        (!bytes.is_empty()).then(|| Box::new(UnwrittenBytes { bytes, written: 0 }))
     }
 }
 
-impl Pump {
-    /// Begins with `bytes` that were read already.
-    fn new(bytes: Vec<u8>, ended: Option<Ended>) -> Self {
-        Pump {
+impl OneWayCopy {
+    /// Creates a direction that starts with `bytes`, which were read already.
+    fn new(bytes: Vec<u8>, end: Option<CopyEnd>) -> Self {
+        OneWayCopy {
             count: 0,
-            held: Held::new(bytes),
-            // Early data may wait in the sink.
-            unflushed: true,
-            is_latest: false,
-            ended,
+            unwritten: UnwrittenBytes::new(bytes),
+            // The sink may hold optimistic data already.
+            needs_flush: true,
+            was_last: false,
+            end,
         }
     }
 
-    /// Whether bytes were read that the sink has not taken yet.
-    fn is_stuck(&self) -> bool {
-        self.held.is_some()
+    /// Whether bytes were read that the sink has not accepted yet.
+    fn has_unwritten(&self) -> bool {
+        self.unwritten.is_some()
     }
 
-    /// Carries what can be carried now.
-    fn carry(
+    /// Copies as much as possible without waiting. Ready when this direction has ended.
+    fn poll_copy(
         &mut self,
         cx: &mut Context<'_>,
         source: &mut (impl AsyncRead + Unpin),
         sink: &mut (impl AsyncWrite + Unpin),
-    ) -> Poll<Ended> {
-        SCRATCH.with_borrow_mut(|scratch| self.carry_by(scratch, cx, source, sink))
+    ) -> Poll<CopyEnd> {
+        SHARED_BUFFER.with_borrow_mut(|buffer| self.poll_copy_with(buffer, cx, source, sink))
     }
 
-    fn carry_by(
+    fn poll_copy_with(
         &mut self,
-        scratch: &mut [u8],
+        buffer: &mut [u8],
         cx: &mut Context<'_>,
         source: &mut (impl AsyncRead + Unpin),
         sink: &mut (impl AsyncWrite + Unpin),
-    ) -> Poll<Ended> {
-        for _ in 0..TURNS {
-            if let Some(held) = &mut self.held {
-                let Ok(written) = write(cx, sink, &held.bytes[held.taken..]) else {
-                    return Poll::Ready(Ended::SinkLost);
+    ) -> Poll<CopyEnd> {
+        for _ in 0..BUFFERS_PER_POLL {
+            if let Some(unwritten) = &mut self.unwritten {
+                let rest = &unwritten.bytes[unwritten.written..];
+                let Ok(written) = write_available(cx, sink, rest) else {
+                    return Poll::Ready(CopyEnd::SinkFailed);
                 };
                 self.count += written as u64;
-                held.taken += written;
-                if held.taken < held.bytes.len() {
+                unwritten.written += written;
+                if unwritten.written < unwritten.bytes.len() {
                     return Poll::Pending;
                 }
-                self.held = None;
+                self.unwritten = None;
             }
-            if let Some(ended) = self.ended {
+            if let Some(end) = self.end {
                 return match ready!(Pin::new(&mut *sink).poll_flush(cx)) {
-                    Ok(()) => Poll::Ready(ended),
-                    Err(_) => Poll::Ready(Ended::SinkLost),
+                    Ok(()) => Poll::Ready(end),
+                    Err(_) => Poll::Ready(CopyEnd::SinkFailed),
                 };
             }
-            let (read, paused) = self.fill(cx, source, scratch);
-            let Ok(written) = write(cx, sink, &scratch[..read]) else {
-                return Poll::Ready(Ended::SinkLost);
+            let (read, paused) = self.read_available(cx, source, buffer);
+            let Ok(written) = write_available(cx, sink, &buffer[..read]) else {
+                return Poll::Ready(CopyEnd::SinkFailed);
             };
             self.count += written as u64;
-            self.unflushed |= read > 0;
+            self.needs_flush |= read > 0;
             if written < read {
-                self.held = Held::new(scratch[written..read].to_vec());
+                self.unwritten = UnwrittenBytes::new(buffer[written..read].to_vec());
                 return Poll::Pending;
             }
             if paused {
-                if self.unflushed {
+                if self.needs_flush {
                     match Pin::new(&mut *sink).poll_flush(cx) {
-                        Poll::Ready(Ok(())) => self.unflushed = false,
-                        Poll::Ready(Err(_)) => return Poll::Ready(Ended::SinkLost),
+                        Poll::Ready(Ok(())) => self.needs_flush = false,
+                        Poll::Ready(Err(_)) => return Poll::Ready(CopyEnd::SinkFailed),
                         Poll::Pending => {}
                     }
                 }
                 return Poll::Pending;
             }
         }
-        // Others have their turn.
+        // Yield to other tasks.
         cx.waker().wake_by_ref();
         Poll::Pending
     }
 
-    /// Reads until the source pauses or ends or there is no more room: a Tor stream gives a cell at a
-    /// time, and a client is better served with many at once. Gives the number of bytes, and whether
-    /// the source has paused.
-    fn fill(
+    /// Reads until the source pauses or ends, or the buffer is full: a Tor stream returns one cell per
+    /// read, and fewer, larger writes to the client are cheaper. Returns the number of bytes and
+    /// whether the source paused.
+    fn read_available(
         &mut self,
         cx: &mut Context<'_>,
         source: &mut (impl AsyncRead + Unpin),
-        scratch: &mut [u8],
+        buffer: &mut [u8],
     ) -> (usize, bool) {
-        let mut room = ReadBuf::new(scratch);
-        while room.remaining() > 0 {
-            let before = room.filled().len();
-            match Pin::new(&mut *source).poll_read(cx, &mut room) {
-                Poll::Pending => return (room.filled().len(), true),
-                Poll::Ready(Ok(())) if room.filled().len() > before => {}
+        let mut buffer = ReadBuf::new(buffer);
+        while buffer.remaining() > 0 {
+            let before = buffer.filled().len();
+            match Pin::new(&mut *source).poll_read(cx, &mut buffer) {
+                Poll::Pending => return (buffer.filled().len(), true),
+                Poll::Ready(Ok(())) if buffer.filled().len() > before => {}
                 Poll::Ready(Ok(())) => {
-                    self.ended = Some(Ended::Finished);
+                    self.end = Some(CopyEnd::SourceEof);
                     break;
                 }
                 Poll::Ready(Err(_)) => {
-                    self.ended = Some(Ended::SourceLost);
+                    self.end = Some(CopyEnd::SourceFailed);
                     break;
                 }
             }
         }
-        (room.filled().len(), false)
+        (buffer.filled().len(), false)
     }
 }
 
-/// Writes what the sink takes at once; the error is a sink that takes nothing any more.
-fn write(
+/// Writes what the sink accepts without waiting. Returns the number of bytes, or `Err` if the sink
+/// failed or accepts no more bytes.
+fn write_available(
     cx: &mut Context<'_>,
     sink: &mut (impl AsyncWrite + Unpin),
     bytes: &[u8],
@@ -377,17 +380,17 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_last_bytes_of_a_client_go_out_though_the_far_end_is_done_too() {
-        let mut far_end = Vec::new();
+    async fn the_last_bytes_of_a_client_are_sent_though_the_destination_has_ended_too() {
+        let mut destination = Vec::new();
         let client = join(&b"last"[..], sink());
-        let stream = join(empty(), &mut far_end);
-        let (_, relayed) = relay(client, stream, b"early ".to_vec(), false).await;
-        let counted = Relayed {
+        let stream = join(empty(), &mut destination);
+        let (_, summary) = relay(client, stream, b"early ".to_vec(), false).await;
+        let expected = RelaySummary {
             sent: 10,
             received: 0,
             broke: false,
         };
-        assert_eq!(relayed, counted);
-        assert_eq!(far_end, b"early last");
+        assert_eq!(summary, expected);
+        assert_eq!(destination, b"early last");
     }
 }

@@ -1,7 +1,7 @@
-//! The transparent port (tor(1) `TransPort`): connections to somewhere else that the system
-//! redirects here. They are carried to where they were going, through Tor.
+//! The transparent port (tor(1) `TransPort`): takes connections that the system redirects here, and
+//! connects them through Tor to their original destination.
 //!
-//! There is no protocol: nothing is said to a client whose connection fails, it is closed.
+//! There is no protocol, so a failure cannot be reported to the client: its connection is closed.
 
 use std::fmt;
 use std::io;
@@ -14,65 +14,58 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::config::TransProxyType;
-use crate::inbound::connection::{Client, serve_request};
+use crate::inbound::connection::{ClientConnection, serve_request};
 use crate::inbound::failure_log::log_failure;
 use crate::inbound::lingering_close::Connection;
 use crate::log_limit::LogLimiter;
-use crate::request::ClientAddr;
 use crate::request::dispatch::{Dispatcher, Outcome};
-use crate::request::{Address, Command, Request};
+use crate::request::{Address, ClientAddr, Command, Request};
 use crate::tor::connector::Connector;
 use crate::tor::isolation::Protocol;
 
-/// How often it is told that something is wrong with the system's rules.
-static ADVICE: LogLimiter = LogLimiter::new(Duration::from_secs(5 * 60));
+/// Limits the warning about firewall rules to one in five minutes.
+static NO_DESTINATION: LogLimiter = LogLimiter::new(Duration::from_secs(5 * 60));
 
-/// How connections get to a port.
+/// How connections reach a transparent port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Redirection {
-    /// What the system does with them.
+    /// The kind of firewall rule that redirects them.
     pub kind: TransProxyType,
-    /// Where the port itself listens.
+    /// The address that the port listens on.
     pub port: SocketAddr,
 }
 
-/// Why nobody knows where a connection was going.
-#[derive(Debug)]
-enum Lost {
-    /// To us: nothing redirected it.
-    NotRedirected,
-    /// The system does not say.
-    Unknown(io::Error),
-}
-
-/// Serves one redirected connection until it is over.
+/// Serves one redirected connection until it is closed. Closes it at once, with a warning, if its
+/// original destination is unknown.
 pub async fn serve<T: Connector>(
     dispatcher: &Dispatcher<T>,
     stream: TcpStream,
-    origin: ClientAddr,
-    how: Redirection,
+    client_addr: ClientAddr,
+    redirection: Redirection,
 ) {
-    let destination = match destination(&stream, how) {
+    let destination = match find_destination(&stream, redirection) {
         Ok(destination) => destination,
-        Err(lost) => {
-            if let Some(times) = ADVICE.due() {
-                let port = how.port;
-                warn!("closed a connection to the transparent port {port} ({times} times): {lost}");
+        Err(error) => {
+            if let Some(times) = NO_DESTINATION.due() {
+                let port = redirection.port;
+                warn!(
+                    "closed a connection to the transparent port {port} ({times} times): {error}"
+                );
             }
             return;
         }
     };
-    carry(dispatcher, stream, origin, destination).await;
+    connect_and_relay(dispatcher, stream, client_addr, destination).await;
 }
 
-/// Carries a connection to its destination.
-pub async fn carry<T: Connector>(
+/// Connects a client to `destination` through Tor and relays until the connection is closed.
+pub async fn connect_and_relay<T: Connector>(
     dispatcher: &Dispatcher<T>,
     connection: impl Connection,
-    origin: ClientAddr,
+    client_addr: ClientAddr,
     destination: SocketAddr,
 ) {
-    let begun = Instant::now();
+    let started = Instant::now();
     let request = Request {
         command: Command::Connect,
         address: Address::Ip(destination.ip()),
@@ -81,93 +74,117 @@ pub async fn carry<T: Connector>(
         credentials: None,
         family: None,
     };
-    let mut client = Client::new(connection, origin);
-    // The box is no longer needed once bytes are carried.
+    let mut client = ClientConnection::new(connection, client_addr);
+    // Boxed, and freed before the relay: an idle stream must not reserve memory for it.
     let outcome = Box::pin(serve_request(&mut client, dispatcher, &request)).await;
     match outcome {
-        None => debug!("the client left after {:.1?}", begun.elapsed()),
+        None => debug!("client disconnected after {:.1?}", started.elapsed()),
         Some(Ok(Outcome::Stream(stream))) => {
-            debug!("connected in {:.1?}", begun.elapsed());
+            debug!("connected in {:.1?}", started.elapsed());
             client.relay(Box::new(stream)).await;
         }
-        // A connection is no look-up.
-        Some(Ok(Outcome::Answer(_))) => client.part().await,
+        // Never the outcome of a CONNECT: only lookups have answers.
+        Some(Ok(Outcome::Answer(_))) => client.close().await,
         Some(Err(failure)) => {
-            log_failure(failure, "a closed connection", begun.elapsed());
-            client.part().await;
+            log_failure(failure, "a closed connection", started.elapsed());
+            client.close().await;
         }
     }
 }
 
-/// Where a connection was going when it was redirected.
-fn destination(stream: &TcpStream, how: Redirection) -> Result<SocketAddr, Lost> {
-    let local = stream.local_addr().map_err(Lost::Unknown)?;
-    let (destination, direct) = match how.kind {
-        // The local address is where the client wanted to go.
-        TransProxyType::Tproxy => (local, is_port(local, how.port)),
+/// Why the original destination of a connection is unknown.
+#[derive(Debug)]
+enum NoDestination {
+    /// The client connected to the port itself; no rule redirected the connection.
+    NotRedirected,
+    /// The system call that returns the destination failed.
+    Unknown(io::Error),
+}
+
+/// Returns the address that the client connected to before the connection was redirected.
+fn find_destination(
+    stream: &TcpStream,
+    redirection: Redirection,
+) -> Result<SocketAddr, NoDestination> {
+    let local = stream.local_addr().map_err(NoDestination::Unknown)?;
+    let (destination, is_direct) = match redirection.kind {
+        // TPROXY keeps the original destination as the local address.
+        TransProxyType::Tproxy => (local, is_own_port(local, redirection.port)),
         TransProxyType::Default => {
-            let destination = original(stream, local)?;
-            (destination, unmapped(destination) == unmapped(local))
+            let destination = read_original_dst(stream, local)?;
+            (
+                destination,
+                to_canonical(destination) == to_canonical(local),
+            )
         }
     };
-    match direct {
-        true => Err(Lost::NotRedirected),
-        false => Ok(unmapped(destination)),
+    match is_direct {
+        true => Err(NoDestination::NotRedirected),
+        false => Ok(to_canonical(destination)),
     }
 }
 
-/// Whether a connection to `address` is one to the port itself. Whoever carried it would connect it to
-/// itself, without end.
-fn is_port(address: SocketAddr, port: SocketAddr) -> bool {
-    let (address, port) = (unmapped(address), unmapped(port));
+/// Whether `address` is that of the port itself: connecting there would loop without end.
+fn is_own_port(address: SocketAddr, port: SocketAddr) -> bool {
+    let (address, port) = (to_canonical(address), to_canonical(port));
     address == port
-        || (port.ip().is_unspecified() && address.port() == port.port() && is_near(address.ip()))
+        || (port.ip().is_unspecified()
+            && address.port() == port.port()
+            && is_local_ip(address.ip()))
 }
 
-/// Whether an address is this computer's: no socket can be bound to another one. (Unless the system is
-/// set so, `ip_nonlocal_bind`; then nothing is carried to the number of the port.)
-fn is_near(ip: IpAddr) -> bool {
+/// Whether a socket can be bound to `ip`, which means that it is an address of this computer.
+///
+/// With `net.ipv4.ip_nonlocal_bind` any address qualifies; connections to the port's own number are
+/// then never relayed.
+fn is_local_ip(ip: IpAddr) -> bool {
     let bound = UdpSocket::bind((ip, 0));
     !bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
 }
 
-/// What the system remembers of a connection that it redirected (`SO_ORIGINAL_DST`).
+/// Reads the destination that netfilter recorded before it redirected the connection
+/// (`SO_ORIGINAL_DST`).
 #[cfg(target_os = "linux")]
-fn original(stream: &TcpStream, local: SocketAddr) -> Result<SocketAddr, Lost> {
+fn read_original_dst(stream: &TcpStream, local: SocketAddr) -> Result<SocketAddr, NoDestination> {
     let socket = SockRef::from(stream);
-    // An IPv4 connection to a socket for both families is remembered as what it is.
-    let original = match unmapped(local) {
+    // netfilter records an IPv4 connection to a dual-stack socket as IPv4.
+    let original = match to_canonical(local) {
         SocketAddr::V4(_) => socket.original_dst_v4(),
         SocketAddr::V6(_) => socket.original_dst_v6(),
     };
     let original = original.map_err(|error| match error.kind() {
-        // It remembers nothing of this connection.
-        io::ErrorKind::NotFound => Lost::NotRedirected,
-        _ => Lost::Unknown(error),
+        // netfilter has no record of this connection.
+        io::ErrorKind::NotFound => NoDestination::NotRedirected,
+        _ => NoDestination::Unknown(error),
     })?;
-    let no_address = || Lost::Unknown(io::ErrorKind::Unsupported.into());
+    let no_address = || NoDestination::Unknown(io::ErrorKind::Unsupported.into());
     original.as_socket().ok_or_else(no_address)
 }
 
-/// Never asked: elsewhere no such port is opened ([`crate::config::port_line::PortLine::unserved`]).
+/// Never called: transparent ports exist on Linux only
+/// ([`crate::config::port_line::PortLine::unserved`]).
 #[cfg(not(target_os = "linux"))]
-fn original(_stream: &TcpStream, _local: SocketAddr) -> Result<SocketAddr, Lost> {
-    Err(Lost::Unknown(io::ErrorKind::Unsupported.into()))
+fn read_original_dst(_stream: &TcpStream, _local: SocketAddr) -> Result<SocketAddr, NoDestination> {
+    Err(NoDestination::Unknown(io::ErrorKind::Unsupported.into()))
 }
 
-/// An address without the form that IPv4 addresses have at an IPv6 socket.
-pub(crate) fn unmapped(address: SocketAddr) -> SocketAddr {
+/// Converts an IPv4-mapped IPv6 address (`::ffff:a.b.c.d`) to IPv4.
+pub(crate) fn to_canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Lets a socket take connections to any address, for TPROXY. To be called before it is bound.
+/// Allows a socket to accept connections to any address, for TPROXY (`IP_TRANSPARENT`). Call it
+/// before the socket is bound.
+///
+/// # Errors
+/// Returns the system's error; the one for a missing privilege names the remedy.
 #[cfg(target_os = "linux")]
-pub fn permit(socket: &Socket, address: SocketAddr) -> io::Result<()> {
-    let permitted = match address {
+pub fn set_transparent(socket: &Socket, address: SocketAddr) -> io::Result<()> {
+    let result = match address {
         SocketAddr::V4(_) => socket.set_ip_transparent_v4(true),
         SocketAddr::V6(_) => socket.set_ip_transparent_v6(true),
     };
-    permitted.map_err(|error| match error.kind() {
+    result.map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied => io::Error::other(
             "trans_proxy_type TPROXY needs the capability CAP_NET_ADMIN \
              (systemd: AmbientCapabilities=CAP_NET_ADMIN)",
@@ -176,23 +193,27 @@ pub fn permit(socket: &Socket, address: SocketAddr) -> io::Result<()> {
     })
 }
 
-/// Never asked: elsewhere no such port is opened ([`crate::config::port_line::PortLine::unserved`]).
+/// Never called: transparent ports exist on Linux only
+/// ([`crate::config::port_line::PortLine::unserved`]).
+///
+/// # Errors
+/// Always.
 #[cfg(not(target_os = "linux"))]
-pub fn permit(_socket: &Socket, _address: SocketAddr) -> io::Result<()> {
+pub fn set_transparent(_socket: &Socket, _address: SocketAddr) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-impl fmt::Display for Lost {
+impl fmt::Display for NoDestination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Lost::NotRedirected => f.write_str(
-                "it was not redirected but made to this port itself; add a rule with REDIRECT \
-                 (iptables, nftables), or trans_proxy_type and a rule with TPROXY",
+            NoDestination::NotRedirected => f.write_str(
+                "it was not redirected but made to this port itself; add a REDIRECT rule (iptables, \
+                 nftables), or set trans_proxy_type = \"TPROXY\" and add a TPROXY rule",
             ),
-            Lost::Unknown(error) => write!(
+            NoDestination::Unknown(error) => write!(
                 f,
-                "the system does not say where it was going: {error}; is the connection tracking \
-                 of netfilter there (nf_conntrack), and a rule with REDIRECT?"
+                "cannot read its original destination: {error}; check that netfilter's connection \
+                 tracking (nf_conntrack) is active and that a REDIRECT rule exists"
             ),
         }
     }

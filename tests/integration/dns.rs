@@ -7,7 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use onionport::config::access::Access;
 use onionport::failure::Failure;
-use onionport::inbound::dns::{self, MAX_QUESTIONS};
+use onionport::inbound::dns::{self, MAX_QUERIES};
 use onionport::request::dispatch::{Dispatcher, Shared};
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
@@ -305,7 +305,7 @@ async fn flood(server: &Server, client: &UdpSocket, others: usize, number: usize
 
 #[tokio::test]
 async fn a_client_with_questions_that_never_end_leaves_room_for_others() {
-    const SHARE: usize = MAX_QUESTIONS / 2;
+    const SHARE: usize = MAX_QUERIES / 2;
     let plans = [
         ("slow.example", Plan::Never),
         ("good.example", addresses(&["192.0.2.1"])),
@@ -343,18 +343,18 @@ async fn questions_at_once_are_limited_and_a_slow_one_holds_up_no_other() {
     // Each gets half of what those before have left.
     let mut running = 0;
     for client in 2.. {
-        let share = (MAX_QUESTIONS - running) / 2;
+        let share = (MAX_QUERIES - running) / 2;
         if share == 0 {
             break;
         }
         let greedy = other_client(&server, &format!("127.0.0.{client}")).await;
         flood(&server, &greedy, running, share).await;
         running += share;
-        if running < MAX_QUESTIONS - 1 {
+        if running < MAX_QUERIES - 1 {
             assert_eq!(server.code("good.example", A).await, (0, 1));
         }
     }
-    assert_eq!(running, MAX_QUESTIONS - 1);
+    assert_eq!(running, MAX_QUERIES - 1);
     assert_eq!(server.code("good.example", A).await, (0, 1));
     flood(&server, &server.client, running, 1).await;
     for _ in 0..2 {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use onionport::inbound::relay::{Relayed, relay};
+use onionport::inbound::relay::{RelaySummary, relay};
 use tokio::io::{
     AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf, duplex,
     empty, join, sink, split,
@@ -18,8 +18,8 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::support::LIMIT;
 use crate::support::random::Random;
 
-/// How long the far end may stay silent once a client has finished that was answered (`LAST_WORDS`).
-const LAST_WORDS: Duration = Duration::from_secs(5);
+/// How long the far end may stay silent once a client has finished that was answered (`CLOSE_TIMEOUT`).
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The same for a client that spoke last (`ANSWER_TIMEOUT`).
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// The same within its answer (`PAUSE_TIMEOUT`).
@@ -31,7 +31,7 @@ const LONG: Duration = Duration::from_secs(3600);
 struct Setting {
     client: DuplexStream,
     service: DuplexStream,
-    relaying: JoinHandle<Relayed>,
+    relaying: JoinHandle<RelaySummary>,
 }
 
 /// Carries bytes, and drops what it carried them between.
@@ -40,7 +40,7 @@ async fn carry(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     early: &[u8],
     client_done: bool,
-) -> Relayed {
+) -> RelaySummary {
     let (_, relayed) = relay(client, stream, early.to_vec(), client_done).await;
     relayed
 }
@@ -58,7 +58,7 @@ fn start(capacity: usize, early: &'static [u8], client_done: bool) -> Setting {
 }
 
 /// Waits for the end of a relay.
-async fn end(relaying: JoinHandle<Relayed>) -> Relayed {
+async fn end(relaying: JoinHandle<RelaySummary>) -> RelaySummary {
     let ended = timeout(LONG, relaying).await.expect("the relay goes on");
     ended.expect("no panic")
 }
@@ -109,7 +109,7 @@ async fn bytes_pass_both_ways_through_the_smallest_of_pipes() {
         answered.expect("written");
         drop(setting.service);
         assert_eq!(read_all(&mut setting.client).await, b"");
-        let counted = Relayed {
+        let counted = RelaySummary {
             sent: 20,
             received: 13,
             broke: false,
@@ -157,7 +157,7 @@ async fn large_transfers_arrive_whole_in_both_directions_at_once() {
     };
     timeout(LIMIT, transfers).await.expect("it takes too long");
     service_writer.shutdown().await.expect("shut down");
-    let counted = Relayed {
+    let counted = RelaySummary {
         sent: SIZE as u64,
         received: SIZE as u64,
         broke: false,
@@ -285,7 +285,7 @@ async fn a_service_sees_soon_that_a_client_has_left_which_was_answered() {
     setting.client.shutdown().await.expect("shut down");
     let begun = Instant::now();
     assert_eq!(read_all(&mut setting.service).await, b"");
-    assert_eq!(begun.elapsed(), LAST_WORDS);
+    assert_eq!(begun.elapsed(), CLOSE_TIMEOUT);
     end(setting.relaying).await;
 }
 
@@ -338,7 +338,7 @@ async fn an_answer_goes_on_for_as_long_as_bytes_keep_coming() {
         (PAUSE_TIMEOUT..=2 * PAUSE_TIMEOUT).contains(&waited),
         "{waited:?}"
     );
-    let counted = Relayed {
+    let counted = RelaySummary {
         sent: 8,
         received: 150,
         broke: false,
@@ -370,7 +370,7 @@ async fn a_client_that_reads_slowly_gets_all_of_the_answer() {
     let mut heard: Vec<u8> = Vec::new();
     let mut piece = [0; 1000];
     loop {
-        sleep(4 * LAST_WORDS).await;
+        sleep(4 * CLOSE_TIMEOUT).await;
         let read = timeout(LONG, setting.client.read(&mut piece)).await;
         match read.expect("it goes on").expect("read") {
             0 => break,
@@ -528,7 +528,7 @@ async fn a_stream_that_breaks_ends_the_client_at_once_and_not_as_one_that_ends()
         let relaying = tokio::spawn(carry(near_client, stream, b"", client_done));
         // A pipe knows no reset.
         assert_eq!(read_all(&mut client).await, b"the last words");
-        let counted = Relayed {
+        let counted = RelaySummary {
             sent: 0,
             received: 14,
             broke: true,
@@ -598,7 +598,7 @@ async fn order_and_content_are_kept_to_the_last_byte_whichever_side_ends() {
             service_writer.shutdown().await.expect("shut down");
         }
         assert_eq!(read_all(&mut client_reader).await, b"", "{what}: an end");
-        let counted = Relayed {
+        let counted = RelaySummary {
             sent: up.len() as u64,
             received: down.len() as u64,
             broke: false,

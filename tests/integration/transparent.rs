@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use onionport::config::TransProxyType;
 use onionport::failure::Failure;
-use onionport::inbound::transparent::{Redirection, carry, permit, serve};
+use onionport::inbound::transparent::{Redirection, connect_and_relay, serve, set_transparent};
 use onionport::request::ClientAddr;
 use socket2::{Domain, Socket, Type};
 use tokio::io::duplex;
@@ -25,7 +25,7 @@ fn client(port: &Port, destination: &str) -> (Client, JoinHandle<()>) {
     let (near, far) = duplex(1024);
     let dispatcher = port.dispatcher();
     let served = tokio::spawn(async move {
-        carry(&dispatcher, near, V4, destination).await;
+        connect_and_relay(&dispatcher, near, V4, destination).await;
     });
     (Client::over(far), served)
 }
@@ -241,7 +241,7 @@ async fn within() {
 fn for_diverted(address: &str) -> TcpListener {
     let address: SocketAddr = address.parse().expect("an address and a port");
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("a socket");
-    permit(&socket, address).expect("permitted in the namespace");
+    set_transparent(&socket, address).expect("permitted in the namespace");
     socket.bind(&address.into()).expect("a free port");
     socket.listen(16).expect("listening");
     socket.set_nonblocking(true).expect("set");

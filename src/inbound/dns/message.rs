@@ -1,8 +1,7 @@
-//! The messages of the DNS port (RFC 1035, section 4): questions in, answers out.
+//! DNS messages (RFC 1035, section 4): parses queries, builds replies.
 //!
-//! What is understood and what is answered follows C tor, and the evdns of libevent beneath it: only
-//! the header and the questions are read, whatever comes behind them (EDNS too) does not matter, and
-//! neither does the opcode.
+//! Follows C tor and libevent's evdns: only the header and the questions are read. Everything behind
+//! them, EDNS included, is ignored, and so is the opcode.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -16,75 +15,78 @@ use hickory_proto::serialize::binary::{
 use crate::request::{Address, Answer, Command};
 use crate::tor::destination::Family;
 
-/// How long an answer is, at most: nobody was asked whether more would arrive (RFC 1035, 4.2.1).
-const MAX_ANSWER_LEN: usize = 512;
-/// How many questions of a message are read, at most. Resolvers ask one (RFC 9619), and a name that
-/// points to an earlier one is two bytes to write and 127 labels to read: what a datagram has room
-/// for would keep the port busy. A message with more gets FORMERR, if those can be read.
+/// The longest reply, in bytes: without EDNS a client takes no more over UDP (RFC 1035, 4.2.1).
+const MAX_REPLY_LEN: usize = 512;
+/// How many questions of a query are read; a query with more gets FORMERR, if these can be read.
+///
+/// Resolvers send one (RFC 9619). A name that points to an earlier one takes two bytes to write and up
+/// to 127 labels to read, so a datagram full of them would keep the port busy.
 const MAX_QUESTIONS: u16 = 16;
-/// How long a name is at most, in bytes (RFC 1035, 2.3.4).
+/// The longest name, in bytes (RFC 1035, 2.3.4).
 const MAX_NAME_LEN: usize = 255;
-/// Seconds that an answer may be kept. C tor's least; relays' own numbers are not told here.
+/// The TTL of answers, in seconds: C tor's minimum. The TTLs that relays report are not available here.
 const TTL: u32 = 60;
 
-/// A message with questions, as a client sent it.
+/// A query as a client sent it: a header and questions, of which one is answered.
 #[derive(Debug)]
-pub(super) struct Questions {
+pub(super) struct DnsQuery {
     header: Header,
-    /// Those that were read; none of too many.
-    all: Vec<Query>,
-    /// Which of them is answered.
+    /// The questions; empty if there are more than [`MAX_QUESTIONS`].
+    questions: Vec<Query>,
+    /// The index of the question to answer, if one is of a type that is supported.
     chosen: Option<usize>,
 }
 
-/// What is asked.
+/// The lookup that answers a query.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Question {
-    /// Which way to look.
+pub(super) struct DnsLookup {
     pub(super) command: Command,
-    /// What to look up.
     pub(super) address: Address,
-    /// Which addresses would be an answer.
+    /// The address family to look up; `None` for PTR.
     pub(super) family: Option<Family>,
 }
 
-impl Questions {
-    /// Reads a datagram; `None` if it asks nothing that can be understood. Such a datagram gets no
-    /// answer, as in C tor: it may be an answer itself, sent to start two servers talking.
-    pub(super) fn read(datagram: &[u8]) -> Option<Questions> {
+impl DnsQuery {
+    /// Parses a datagram. Returns `None` if it is not a well-formed query. As in C tor, such a datagram
+    /// gets no reply: it may be a reply itself, forged to make two servers answer each other.
+    pub(super) fn parse(datagram: &[u8]) -> Option<DnsQuery> {
         let mut decoder = BinDecoder::new(datagram);
         let header = Header::read(&mut decoder).ok()?;
         if header.message_type != MessageType::Query || header.counts.queries == 0 {
             return None;
         }
         let count = header.counts.queries;
-        let mut all = Message::read_queries(&mut decoder, count.min(MAX_QUESTIONS).into()).ok()?;
+        let mut questions =
+            Message::read_queries(&mut decoder, count.min(MAX_QUESTIONS).into()).ok()?;
         if count > MAX_QUESTIONS {
-            all.clear();
+            questions.clear();
         }
-        // The first that can be answered counts, as in C tor.
-        let chosen = all.iter().position(|query| {
-            query.query_class() == DNSClass::IN
+        // As in C tor, the first that can be answered.
+        let chosen = questions.iter().position(|question| {
+            question.query_class() == DNSClass::IN
                 && matches!(
-                    query.query_type(),
+                    question.query_type(),
                     RecordType::A | RecordType::AAAA | RecordType::PTR
                 )
         });
-        Some(Questions {
+        Some(DnsQuery {
             header,
-            all,
+            questions,
             chosen,
         })
     }
 
-    /// The question to be answered, or what to say instead.
-    pub(super) fn question(&self) -> Result<Question, ResponseCode> {
-        if self.all.is_empty() {
+    /// Returns the lookup to perform.
+    ///
+    /// # Errors
+    /// The response code of a query that cannot be looked up.
+    pub(super) fn lookup(&self) -> Result<DnsLookup, ResponseCode> {
+        if self.questions.is_empty() {
             return Err(ResponseCode::FormErr);
         }
-        let query = self.query().ok_or(ResponseCode::NotImp)?;
-        let name = text(query.name()).ok_or(ResponseCode::ServFail)?;
-        let of_name = |family| Question {
+        let question = self.chosen_question().ok_or(ResponseCode::NotImp)?;
+        let name = host_name(question.name()).ok_or(ResponseCode::ServFail)?;
+        let resolve = |family| DnsLookup {
             command: Command::Resolve,
             address: match name.parse() {
                 Ok(ip) => Address::Ip(ip),
@@ -92,56 +94,58 @@ impl Questions {
             },
             family: Some(family),
         };
-        match query.query_type() {
-            RecordType::A => Ok(of_name(Family::V4Only)),
-            RecordType::AAAA => Ok(of_name(Family::V6Only)),
-            _ => Ok(Question {
+        match question.query_type() {
+            RecordType::A => Ok(resolve(Family::V4Only)),
+            RecordType::AAAA => Ok(resolve(Family::V6Only)),
+            _ => Ok(DnsLookup {
                 command: Command::ResolvePtr,
-                address: Address::Ip(reversed(&name).ok_or(ResponseCode::ServFail)?),
+                address: Address::Ip(parse_reverse_name(&name).ok_or(ResponseCode::ServFail)?),
                 family: None,
             }),
         }
     }
 
-    /// A message that has found out nothing, or that there is nothing: `NoError` with no answer.
+    /// Builds a reply without an answer. With `NoError` it means that the name has no such record.
     pub(super) fn refuse(&self, code: ResponseCode) -> Vec<u8> {
-        self.write(code, None)
+        self.build(code, None)
     }
 
-    /// A message with the answer. Its owner is the name in the client's own spelling, which may be
-    /// a riddle against forged answers.
+    /// Builds the reply with the answer of a lookup.
+    ///
+    /// The answer's owner name repeats the question's spelling, which clients vary at random to detect
+    /// forged replies.
     pub(super) fn answer(&self, answer: &Answer) -> Vec<u8> {
-        let data = match (self.query().map(Query::query_type), answer) {
+        let data = match (self.chosen_question().map(Query::query_type), answer) {
             (Some(RecordType::A), Answer::Ip(IpAddr::V4(ip))) => Some(RData::A((*ip).into())),
             (Some(RecordType::AAAA), Answer::Ip(IpAddr::V6(ip))) => Some(RData::AAAA((*ip).into())),
-            (Some(RecordType::PTR), Answer::Name(name)) => match labels(name) {
+            (Some(RecordType::PTR), Answer::Name(name)) => match dns_name(name) {
                 Some(name) => Some(RData::PTR(PTR(name))),
-                // No name that could stand in a message.
+                // The exit's name does not fit into a message.
                 None => return self.refuse(ResponseCode::ServFail),
             },
-            // Of another kind than was asked for.
+            // Not of the type in question.
             _ => None,
         };
-        self.write(ResponseCode::NoError, data)
+        self.build(ResponseCode::NoError, data)
     }
 
-    fn query(&self) -> Option<&Query> {
-        self.all.get(self.chosen?)
+    fn chosen_question(&self) -> Option<&Query> {
+        self.questions.get(self.chosen?)
     }
 
-    /// The message as far as it fits: without the answer, if need be, and then with one question
-    /// alone. Whoever sends the questions chooses how long this takes, so there are few attempts.
-    fn write(&self, code: ResponseCode, data: Option<RData>) -> Vec<u8> {
+    /// Builds the reply. If it is too long, drops the answer, then all questions but one. At most three
+    /// attempts: the client chooses the questions, and so how long each takes.
+    fn build(&self, code: ResponseCode, data: Option<RData>) -> Vec<u8> {
         let mut message = Message::response(self.header.id, OpCode::Query);
         message.metadata.recursion_desired = self.header.recursion_desired;
         message.metadata.recursion_available = true;
         message.metadata.checking_disabled = self.header.checking_disabled;
         message.metadata.response_code = code;
-        // Too many to be read are too many to be written.
-        message.metadata.truncation = self.all.is_empty();
-        message.add_queries(self.all.iter().cloned());
-        if let (Some(query), Some(data)) = (self.query(), data) {
-            message.add_answer(Record::from_rdata(query.name().clone(), TTL, data));
+        // More than `MAX_QUESTIONS` are not repeated in the reply.
+        message.metadata.truncation = self.questions.is_empty();
+        message.add_queries(self.questions.iter().cloned());
+        if let (Some(question), Some(data)) = (self.chosen_question(), data) {
+            message.add_answer(Record::from_rdata(question.name().clone(), TTL, data));
             if let Some(bytes) = encode(&message) {
                 return bytes;
             }
@@ -152,29 +156,30 @@ impl Questions {
             return bytes;
         }
         message.metadata.truncation = true;
-        // One always fits: a name is no longer than 255 bytes.
-        let shown = self.query().or(self.all.first());
-        message.queries = shown.into_iter().cloned().collect();
+        // One question always fits, with its name of at most 255 bytes.
+        let kept = self.chosen_question().or(self.questions.first());
+        message.queries = kept.into_iter().cloned().collect();
         encode(&message).unwrap_or_default()
     }
 }
 
-/// A message as bytes; `None` if they are too many, and then without having written all of it.
+/// Encodes a message. Returns `None` if it is longer than [`MAX_REPLY_LEN`], without encoding much more
+/// than that.
 fn encode(message: &Message) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(MAX_ANSWER_LEN + MAX_NAME_LEN);
+    let mut bytes = Vec::with_capacity(MAX_REPLY_LEN + MAX_NAME_LEN);
     let mut encoder = BinEncoder::new(&mut bytes);
-    // A name is written in full before it becomes a pointer.
-    encoder.set_max_size(u16::try_from(MAX_ANSWER_LEN + MAX_NAME_LEN).ok()?);
+    // The encoder writes a name in full before it replaces it by a pointer.
+    encoder.set_max_size(u16::try_from(MAX_REPLY_LEN + MAX_NAME_LEN).ok()?);
     message.emit(&mut encoder).ok()?;
-    (bytes.len() <= MAX_ANSWER_LEN).then_some(bytes)
+    (bytes.len() <= MAX_REPLY_LEN).then_some(bytes)
 }
 
-/// A name as text, without a dot at its end; `None` if it is no host name.
-fn text(name: &Name) -> Option<String> {
-    let fits = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+/// Converts a DNS name to text, without a dot at the end. Returns `None` if it is not a host name.
+fn host_name(name: &Name) -> Option<String> {
+    let is_allowed = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
     let mut text = String::new();
     for label in name.iter() {
-        if !label.iter().all(fits) {
+        if !label.iter().all(is_allowed) {
             return None;
         }
         if !text.is_empty() {
@@ -185,32 +190,33 @@ fn text(name: &Name) -> Option<String> {
     Some(text)
 }
 
-/// A name of text, whatever characters an exit has put in it; `None` if it is too long.
-fn labels(text: &str) -> Option<Name> {
+/// Converts text to a DNS name, whatever characters an exit has put in it. Returns `None` if it, or one
+/// of its labels, is empty or too long.
+fn dns_name(text: &str) -> Option<Name> {
     let text = text.strip_suffix('.').unwrap_or(text);
     let name = Name::from_labels(text.split('.').map(str::as_bytes)).ok()?;
     (!name.is_root()).then_some(name)
 }
 
-/// The address in a name such as `1.2.0.192.in-addr.arpa` (RFC 1035, 3.5; RFC 3596, 2.5), or one
-/// written out, which C tor takes too.
-fn reversed(name: &str) -> Option<IpAddr> {
+/// Returns the address that a name such as `1.2.0.192.in-addr.arpa` stands for (RFC 1035, 3.5; RFC 3596,
+/// 2.5). Like C tor, also takes an address written out.
+fn parse_reverse_name(name: &str) -> Option<IpAddr> {
     if let Ok(ip) = name.parse() {
         return Some(ip);
     }
     let name = name.to_ascii_lowercase();
     if let Some(octets) = name.strip_suffix(".in-addr.arpa") {
-        let forwards: Vec<&str> = octets.split('.').rev().collect();
-        let ip: Ipv4Addr = forwards.join(".").parse().ok()?;
+        let octets: Vec<&str> = octets.split('.').rev().collect();
+        let ip: Ipv4Addr = octets.join(".").parse().ok()?;
         return Some(ip.into());
     }
-    let digits = name.strip_suffix(".ip6.arpa")?;
+    let nibbles = name.strip_suffix(".ip6.arpa")?;
     let (mut bits, mut count) = (0u128, 0);
-    for digit in digits.split('.').rev() {
-        let &[digit] = digit.as_bytes() else {
+    for nibble in nibbles.split('.').rev() {
+        let &[nibble] = nibble.as_bytes() else {
             return None;
         };
-        bits = bits << 4 | u128::from(char::from(digit).to_digit(16)?);
+        bits = bits << 4 | u128::from(char::from(nibble).to_digit(16)?);
         count += 1;
     }
     (count == 32).then(|| Ipv6Addr::from(bits).into())

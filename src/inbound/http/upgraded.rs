@@ -9,8 +9,8 @@ use tracing::debug;
 
 use super::wire::Wire;
 use super::wire::early_read::EarlyReader;
-use crate::inbound::lingering_close::{Connection, leave, part, reset};
-use crate::inbound::relay::{Relayed, relay};
+use crate::inbound::lingering_close::{Connection, close, close_or_reset, reset};
+use crate::inbound::relay::{RelaySummary, relay};
 use crate::tor::connector::{Connector, Stream};
 
 /// What a connection turns into once its last response is written.
@@ -55,12 +55,12 @@ impl<T: Connector> UpgradedConnection<T> {
             }
             UpgradedConnection::Refused { client } => {
                 if let Some((client, _)) = take_back::<C>(client).await {
-                    part(client).await;
+                    close(client).await;
                 }
                 return;
             }
         };
-        let Relayed {
+        let RelaySummary {
             sent,
             received,
             broke,
@@ -80,9 +80,9 @@ async fn relay_and_close(
     client: impl Connection,
     stream: impl AsyncRead + AsyncWrite + Unpin,
     early: Vec<u8>,
-) -> Relayed {
+) -> RelaySummary {
     let (client, relayed) = relay(client, stream, early, false).await;
-    leave(client, relayed).await;
+    close_or_reset(client, relayed).await;
     relayed
 }
 

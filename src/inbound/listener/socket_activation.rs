@@ -1,15 +1,15 @@
-//! Sockets that whoever started us has opened already (systemd's socket units; sd_listen_fds(3)).
+//! Sockets that the parent process has opened: systemd's socket activation (sd_listen_fds(3)).
 //!
-//! A port line whose address is that of a handed-over socket takes the socket, and keeps its flags.
-//! What no line asks for becomes a port without flags, of the kind that the socket's name
-//! (`FileDescriptorName=`) says: `socks`, `http`, `trans` or `dns`; any other name is `socks`.
+//! A port line with the address of an inherited socket listens on that socket, with the line's flags.
+//! Every other inherited socket becomes a port without flags. Its kind is the socket's name
+//! (`FileDescriptorName=`): `socks`, `http`, `trans` or `dns`; any other name means `socks`.
 //!
-//! The service manager keeps such a socket open whatever we do: clients that connect while nobody
-//! accepts would wait in its backlog. So every one of them is served as long as the program runs,
-//! by whichever port the present configuration gives it to.
+//! The service manager keeps these sockets open whatever this process does, so clients of a socket that
+//! nobody accepts from would wait in its backlog. Therefore every inherited socket is served as long
+//! as the process runs, by the port that the current configuration assigns it to.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
@@ -18,148 +18,153 @@ use socket2::SockRef;
 
 use crate::config::port_line::{BindAddr, Port, PortKind, PortLine};
 
-/// The sockets that were handed over. Ports listen on duplicates of them, so that a socket is there
-/// again for the next port when one is closed.
+/// The inherited sockets. Ports listen on duplicates of them, so that a closed port's socket is still
+/// available to the next port.
 #[derive(Debug, Default)]
-pub struct InheritedSockets(Vec<One>);
+pub struct InheritedSockets(Vec<NamedSocket>);
 
 #[derive(Debug)]
-struct One {
-    socket: Socket,
+struct NamedSocket {
+    socket: InheritedSocket,
+    /// Its entry in `LISTEN_FDNAMES`.
     name: String,
 }
 
-/// A socket that is bound, and listens if it can.
+/// A bound socket and its address. TCP and unix sockets are listening.
 #[derive(Debug)]
-pub(super) enum Socket {
+pub(super) enum InheritedSocket {
     Tcp(TcpListener, SocketAddr),
     Unix(UnixListener, PathBuf),
     Udp(UdpSocket, SocketAddr),
 }
 
-/// A port that should be open.
+/// A port that is to be opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WantedPort {
-    /// Where, and how it serves.
+pub struct PlannedPort {
+    /// The port's kind, address and flags.
     pub port: Port,
-    /// The number of the handed-over socket that it listens on; without one, it is bound anew.
+    /// The index of the inherited socket to listen on; `None` binds a new socket.
     pub inherited: Option<usize>,
-    /// Whether a line of the configuration asks for it; if not, its socket does.
+    /// Whether a line of the configuration opens this port, rather than an inherited socket alone.
     pub configured: bool,
 }
 
 impl InheritedSockets {
-    /// Takes what the environment variables `LISTEN_FDS` and `LISTEN_FDNAMES` say is ours. To be
-    /// called once.
+    /// Takes the sockets that `LISTEN_PID`, `LISTEN_FDS` and `LISTEN_FDNAMES` pass to this process.
+    /// To be called once.
     ///
-    /// The error is one sentence that says which socket is of no use here.
+    /// # Errors
+    /// A message that names the first socket that no port can use, and why.
     pub fn from_environment() -> Result<InheritedSockets, String> {
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut names = names.split(':').map(str::to_owned);
         let mut found = ListenFd::from_env();
         let mut all = Vec::new();
-        for number in 0..found.len() {
+        for index in 0..found.len() {
             let name = names.next().unwrap_or_default();
-            let wrong = |problem| format!("socket {number} ({name:?}) of LISTEN_FDS: {problem}");
-            let socket = take(&mut found, number).map_err(wrong)?;
-            let one = One {
-                socket,
+            let describe = |problem| format!("socket {index} ({name:?}) of LISTEN_FDS: {problem}");
+            let named = NamedSocket {
+                socket: take_socket(&mut found, index).map_err(describe)?,
                 name: name.clone(),
             };
-            one.check().map_err(wrong)?;
-            all.push(one);
+            named.check().map_err(describe)?;
+            all.push(named);
         }
         Ok(InheritedSockets(all))
     }
 
-    /// The ports that should be open under a configuration with these lines: its own, each with the
-    /// socket that listens where it says, and one for each socket that no line asks for. A default
-    /// port gives way to any socket.
-    pub fn ports(&self, lines: &[Port]) -> Vec<WantedPort> {
+    /// Returns the ports to open for the port lines of a configuration: one for each line, on the
+    /// inherited socket with its address if there is one, and one for each socket that is left. If any
+    /// socket is inherited, default ports are left out.
+    pub fn plan_ports(&self, lines: &[Port]) -> Vec<PlannedPort> {
         let mut left: Vec<usize> = (0..self.0.len()).collect();
-        let mut wanted = Vec::new();
+        let mut planned = Vec::new();
         for port in lines.iter().filter(|line| line.chosen || self.0.is_empty()) {
-            let found = left.iter().position(|number| self.0[*number].fits(port));
-            wanted.push(WantedPort {
+            let found = left.iter().position(|index| self.0[*index].matches(port));
+            planned.push(PlannedPort {
                 port: port.clone(),
-                inherited: found.map(|place| left.remove(place)),
+                inherited: found.map(|position| left.remove(position)),
                 configured: true,
             });
         }
-        wanted.extend(left.into_iter().map(|number| WantedPort {
-            port: self.0[number].port(),
-            inherited: Some(number),
+        planned.extend(left.into_iter().map(|index| PlannedPort {
+            port: self.0[index].to_port(),
+            inherited: Some(index),
             configured: false,
         }));
-        wanted
+        planned
     }
 
-    /// Another handle of a socket.
-    pub(super) fn duplicate(&self, number: usize) -> io::Result<Socket> {
-        Ok(match &self.0[number].socket {
-            Socket::Tcp(socket, at) => Socket::Tcp(socket.try_clone()?, *at),
-            Socket::Unix(socket, at) => Socket::Unix(socket.try_clone()?, at.clone()),
-            Socket::Udp(socket, at) => Socket::Udp(socket.try_clone()?, *at),
+    /// Duplicates the socket at `index`.
+    pub(super) fn duplicate(&self, index: usize) -> io::Result<InheritedSocket> {
+        Ok(match &self.0[index].socket {
+            InheritedSocket::Tcp(socket, at) => InheritedSocket::Tcp(socket.try_clone()?, *at),
+            InheritedSocket::Unix(socket, at) => {
+                InheritedSocket::Unix(socket.try_clone()?, at.clone())
+            }
+            InheritedSocket::Udp(socket, at) => InheritedSocket::Udp(socket.try_clone()?, *at),
         })
     }
 
-    /// The address of a socket that may keep `port` from being bound: one with the same number, when
-    /// one of the two is for all interfaces.
-    pub(super) fn in_the_way_of(&self, port: &Port) -> Option<SocketAddr> {
-        let BindAddr::Tcp(wanted) = port.line.bind else {
+    /// Returns the address of an inherited socket that may keep `port` from being bound: one with the
+    /// same port number, if either address is the unspecified one.
+    pub(super) fn find_conflict(&self, port: &Port) -> Option<SocketAddr> {
+        let BindAddr::Tcp(planned) = port.line.bind else {
             return None;
         };
-        self.0.iter().find_map(|one| {
-            let at = match (&one.socket, port.kind == PortKind::Dns) {
-                (Socket::Tcp(_, at), false) | (Socket::Udp(_, at), true) => *at,
+        self.0.iter().find_map(|named| {
+            let at = match (&named.socket, port.kind == PortKind::Dns) {
+                (InheritedSocket::Tcp(_, at), false) | (InheritedSocket::Udp(_, at), true) => *at,
                 _ => return None,
             };
-            let overlap = at.ip().is_unspecified() || wanted.ip().is_unspecified();
-            (at.port() == wanted.port() && overlap).then_some(at)
+            let overlap = at.ip().is_unspecified() || planned.ip().is_unspecified();
+            (at.port() == planned.port() && overlap).then_some(at)
         })
     }
 }
 
-impl One {
-    /// Whether the socket listens where the line says.
-    fn fits(&self, port: &Port) -> bool {
+impl NamedSocket {
+    /// Whether the socket has the address of the port line.
+    fn matches(&self, port: &Port) -> bool {
+        let is_dns = port.kind == PortKind::Dns;
         match (&self.socket, &port.line.bind) {
-            (Socket::Tcp(_, at), BindAddr::Tcp(place)) => port.kind != PortKind::Dns && at == place,
-            (Socket::Udp(_, at), BindAddr::Tcp(place)) => port.kind == PortKind::Dns && at == place,
-            (Socket::Unix(_, at), BindAddr::Unix(place)) => at == place,
+            (InheritedSocket::Tcp(_, at), BindAddr::Tcp(address)) => !is_dns && at == address,
+            (InheritedSocket::Udp(_, at), BindAddr::Tcp(address)) => is_dns && at == address,
+            (InheritedSocket::Unix(_, at), BindAddr::Unix(path)) => at == path,
             _ => false,
         }
     }
 
-    /// Whether a port can be made of the socket, of the kind that its name says.
+    /// Checks that a port of the kind that the name gives can use the socket.
     fn check(&self) -> Result<(), String> {
-        let (datagrams, listens) = match &self.socket {
-            Socket::Tcp(socket, _) => (false, SockRef::from(socket).is_listener()),
-            Socket::Unix(socket, _) => (false, SockRef::from(socket).is_listener()),
-            Socket::Udp(..) => (true, Ok(true)),
+        let (is_udp, is_listener) = match &self.socket {
+            InheritedSocket::Tcp(socket, _) => (false, SockRef::from(socket).is_listener()),
+            InheritedSocket::Unix(socket, _) => (false, SockRef::from(socket).is_listener()),
+            InheritedSocket::Udp(..) => (true, Ok(true)),
         };
-        if !listens.unwrap_or(false) {
+        if !is_listener.unwrap_or(false) {
             return Err("it does not listen: set Accept=no in the socket unit".to_owned());
         }
-        let named = PortKind::ALL
+        let kind = PortKind::ALL
             .into_iter()
             .find(|kind| self.name == kind.word());
-        match named {
-            Some(PortKind::Dns) if !datagrams => {
-                Err("DNS is served over UDP alone: use ListenDatagram=".to_owned())
+        match kind {
+            Some(PortKind::Dns) if !is_udp => {
+                Err("DNS ports use UDP only: write ListenDatagram= in the socket unit".to_owned())
             }
-            Some(PortKind::Socks | PortKind::Http | PortKind::Transparent) if datagrams => {
-                Err("only DNS is served over UDP: use ListenStream=".to_owned())
+            Some(PortKind::Socks | PortKind::Http | PortKind::Transparent) if is_udp => {
+                Err("only DNS ports use UDP: write ListenStream= in the socket unit".to_owned())
             }
             _ => Ok(()),
         }
     }
 
-    fn port(&self) -> Port {
+    /// Returns the port of a socket that no line has the address of.
+    fn to_port(&self) -> Port {
         let (bind, kind) = match &self.socket {
-            Socket::Tcp(_, at) => (BindAddr::Tcp(*at), self.kind()),
-            Socket::Unix(_, at) => (BindAddr::Unix(at.clone()), self.kind()),
-            Socket::Udp(_, at) => (BindAddr::Tcp(*at), PortKind::Dns),
+            InheritedSocket::Tcp(_, at) => (BindAddr::Tcp(*at), self.stream_kind()),
+            InheritedSocket::Unix(_, at) => (BindAddr::Unix(at.clone()), self.stream_kind()),
+            InheritedSocket::Udp(_, at) => (BindAddr::Tcp(*at), PortKind::Dns),
         };
         Port {
             kind,
@@ -168,7 +173,7 @@ impl One {
         }
     }
 
-    fn kind(&self) -> PortKind {
+    fn stream_kind(&self) -> PortKind {
         [PortKind::Http, PortKind::Transparent]
             .into_iter()
             .find(|kind| self.name == kind.word())
@@ -176,26 +181,26 @@ impl One {
     }
 }
 
-fn take(found: &mut ListenFd, number: usize) -> Result<Socket, String> {
-    if let Ok(Some(listener)) = found.take_tcp_listener(number) {
+fn take_socket(found: &mut ListenFd, index: usize) -> Result<InheritedSocket, String> {
+    if let Ok(Some(listener)) = found.take_tcp_listener(index) {
         let at = listener.local_addr().map_err(|e| e.to_string())?;
-        return Ok(Socket::Tcp(listener, canonical(at)));
+        return Ok(InheritedSocket::Tcp(listener, without_scope(at)));
     }
-    if let Ok(Some(socket)) = found.take_udp_socket(number) {
+    if let Ok(Some(socket)) = found.take_udp_socket(index) {
         let at = socket.local_addr().map_err(|e| e.to_string())?;
-        return Ok(Socket::Udp(socket, canonical(at)));
+        return Ok(InheritedSocket::Udp(socket, without_scope(at)));
     }
-    if let Ok(Some(listener)) = found.take_unix_listener(number) {
+    if let Ok(Some(listener)) = found.take_unix_listener(index) {
         let at = listener.local_addr().map_err(|e| e.to_string())?;
         let path = at.as_pathname();
-        let path = path.ok_or("it has no place in the file system")?.to_owned();
-        return Ok(Socket::Unix(listener, path));
+        let path = path.ok_or("the unix socket has no path")?.to_owned();
+        return Ok(InheritedSocket::Unix(listener, path));
     }
-    Err("it is no TCP, UDP or unix socket that a port can be made of".to_owned())
+    Err("not a TCP, UDP or unix socket that a port can use".to_owned())
 }
 
-/// The address without what port lines cannot say.
-fn canonical(address: SocketAddr) -> SocketAddr {
-    let ip: IpAddr = address.ip();
-    SocketAddr::new(ip, address.port())
+/// Drops flow label and scope of an IPv6 address: port lines cannot contain them, and addresses are
+/// compared.
+fn without_scope(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip(), address.port())
 }

@@ -1,5 +1,5 @@
-//! Ports in the file system: unix sockets, with C tor's rules for who may reach them
-//! (`check_location_for_unix_socket`; tor(1), "SocksPort unix:").
+//! Unix sockets, with C tor's rules for who may reach them (`check_location_for_unix_socket`; tor(1),
+//! "SocksPort unix:").
 
 use std::fs;
 use std::io;
@@ -12,28 +12,31 @@ use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::UnixListener;
 
-use super::BACKLOG;
+use super::ip::BACKLOG;
 use crate::config::port_line::Flags;
 
 mod folder;
 
-/// A socket's file; removed when the port is closed, if it is still the same file.
-pub(super) struct File {
+/// The file of a listening socket. Removed on drop, if the path still names the same file.
+pub(super) struct SocketFile {
     path: PathBuf,
-    inode: (u64, u64),
+    /// Device and inode number.
+    id: (u64, u64),
 }
 
-impl Drop for File {
+impl Drop for SocketFile {
     fn drop(&mut self) {
-        if fs::symlink_metadata(&self.path).is_ok_and(|m| (m.dev(), m.ino()) == self.inode) {
+        if fs::symlink_metadata(&self.path).is_ok_and(|m| (m.dev(), m.ino()) == self.id) {
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// Opens a socket at `path`. A file that an earlier run left is replaced, unless somebody answers
-/// there.
-pub(super) fn bind(path: &Path, flags: &Flags) -> Result<(UnixListener, File), String> {
+/// Listens on a new socket at `path`. Replaces the socket of a process that has ended.
+///
+/// # Errors
+/// A message that names the remedy, but not the path.
+pub(super) fn bind(path: &Path, flags: &Flags) -> Result<(UnixListener, SocketFile), String> {
     folder::check(path, flags)?;
     remove_stale(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(|e| e.to_string())?;
@@ -44,12 +47,12 @@ pub(super) fn bind(path: &Path, flags: &Flags) -> Result<(UnixListener, File), S
         (false, true) => 0o660,
         (false, false) => 0o600,
     };
-    let made = fs::symlink_metadata(path).map_err(|e| e.to_string())?;
-    let file = File {
+    let created = fs::symlink_metadata(path).map_err(|e| e.to_string())?;
+    let file = SocketFile {
         path: path.to_owned(),
-        inode: (made.dev(), made.ino()),
+        id: (created.dev(), created.ino()),
     };
-    // Nobody gets in before the mode is set: a socket that does not listen yet refuses everybody.
+    // Set the mode before listening: until then the socket refuses every connection.
     set_mode(path, mode).map_err(|e| e.to_string())?;
     socket.listen(BACKLOG).map_err(|e| e.to_string())?;
     socket.set_nonblocking(true).map_err(|e| e.to_string())?;
@@ -57,8 +60,8 @@ pub(super) fn bind(path: &Path, flags: &Flags) -> Result<(UnixListener, File), S
     Ok((listener, file))
 }
 
-/// Sets the permissions of the socket at `path`. Where others can write to the folder, there may be a
-/// link by now: what it points to is left alone.
+/// Sets the permissions of the socket at `path`, without following a symbolic link: in a folder that
+/// others can write to, the socket may have been replaced by one.
 fn set_mode(path: &Path, mode: u16) -> io::Result<()> {
     let changed = fchmodat(
         AT_FDCWD,
@@ -67,7 +70,7 @@ fn set_mode(path: &Path, mode: u16) -> io::Result<()> {
         FchmodatFlags::NoFollowSymlink,
     );
     match changed {
-        // It is a link, or the system cannot tell: C libraries need /proc for that, or a new kernel.
+        // Either a link, or the call is not supported: C libraries need /proc or a recent kernel.
         Err(Errno::EOPNOTSUPP | Errno::ENOSYS) if !fs::symlink_metadata(path)?.is_symlink() => {
             fs::set_permissions(path, fs::Permissions::from_mode(mode.into()))
         }
@@ -75,14 +78,14 @@ fn set_mode(path: &Path, mode: u16) -> io::Result<()> {
     }
 }
 
-/// Removes the socket of a program that is no more.
+/// Removes the socket file of a process that has ended, if there is one.
 fn remove_stale(path: &Path) -> Result<(), String> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error.to_string()),
         Ok(metadata) if !metadata.file_type().is_socket() => {
             return Err(
-                "there is a file that is no socket; remove it or choose another path".into(),
+                "a file that is not a socket exists there; remove it or choose another path".into(),
             );
         }
         Ok(_) => {}
@@ -90,18 +93,18 @@ fn remove_stale(path: &Path) -> Result<(), String> {
     match is_listening(path) {
         Ok(true) => Err("another program listens there; stop it or choose another path".into()),
         Ok(false) => {
-            fs::remove_file(path).map_err(|e| format!("cannot remove the old socket: {e}"))
+            fs::remove_file(path).map_err(|e| format!("cannot remove the stale socket: {e}"))
         }
         Err(error) => Err(format!(
-            "cannot tell whether another program listens there: {error}"
+            "cannot find out whether another program listens there: {error}"
         )),
     }
 }
 
-/// Whether a program listens on the socket at `path`.
+/// Whether a process listens on the socket at `path`.
 ///
-/// Never waits. A blocking connect(2) waits for a program that accepts nothing, such as one that is
-/// stopped, for as long as its backlog is full; a non-blocking one says so (unix(7), `EAGAIN`).
+/// Does not block. A blocking connect(2) would wait as long as the backlog is full, such as that of a
+/// stopped process; a non-blocking one returns `EAGAIN` (unix(7)).
 fn is_listening(path: &Path) -> io::Result<bool> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
@@ -126,11 +129,11 @@ mod tests {
     }
 
     fn mode(path: &Path) -> u32 {
-        fs::metadata(path).expect("there").mode() & 0o777
+        fs::metadata(path).expect("metadata").mode() & 0o777
     }
 
     #[tokio::test]
-    async fn the_socket_has_the_mode_that_its_flags_ask_for_and_goes_with_the_port() {
+    async fn flags_set_the_mode_of_the_socket_which_is_removed_with_the_port() {
         let folder = private_folder();
         let path = folder.path().join("socks");
         let flags = [(Flags::default(), 0o600)]
@@ -158,12 +161,12 @@ mod tests {
     }
 
     #[test]
-    fn the_mode_of_what_a_link_points_to_is_left_alone() {
+    fn the_mode_of_a_links_target_is_not_changed() {
         let folder = private_folder();
         let (target, link) = (folder.path().join("target"), folder.path().join("link"));
-        fs::write(&target, "").expect("written");
+        fs::write(&target, "").expect("file written");
         fs::set_permissions(&target, fs::Permissions::from_mode(0o600)).expect("mode set");
-        std::os::unix::fs::symlink(&target, &link).expect("linked");
+        std::os::unix::fs::symlink(&target, &link).expect("link created");
         assert!(set_mode(&link, 0o666).is_err());
         assert_eq!(mode(&target), 0o600);
         set_mode(&target, 0o660).expect("set");
@@ -171,7 +174,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_socket_is_taken_over_only_when_nobody_answers_on_it() {
+    async fn a_socket_is_replaced_only_if_no_process_listens_on_it() {
         let folder = private_folder();
         let path = folder.path().join("socks");
         let first = bind(&path, &Flags::default()).expect("bound");
@@ -180,21 +183,21 @@ mod tests {
             .expect_err("in use");
         assert!(refused.contains("another program listens"), "{refused}");
         let (listener, file) = first;
-        // As after a crash: the file stays, and nobody listens.
+        // As after a crash: the file exists, and no process listens.
         std::mem::forget(file);
         drop(listener);
-        bind(&path, &Flags::default()).expect("taken over");
+        bind(&path, &Flags::default()).expect("replaced");
     }
 
     #[tokio::test]
-    async fn what_is_no_socket_is_left_alone() {
+    async fn a_file_that_is_not_a_socket_is_not_replaced() {
         let folder = private_folder();
         let path = folder.path().join("socks");
-        fs::write(&path, "precious").expect("written");
+        fs::write(&path, "precious").expect("file written");
         let refused = bind(&path, &Flags::default())
             .map(|_| ())
             .expect_err("a file");
-        assert!(refused.contains("no socket"), "{refused}");
+        assert!(refused.contains("not a socket"), "{refused}");
         assert_eq!(fs::read_to_string(&path).expect("still there"), "precious");
     }
 
@@ -205,7 +208,7 @@ mod tests {
         let path = folder.path().join("socks");
         let refused = bind(&path, &Flags::default())
             .map(|_| ())
-            .expect_err("open folder");
+            .expect_err("folder open to others");
         assert!(
             refused.contains("RelaxDirModeCheck") && refused.contains("0700"),
             "{refused}"
@@ -217,18 +220,18 @@ mod tests {
         bind(&path, &relaxed).expect("allowed");
     }
 
-    /// As a program that is stopped leaves it: it listens, and accepts nothing.
+    /// The socket of a stopped process listens and accepts nothing.
     #[tokio::test]
-    async fn a_socket_whose_backlog_is_full_is_in_use_and_makes_nobody_wait() {
+    async fn a_socket_with_a_full_backlog_is_in_use_and_does_not_block_bind() {
         let folder = private_folder();
         let path = folder.path().join("socks");
-        let address = SockAddr::unix(&path).expect("an address");
-        let stopped = Socket::new(Domain::UNIX, Type::STREAM, None).expect("a socket");
+        let address = SockAddr::unix(&path).expect("address");
+        let stopped = Socket::new(Domain::UNIX, Type::STREAM, None).expect("socket");
         stopped.bind(&address).expect("bound");
         stopped.listen(0).expect("listening");
         let mut waiting = Vec::new();
         loop {
-            let client = Socket::new(Domain::UNIX, Type::STREAM, None).expect("a socket");
+            let client = Socket::new(Domain::UNIX, Type::STREAM, None).expect("socket");
             client.set_nonblocking(true).expect("set");
             match client.connect(&address) {
                 Ok(()) => waiting.push(client),
@@ -237,7 +240,7 @@ mod tests {
             }
         }
         assert!(!waiting.is_empty());
-        // Were it to wait, it would wait for good.
+        // In a thread: if `bind` blocked, it would block for ever.
         let (done, refused) = std::sync::mpsc::channel();
         let runtime = tokio::runtime::Handle::current();
         std::thread::spawn(move || {
@@ -245,7 +248,7 @@ mod tests {
             done.send(bind(&path, &Flags::default()).map(|_| ()))
         });
         let refused = refused.recv_timeout(Duration::from_secs(20));
-        let refused = refused.expect("it waits").expect_err("in use");
+        let refused = refused.expect("`bind` returns").expect_err("in use");
         assert!(refused.contains("another program listens"), "{refused}");
     }
 }

@@ -1,34 +1,34 @@
-//! Which host names a client may ask for: C tor's rules, not RFC 1123's.
+//! Which host names a client may request: C tor's rules, not those of RFC 1123.
 //!
-//! Names out in the wild have underscores, and clients write IP addresses where a name belongs. The rules are those
-//! of C tor's `string_is_valid_dest` and, for what that lets by in brackets, `address_is_invalid_destination`.
+//! Names in use contain underscores, and clients send IP addresses as host names. The rules are those of C tor's
+//! `string_is_valid_dest` and, for text in brackets, of `address_is_invalid_destination`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::Address;
+use crate::request::Address;
 
-/// Why a name was refused. The two differ in who refuses them in C tor, and so in the shape of the answer.
+/// Why a name was refused. C tor refuses the two in different stages, so the replies have different forms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Invalid {
+pub(crate) enum InvalidName {
     /// Neither an IP address nor a host name.
     Form,
-    /// Brackets around something that would be valid without them, but is no IPv6 address.
+    /// Brackets around an IPv4 address or host name; they are valid around an IPv6 address only.
     Brackets,
 }
 
-/// Reads what a client wrote as a host name: an IPv4 address, an IPv6 address with or without brackets, or a name.
+/// Parses the host name of a request: an IPv4 address, an IPv6 address with or without brackets, or a name.
 ///
-/// A name is one or more labels between dots, perhaps with one more dot at the end. A label is made of ASCII letters,
-/// digits, `-` and `_`, and starts with a letter or digit. Label lengths are not limited. The spelling is kept.
+/// A name is one or more labels separated by dots, with an optional dot at the end. A label consists of ASCII letters,
+/// digits, `-` and `_`, and starts with a letter or digit. Labels have no maximum length. The spelling is kept.
 ///
-/// Zero bytes at the end are dropped: some clients count the terminator of their string. One inside is refused;
-/// C tor would read the name up to there, so that the client and Tor could mean different hosts.
-pub(crate) fn parse(written: &[u8]) -> Result<Address, Invalid> {
-    let end = written
+/// Zero bytes at the end are dropped: some clients include the terminator of their string. Zero bytes elsewhere are
+/// refused: C tor would end the name there, and the client may mean another host.
+pub(crate) fn parse(name: &[u8]) -> Result<Address, InvalidName> {
+    let end = name
         .iter()
         .rposition(|&byte| byte != 0)
         .map_or(0, |last| last + 1);
-    let text = str::from_utf8(&written[..end]).map_err(|_| Invalid::Form)?;
+    let text = str::from_utf8(&name[..end]).map_err(|_| InvalidName::Form)?;
 
     if let Some(inner) = text
         .strip_prefix('[')
@@ -37,9 +37,9 @@ pub(crate) fn parse(written: &[u8]) -> Result<Address, Invalid> {
         return match inner.parse::<Ipv6Addr>() {
             Ok(ip) => Ok(Address::Ip(IpAddr::V6(ip))),
             Err(_) if inner.parse::<Ipv4Addr>().is_ok() || is_hostname(inner) => {
-                Err(Invalid::Brackets)
+                Err(InvalidName::Brackets)
             }
-            Err(_) => Err(Invalid::Form),
+            Err(_) => Err(InvalidName::Form),
         };
     }
     if let Ok(ip) = text.parse::<IpAddr>() {
@@ -48,7 +48,7 @@ pub(crate) fn parse(written: &[u8]) -> Result<Address, Invalid> {
     if is_hostname(text) {
         Ok(Address::Name(text.into()))
     } else {
-        Err(Invalid::Form)
+        Err(InvalidName::Form)
     }
 }
 
@@ -70,17 +70,17 @@ fn is_label(label: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn name(text: &str) -> Result<Address, Invalid> {
+    fn name(text: &str) -> Result<Address, InvalidName> {
         Ok(Address::Name(text.into()))
     }
 
-    fn ip(text: &str) -> Result<Address, Invalid> {
+    fn ip(text: &str) -> Result<Address, InvalidName> {
         Ok(Address::Ip(text.parse().unwrap()))
     }
 
     #[test]
     fn names_keep_their_spelling() {
-        for written in [
+        for text in [
             "a",
             "Example.COM",
             "example.com.",
@@ -95,13 +95,13 @@ mod tests {
             "0x7f000001",
             "a_b.onion",
         ] {
-            assert_eq!(parse(written.as_bytes()), name(written));
+            assert_eq!(parse(text.as_bytes()), name(text));
         }
     }
 
     #[test]
-    fn ip_addresses_are_read_as_such() {
-        for (written, meant) in [
+    fn ip_addresses_are_recognised() {
+        for (text, address) in [
             ("1.2.3.4", "1.2.3.4"),
             ("0.0.0.0", "0.0.0.0"),
             ("::", "::"),
@@ -114,13 +114,13 @@ mod tests {
             ("::1:2:3:4:5:1.2.3.4", "0:1:2:3:4:5:102:304"),
             ("::ffff:1.2.3.4", "::ffff:1.2.3.4"),
         ] {
-            assert_eq!(parse(written.as_bytes()), ip(meant), "{written}");
+            assert_eq!(parse(text.as_bytes()), ip(address), "{text}");
         }
     }
 
     #[test]
-    fn what_is_neither_is_refused() {
-        for written in [
+    fn text_that_is_neither_name_nor_address_is_refused() {
+        for text in [
             "",
             ".",
             "..",
@@ -158,27 +158,23 @@ mod tests {
             " 1.2.3.4",
             "+1.2.3.4",
         ] {
-            assert_eq!(parse(written.as_bytes()), Err(Invalid::Form), "{written}");
+            assert_eq!(parse(text.as_bytes()), Err(InvalidName::Form), "{text}");
         }
-        assert_eq!(parse(b"\xff.example"), Err(Invalid::Form));
+        assert_eq!(parse(b"\xff.example"), Err(InvalidName::Form));
     }
 
     #[test]
-    fn brackets_belong_to_ipv6_only() {
-        for written in ["[1.2.3.4]", "[example.com]", "[a]", "[a.]"] {
-            assert_eq!(
-                parse(written.as_bytes()),
-                Err(Invalid::Brackets),
-                "{written}"
-            );
+    fn brackets_are_valid_around_ipv6_only() {
+        for text in ["[1.2.3.4]", "[example.com]", "[a]", "[a.]"] {
+            assert_eq!(parse(text.as_bytes()), Err(InvalidName::Brackets), "{text}");
         }
     }
 
     #[test]
-    fn zero_bytes_are_dropped_at_the_end_and_refused_inside() {
+    fn zero_bytes_are_dropped_at_the_end_and_refused_elsewhere() {
         assert_eq!(parse(b"example.com\0"), name("example.com"));
         assert_eq!(parse(b"1.2.3.4\0\0"), ip("1.2.3.4"));
-        assert_eq!(parse(b"example.com\0.onion"), Err(Invalid::Form));
-        assert_eq!(parse(b"\0"), Err(Invalid::Form));
+        assert_eq!(parse(b"example.com\0.onion"), Err(InvalidName::Form));
+        assert_eq!(parse(b"\0"), Err(InvalidName::Form));
     }
 }

@@ -1,13 +1,13 @@
-//! Every answer the SOCKS port gives, byte for byte as C tor gives it.
+//! Every reply of the SOCKS port, byte for byte as in C tor.
 //!
-//! SOCKS5 answers (RFC 1928, section 6) are `05 code 00 type address port(2)`, SOCKS4 answers `00 code port(2) ip(4)`.
-//! The bound address of a CONNECT is always zero; its type follows the family of the *client's* address, not the
-//! request: a client on IPv4 gets 10 bytes, every other (IPv6, unix socket) 22.
+//! SOCKS5 replies (RFC 1928, section 6) are `05 code 00 type address port(2)`, SOCKS4 replies `00 code port(2) ip(4)`.
+//! The bound address in the reply to a CONNECT is always zero. Its type follows the family of the *client's* address,
+//! not the request: clients on IPv4 get 10 bytes, all others (IPv6, unix sockets) 22.
 
 use std::net::IpAddr;
 
-use super::{ClientFamily, Command, Version};
-pub use crate::request::Answer;
+use super::request::Version;
+use crate::request::{Answer, ClientAddr, Command};
 
 /// SOCKS5 `00`: succeeded.
 pub const SUCCEEDED: u8 = 0x00;
@@ -15,20 +15,38 @@ pub const SUCCEEDED: u8 = 0x00;
 pub const GENERAL_FAILURE: u8 = 0x01;
 /// SOCKS5 `02`: connection not allowed by ruleset.
 pub const NOT_ALLOWED: u8 = 0x02;
-/// SOCKS5 `04`: host unreachable; the one code of a failed lookup.
+/// SOCKS5 `04`: host unreachable; the only code of failed lookups.
 pub const HOST_UNREACHABLE: u8 = 0x04;
 /// SOCKS5 `07`: command not supported.
 pub const COMMAND_NOT_SUPPORTED: u8 = 0x07;
 /// SOCKS5 `08`: address type not supported.
 pub const ADDRESS_TYPE_NOT_SUPPORTED: u8 = 0x08;
 
-/// SOCKS4 "request granted".
+/// SOCKS4 `5A`: request granted.
 const SOCKS4_GRANTED: u8 = 0x5A;
-/// SOCKS4 "request rejected or failed", for every failure.
+/// SOCKS4 `5B`: request rejected or failed; the only code of failures.
 const SOCKS4_REJECTED: u8 = 0x5B;
 
-/// The answer to a CONNECT. `code` is the SOCKS5 reply code, [`SUCCEEDED`] or any other (also proposal 304's `F0`
-/// and above); SOCKS4 says only granted or rejected.
+/// The address family that a client connects from. SOCKS5 replies contain a zero address of this family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientFamily {
+    /// IPv4: replies of 10 bytes, ATYP 1.
+    V4,
+    /// IPv6 and unix sockets: replies of 22 bytes, ATYP 4.
+    Other,
+}
+
+impl From<ClientAddr> for ClientFamily {
+    fn from(client_addr: ClientAddr) -> Self {
+        match client_addr {
+            ClientAddr::Ip(ip) if ip.is_ipv4() => Self::V4,
+            ClientAddr::Ip(_) | ClientAddr::Unix => Self::Other,
+        }
+    }
+}
+
+/// Builds the reply to a CONNECT. `code` is the SOCKS5 reply code: [`SUCCEEDED`], or a failure (including `F0` and
+/// above, proposal 304), which SOCKS4 replies do not distinguish.
 pub fn connect_reply(version: Version, code: u8, client: ClientFamily) -> Vec<u8> {
     match (version, client) {
         (Version::V4 | Version::V4a, _) => {
@@ -44,9 +62,10 @@ pub fn connect_reply(version: Version, code: u8, client: ClientFamily) -> Vec<u8
     }
 }
 
-/// The answer to a RESOLVE or RESOLVE_PTR that found something (socks-extensions). The port is 0.
+/// Builds the reply to a RESOLVE or RESOLVE_PTR that succeeded (socks-extensions). The port is 0.
 ///
-/// SOCKS4 has room for an IPv4 address only, and a SOCKS5 name is at most 255 bytes; what does not fit is a failure.
+/// SOCKS4 replies can hold an IPv4 address only, and SOCKS5 replies a name of at most 255 bytes. For other answers,
+/// builds a failure.
 pub fn resolve_reply(version: Version, answer: &Answer) -> Vec<u8> {
     match (version, answer) {
         (Version::V4 | Version::V4a, Answer::Ip(IpAddr::V4(ip))) => {
@@ -64,8 +83,8 @@ pub fn resolve_reply(version: Version, answer: &Answer) -> Vec<u8> {
     }
 }
 
-/// The answer to a RESOLVE or RESOLVE_PTR that failed, whatever the reason and the port's flags:
-/// `05 04` and eight zeros, so that even the address type is 0.
+/// Builds the reply to a RESOLVE or RESOLVE_PTR that failed, whatever the reason and the port's flags: `05 04` and
+/// eight zeros, so that even the address type is 0.
 pub fn resolve_failure(version: Version) -> Vec<u8> {
     match version {
         Version::V4 | Version::V4a => socks4(SOCKS4_REJECTED, [0; 4]),
@@ -73,7 +92,7 @@ pub fn resolve_failure(version: Version) -> Vec<u8> {
     }
 }
 
-/// The answer to a request that failed: [`connect_reply`] or [`resolve_failure`], by its command.
+/// Builds the reply to a failed request: [`connect_reply`] or [`resolve_failure`], by its command.
 pub fn failure_reply(
     version: Version,
     command: Command,
@@ -86,8 +105,8 @@ pub fn failure_reply(
     }
 }
 
-/// The page for a browser that takes this port for an HTTP proxy. The status line is C tor's, since people's health
-/// checks look for it.
+/// Returns the page for a browser that takes this port for an HTTP proxy. The status line is C tor's, because health
+/// checks search for it.
 pub fn not_an_http_proxy() -> Vec<u8> {
     NOT_AN_HTTP_PROXY.replace('\n', "\r\n").into_bytes()
 }
@@ -139,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socks5_client_on_ipv4_gets_ten_bytes() {
+    fn a_socks5_client_on_ipv4_gets_10_bytes() {
         let reply = |code| hex(connect_reply(Version::V5, code, ClientFamily::V4));
         assert_eq!(
             reply(SUCCEEDED),
@@ -149,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socks5_client_elsewhere_gets_twenty_two_bytes() {
+    fn a_socks5_client_not_on_ipv4_gets_22_bytes() {
         let reply = hex(connect_reply(Version::V5, SUCCEEDED, ClientFamily::Other));
         assert_eq!(
             reply,
@@ -158,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socks4_client_is_told_yes_or_no() {
+    fn a_socks4_reply_is_granted_or_rejected() {
         for version in [Version::V4, Version::V4a] {
             for client in [ClientFamily::V4, ClientFamily::Other] {
                 let reply = |code| hex(connect_reply(version, code, client));
@@ -170,13 +189,13 @@ mod tests {
     }
 
     #[test]
-    fn a_found_name_is_told_with_its_length() {
+    fn a_resolved_name_is_preceded_by_its_length() {
         let reply = hex(resolve_reply(Version::V5, &name("a.bc")));
         assert_eq!(reply, "05 00 00 03 04 612e6263 0000".replace(' ', ""));
     }
 
     #[test]
-    fn what_does_not_fit_into_an_answer_is_a_failure() {
+    fn an_answer_that_does_not_fit_into_the_reply_is_a_failure() {
         let long = name(&"a".repeat(256));
         assert_eq!(
             resolve_reply(Version::V5, &long),
@@ -205,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_lookup_hides_the_code_and_a_failed_connect_shows_it() {
+    fn a_failed_connect_has_the_failures_code_and_a_failed_lookup_has_not() {
         let reply = |command| failure_reply(Version::V5, command, 0xF6, ClientFamily::V4);
         assert_eq!(
             reply(Command::Connect),
@@ -216,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_names_the_mistake_and_the_setting() {
+    fn the_page_names_the_mistake_and_the_remedy() {
         let page = String::from_utf8(not_an_http_proxy()).unwrap();
         assert!(
             page.starts_with("HTTP/1.0 501 Tor is not an HTTP Proxy\r\nContent-Type: text/html")

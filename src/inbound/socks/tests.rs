@@ -1,250 +1,24 @@
-//! The wire vectors of `tests/data/socks_vectors.txt` put to the handshake, cut in every way, and properties that
-//! hold for any bytes at all.
+//! Runs the wire vectors of `tests/data/socks_vectors.txt` through the handshake, split in every way, and checks
+//! properties of any input.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use proptest::prelude::*;
 
-use super::reply::{Answer, HOST_UNREACHABLE, failure_reply, resolve_reply};
+use super::reply::{HOST_UNREACHABLE, failure_reply, resolve_reply};
 use super::*;
+use crate::request::{Address, Answer, ClientAddr, Command};
+use vectors::{End, Options, Vector, bytes, converse, options, vectors};
 
-const VECTORS: &str = include_str!("../../../tests/data/socks_vectors.txt");
+mod vectors;
 
-/// Fewer would mean that the file was cut off.
-const AT_LEAST_VECTORS: usize = 200;
-
-/// A line of the file, as far as the handshake is concerned.
-struct Vector {
-    name: &'static str,
-    options: Options,
-    sent: Vec<Vec<u8>>,
-    /// What the handshake answers to each part sent.
-    answers: Vec<Vec<u8>>,
-    /// The last answer goes on with bytes that are not in the file.
-    open_ended: bool,
-    /// What the stage behind the handshake answers.
-    later: Option<Vec<u8>>,
-    closed: bool,
-    outcome: String,
-}
-
-fn vectors() -> Vec<Vector> {
-    let lines = VECTORS
-        .lines()
-        .filter(|line| !line.is_empty() && !line.starts_with('#'));
-    lines.map(vector).collect()
-}
-
-fn vector(line: &'static str) -> Vector {
-    let fields: Vec<&str> = line.split('|').map(str::trim).collect();
-    let &[name, flag, sent, expected, end, outcome, ..] = &fields[..] else {
-        panic!("too few fields: {line}");
-    };
-    let (expected, later) = match expected.split_once('+') {
-        Some((expected, later)) => (expected, Some(bytes(later))),
-        None => (expected, None),
-    };
-    let open_ended = expected.ends_with("..");
-    let expected = expected.trim_end_matches("..");
-    Vector {
-        name,
-        options: options(flag),
-        sent: sent.split('/').map(bytes).collect(),
-        answers: expected.split('/').map(bytes).collect(),
-        open_ended,
-        later,
-        closed: end == "closed",
-        outcome: outcome.to_owned(),
-    }
-}
-
-/// A port's options: those of the handshake, and `SafeSocks`.
-#[derive(Clone, Copy, Debug)]
-struct Options {
-    handshake: HandshakeOptions,
-    safe_socks: bool,
-}
-
-fn options(flag: &str) -> Options {
-    let known = [
-        "plain",
-        "ExtendedErrors",
-        "PreferSOCKSNoAuth",
-        "SafeSocks",
-        "IPv6Client",
-        "UnixClient",
-        "NoIPv4Traffic",
-        "NoIPv6Traffic",
-        "NoDNSRequest",
-        "NoOnionTraffic",
-        "OnionTrafficOnly",
-    ];
-    assert!(known.contains(&flag), "unknown option {flag}");
-    Options {
-        handshake: HandshakeOptions {
-            prefer_no_auth: flag == "PreferSOCKSNoAuth",
-            client: if flag.ends_with("Client") {
-                ClientFamily::Other
-            } else {
-                ClientFamily::V4
-            },
-        },
-        safe_socks: flag == "SafeSocks",
-    }
-}
-
-/// Hex in fields; `61*255` repeats a byte.
-fn bytes(fields: &str) -> Vec<u8> {
-    let mut all = Vec::new();
-    for field in fields.split_whitespace() {
-        let (hex, times) = field
-            .split_once('*')
-            .map_or((field, 1), |(hex, times)| (hex, times.parse().unwrap()));
-        let once: Vec<u8> = (0..hex.len())
-            .step_by(2)
-            .map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap())
-            .collect();
-        all.extend(once.repeat(times));
-    }
-    all
-}
-
-/// How a conversation with a client ended.
-#[derive(Debug, PartialEq)]
-enum End {
-    More,
-    Refused(Malformed),
-    Request(Request),
-}
-
-#[derive(Debug, PartialEq)]
-struct Conversation {
-    /// The answers, one for each part.
-    answers: Vec<Vec<u8>>,
-    end: End,
-    consumed: usize,
-}
-
-/// Plays a caller: gives the handshake what comes in, part by part, and does what its steps say.
-fn converse<'a>(options: Options, parts: impl IntoIterator<Item = &'a [u8]>) -> Conversation {
-    let mut handshake = Handshake::new(options.handshake);
-    let mut talk = Conversation {
-        answers: Vec::new(),
-        end: End::More,
-        consumed: 0,
-    };
-    let mut input = Vec::new();
-    for part in parts {
-        input.extend_from_slice(part);
-        talk.answers.push(Vec::new());
-        let answer = talk.answers.last_mut().unwrap();
-        loop {
-            let step = match handshake.step(&input) {
-                Step::Done { request, .. } if options.safe_socks && request.is_unsafe() => {
-                    request.refuse_as_unsafe()
-                }
-                step => step,
-            };
-            match step {
-                Step::NeedMore => {
-                    assert!(
-                        input.len() < MAX_MESSAGE_LEN,
-                        "wants more than the longest message"
-                    );
-                    break;
-                }
-                Step::Send { consumed, reply } => {
-                    assert!((1..=input.len()).contains(&consumed));
-                    input.drain(..consumed);
-                    talk.consumed += consumed;
-                    answer.extend(reply);
-                }
-                Step::Done { consumed, request } => {
-                    assert!((1..=input.len()).contains(&consumed));
-                    talk.consumed += consumed;
-                    talk.end = End::Request(request);
-                    return talk;
-                }
-                Step::Refuse { reply, why } => {
-                    answer.extend(reply);
-                    talk.end = End::Refused(why);
-                    return talk;
-                }
-            }
-        }
-    }
-    talk
-}
-
-/// The end in the words of the file's column.
-fn describe(talk: &Conversation, sent: usize) -> String {
-    let request = match &talk.end {
-        End::More => return "more".to_owned(),
-        End::Refused(why) => return format!("refused {why:?}"),
-        End::Request(request) => request,
-    };
-    let command = match request.command {
-        Command::Connect => "CONNECT",
-        Command::Resolve => "RESOLVE",
-        Command::ResolvePtr => "RESOLVE_PTR",
-    };
-    let address = match &request.address {
-        Address::Ip(ip) => format!("ip:{ip}"),
-        Address::Name(name) => format!("name:{name}"),
-    };
-    let mut text = format!("{:?} {command} {address} {}", request.version, request.port);
-    let Request { credentials, .. } = request;
-    for (key, value) in [
-        ("user", credentials.user()),
-        ("password", credentials.password()),
-    ] {
-        match value {
-            [] => {}
-            [first, rest @ ..] if rest.len() > 100 && rest.iter().all(|byte| byte == first) => {
-                text += &format!(" {key}={first:02x}*{}", value.len());
-            }
-            _ => {
-                let hex: String = value.iter().map(|byte| format!("{byte:02x}")).collect();
-                text += &format!(" {key}={hex}");
-            }
-        }
-    }
-    if sent > talk.consumed {
-        text += &format!(" left={}", sent - talk.consumed);
-    }
-    text
-}
-
-impl Vector {
-    fn all(&self) -> Vec<u8> {
-        self.sent.concat()
-    }
-
-    /// Checks a conversation in which the client did not wait for answers.
-    fn check(&self, talk: &Conversation, cut: &str) {
-        let (answer, expected) = (talk.answers.concat(), self.answers.concat());
-        if self.open_ended {
-            assert!(
-                answer.starts_with(&expected),
-                "{} {cut}: {answer:02x?}",
-                self.name
-            );
-        } else {
-            assert_eq!(answer, expected, "{} {cut}", self.name);
-        }
-        assert_eq!(
-            describe(talk, self.all().len()),
-            self.outcome,
-            "{} {cut}",
-            self.name
-        );
-    }
-}
+/// Fewer mean that the file is truncated.
+const MIN_VECTORS: usize = 200;
 
 #[test]
-fn the_vectors_are_all_there_and_named_once() {
+fn the_file_of_vectors_is_complete_and_its_names_are_unique() {
     let mut names: Vec<&str> = vectors().iter().map(|vector| vector.name).collect();
-    assert!(names.len() >= AT_LEAST_VECTORS, "{} vectors", names.len());
+    assert!(names.len() >= MIN_VECTORS, "{} vectors", names.len());
     names.sort_unstable();
     let count = names.len();
     names.dedup();
@@ -252,18 +26,18 @@ fn the_vectors_are_all_there_and_named_once() {
 }
 
 #[test]
-fn each_vector_is_answered_part_by_part() {
+fn each_vector_gets_its_replies_part_by_part() {
     for vector in vectors() {
         let talk = converse(vector.options, vector.sent.iter().map(Vec::as_slice));
         vector.check(&talk, "in parts");
         if !vector.open_ended {
-            assert_eq!(talk.answers, vector.answers, "{}", vector.name);
+            assert_eq!(talk.replies, vector.replies, "{}", vector.name);
         }
     }
 }
 
 #[test]
-fn each_vector_is_answered_all_at_once() {
+fn each_vector_gets_its_replies_if_sent_at_once() {
     for vector in vectors() {
         let all = vector.all();
         vector.check(&converse(vector.options, [all.as_slice()]), "at once");
@@ -271,7 +45,7 @@ fn each_vector_is_answered_all_at_once() {
 }
 
 #[test]
-fn each_vector_is_answered_byte_by_byte() {
+fn each_vector_gets_its_replies_if_sent_byte_by_byte() {
     for vector in vectors() {
         let all = vector.all();
         vector.check(&converse(vector.options, all.chunks(1)), "byte by byte");
@@ -279,7 +53,7 @@ fn each_vector_is_answered_byte_by_byte() {
 }
 
 #[test]
-fn each_vector_is_answered_when_split_at_any_byte() {
+fn each_vector_gets_its_replies_if_split_at_any_byte() {
     for vector in vectors() {
         let all = vector.all();
         for at in 0..=all.len() {
@@ -293,7 +67,7 @@ fn each_vector_is_answered_when_split_at_any_byte() {
 }
 
 #[test]
-fn an_end_of_file_anywhere_before_the_end_gives_no_request() {
+fn a_truncated_vector_gives_no_request() {
     for vector in vectors() {
         let all = vector.all();
         let whole = converse(vector.options, [all.as_slice()]);
@@ -309,7 +83,7 @@ fn an_end_of_file_anywhere_before_the_end_gives_no_request() {
 }
 
 #[test]
-fn each_vector_is_closed_by_a_refusal_or_a_later_answer_only() {
+fn only_a_refusal_or_a_later_reply_closes_the_connection() {
     for vector in vectors() {
         let refused = vector.outcome.starts_with("refused");
         assert_eq!(
@@ -321,9 +95,9 @@ fn each_vector_is_closed_by_a_refusal_or_a_later_answer_only() {
     }
 }
 
-/// The replies a later stage would give to these requests are those that C tor gave.
+/// C tor's replies from later stages are those that the functions of [`reply`] build.
 #[test]
-fn later_answers_are_the_bytes_of_the_reply_functions() {
+fn the_replies_of_later_stages_are_those_of_c_tor() {
     for vector in vectors() {
         let Some(later) = &vector.later else { continue };
         let talk = converse(vector.options, vector.sent.iter().map(Vec::as_slice));
@@ -355,9 +129,9 @@ fn a_step_after_the_end_is_refused() {
         let mut handshake = Handshake::new(plain().handshake);
         handshake.step(&bytes(first));
         for input in ["", "05", "05 01 00", "474554"] {
-            let over = Step::Refuse {
+            let over = HandshakeStep::Refuse {
                 reply: Vec::new(),
-                why: Malformed::HandshakeOver,
+                error: HandshakeError::HandshakeOver,
             };
             assert_eq!(handshake.step(&bytes(input)), over);
         }
@@ -365,18 +139,18 @@ fn a_step_after_the_end_is_refused() {
 }
 
 #[test]
-fn needing_more_consumes_nothing() {
+fn a_step_that_needs_more_consumes_nothing() {
     let mut handshake = Handshake::new(plain().handshake);
-    assert_eq!(handshake.step(&bytes("05 02 00")), Step::NeedMore);
-    let agreed = Step::Send {
+    assert_eq!(handshake.step(&bytes("05 02 00")), HandshakeStep::NeedMore);
+    let method_chosen = HandshakeStep::Send {
         consumed: 4,
         reply: [0x05, 0x02],
     };
-    assert_eq!(handshake.step(&bytes("05 02 0002")), agreed);
+    assert_eq!(handshake.step(&bytes("05 02 0002")), method_chosen);
 }
 
 #[test]
-fn only_addresses_in_binary_are_unsafe_and_only_if_not_asked_backwards() {
+fn only_binary_addresses_are_unsafe_and_not_in_resolve_ptr() {
     let unsafe_requests = [
         "04 01 0050 01020304 00",
         "05 01 00 05 01 00 01 01020304 0050",
@@ -398,14 +172,14 @@ fn only_addresses_in_binary_are_unsafe_and_only_if_not_asked_backwards() {
 }
 
 #[test]
-fn credentials_do_not_show_in_debug_output() {
+fn debug_output_contains_no_credentials() {
     let secret = b"hunter2".to_vec();
-    let both = Credentials::Socks5 {
+    let both = SocksCredentials::Socks5 {
         user: secret.clone(),
         password: secret.clone(),
     };
     assert_eq!(
-        format!("{both:?} {:?}", Credentials::Socks4User(secret)),
+        format!("{both:?} {:?}", SocksCredentials::Socks4User(secret)),
         "Socks5(..) Socks4User(..)"
     );
 }
@@ -437,7 +211,7 @@ fn any_options() -> impl Strategy<Value = Options> {
     })
 }
 
-/// Bytes that get far: pieces of real messages, broken in places.
+/// Generates almost valid input: pieces of real messages, some with a changed byte.
 fn near_messages() -> impl Strategy<Value = Vec<u8>> {
     let pieces: Vec<Vec<u8>> = vectors()
         .iter()
@@ -472,7 +246,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn any_bytes_come_to_an_end_that_does_not_depend_on_how_they_are_cut(
+    fn the_outcome_does_not_depend_on_how_the_input_is_split(
         options in any_options(),
         sent in any_bytes(),
         cuts in proptest::collection::vec(any::<proptest::sample::Index>(), 0..6),
@@ -484,12 +258,12 @@ proptest! {
         at.extend([0, sent.len()]);
         at.sort_unstable();
         let parts = converse(options, at.windows(2).map(|cut| &sent[cut[0]..cut[1]]));
-        prop_assert_eq!(parts.answers.concat(), whole.answers.concat());
+        prop_assert_eq!(parts.replies.concat(), whole.replies.concat());
         prop_assert_eq!((parts.end, parts.consumed), (whole.end, whole.consumed));
     }
 
     #[test]
-    fn a_request_keeps_its_promises(options in any_options(), sent in near_messages()) {
+    fn a_request_has_the_documented_properties(options in any_options(), sent in near_messages()) {
         if let End::Request(request) = converse(options, [sent.as_slice()]).end {
             prop_assert!(!(options.safe_socks && request.is_unsafe()));
             prop_assert!(request.version == Version::V5 || request.port != 0 || request.command == Command::Resolve);

@@ -1,88 +1,90 @@
-//! Reading SOCKS5 (RFC 1928) and its user name and password (RFC 1929): greeting, perhaps credentials, request.
+//! SOCKS5 (RFC 1928): greeting, perhaps user name and password (RFC 1929), request.
 //!
-//! A refusal's length is C tor's: a message that is a SOCKS5 request is answered with 10 bytes, anything else in
-//! its place with an address of the client's own family.
+//! Refusals have the same length as C tor's: 10 bytes for a message that is a SOCKS5 request, and for anything
+//! else in its place a reply with an address of the client's own family.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::name::{self, InvalidName};
 use super::reply::{
-    ADDRESS_TYPE_NOT_SUPPORTED, COMMAND_NOT_SUPPORTED, GENERAL_FAILURE, connect_reply,
-    resolve_failure,
+    ADDRESS_TYPE_NOT_SUPPORTED, COMMAND_NOT_SUPPORTED, ClientFamily, GENERAL_FAILURE,
+    connect_reply, resolve_failure,
 };
-use super::{
-    Address, BIND, CONNECT, ClientFamily, Command, Credentials, HandshakeOptions, Malformed,
-    RESOLVE, RESOLVE_PTR, Request, Step, UDP_ASSOCIATE, Version, name,
-};
+use super::request::command::{BIND, CONNECT, RESOLVE, RESOLVE_PTR, UDP_ASSOCIATE};
+use super::request::{SocksCredentials, SocksRequest, Version};
+use super::step::{HandshakeError, HandshakeOptions, HandshakeStep};
+use crate::request::{Address, Command};
 
 /// The first byte of a SOCKS5 greeting and of a request.
 pub(super) const VERSION: u8 = 5;
-/// The first byte of a user name and password message.
+/// The first byte of a message with user name and password.
 pub(super) const AUTH_VERSION: u8 = 1;
 
 /// Method "no authentication required".
 const NO_AUTH: u8 = 0x00;
 /// Method "user name and password".
 const USER_PASSWORD: u8 = 0x02;
-/// Answer to a greeting: no acceptable method.
+/// The reply to a greeting without an acceptable method.
 const NO_ACCEPTABLE_METHOD: u8 = 0xFF;
 
-/// Proposal 351: user names that start so belong to Tor.
+/// The prefix of user names that are reserved for Tor (proposal 351).
 const EXTENDED_AUTH: &[u8] = b"<torS0X>";
-/// The one such user name known here: the password is an isolation token.
+/// The only supported one of them: the password is an isolation token.
 const EXTENDED_AUTH_ISOLATION: &[u8] = b"<torS0X>0";
 
-/// A SOCKS5 client after its greeting was answered.
+/// The state of a SOCKS5 handshake after the reply to the greeting.
 #[derive(Debug)]
-pub(super) struct Session {
-    /// The method answered was user name and password.
+pub(super) struct Socks5Handshake {
+    /// Whether the chosen method is user name and password.
     auth_agreed: bool,
-    /// What the user name and password message held, once it has come.
-    credentials: Option<Credentials>,
+    /// The credentials, once received.
+    credentials: Option<SocksCredentials>,
 }
 
-/// Reads a greeting, `05 n methods(n)`. `Err` holds the step that does not lead on to a session.
-pub(super) fn methods(input: &[u8], options: &HandshakeOptions) -> Result<(Step, Session), Step> {
+/// Reads a greeting, `05 n methods(n)`. `Err` holds the step of a greeting that is incomplete or refused.
+pub(super) fn read_greeting(
+    input: &[u8],
+    options: &HandshakeOptions,
+) -> Result<(HandshakeStep, Socks5Handshake), HandshakeStep> {
     let Some((&[_, count], rest)) = input.split_first_chunk::<2>() else {
-        return Err(Step::NeedMore);
+        return Err(HandshakeStep::NeedMore);
     };
     if count == 0 {
-        return Err(Step::refuse(Malformed::NoMethods));
+        return Err(HandshakeStep::refuse_silently(HandshakeError::NoMethods));
     }
     let Some(offered) = rest.get(..usize::from(count)) else {
-        return Err(Step::NeedMore);
+        return Err(HandshakeStep::NeedMore);
     };
     let no_auth = offered.contains(&NO_AUTH);
     let auth_agreed = offered.contains(&USER_PASSWORD) && !(no_auth && options.prefer_no_auth);
     if !no_auth && !auth_agreed {
-        let reply = vec![VERSION, NO_ACCEPTABLE_METHOD];
-        return Err(Step::Refuse {
-            reply,
-            why: Malformed::NoAcceptableMethod,
+        return Err(HandshakeStep::Refuse {
+            reply: vec![VERSION, NO_ACCEPTABLE_METHOD],
+            error: HandshakeError::NoAcceptableMethod,
         });
     }
     let chosen = if auth_agreed { USER_PASSWORD } else { NO_AUTH };
-    let step = Step::Send {
+    let step = HandshakeStep::Send {
         consumed: 2 + offered.len(),
         reply: [VERSION, chosen],
     };
-    Ok((
-        step,
-        Session {
-            auth_agreed,
-            credentials: None,
-        },
-    ))
+    let handshake = Socks5Handshake {
+        auth_agreed,
+        credentials: None,
+    };
+    Ok((step, handshake))
 }
 
-/// Reads a user name and password that come before any greeting. C tor waits for all of it, then closes.
-pub(super) fn early_auth(input: &[u8]) -> Step {
+/// Reads user name and password without a greeting before them. Like C tor, waits for the whole message, then
+/// refuses it.
+pub(super) fn read_premature_auth(input: &[u8]) -> HandshakeStep {
     match split_auth(input) {
-        None => Step::NeedMore,
-        Some(_) => Step::refuse(Malformed::AuthBeforeMethods),
+        None => HandshakeStep::NeedMore,
+        Some(_) => HandshakeStep::refuse_silently(HandshakeError::AuthBeforeMethods),
     }
 }
 
-/// Splits `01 ulen user plen password` into user and password, if it is all there.
+/// Splits `01 ulen user plen password` into user and password. Returns `None` if the message is incomplete.
 fn split_auth(input: &[u8]) -> Option<(&[u8], &[u8])> {
     let (&[_, user_len], rest) = input.split_first_chunk::<2>()?;
     let (user, rest) = rest.split_at_checked(usize::from(user_len))?;
@@ -90,108 +92,113 @@ fn split_auth(input: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((user, rest.get(..usize::from(password_len))?))
 }
 
-impl Session {
-    /// Reads the message behind the greeting; `input` has at least two bytes.
-    pub(super) fn next(&mut self, input: &[u8], options: &HandshakeOptions) -> Step {
+impl Socks5Handshake {
+    /// Reads a message after the greeting; `input` has at least two bytes.
+    pub(super) fn step(&mut self, input: &[u8], options: &HandshakeOptions) -> HandshakeStep {
         match (&self.credentials, input[0]) {
-            // Some clients send a user name although "no authentication" was agreed on; C tor takes it.
-            (None, AUTH_VERSION) => self.auth(input, options),
+            // Some clients send a user name although "no authentication" was chosen; C tor accepts it.
+            (None, AUTH_VERSION) => self.read_auth(input, options),
             (None, other) if self.auth_agreed => {
-                Step::refuse_general(Malformed::NotAuth(other), options)
+                HandshakeStep::refuse_unparsed(HandshakeError::NotAuth(other), options)
             }
-            (_, VERSION) => self.request(input, options),
-            // A second user name reads as a broken request, and is answered as one.
+            (_, VERSION) => self.read_request(input, options),
+            // C tor parses a second user name as a malformed request.
             (Some(_), AUTH_VERSION) => {
-                refuse(GENERAL_FAILURE, Malformed::NotARequest(AUTH_VERSION))
+                refuse_request(GENERAL_FAILURE, HandshakeError::NotARequest(AUTH_VERSION))
             }
-            // C tor would also take a SOCKS4 request here and keep the user name; nobody can mean that.
-            (_, other) => Step::refuse_general(Malformed::NotARequest(other), options),
+            // C tor also accepts a SOCKS4 request here, and keeps the user name; no client needs that.
+            (_, other) => {
+                HandshakeStep::refuse_unparsed(HandshakeError::NotARequest(other), options)
+            }
         }
     }
 
-    fn auth(&mut self, input: &[u8], options: &HandshakeOptions) -> Step {
+    fn read_auth(&mut self, input: &[u8], options: &HandshakeOptions) -> HandshakeStep {
         let Some((user, password)) = split_auth(input) else {
-            return Step::NeedMore;
+            return HandshakeStep::NeedMore;
         };
         if user.starts_with(EXTENDED_AUTH) && user != EXTENDED_AUTH_ISOLATION {
-            return Step::refuse_general(Malformed::UnknownAuthFormat, options);
+            return HandshakeStep::refuse_unparsed(HandshakeError::UnknownAuthFormat, options);
         }
         self.credentials = Some(match (user, password) {
             // RFC 1929 forbids empty fields, but clients send them.
-            ([], []) => Credentials::None,
-            _ => Credentials::Socks5 {
+            ([], []) => SocksCredentials::None,
+            _ => SocksCredentials::Socks5 {
                 user: user.to_vec(),
                 password: password.to_vec(),
             },
         });
-        Step::Send {
+        HandshakeStep::Send {
             consumed: 3 + user.len() + password.len(),
             reply: [AUTH_VERSION, 0],
         }
     }
 
     /// Reads a request, `05 command 00 type address port(2)`.
-    fn request(&mut self, input: &[u8], options: &HandshakeOptions) -> Step {
-        let message = match Message::read(input) {
-            Ok(Some(message)) => message,
-            Ok(None) => return Step::NeedMore,
-            Err(why) => return refuse(GENERAL_FAILURE, why),
+    fn read_request(&mut self, input: &[u8], options: &HandshakeOptions) -> HandshakeStep {
+        let raw = match RawRequest::parse(input) {
+            Ok(Some(raw)) => raw,
+            Ok(None) => return HandshakeStep::NeedMore,
+            Err(error) => return refuse_request(GENERAL_FAILURE, error),
         };
-        let command = match message.command {
+        let command = match raw.command {
             CONNECT => Command::Connect,
             RESOLVE => Command::Resolve,
             RESOLVE_PTR => Command::ResolvePtr,
-            other => return refuse(COMMAND_NOT_SUPPORTED, Malformed::UnsupportedCommand(other)),
+            other => {
+                let error = HandshakeError::UnsupportedCommand(other);
+                return refuse_request(COMMAND_NOT_SUPPORTED, error);
+            }
         };
-        let raw_ip = matches!(message.address, RawAddress::Ip(_));
-        let address = match message.address {
+        let raw_ip = matches!(raw.address, RawAddress::Ip(_));
+        let address = match raw.address {
             RawAddress::Ip(ip) => Ok(Address::Ip(ip)),
-            RawAddress::Name(written) => name::parse(written),
+            RawAddress::Name(text) => name::parse(text),
         };
         let address = match (command, address) {
             (Command::ResolvePtr, Err(_) | Ok(Address::Name(_))) => {
-                return refuse(ADDRESS_TYPE_NOT_SUPPORTED, Malformed::PtrOfName);
+                return refuse_request(ADDRESS_TYPE_NOT_SUPPORTED, HandshakeError::PtrOfName);
             }
             (_, Ok(address)) => address,
-            (_, Err(name::Invalid::Form)) => {
-                return refuse(GENERAL_FAILURE, Malformed::InvalidHostname);
+            (_, Err(InvalidName::Form)) => {
+                return refuse_request(GENERAL_FAILURE, HandshakeError::InvalidHostname);
             }
-            // C tor sees these one stage later, hence the other shapes of the same answer.
-            (Command::Resolve, Err(name::Invalid::Brackets)) => {
-                return Step::Refuse {
+            // C tor refuses these in a later stage, so the replies have other forms.
+            (Command::Resolve, Err(InvalidName::Brackets)) => {
+                return HandshakeStep::Refuse {
                     reply: resolve_failure(Version::V5),
-                    why: Malformed::InvalidHostname,
+                    error: HandshakeError::InvalidHostname,
                 };
             }
-            (_, Err(name::Invalid::Brackets)) => {
-                return Step::refuse_general(Malformed::InvalidHostname, options);
+            (_, Err(InvalidName::Brackets)) => {
+                return HandshakeStep::refuse_unparsed(HandshakeError::InvalidHostname, options);
             }
         };
-        let request = Request {
+        let request = SocksRequest {
             version: Version::V5,
             command,
             address,
-            port: message.port,
+            port: raw.port,
             credentials: self.credentials.take().unwrap_or_default(),
             raw_ip,
         };
-        Step::Done {
-            consumed: message.len,
+        HandshakeStep::Done {
+            consumed: raw.len,
             request,
         }
     }
 }
 
-/// Refuses a message that is a SOCKS5 request: always 10 bytes.
-fn refuse(code: u8, why: Malformed) -> Step {
-    Step::Refuse {
+/// Refuses a message that is a SOCKS5 request; always 10 bytes.
+fn refuse_request(code: u8, error: HandshakeError) -> HandshakeStep {
+    HandshakeStep::Refuse {
         reply: connect_reply(Version::V5, code, ClientFamily::V4),
-        why,
+        error,
     }
 }
 
-/// A request's fields, before they are given a meaning.
-struct Message<'a> {
+/// The fields of a request, not interpreted yet.
+struct RawRequest<'a> {
     command: u8,
     address: RawAddress<'a>,
     port: u16,
@@ -203,11 +210,12 @@ enum RawAddress<'a> {
     Name(&'a [u8]),
 }
 
-impl<'a> Message<'a> {
-    /// Each byte is judged as soon as it is there, so a bad one is refused before the request is complete.
-    fn read(input: &'a [u8]) -> Result<Option<Self>, Malformed> {
-        let mut fields = Fields {
-            left: input.get(1..).unwrap_or_default(),
+impl<'a> RawRequest<'a> {
+    /// Returns `None` if the request is incomplete. Checks each byte as soon as it is available, so an invalid
+    /// one is refused before the request is complete.
+    fn parse(input: &'a [u8]) -> Result<Option<Self>, HandshakeError> {
+        let mut fields = FieldReader {
+            rest: input.get(1..).unwrap_or_default(),
         };
         let Some([command]) = fields.take() else {
             return Ok(None);
@@ -216,13 +224,13 @@ impl<'a> Message<'a> {
             command,
             CONNECT | BIND | UDP_ASSOCIATE | RESOLVE | RESOLVE_PTR
         ) {
-            return Err(Malformed::UnknownCommand(command));
+            return Err(HandshakeError::UnknownCommand(command));
         }
         let Some([reserved]) = fields.take() else {
             return Ok(None);
         };
         if reserved != 0 {
-            return Err(Malformed::ReservedNotZero(reserved));
+            return Err(HandshakeError::ReservedNotZero(reserved));
         }
         let Some([address_type]) = fields.take() else {
             return Ok(None);
@@ -238,12 +246,12 @@ impl<'a> Message<'a> {
             4 => fields
                 .take()
                 .map(|ip: [u8; 16]| RawAddress::Ip(IpAddr::V6(Ipv6Addr::from(ip)))),
-            other => return Err(Malformed::UnknownAddressType(other)),
+            other => return Err(HandshakeError::UnknownAddressType(other)),
         };
         let (Some(address), Some(port)) = (address, fields.take()) else {
             return Ok(None);
         };
-        let len = input.len() - fields.left.len();
+        let len = input.len() - fields.rest.len();
         Ok(Some(Self {
             command,
             address,
@@ -253,23 +261,23 @@ impl<'a> Message<'a> {
     }
 }
 
-/// What is left to read of a message.
-struct Fields<'a> {
-    left: &'a [u8],
+/// Takes a message apart, field by field.
+struct FieldReader<'a> {
+    rest: &'a [u8],
 }
 
-impl<'a> Fields<'a> {
-    /// The next `N` bytes, if they are there.
+impl<'a> FieldReader<'a> {
+    /// Takes the next `N` bytes, or returns `None` if there are fewer.
     fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (field, left) = self.left.split_first_chunk::<N>()?;
-        self.left = left;
+        let (field, rest) = self.rest.split_first_chunk::<N>()?;
+        self.rest = rest;
         Some(*field)
     }
 
-    /// The next `len` bytes, if they are there.
+    /// Takes the next `len` bytes, or returns `None` if there are fewer.
     fn take_slice(&mut self, len: u8) -> Option<&'a [u8]> {
-        let (field, left) = self.left.split_at_checked(usize::from(len))?;
-        self.left = left;
+        let (field, rest) = self.rest.split_at_checked(usize::from(len))?;
+        self.rest = rest;
         Some(field)
     }
 }

@@ -5,7 +5,7 @@
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
 use onionport::inbound::relay::relay;
-use onionport::inbound::socks::{ClientFamily, Handshake, HandshakeOptions, Step};
+use onionport::inbound::socks::{ClientFamily, Handshake, HandshakeOptions, HandshakeStep};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio::runtime::Runtime;
 
@@ -60,7 +60,7 @@ fn handshake(bencher: Bencher<'_, '_>, conversation: &Conversation) {
         for message in &conversation.messages {
             last = Some(handshake.step(black_box(message)));
         }
-        assert!(matches!(last, Some(Step::Done { .. })));
+        assert!(matches!(last, Some(HandshakeStep::Done { .. })));
         last
     });
 }

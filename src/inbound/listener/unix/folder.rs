@@ -1,6 +1,6 @@
-//! The folder of a unix socket, checked as C tor checks it (`check_location_for_unix_socket`,
-//! `check_private_dir`): on some systems whoever reaches the folder can connect, whatever the
-//! socket's own mode.
+//! Checks the folder of a unix socket by C tor's rules (`check_location_for_unix_socket`,
+//! `check_private_dir`): some systems ignore the socket's own mode, so that the folder's permissions
+//! decide who can connect.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
@@ -14,33 +14,37 @@ use crate::config::port_line::Flags;
 
 /// The user and group that the folder must belong to.
 #[derive(Clone, Copy, Debug)]
-struct Owner {
+struct FolderOwner {
     uid: u32,
     gid: u32,
 }
 
 /// Checks the folder of the socket at `path`.
 ///
-/// `WorldWritable` sockets may be anywhere. `GroupWritable` admits a group that may not write to the
-/// folder; `RelaxDirModeCheck` admits others who may not. Both leave the owner to be checked.
+/// With `WorldWritable` any folder passes. `GroupWritable` lets the group enter the folder, and
+/// `RelaxDirModeCheck` lets everyone, but neither lets them write to it. The owner is checked in both
+/// cases.
+///
+/// # Errors
+/// A message that names the folder and the remedy.
 pub(super) fn check(path: &Path, flags: &Flags) -> Result<(), String> {
     if flags.world_writable {
         return Ok(());
     }
-    let folder = path.parent().ok_or("the path names no folder")?;
+    let folder = path.parent().ok_or("the path has no folder")?;
     let metadata = open(folder)
         .and_then(|opened| opened.metadata())
-        .map_err(|error| format!("folder {}: {}", folder.display(), explain(&error)))?;
-    let me = Owner {
+        .map_err(|error| format!("folder {}: {}", folder.display(), describe(&error)))?;
+    let process = FolderOwner {
         uid: Uid::current().as_raw(),
         gid: Gid::current().as_raw(),
     };
-    check_metadata(&metadata, flags, me)
+    check_metadata(&metadata, flags, process)
         .map_err(|problem| format!("folder {} {problem}", folder.display()))
 }
 
-/// Opens the folder itself, never one behind a link. `O_NONBLOCK`: a FIFO in its place must not
-/// block.
+/// Opens the folder itself, without following a symbolic link. `O_NONBLOCK`: a FIFO at its path must
+/// not block.
 fn open(folder: &Path) -> io::Result<File> {
     let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
     OpenOptions::new()
@@ -49,33 +53,35 @@ fn open(folder: &Path) -> io::Result<File> {
         .open(folder)
 }
 
-fn explain(error: &io::Error) -> String {
+fn describe(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => format!("{error}; create it first"),
         io::ErrorKind::NotADirectory => {
-            "it is no folder, or a link to one; name the folder itself".to_owned()
+            "not a folder, or a link to one; write the path of the folder itself".to_owned()
         }
         _ => error.to_string(),
     }
 }
 
-fn check_metadata(metadata: &Metadata, flags: &Flags, me: Owner) -> Result<(), String> {
-    if metadata.uid() != me.uid {
-        return Err("belongs to another user; choose one of your own".to_owned());
+fn check_metadata(metadata: &Metadata, flags: &Flags, process: FolderOwner) -> Result<(), String> {
+    if metadata.uid() != process.uid {
+        return Err(
+            "belongs to another user; choose a folder of the user that runs onionport".to_owned(),
+        );
     }
-    if flags.group_writable && metadata.gid() != me.gid && metadata.gid() != 0 {
+    if flags.group_writable && metadata.gid() != process.gid && metadata.gid() != 0 {
         return Err(format!(
-            "belongs to another group ({}); chgrp it to the group of this program ({})",
+            "belongs to another group ({}); chgrp it to the group that runs onionport ({})",
             metadata.gid(),
-            me.gid
+            process.gid
         ));
     }
     let mode = metadata.mode() & 0o777;
-    if mode & forbidden(flags) == 0 {
+    if mode & forbidden_mode(flags) == 0 {
         return Ok(());
     }
     Err(match (flags.relax_dir_mode_check, flags.group_writable) {
-        (true, _) => format!("can be written by others (mode {mode:04o}); chmod it to 0755"),
+        (true, _) => format!("is writable by others (mode {mode:04o}); chmod it to 0755"),
         (false, true) => format!(
             "is open to others (mode {mode:04o}); chmod it to 0750, or to 0755 with the flag \
              RelaxDirModeCheck"
@@ -87,8 +93,8 @@ fn check_metadata(metadata: &Metadata, flags: &Flags, me: Owner) -> Result<(), S
     })
 }
 
-/// The permissions that nobody but the owner may have.
-fn forbidden(flags: &Flags) -> u32 {
+/// Returns the permission bits that the folder must not have.
+fn forbidden_mode(flags: &Flags) -> u32 {
     if flags.relax_dir_mode_check {
         0o022
     } else if flags.group_writable {
@@ -112,7 +118,7 @@ mod tests {
 
     fn flags(words: &str) -> Flags {
         let line: crate::config::port_line::PortLine =
-            format!("unix:/a {words}").parse().expect("a line");
+            format!("unix:/a {words}").parse().expect("port line");
         line.flags
     }
 
@@ -122,15 +128,15 @@ mod tests {
         folder
     }
 
-    fn judge(folder: &Path, words: &str) -> Result<(), String> {
+    fn check_folder(folder: &Path, words: &str) -> Result<(), String> {
         check(&folder.join("socket"), &flags(words))
     }
 
-    /// The same table is put to C tor in the integration tests.
+    /// The integration tests run the same table against C tor.
     #[test]
-    fn the_mode_of_the_folder_is_judged_by_the_flags() {
+    fn flags_decide_which_folder_modes_pass() {
         let both = &format!("{GROUP} {RELAXED}");
-        for (mode, words, fits) in [
+        for (mode, words, passes) in [
             (0o700, PLAIN, true),
             (0o710, PLAIN, false),
             (0o701, PLAIN, false),
@@ -146,28 +152,28 @@ mod tests {
             (0o777, WORLD, true),
         ] {
             let folder = folder(mode);
-            let judged = judge(folder.path(), words);
-            assert_eq!(judged.is_ok(), fits, "{mode:o} {words}: {judged:?}");
+            let result = check_folder(folder.path(), words);
+            assert_eq!(result.is_ok(), passes, "{mode:o} {words}: {result:?}");
         }
     }
 
     #[test]
     fn the_folder_of_another_user_or_group_is_refused() {
         let folder = folder(0o700);
-        let metadata = fs::metadata(folder.path()).expect("there");
+        let metadata = fs::metadata(folder.path()).expect("metadata");
         let (uid, gid) = (metadata.uid(), metadata.gid());
-        let me = Owner { uid, gid };
-        let other_user = Owner { uid: uid + 1, gid };
+        let process = FolderOwner { uid, gid };
+        let other_user = FolderOwner { uid: uid + 1, gid };
         for words in [PLAIN, GROUP, RELAXED] {
-            assert_eq!(check_metadata(&metadata, &flags(words), me), Ok(()));
+            assert_eq!(check_metadata(&metadata, &flags(words), process), Ok(()));
             let problem = check_metadata(&metadata, &flags(words), other_user);
             assert!(
                 problem.is_err_and(|p| p.contains("another user")),
                 "{words}"
             );
         }
-        // The group counts only where it is let in; group 0 is everybody's.
-        let other_group = Owner { uid, gid: gid + 1 };
+        // Only `GroupWritable` checks the group, and accepts group 0.
+        let other_group = FolderOwner { uid, gid: gid + 1 };
         for words in [PLAIN, RELAXED] {
             assert_eq!(
                 check_metadata(&metadata, &flags(words), other_group),
@@ -179,21 +185,21 @@ mod tests {
     }
 
     #[test]
-    fn a_link_or_a_file_is_no_folder_and_a_missing_one_is_named() {
+    fn links_files_and_fifos_are_refused_and_a_missing_folder_is_named() {
         let folder = folder(0o700);
         let at = |name: &str| folder.path().join(name);
-        fs::create_dir(at("real")).expect("made");
+        fs::create_dir(at("real")).expect("folder created");
         fs::set_permissions(at("real"), Permissions::from_mode(0o700)).expect("mode set");
-        std::os::unix::fs::symlink(at("real"), at("link")).expect("linked");
-        fs::write(at("file"), "").expect("written");
-        nix::unistd::mkfifo(&at("fifo"), nix::sys::stat::Mode::S_IRWXU).expect("a FIFO");
-        assert_eq!(judge(&at("real"), PLAIN), Ok(()));
+        std::os::unix::fs::symlink(at("real"), at("link")).expect("link created");
+        fs::write(at("file"), "").expect("file written");
+        nix::unistd::mkfifo(&at("fifo"), nix::sys::stat::Mode::S_IRWXU).expect("FIFO created");
+        assert_eq!(check_folder(&at("real"), PLAIN), Ok(()));
         for name in ["link", "file", "fifo"] {
-            let problem = judge(&at(name), RELAXED).expect_err(name);
-            assert!(problem.contains("no folder"), "{name}: {problem}");
+            let problem = check_folder(&at(name), RELAXED).expect_err(name);
+            assert!(problem.contains("not a folder"), "{name}: {problem}");
         }
-        assert_eq!(judge(&at("link"), WORLD), Ok(()));
-        let problem = judge(&at("missing"), PLAIN).expect_err("missing");
+        assert_eq!(check_folder(&at("link"), WORLD), Ok(()));
+        let problem = check_folder(&at("missing"), PLAIN).expect_err("missing");
         assert!(problem.contains("create it first"), "{problem}");
     }
 }
