@@ -111,7 +111,7 @@ impl Listener {
             })?;
         let kind = *kind;
         let transparent = match (kind, &place) {
-            (PortKind::Transparent, Place::Tcp(port)) => Some(Redirection {
+            (PortKind::Transparent, ListenAddr::Tcp(port)) => Some(Redirection {
                 kind: trans_proxy_type,
                 port: *port,
             }),
@@ -126,26 +126,30 @@ impl Listener {
     }
 
     /// Where it listens.
-    pub fn place(&self) -> &Place {
+    pub fn place(&self) -> &ListenAddr {
         &self.place
     }
 
     /// Accepts clients and serves each in a task of its own, by what `current` is when it comes, and
-    /// at most as many at once as `permits` has. On an HTTP port, `desk` takes keys. Never returns.
+    /// at most as many at once as `permits` has. On an HTTP port, `client_auth_form` takes keys. Never returns.
     ///
     /// A DNS port has no connections, and a limit of its own ([`dns::MAX_QUESTIONS`]).
     pub async fn run<T: Connector>(
         self,
         current: watch::Receiver<Arc<Dispatcher<T>>>,
         permits: Arc<Semaphore>,
-        desk: Arc<http::Desk>,
+        client_auth_form: Arc<http::ClientAuthForm>,
     ) {
         match self {
             Listener {
                 socket: Socket::Udp(socket),
                 ..
             } => dns::run(socket, current).await,
-            streams => streams.run_streams(current, permits, desk).await,
+            streams => {
+                streams
+                    .run_streams(current, permits, client_auth_form)
+                    .await
+            }
         }
     }
 
@@ -153,7 +157,7 @@ impl Listener {
         self,
         current: watch::Receiver<Arc<Dispatcher<T>>>,
         permits: Arc<Semaphore>,
-        desk: Arc<http::Desk>,
+        client_auth_form: Arc<http::ClientAuthForm>,
     ) {
         loop {
             let accepted = match self.accept().await {
@@ -214,10 +218,10 @@ impl Listener {
                         continue;
                     }
                     let local = stream.local_addr().ok().map(unmapped);
-                    visit.begin(self.kind, &desk, stream, client, local);
+                    visit.begin(self.kind, &client_auth_form, stream, client, local);
                 }
                 Accepted::Unix(stream) => {
-                    visit.begin(self.kind, &desk, stream, ClientAddr::Unix, None);
+                    visit.begin(self.kind, &client_auth_form, stream, ClientAddr::Unix, None);
                 }
             }
         }
@@ -253,7 +257,7 @@ impl<T: Connector> Visit<T> {
     fn begin<C>(
         self,
         kind: PortKind,
-        desk: &Arc<http::Desk>,
+        client_auth_form: &Arc<http::ClientAuthForm>,
         connection: C,
         origin: ClientAddr,
         local: Option<SocketAddr>,
@@ -267,10 +271,10 @@ impl<T: Connector> Visit<T> {
             span,
         } = self;
         if kind == PortKind::Http {
-            let desk = Arc::clone(desk);
+            let client_auth_form = Arc::clone(client_auth_form);
             let serving = async move {
                 let _permit = permit;
-                http::serve(current, connection, origin, local, desk).await;
+                http::serve(current, connection, origin, local, client_auth_form).await;
             };
             tokio::spawn(serving.instrument(span));
         } else {
@@ -350,7 +354,11 @@ fn concerns_one_client(error: &io::Error) -> bool {
 /// How many clients may wait to be accepted.
 const BACKLOG: i32 = 1024;
 
-fn bind_ip(address: SocketAddr, kind: PortKind, tproxy: bool) -> Result<(Socket, Place), String> {
+fn bind_ip(
+    address: SocketAddr,
+    kind: PortKind,
+    tproxy: bool,
+) -> Result<(Socket, ListenAddr), String> {
     match kind {
         PortKind::Dns => bind_udp(address),
         PortKind::Socks | PortKind::Http | PortKind::Transparent => bind_tcp(address, tproxy),
@@ -358,7 +366,7 @@ fn bind_ip(address: SocketAddr, kind: PortKind, tproxy: bool) -> Result<(Socket,
 }
 
 /// `tproxy`: for connections that keep their destination as local address.
-fn bind_tcp(address: SocketAddr, tproxy: bool) -> Result<(Socket, Place), String> {
+fn bind_tcp(address: SocketAddr, tproxy: bool) -> Result<(Socket, ListenAddr), String> {
     let listen = || {
         let socket = Socket2::new(Domain::for_address(address), Type::STREAM, None)?;
         if address.is_ipv6() {
@@ -378,10 +386,10 @@ fn bind_tcp(address: SocketAddr, tproxy: bool) -> Result<(Socket, Place), String
     };
     let listening: io::Result<_> = listen();
     let (bound, listener) = listening.map_err(|error| cannot_listen(address, &error))?;
-    Ok((Socket::Tcp(listener), Place::Tcp(bound)))
+    Ok((Socket::Tcp(listener), ListenAddr::Tcp(bound)))
 }
 
-fn bind_udp(address: SocketAddr) -> Result<(Socket, Place), String> {
+fn bind_udp(address: SocketAddr) -> Result<(Socket, ListenAddr), String> {
     let listen = || {
         let socket = Socket2::new(Domain::for_address(address), Type::DGRAM, None)?;
         if address.is_ipv6() {
@@ -394,7 +402,7 @@ fn bind_udp(address: SocketAddr) -> Result<(Socket, Place), String> {
     };
     let listening: io::Result<_> = listen();
     let (bound, socket) = listening.map_err(|error| cannot_listen(address, &error))?;
-    Ok((Socket::Udp(socket), Place::Tcp(bound)))
+    Ok((Socket::Udp(socket), ListenAddr::Tcp(bound)))
 }
 
 /// Why a port cannot be opened, and what to do.
@@ -418,26 +426,26 @@ fn cannot_listen(address: SocketAddr, error: &io::Error) -> String {
 }
 
 /// Makes a port of a socket that was handed over.
-fn adopt(handed: &InheritedSockets, number: usize) -> Result<(Socket, Place), String> {
+fn adopt(handed: &InheritedSockets, number: usize) -> Result<(Socket, ListenAddr), String> {
     let adopt = || {
         Ok(match handed.duplicate(number)? {
             socket_activation::Socket::Tcp(listener, address) => {
                 listener.set_nonblocking(true)?;
                 keepalive::set_if_unset(&SockRef::from(&listener));
                 let listener = TcpListener::from_std(listener)?;
-                (Socket::Tcp(listener), Place::Tcp(address))
+                (Socket::Tcp(listener), ListenAddr::Tcp(address))
             }
             socket_activation::Socket::Unix(listener, path) => {
                 listener.set_nonblocking(true)?;
                 // The file belongs to whoever made it.
                 let listener = UnixListener::from_std(listener)?;
-                (Socket::Unix(listener, None), Place::Unix(path))
+                (Socket::Unix(listener, None), ListenAddr::Unix(path))
             }
             socket_activation::Socket::Udp(socket, address) => {
                 socket.set_nonblocking(true)?;
                 (
                     Socket::Udp(UdpSocket::from_std(socket)?),
-                    Place::Tcp(address),
+                    ListenAddr::Tcp(address),
                 )
             }
         })
@@ -445,7 +453,7 @@ fn adopt(handed: &InheritedSockets, number: usize) -> Result<(Socket, Place), St
     adopt().map_err(|error: io::Error| format!("cannot use a socket of LISTEN_FDS: {error}"))
 }
 
-fn bind_unix(path: &Path, line: &PortLine) -> Result<(Socket, Place), String> {
+fn bind_unix(path: &Path, line: &PortLine) -> Result<(Socket, ListenAddr), String> {
     let (listener, file) = unix::bind(path, &line.flags)
         .map_err(|problem| format!("cannot listen on unix:{}: {problem}", path.display()))?;
     Ok((

@@ -12,15 +12,15 @@ const DIRECTORY_POLL: Duration = Duration::from_millis(250);
 
 /// The network's current directory.
 #[derive(Clone)]
-pub(super) struct Directory(Arc<dyn DirProvider>);
+pub(crate) struct Directory(Arc<dyn DirProvider>);
 
 impl Directory {
-    pub(super) fn new(provider: Arc<dyn DirProvider>) -> Directory {
+    pub(crate) fn new(provider: Arc<dyn DirProvider>) -> Directory {
         Directory(provider)
     }
 
     /// Waits for a directory that is current; returns `None` if there is none until `deadline`.
-    pub(super) async fn timely(&self, deadline: Instant) -> Option<Arc<NetDir>> {
+    pub(crate) async fn timely(&self, deadline: Instant) -> Option<Arc<NetDir>> {
         loop {
             if let Ok(netdir) = self.0.timely_netdir() {
                 return Some(netdir);

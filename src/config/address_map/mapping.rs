@@ -154,7 +154,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn mapping(lines: &[&str]) -> Mapping {
-        let lines: Vec<String> = lines.iter().mapping(|&line| line.to_owned()).collect();
+        let lines: Vec<String> = lines.iter().map(|&line| line.to_owned()).collect();
         Mapping::read(&lines).expect("good lines")
     }
 
@@ -224,9 +224,9 @@ mod tests {
     fn a_name_that_grows_with_each_round_ends() {
         let mapping = mapping(
             &["*.grow.test *.b.grow.test", "*.burst.test *.{}.burst.test"]
-                .mapping(|line| line.replace("{}", &"x".repeat(63)))
+                .map(|line| line.replace("{}", &"x".repeat(63)))
                 .iter()
-                .mapping(String::as_str)
+                .map(String::as_str)
                 .collect::<Vec<_>>(),
         );
         let grown = format!("a{}.grow.test", ".b".repeat(MAX_REWRITES));

@@ -109,7 +109,7 @@ impl CTor {
 
     /// Waits until a port is open at an address that starts so: each has an address of its own, and
     /// tor chooses the number.
-    pub fn place(&self, start: &str) -> Place {
+    pub fn place(&self, start: &str) -> ListenAddr {
         let what = format!("listener on {start}");
         self.process.wait_out(&what, |lines| {
             let opened = lines.iter().filter_map(|line| line.split_once(OPENED));
@@ -117,8 +117,8 @@ impl CTor {
                 .into_iter()
                 .find(|(_, place)| place.starts_with(start))?;
             Some(match place.starts_with('/') {
-                true => Place::Unix(place.into()),
-                false => Place::Tcp(place.parse().expect("an address and a port")),
+                true => ListenAddr::Unix(place.into()),
+                false => ListenAddr::Tcp(place.parse().expect("an address and a port")),
             })
         })
     }
