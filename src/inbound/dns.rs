@@ -70,7 +70,7 @@ pub async fn run<T: Connector>(socket: UdpSocket, current: watch::Receiver<Arc<D
             debug!("dropped a datagram that asks nothing");
             continue;
         };
-        let origin = ClientAddr::of(client);
+        let origin = ClientAddr::from(client);
         if !dispatcher.shared.access.load().permits(origin.ip()) {
             if let Some(times) = REFUSED.due() {
                 info!("refused a client that socks_policy does not admit ({times} times)");

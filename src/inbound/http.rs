@@ -222,7 +222,7 @@ impl<T: Connector> Session<T> {
             }
             Refusal::Status(status, why) => answer::refusal(&request, status, why),
             Refusal::Failure(failure) => {
-                self.dispatcher.shared.status.failed(failure);
+                self.dispatcher.shared.status.record_failure(failure);
                 self.failed(failure, &request)
             }
         };

@@ -231,7 +231,7 @@ impl Listener {
         match &self.socket {
             Socket::Tcp(listener) => {
                 let (stream, client) = listener.accept().await?;
-                Ok(Accepted::Tcp(stream, ClientAddr::of(client)))
+                Ok(Accepted::Tcp(stream, ClientAddr::from(client)))
             }
             Socket::Unix(listener, _) => {
                 let (stream, _) = listener.accept().await?;

@@ -151,7 +151,7 @@ impl<T: Connector> Session<T> {
     ) -> Result<Response<Incoming>, Unanswered> {
         let what = What {
             request: wanted.request.clone(),
-            epoch: self.dispatcher.shared.epoch.now(),
+            epoch: self.dispatcher.shared.epoch.current(),
         };
         let copy = Again::of(&request);
         loop {

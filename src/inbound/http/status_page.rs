@@ -13,7 +13,7 @@ use super::page::{self, Links};
 use super::request_kind::{OUR_HOST, Place};
 use super::{Body, Session};
 use crate::failure::Failure;
-use crate::request::status::Report;
+use crate::request::status::StatusReport;
 use crate::tor::connector::Connector;
 
 /// Where browsers look for it.
@@ -24,7 +24,7 @@ const PAC: &str = "/proxy.pac";
 struct StatusPage<'a> {
     nonce: &'a str,
     version: &'a str,
-    report: &'a Report,
+    report: &'a StatusReport,
     failures: Vec<Line>,
     /// What to tell a browser.
     proxy: Option<&'a str>,
@@ -40,7 +40,7 @@ struct Line {
 }
 
 /// The kinds of failures, the latest first.
-fn lines(report: &Report) -> Vec<Line> {
+fn lines(report: &StatusReport) -> Vec<Line> {
     let mut seen: Vec<(Failure, usize, Duration)> = Vec::new();
     for (failure, ago) in &report.failures {
         match seen.iter_mut().find(|(kind, ..)| kind == failure) {
@@ -130,7 +130,7 @@ fn here(local: SocketAddr) -> SocketAddr {
     here
 }
 
-fn status_page(report: &Report, proxy: Option<&str>) -> Response<Body> {
+fn status_page(report: &StatusReport, proxy: Option<&str>) -> Response<Body> {
     let nonce = page::nonce();
     let page = StatusPage {
         nonce: &nonce,
@@ -142,7 +142,7 @@ fn status_page(report: &Report, proxy: Option<&str>) -> Response<Body> {
     page::html(StatusCode::OK, &page, &nonce, Links::No)
 }
 
-fn status_text(report: &Report) -> String {
+fn status_text(report: &StatusReport) -> String {
     let mut lines = vec![concat!("onionport ", env!("CARGO_PKG_VERSION")).to_owned()];
     lines.push(match report.bootstrapped {
         true => "connected to the Tor network".to_owned(),
@@ -224,7 +224,7 @@ mod tests {
     #[test]
     fn failures_of_one_kind_are_one_line() {
         let seconds = Duration::from_secs;
-        let report = Report {
+        let report = StatusReport {
             bootstrapped: true,
             progress: String::new(),
             ports: Vec::new(),
