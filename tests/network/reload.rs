@@ -31,7 +31,10 @@ fn new_streams_get_new_circuits(what: &str, world: &World, after: &str) -> Resul
     let before = circuits(&onionport.log());
     ensure!(!before.is_empty(), "{what}: no circuits in the log");
     let said = onionport.reload(None, Some(after))?;
-    ensure!(!said.contains("configuration not reloaded"), "{what}: {said}");
+    ensure!(
+        !said.contains("configuration not reloaded"),
+        "{what}: {said}"
+    );
     let begun = onionport.log().len();
     world.talk(&onionport, "same").context(what.to_owned())?;
     let log = onionport.log();
