@@ -6,7 +6,7 @@
 //! |---|---|
 //! | [`signals`] | which action each signal requests |
 //! | [`open_ports`], [`bound_ports`] | the open ports, and how a reload changes them |
-//! | [`reload`] | SIGHUP: loads the configuration again and applies it |
+//! | [`mod@reload`] | SIGHUP: loads the configuration again and applies it |
 //! | [`build`] | parts of the request path, built from a configuration |
 //! | [`announce`] | messages to the starter and the service manager: open ports, readiness |
 //! | [`port_info`] | the file that lists the open ports |
@@ -164,7 +164,10 @@ fn raise_file_limit(wanted: u64) -> u64 {
     match rlimit::increase_nofile_limit(wanted) {
         Ok(limit) => {
             if limit < wanted {
-                warn!("only {limit} open files are allowed; system.max_files asks for {wanted}");
+                warn!(
+                    "only {limit} open files are allowed, fewer than system.max_files ({wanted}): \
+                     raise the system's limit"
+                );
             }
             limit
         }

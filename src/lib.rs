@@ -103,11 +103,12 @@
 //! These eight files, read in this order, follow a SOCKS request from accept to close:
 //!
 //! 1. `inbound/listener.rs` accepts the client and checks whether it may connect.
-//! 2. `inbound/connection.rs` is the connection's life on one page; each file below is one of its steps.
-//! 3. `inbound/socks.rs` turns bytes into a request.
-//! 4. `request/dispatch.rs` checks the request, and passes it to the Tor network.
-//! 5. `tor.rs` opens a stream to the onion service or exit, or fails.
-//! 6. `inbound/socks/reply.rs` turns the result into reply bytes; `failure.rs` has the table of codes.
+//! 2. `inbound/listener/client_task.rs` spawns its task.
+//! 3. `inbound/connection.rs` is the connection's life on one page; each file below is one of its
+//!    steps. The reply's code is in the table of `failure.rs`.
+//! 4. `inbound/socks.rs` turns bytes into a request.
+//! 5. `request/dispatch.rs` checks the request and passes it to the Tor network.
+//! 6. `tor.rs` opens a stream to the onion service or through an exit, or fails.
 //! 7. `inbound/relay.rs` copies bytes both ways.
 //! 8. `inbound/lingering_close.rs` closes the connection without losing the last bytes.
 //!
@@ -117,7 +118,7 @@
 //! |---|---|---|
 //! | accept a client | [`inbound::listener`] | its socket and [`request::ClientAddr`] |
 //! | check whether it may connect | [`config::access`] | yes or no |
-//! | parse SOCKS | [`inbound::connection`], [`inbound::socks`] | [`inbound::socks::Request`] |
+//! | parse SOCKS | [`inbound::connection`], [`inbound::socks`] | [`request::Request`] |
 //! | parse HTTP; serve pages | [`inbound::http`] | [`request::Request`] |
 //! | parse DNS queries | [`inbound::dns`] | [`request::Request`] |
 //! | find a redirected connection's destination | [`inbound::transparent`] | [`request::Request`] |
@@ -129,7 +130,7 @@
 //! | decide which streams may share a circuit | [`tor::isolation`] | [`tor::isolation::Isolation`] |
 //! | open a stream, or look up a name | [`tor::connector`], [`tor`] | [`tor::connector::Stream`], or a [`failure::Failure`] |
 //! | choose the reply code | [`failure`] | a row of the table |
-//! | copy bytes both ways | [`inbound::relay`] | [`inbound::relay::Relayed`] |
+//! | copy bytes both ways | [`inbound::relay`] | how many bytes went each way |
 //! | close | [`inbound::lingering_close`] | |
 
 #![forbid(unsafe_code)]
@@ -139,6 +140,6 @@ pub mod config;
 pub mod daemon;
 pub mod failure;
 pub mod inbound;
-pub mod log_limit;
+mod log_limit;
 pub mod request;
 pub mod tor;

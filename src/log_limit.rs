@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 /// Limits how often a message is logged, and counts the occurrences that are not.
 #[derive(Debug)]
-pub struct LogLimiter {
+pub(crate) struct LogLimiter {
     interval: Duration,
     burst: u32,
     state: Mutex<LimiterState>,
@@ -24,12 +24,12 @@ struct LimiterState {
 
 impl LogLimiter {
     /// Allows one message per `interval`.
-    pub const fn new(interval: Duration) -> LogLimiter {
+    pub(crate) const fn new(interval: Duration) -> LogLimiter {
         LogLimiter::burst(interval, 1)
     }
 
     /// Allows `burst` messages per `interval`, for events that matter one by one while they are rare.
-    pub const fn burst(interval: Duration, burst: u32) -> LogLimiter {
+    pub(crate) const fn burst(interval: Duration, burst: u32) -> LogLimiter {
         LogLimiter {
             interval,
             burst,
@@ -43,7 +43,7 @@ impl LogLimiter {
 
     /// Counts one occurrence. Returns `Some` if it should be logged: the number of occurrences since
     /// the last message, including this one.
-    pub fn due(&self) -> Option<u64> {
+    pub(crate) fn due(&self) -> Option<u64> {
         self.due_at(Instant::now())
     }
 
@@ -63,7 +63,7 @@ impl LogLimiter {
 /// Displays the number of occurrences that a message stands for, as ` (3 times)`; one occurrence
 /// displays as nothing.
 #[derive(Clone, Copy, Debug)]
-pub struct Times(pub u64);
+pub(crate) struct Times(pub(crate) u64);
 
 impl fmt::Display for Times {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

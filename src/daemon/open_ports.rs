@@ -170,7 +170,10 @@ impl<T: Connector> OpenPorts<T> {
                 let lost = self.reopen(old, pinned, wanted);
                 Err(match lost.is_empty() {
                     true => problem,
-                    false => format!("{problem}; and a port is lost: {}", lost.join("; ")),
+                    false => format!(
+                        "{problem}; ports that were open are lost: {}",
+                        lost.join("; ")
+                    ),
                 })
             }
         }

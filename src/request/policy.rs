@@ -278,11 +278,11 @@ mod tests {
     #[test]
     fn a_client_may_narrow_the_families_that_the_port_carries() {
         let family = |flags: &str, wanted| {
-            let asked = Request {
+            let req = Request {
                 family: Some(wanted),
                 ..request(Command::Connect, "example.com", 80)
             };
-            match rules(flags).admit(&asked) {
+            match rules(flags).admit(&req) {
                 Ok(Permit::Exit { family, .. }) => Some(family),
                 Ok(other) => panic!("{other:?}"),
                 Err(failure) => {
@@ -345,9 +345,9 @@ mod tests {
     #[test]
     fn port_0_is_refused() {
         for host in ["example.com", "192.0.2.1", ONION] {
-            let asked = request(Command::Connect, host, 0);
+            let req = request(Command::Connect, host, 0);
             assert_eq!(
-                rules("").admit(&asked),
+                rules("").admit(&req),
                 Err(Failure::DestinationInvalid),
                 "{host}"
             );
@@ -356,8 +356,8 @@ mod tests {
 
     #[test]
     fn an_onion_address_cannot_be_resolved_and_an_ip_address_is_its_own_answer() {
-        let asked = request(Command::Resolve, ONION, 0);
-        assert_eq!(rules("").admit(&asked), Err(Failure::OnionNotResolvable));
+        let req = request(Command::Resolve, ONION, 0);
+        assert_eq!(rules("").admit(&req), Err(Failure::OnionNotResolvable));
         let literal = request(Command::Resolve, "192.0.2.1", 0);
         let ip = "192.0.2.1".parse().expect("literal");
         assert_eq!(rules("").admit(&literal), Ok(Permit::Literal(ip)));

@@ -54,9 +54,9 @@ fn an_address_without_a_mapping_is_not_changed() {
     let map = AddressMap::default();
     for host in ["Example.COM", "192.0.2.1", "2001:db8::1", ONION, "a.onion."] {
         for command in [Command::Connect, Command::Resolve, Command::ResolvePtr] {
-            let asked = request(command, host);
-            let same = Ok(Rewritten::Request(asked.clone()));
-            assert_eq!(map.rewrite(&asked, &parse_flags("")), same, "{host}");
+            let req = request(command, host);
+            let same = Ok(Rewritten::Request(req.clone()));
+            assert_eq!(map.rewrite(&req, &parse_flags("")), same, "{host}");
         }
     }
 }
@@ -191,12 +191,12 @@ fn virtual_addresses_without_a_name_are_refused() {
 fn the_family_of_a_virtual_address_follows_the_request_and_the_flags() {
     let map = build_map(&[], &[".onion"]);
     let family = |protocol, family, words: &str| {
-        let asked = Request {
+        let req = Request {
             protocol,
             family,
             ..request(Command::Resolve, ONION)
         };
-        match resolve(&map, &asked, words).expect("an address") {
+        match resolve(&map, &req, words).expect("an address") {
             IpAddr::V4(_) => 4,
             IpAddr::V6(_) => 6,
         }
@@ -258,11 +258,11 @@ fn virtual_addresses_outlive_a_reload_that_allows_them() {
     let before = settings("a b", &[".one", ".two"], "10.0.0.0/8");
     let old = AddressMap::new(&before).expect("good settings");
     let v4 = |map: &AddressMap, host: &str| {
-        let asked = Request {
+        let req = Request {
             family: Some(Family::V4Only),
             ..request(Command::Resolve, host)
         };
-        resolve(map, &asked, "").expect("an address")
+        resolve(map, &req, "").expect("an address")
     };
     let (one, two) = (v4(&old, "x.one"), v4(&old, "x.two"));
     let leads = |map: &AddressMap, ip: IpAddr| rewrite_host(map, Command::Connect, &ip.to_string());
