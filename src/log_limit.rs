@@ -63,9 +63,9 @@ impl LogLimiter {
 /// Displays the number of occurrences that a message stands for, as ` (3 times)`; one occurrence
 /// displays as nothing.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Times(pub(crate) u64);
+pub(crate) struct Occurrences(pub(crate) u64);
 
-impl fmt::Display for Times {
+impl fmt::Display for Occurrences {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             0 | 1 => Ok(()),
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn a_single_occurrence_adds_no_suffix() {
-        assert_eq!(Times(1).to_string(), "");
-        assert_eq!(Times(2).to_string(), " (2 times)");
+        assert_eq!(Occurrences(1).to_string(), "");
+        assert_eq!(Occurrences(2).to_string(), " (2 times)");
     }
 }

@@ -23,7 +23,7 @@ use crate::inbound::lingering_close::{Connection, leave, part};
 use crate::inbound::relay::relay;
 use crate::inbound::socks::reply;
 use crate::inbound::socks::{Handshake, HandshakeOptions, MAX_MESSAGE_LEN, Request, Step};
-use crate::log_limit::{LogLimiter, Times};
+use crate::log_limit::{LogLimiter, Occurrences};
 use crate::request;
 use crate::request::ClientAddr;
 use crate::request::dispatch::{Dispatcher, Outcome};
@@ -127,7 +127,7 @@ where
             }
             Step::Refuse { reply, why } => {
                 if let Some(times) = REFUSED.due() {
-                    info!("refused a client: {why}{}", Times(times));
+                    info!("refused a client: {why}{}", Occurrences(times));
                 }
                 client.say(&reply).await?;
                 client.part().await;

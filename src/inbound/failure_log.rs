@@ -7,7 +7,7 @@ use std::time::Duration;
 use tracing::info;
 
 use crate::failure::Failure;
-use crate::log_limit::{LogLimiter, Times};
+use crate::log_limit::{LogLimiter, Occurrences};
 
 /// How many failures of one kind are logged one by one in each [`INTERVAL`]. The others are counted,
 /// and their number stands in the next line.
@@ -22,7 +22,7 @@ static LIMITS: [LogLimiter; Failure::ALL.len()] =
 /// Logs that a request failed: what the client was `told`, and after which time.
 pub(crate) fn log_failure(failure: Failure, told: impl fmt::Display, took: Duration) {
     if let Some(times) = LIMITS.get(failure as usize).and_then(LogLimiter::due) {
-        let (name, times) = (failure.name(), Times(times));
+        let (name, times) = (failure.name(), Occurrences(times));
         info!("failed with {told} after {took:.1?}: {name}{times}");
     }
 }

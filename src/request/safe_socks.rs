@@ -6,7 +6,7 @@ use tracing::{info, warn};
 
 use crate::config::Plaintext;
 use crate::failure::Failure;
-use crate::log_limit::{LogLimiter, Times};
+use crate::log_limit::{LogLimiter, Occurrences};
 use crate::request::Address;
 use crate::request::address_map::AddressMap;
 
@@ -75,7 +75,7 @@ impl SafeSocks {
                 false => (&self.safe_tests, "safe: a client gave a host name"),
             };
             if let Some(times) = limit.due() {
-                info!("TestSocks: {verdict}{}", Times(times));
+                info!("TestSocks: {verdict}{}", Occurrences(times));
             }
         }
         if !is_unsafe {

@@ -17,7 +17,7 @@ use tor_proto::Error as ProtoError;
 
 use super::verdict::{self, DescriptorClue, RendezvousClue};
 use crate::failure::Failure;
-use crate::log_limit::{LogLimiter, Times};
+use crate::log_limit::{LogLimiter, Occurrences};
 
 /// How often an error is logged that the program should not meet: each request may meet it again.
 static BUGS: LogLimiter = LogLimiter::burst(Duration::from_secs(60), BURST);
@@ -300,7 +300,7 @@ pub(crate) fn of_exit_circuit(error: &tor_circmgr::Error) -> Failure {
 /// Reports an error that means a bug.
 fn bug<E: Error + 'static>(error: &E) -> Failure {
     if let Some(times) = BUGS.due() {
-        let (error, times) = (error.report(), Times(times));
+        let (error, times) = (error.report(), Occurrences(times));
         tracing::warn!("internal error of the Tor client: {error}{times}");
     }
     Failure::Internal
@@ -309,7 +309,7 @@ fn bug<E: Error + 'static>(error: &E) -> Failure {
 /// Reports an error that this version of the program does not know.
 fn unknown<E: Error + 'static>(error: &E) -> Failure {
     if let Some(times) = UNKNOWN.due() {
-        let (error, times) = (error.report(), Times(times));
+        let (error, times) = (error.report(), Occurrences(times));
         tracing::warn!("unknown error of the Tor client: {error}{times}");
     }
     Failure::Internal

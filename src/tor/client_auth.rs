@@ -27,7 +27,7 @@ use tracing::{debug, warn};
 
 use super::runtime::TorRuntime;
 use crate::failure::Failure;
-use crate::log_limit::{LogLimiter, Times};
+use crate::log_limit::{LogLimiter, Occurrences};
 use crate::tor::onion_address::OnionAddress;
 
 mod auth_private;
@@ -85,7 +85,7 @@ impl KeyRing {
             // The start has named the bad files.
             Some(folder) => folder::read_folder(folder, drop).map_err(|error| {
                 if let Some(times) = FOLDER.due() {
-                    let (folder, times) = (folder.display(), Times(times));
+                    let (folder, times) = (folder.display(), Occurrences(times));
                     warn!("cannot read client_onion_auth_dir {folder}: {error}{times}");
                 }
                 Failure::ClientAuthUnreadable
@@ -130,7 +130,7 @@ impl KeyRing {
                     warn!(
                         "cannot read a client authorization key of the key store; level debug says \
                          which{}",
-                        Times(times)
+                        Occurrences(times)
                     );
                 }
                 debug!("cannot read the key store: {error}");

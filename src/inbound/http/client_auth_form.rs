@@ -43,7 +43,7 @@ use super::answer::{Asked, our_url};
 use super::page::{self, Links};
 use super::request_kind::credentials;
 use super::{Body, Session};
-use crate::log_limit::{LogLimiter, Times};
+use crate::log_limit::{LogLimiter, Occurrences};
 use crate::request::ClientAddr;
 use crate::tor::client_auth::{KeyFolder, NewKey};
 use crate::tor::connector::Connector;
@@ -205,7 +205,7 @@ impl<T: Connector> Session<T> {
                 if let Some(times) = KEPT.due() {
                     info!(
                         "a client authorization key was entered and kept{}",
-                        Times(times)
+                        Occurrences(times)
                     );
                 }
                 return kept(&slip.url);

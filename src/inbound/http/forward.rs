@@ -23,7 +23,7 @@ use super::wire::half_close::Answering;
 use super::{Answered, Body, Session, Silence, answer, full};
 use crate::failure::Failure;
 use crate::inbound::failure_log::log_failure;
-use crate::log_limit::{LogLimiter, Times};
+use crate::log_limit::{LogLimiter, Occurrences};
 use crate::request::dispatch::Outcome;
 use crate::tor::connector::Connector;
 use crate::tor::optimistic_data::OptimisticData;
@@ -238,7 +238,7 @@ fn log(trouble: Trouble, took: Duration) {
         Trouble::Failure(failure) => log_failure(failure, status, took),
         Trouble::Lost | Trouble::Silent | Trouble::Nonsense => {
             if let Some(times) = NO_ANSWER.due() {
-                let (name, times) = (trouble.name(), Times(times));
+                let (name, times) = (trouble.name(), Occurrences(times));
                 info!("failed with {status} after {took:.1?}: {name}{times}");
             }
         }
