@@ -1,39 +1,137 @@
-//! A Tor SOCKS port that tells its clients exactly why an onion service could not be reached.
+//! A Tor SOCKS port on arti's crates that reports exactly why an onion service could not be reached.
+//!
+//! The program `onionport` is this library with a command line. The library can also be used without
+//! any port: a [`tor::Tor`] client opens streams, and each request that fails ends with a
+//! [`failure::Failure`], which maps to the SOCKS5 codes of proposal 304 and to HTTP status codes.
+//!
+//! # Example
+//!
+//! One request to an onion service. The example needs a tokio runtime, and the `tracing` layer that it
+//! installs first.
+//!
+//! ```no_run
+//! use std::error::Error;
+//! use std::time::Duration;
+//!
+//! use onionport::config::port_line::IsolationFlags;
+//! use onionport::config::{self, ProxyArgs};
+//! use onionport::tor::connector::Connector as _;
+//! use onionport::tor::destination::Permit;
+//! use onionport::tor::isolation::{Facts, Isolation, Protocol, SessionGroup};
+//! use onionport::tor::onion_address::OnionAddress;
+//! use onionport::tor::optimistic_data::OptimisticData;
+//! use onionport::tor::{Settings, Tor};
+//! use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+//! use tokio::time::Instant;
+//! use tracing_subscriber::layer::SubscriberExt as _;
+//! use tracing_subscriber::util::SubscriberInitExt as _;
+//!
+//! const HOST: &str = "2gzyxa5ihm7nsggfxnu52rck2vv4rvmdlkiu3zzui5du4xyclen53wid.onion";
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn Error>> {
+//!     // Observes arti's attempts. Without it, a request that times out cannot report at which step.
+//!     tracing_subscriber::registry()
+//!         .with(onionport::tor::evidence_layer())
+//!         .init();
+//!
+//!     // Reads arti's configuration files, if there are any, and uses arti's folders.
+//!     let config = config::load(&ProxyArgs::default())?;
+//!     let tor = Tor::new(Settings::new(&config)).await?;
+//!     tokio::select! {
+//!         // Connects to the Tor network, and returns only if that cannot work.
+//!         problem = tor.run(|progress| println!("{progress:?}")) => Err(problem.into()),
+//!         done = fetch(&tor) => done,
+//!     }
+//! }
+//!
+//! async fn fetch(tor: &Tor) -> Result<(), Box<dyn Error>> {
+//!     let permit = Permit::Onion {
+//!         service: OnionAddress::parse(HOST)?,
+//!         port: 80,
+//!     };
+//!     // Streams that differ in an isolated attribute do not share a circuit.
+//!     let facts = Facts {
+//!         client: None,
+//!         credentials: None,
+//!         protocol: Protocol::Socks5,
+//!         port: 80,
+//!         address: HOST.into(),
+//!         group: SessionGroup::Named(1),
+//!         epoch: 0,
+//!     };
+//!     let isolation = Isolation::new(facts, &IsolationFlags::default(), false);
+//!     // Data to send before the stream is connected: none.
+//!     let early = OptimisticData::new(Vec::new());
+//!     // Includes the time until the client has connected to the Tor network.
+//!     let deadline = Instant::now() + Duration::from_secs(120);
+//!     match tor.connect(&permit, &isolation, &early, deadline).await {
+//!         Ok(mut stream) => {
+//!             let request = format!("HEAD / HTTP/1.0\r\nHost: {HOST}\r\n\r\n");
+//!             stream.write_all(request.as_bytes()).await?;
+//!             stream.flush().await?;
+//!             let mut answer = String::new();
+//!             stream.read_to_string(&mut answer).await?;
+//!             println!("{answer}");
+//!         }
+//!         Err(failure) => {
+//!             let code = failure.socks5_code(true);
+//!             println!("SOCKS5 code {code:02X}, {}: {failure}", failure.name());
+//!         }
+//!     }
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # Modules
 //!
 //! | module | holds |
 //! |---|---|
 //! | [`daemon`] | the life of the process: ports, signals, reloads, the log |
-//! | [`config`] | what the user wants: files, the command line, port lines, torrc |
-//! | [`inbound`] | what clients talk to: SOCKS, HTTP, DNS, transparent ports |
-//! | [`request`] | what each protocol turns into, and what is decided before the network is asked |
-//! | [`tor`] | the Tor network; all knowledge of arti's crates |
-//! | [`failure`] | why a request failed, and the table of codes |
+//! | [`inbound`] | what clients connect to: SOCKS, HTTP, DNS and transparent ports |
+//! | [`request`] | a client's request, and what is decided before the Tor network is used |
+//! | [`tor`] | the Tor network; the only part that knows arti's crates |
 //! | [`cli`] | the command line |
-//! | [`log_limit`] | messages that would flood the log |
+//! | [`config`] | the configuration: files, command line, port lines, torrc |
+//! | [`failure`] | why a request failed, and the table of codes |
+//! | [`log_limit`] | rate limits for log messages |
 //!
-//! Imports go one way, down this table: `tests/integration/layers.rs` checks it.
+//! Imports go down this table only; `tests/integration/layers.rs` checks it.
 //!
-//! A client's request goes through them in this order:
+//! # The life of a connection
 //!
-//! | step | module | gives |
+//! These eight files, read in this order, follow a SOCKS request from accept to close:
+//!
+//! 1. `inbound/listener.rs` accepts the client and checks whether it may connect.
+//! 2. `inbound/listener/client_task.rs` spawns its task.
+//! 3. `inbound/connection.rs` is the connection's life on one page; each file below is one of its
+//!    steps. The reply's code is in the table of `failure.rs`.
+//! 4. `inbound/socks.rs` turns bytes into a request.
+//! 5. `request/dispatch.rs` checks the request and passes it to the Tor network.
+//! 6. `tor.rs` opens a stream to the onion service or through an exit, or fails.
+//! 7. `inbound/relay.rs` copies bytes both ways.
+//! 8. `inbound/lingering_close.rs` closes the connection without losing the last bytes.
+//!
+//! The same steps as modules, with the other protocols:
+//!
+//! | step | module | result |
 //! |---|---|---|
-//! | a port is opened, clients are accepted | [`inbound::listener`] | a client's socket and [`request::ClientAddr`] |
-//! | who may connect | [`config::access`] | yes or no |
-//! | the story of one connection | [`inbound::connection`] | read this first |
-//! | bytes become a request | [`inbound::socks`] | [`inbound::socks::SocksRequest`] |
-//! | a redirected connection becomes a request | [`inbound::transparent`] | a [`request::Request`] |
-//! | questions become requests, and get answers | [`inbound::dns`] | a [`request::Request`] |
-//! | the same on an HTTP port, and its pages | [`inbound::http`] | [`request::Request`] |
-//! | what every port does with a request | [`request::dispatch`] | the steps below, in their order |
-//! | names that stand for others are put in | [`request::address_map`] | the [`request::Request`] to serve |
-//! | the destination is checked | [`request::target`] | [`request::target::Target`] |
-//! | the port's rules are asked | [`request::policy`] | [`tor::destination::Permit`] |
-//! | what may give its user away is refused or told | [`request::safe_socks`] | |
-//! | who may share a circuit | [`tor::isolation`] | [`tor::isolation::Isolation`] |
-//! | the network is asked | [`tor::connector`], [`tor`] | a stream, or a [`failure::Failure`] |
-//! | the failure becomes a code | [`failure`] | the table |
-//! | bytes go both ways | [`inbound::relay`] | [`inbound::relay::RelaySummary`] |
-//! | the connection ends | [`inbound::lingering_close`] | |
+//! | accept a client | [`inbound::listener`] | its socket and [`request::ClientAddr`] |
+//! | check whether it may connect | [`config::access`] | yes or no |
+//! | parse SOCKS | [`inbound::connection`], [`inbound::socks`] | [`request::Request`] |
+//! | parse HTTP; serve pages | [`inbound::http`] | [`request::Request`] |
+//! | parse DNS queries | [`inbound::dns`] | [`request::Request`] |
+//! | find a redirected connection's destination | [`inbound::transparent`] | [`request::Request`] |
+//! | run the steps below | [`request::dispatch`] | [`request::dispatch::Outcome`] |
+//! | replace mapped names and virtual addresses | [`request::address_map`] | another [`request::Request`], or its answer |
+//! | check the destination | [`request::target`] | an onion service, a host name or an IP address |
+//! | apply the port's flags | [`request::policy`] | [`tor::destination::Permit`] |
+//! | warn of, or refuse, unsafe requests | [`request::safe_socks`] | |
+//! | decide which streams may share a circuit | [`tor::isolation`] | [`tor::isolation::Isolation`] |
+//! | open a stream, or look up a name | [`tor::connector`], [`tor`] | [`tor::connector::Stream`], or a [`failure::Failure`] |
+//! | choose the reply code | [`failure`] | a row of the table |
+//! | copy bytes both ways | [`inbound::relay`] | how many bytes went each way |
+//! | close | [`inbound::lingering_close`] | |
 
 #![forbid(unsafe_code)]
 
@@ -42,6 +140,6 @@ pub mod config;
 pub mod daemon;
 pub mod failure;
 pub mod inbound;
-pub mod log_limit;
+mod log_limit;
 pub mod request;
 pub mod tor;

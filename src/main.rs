@@ -1,4 +1,4 @@
-//! The `onionport` program: arguments, logging, runtime, exit status. All else is in the library.
+//! The `onionport` program: command line, log, runtime and exit status. The rest is in the library.
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -6,22 +6,22 @@ use std::time::Duration;
 
 use onionport::cli::{self, Invocation};
 use onionport::daemon::hardening::keep_debuggers_out;
-use onionport::daemon::logging::{self, ALWAYS, Log};
+use onionport::daemon::logging::{self, ALWAYS, LogGuard};
 use onionport::inbound::listener::InheritedSockets;
 use onionport::tor::client_auth;
 use onionport::{config, daemon};
 
-/// Gives memory that is free back to the system within seconds. glibc's allocator keeps it: after
-/// 10,000 clients had come and gone, their 94 MB stayed resident for good.
+/// Returns unused memory to the system within seconds. glibc's allocator keeps it: after 10,000 clients
+/// had come and gone, their 94 MB stayed resident.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// How many threads carry bytes. A cell goes through four tasks; where they run side by side, waking the
-/// other thread costs more than it brings (docs/performance.md). As in C tor, streams wait for the
-/// moment that a new directory is read; key files are read, and puzzles solved, elsewhere.
+/// The number of threads that carry bytes. A cell goes through four tasks; if they run on several
+/// threads, waking those costs more than it gains (docs/performance.md). As in C tor, streams wait
+/// while a new directory is parsed; key files are read, and puzzles solved, on other threads.
 const WORKERS: usize = 1;
-/// tokio's own setting for the same.
+/// tokio's own variable for that number, which overrides [`WORKERS`].
 const WORKERS_VARIABLE: &str = "TOKIO_WORKER_THREADS";
 
 /// How long tasks may take to end when the program stops.
@@ -34,13 +34,13 @@ fn main() -> ExitCode {
             return match print(&text) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(problem) => {
-                    complain(&format!("onionport: {problem}"));
+                    print_error(&format!("onionport: {problem}"));
                     ExitCode::from(cli::EXIT_FAILURE)
                 }
             };
         }
         Err(error) => {
-            complain(&format!("onionport: {error}"));
+            print_error(&format!("onionport: {error}"));
             return ExitCode::from(cli::EXIT_USAGE);
         }
     };
@@ -49,63 +49,19 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
             match &log {
-                Some(log) => log.say(&format!("onionport: {problem}")),
-                None => complain(&format!("onionport: {problem}")),
+                Some(log) => log.write_line(&format!("onionport: {problem}")),
+                None => print_error(&format!("onionport: {problem}")),
             }
             ExitCode::from(cli::EXIT_FAILURE)
         }
     }
 }
 
-/// Writes to standard output; the macros of the standard library panic where that fails.
-fn print(text: &str) -> Result<(), String> {
-    let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .map_err(|error| format!("cannot write to standard output: {error}"))
-}
-
-/// Writes a line to standard error, if somebody reads it.
-fn complain(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
-}
-
-/// Runs the program to its end. `log` is there once the log was started.
-fn run(arguments: &config::ProxyArgs, log: &mut Option<Log>) -> Result<(), String> {
+/// Runs the program until it ends. Sets `log` once the log is started.
+fn run(arguments: &config::ProxyArgs, log: &mut Option<LogGuard>) -> Result<(), String> {
     let config = config::load(arguments).map_err(|error| error.message())?;
     if arguments.check_config {
-        match &config.torrc {
-            Some(toml) => {
-                print(toml)?;
-                // The output is a file to keep; those of the torrc itself stand in it.
-                for warning in config
-                    .warnings
-                    .iter()
-                    .filter(|w| !toml.contains(w.as_str()))
-                {
-                    complain(&format!("warning: {warning}"));
-                }
-                let beside = arguments.beside_torrc();
-                if !beside.is_empty() {
-                    complain(&format!(
-                        "warning: the output is --torrc alone, without {}: give these options beside \
-                         the file that you make of it, or write what they say into it",
-                        beside.join(", ")
-                    ));
-                }
-            }
-            None => print(&config::describe(&config))?,
-        }
-        // The start would refuse these; looking changes nothing.
-        if let Some(problem) = config.root_problem.or(config.folder_problem) {
-            return Err(problem);
-        }
-        if let Some(folder) = &config.client_onion_auth_dir {
-            client_auth::check_folder(folder, config.tor.fs_mistrust(), |file| {
-                complain(&format!("warning: {file}"));
-            })?;
-        }
-        return Ok(());
+        return print_config(config, arguments);
     }
     if let Some(problem) = config.root_problem {
         return Err(problem);
@@ -114,12 +70,12 @@ fn run(arguments: &config::ProxyArgs, log: &mut Option<Log>) -> Result<(), Strin
         true => Ok(()),
         false => keep_debuggers_out(),
     };
-    logging::hide(&config.secrets);
+    logging::hide_secrets(&config.secrets);
     *log = Some(logging::start(&config.log_filter, config.log_granularity)?);
     if let Err(problem) = hardened {
         tracing::warn!(target: ALWAYS, "{problem}");
     }
-    let handed = InheritedSockets::from_environment()?;
+    let inherited = InheritedSockets::from_environment()?;
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if std::env::var_os(WORKERS_VARIABLE).is_none() {
         builder.worker_threads(WORKERS);
@@ -128,8 +84,59 @@ fn run(arguments: &config::ProxyArgs, log: &mut Option<Log>) -> Result<(), Strin
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start the runtime: {error}"))?;
-    let ended = runtime.block_on(daemon::run(config, arguments, handed));
-    // Tasks of the Tor client never end by themselves. With the last of them arti writes down its guards.
+    let ended = runtime.block_on(daemon::run(config, arguments, inherited));
+    // Tasks of the Tor client do not end by themselves. arti saves its guards when the last one is
+    // dropped.
     runtime.shutdown_timeout(STOP_LIMIT);
     ended
+}
+
+/// Prints what the configuration does (`--check-config`); for `--torrc`, prints it as TOML. The error
+/// is what the start would fail with.
+fn print_config(config: config::Config, arguments: &config::ProxyArgs) -> Result<(), String> {
+    match &config.torrc {
+        Some(toml) => {
+            print(toml)?;
+            // The TOML file contains the warnings about the torrc itself.
+            for warning in config
+                .warnings
+                .iter()
+                .filter(|w| !toml.contains(w.as_str()))
+            {
+                print_error(&format!("warning: {warning}"));
+            }
+            let beside = arguments.beside_torrc();
+            if !beside.is_empty() {
+                print_error(&format!(
+                    "warning: the output is --torrc alone, without {}: give these options beside \
+                     the file that you make of it, or write their settings into it",
+                    beside.join(", ")
+                ));
+            }
+        }
+        None => print(&config::describe(&config))?,
+    }
+    // The checks change nothing.
+    if let Some(problem) = config.root_problem.or(config.folder_problem) {
+        return Err(problem);
+    }
+    if let Some(folder) = &config.client_onion_auth_dir {
+        client_auth::check_folder(folder, config.tor.fs_mistrust(), |file| {
+            print_error(&format!("warning: {file}"));
+        })?;
+    }
+    Ok(())
+}
+
+/// Prints to standard output. Unlike the standard library's macros, does not panic on an error.
+fn print(text: &str) -> Result<(), String> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| format!("cannot write to standard output: {error}"))
+}
+
+/// Prints a line to standard error; an error has nowhere to go.
+fn print_error(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }

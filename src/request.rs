@@ -1,15 +1,17 @@
-//! What a client asks for, whatever protocol it spoke, and what is decided before the network is asked.
+//! A client's request, whatever protocol it came in, and what is decided before the Tor network is used.
+//!
+//! Read in this order:
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`dispatch`] | the way of a request: read this first |
-//! | [`address_map`] | names that stand for others |
-//! | [`target`] | the destination, checked |
-//! | [`policy`] | what a port may ask for |
+//! | [`dispatch`] | the path of a request through the modules below |
+//! | [`address_map`] | replaces mapped names and virtual addresses (`MapAddress`, automap) |
+//! | [`target`] | parses and checks the destination |
+//! | [`policy`] | what a port's flags allow |
 //! | [`safe_socks`] | requests that may give their user away |
-//! | [`status`] | how the program is doing |
+//! | [`status`] | the state of the program, for the status page |
 //!
-//! Nothing in here imports [`crate::inbound`] or [`crate::daemon`].
+//! Nothing here imports [`crate::inbound`] or [`crate::daemon`].
 
 pub mod address_map;
 pub mod dispatch;
@@ -23,20 +25,21 @@ use std::net::{IpAddr, SocketAddr};
 use crate::tor::destination::Family;
 use crate::tor::isolation::{ClientCredentials, Protocol};
 
-/// One request of one client, understood and not checked yet.
+/// One request of one client, parsed but not checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     /// What to do with the address.
     pub command: Command,
     /// The destination, as the client wrote it.
     pub address: Address,
-    /// The destination's port. Means nothing for look-ups.
+    /// The destination's port. Has no meaning for lookups.
     pub port: u16,
-    /// The protocol it was asked in.
+    /// The protocol that the request came in.
     pub protocol: Protocol,
-    /// Who the client says it is; used for isolation only.
+    /// The client's user name and password, or what its protocol has in their place. They are not
+    /// verified; only isolation uses them.
     pub credentials: Option<ClientCredentials>,
-    /// The addresses the client itself wants to have used; the port's flags may narrow it.
+    /// The address families that the client accepts; the port's flags may narrow them.
     pub family: Option<Family>,
 }
 
@@ -45,49 +48,51 @@ pub struct Request {
 pub enum Command {
     /// Open a stream.
     Connect,
-    /// Look up a name (SOCKS command `F0`, socks-extensions).
+    /// Look up the address of a name (SOCKS command `F0`, Tor's socks-extensions.txt).
     Resolve,
-    /// Look up the name of an address (`F1`, SOCKS5 only). The address is always an IP.
+    /// Look up the name of an address (`F1`, SOCKS5 only). The address is always an IP address.
     ResolvePtr,
 }
 
 /// A destination.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
-    /// An IP address: given in binary, or written out as a host name (IPv6 with or without brackets).
+    /// An IP address: sent in binary, or as text in place of a host name (IPv6 with or without
+    /// brackets).
     Ip(IpAddr),
-    /// A host name in the client's own spelling: letters, digits, `-`, `_` and dots, at most 255 bytes, perhaps with
-    /// one dot at the end. That it ends in `.onion` says nothing about its validity.
+    /// A host name in the client's spelling: letters, digits, `-`, `_` and dots, at most 255 bytes,
+    /// with at most one trailing dot. A name that ends in `.onion` need not be a valid onion address.
     Name(Box<str>),
 }
 
-/// The answer to a look-up.
+/// The answer to a lookup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// An address, for a name.
+    /// The address of a name.
     Ip(IpAddr),
-    /// A name, for an address.
+    /// The name of an address.
     Name(String),
 }
 
-/// Where a client came from.
+/// A client's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientAddr {
-    /// Over TCP or UDP, from this address ([`ClientAddr::of`]).
+    /// The IP address of a client over TCP or UDP, in canonical form.
     Ip(IpAddr),
-    /// Over a unix socket.
+    /// A client on a unix socket, which has no address.
     Unix,
 }
 
-impl ClientAddr {
-    /// Where the peer of a socket came from. A socket that takes both families, such as a service
-    /// manager hands over, shows IPv4 clients as `::ffff:192.0.2.1`: they are IPv4 clients all the
-    /// same.
-    pub fn of(peer: SocketAddr) -> ClientAddr {
+impl From<SocketAddr> for ClientAddr {
+    /// Takes the address of a socket's peer. A dual-stack socket, such as a service manager may pass,
+    /// shows IPv4 clients as `::ffff:192.0.2.1`; they become IPv4 addresses.
+    fn from(peer: SocketAddr) -> ClientAddr {
         ClientAddr::Ip(peer.ip().to_canonical())
     }
+}
 
-    /// The address, if there is one.
+impl ClientAddr {
+    /// Returns the IP address, if there is one.
     pub fn ip(self) -> Option<IpAddr> {
         match self {
             ClientAddr::Ip(ip) => Some(ip),

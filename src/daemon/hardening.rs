@@ -1,13 +1,13 @@
-//! Keeping others out of the memory of the process, which holds keys: what C tor does for
-//! `DisableDebuggerAttachment 1` and arti unless `permit_debugging` is set.
+//! Keeps other processes out of this one's memory, which holds keys: C tor's
+//! `DisableDebuggerAttachment 1`, and arti's default unless `permit_debugging` is set.
 
 use rlimit::Resource;
 
-/// Lets no debugger of this user attach, and no crash write a core dump. Programs that this one
-/// starts can be debugged again; they write no core dump either.
+/// Forbids debuggers of the same user to attach, and core dumps. Processes started by this one can be
+/// debugged; they write no core dumps either.
 ///
 /// # Errors
-/// What could not be done, in a sentence for the log.
+/// One line for the log, if the system refuses either or cannot forbid debuggers.
 pub fn keep_debuggers_out() -> Result<(), String> {
     Resource::CORE
         .set(0, 0)

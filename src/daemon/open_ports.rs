@@ -1,5 +1,4 @@
-//! The ports that are open, each with what it serves its clients by; both can change while the
-//! program runs.
+//! The open ports and the settings each serves with. A reload can change both.
 
 use std::sync::Arc;
 
@@ -7,166 +6,90 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tracing::warn;
 
+use crate::config::Config;
 use crate::config::port_line::{BindAddr, Flags, Port, PortKind};
-use crate::config::{Config, TransProxyType};
+use crate::daemon::bound_ports::{BoundPort, BoundPorts};
 use crate::inbound::http::ClientAuthForm;
-use crate::inbound::listener::{InheritedSockets, ListenAddr, Listener, PlannedPort};
-use crate::request::dispatch::{Dispatcher, Shared};
-use crate::request::policy::Rules;
+use crate::inbound::listener::{InheritedSockets, ListenAddr, PlannedPort};
+use crate::request::dispatch::{Dispatcher, SharedState};
+use crate::request::policy::PortRules;
 use crate::tor::connector::Connector;
 use crate::tor::isolation::SessionGroup;
 
-/// Ports that are bound and do not serve yet.
-pub struct Bound(Vec<BoundPort>);
-
-struct BoundPort {
-    wanted: PlannedPort,
-    listener: Listener,
-}
-
-impl Bound {
-    /// Opens every port of the configuration, and one for each handed-over socket that is left: all
-    /// or none.
-    ///
-    /// The error is one sentence that names the place and the remedy.
-    pub fn open(config: &Config, handed: &InheritedSockets) -> Result<Bound, String> {
-        Bound::open_these(
-            &handed.plan_ports(&config.ports),
-            handed,
-            config.trans_proxy_type,
-        )
-    }
-
-    fn open_these(
-        wanted: &[PlannedPort],
-        handed: &InheritedSockets,
-        trans_proxy_type: TransProxyType,
-    ) -> Result<Bound, String> {
-        let mut bound = Vec::new();
-        for wanted in wanted {
-            let line = &wanted.port.line;
-            if !wanted.configured {
-                for warning in &line.warnings {
-                    warn!("socket {} of LISTEN_FDS: {warning}", line.bind);
-                }
-                if let Some(problem) = line.unserved(wanted.port.kind) {
-                    return Err(format!("socket {} of LISTEN_FDS: {problem}", line.bind));
-                }
-            }
-            if let Some(listener) = Listener::bind(wanted, handed, trans_proxy_type)? {
-                bound.push(BoundPort {
-                    wanted: wanted.clone(),
-                    listener,
-                });
-            }
-        }
-        Ok(Bound(bound))
-    }
-}
-
-/// The ports that serve. Clients are served to the end, whatever becomes of their port.
-pub struct OpenPorts<T: Connector> {
+/// The ports that accept clients. Closing a port leaves its clients connected.
+pub(super) struct OpenPorts<T: Connector> {
     tor: Arc<T>,
-    shared: Arc<Shared>,
+    shared: Arc<SharedState>,
     client_auth_form: Arc<ClientAuthForm>,
     permits: Arc<Semaphore>,
-    handed: InheritedSockets,
-    ports: Vec<Open<T>>,
-    /// Numbers the ports that are groups of their own.
-    next: usize,
+    inherited: InheritedSockets,
+    ports: Vec<OpenPort<T>>,
+    /// The number of the last port that became a session group of its own.
+    last_group: usize,
 }
 
-/// One of them.
-struct Open<T> {
+/// One open port.
+struct OpenPort<T> {
     wanted: PlannedPort,
-    place: ListenAddr,
+    address: ListenAddr,
     group: SessionGroup,
     dispatcher: watch::Sender<Arc<Dispatcher<T>>>,
+    /// Accepts clients until it is aborted.
     task: JoinHandle<()>,
 }
 
-impl<T> Open<T> {
-    /// The port, with the place that it has got.
-    fn pinned(&self) -> PlannedPort {
-        let mut wanted = self.wanted.clone();
-        if let ListenAddr::Tcp(address) = self.place {
-            wanted.port.line.bind = BindAddr::Tcp(address);
-        }
-        wanted
-    }
-
-    /// Whether a port cannot be opened as long as this one is: that is so for another address with the
-    /// same number, too, if one of them is that of all interfaces. A handed-over socket stays open
-    /// whether its port does or not.
-    fn is_in_the_way_of(&self, port: &Port) -> bool {
-        let is_udp = |kind| kind == PortKind::Dns;
-        match (&self.place, &port.line.bind) {
-            _ if self.wanted.inherited.is_some() => false,
-            _ if is_udp(self.wanted.port.kind) != is_udp(port.kind) => false,
-            (ListenAddr::Tcp(open), BindAddr::Tcp(wanted)) => open.port() == wanted.port(),
-            (ListenAddr::Unix(open), BindAddr::Unix(wanted)) => open == wanted,
-            _ => false,
-        }
-    }
+/// What another configuration does to the open ports, which are identified by their index.
+struct PortPlan {
+    keep: Vec<(usize, PlannedPort)>,
+    close: Vec<usize>,
+    open: Vec<PlannedPort>,
 }
 
-/// How many of some numbers are lower than one.
-fn below(numbers: &[usize], one: usize) -> usize {
-    numbers.iter().filter(|number| **number < one).count()
-}
-
-/// What becomes of the ports under another configuration. Those that are open are meant by number.
-struct Plan {
-    staying: Vec<(usize, PlannedPort)>,
-    leaving: Vec<usize>,
-    coming: Vec<PlannedPort>,
-}
-
-/// What has become of the ports.
+/// Addresses of the ports that were opened and closed.
 #[derive(Debug, Default)]
-pub struct Changes {
-    /// Places that are open now, and were not.
-    pub opened: Vec<(PortKind, ListenAddr)>,
-    /// Places that were open.
-    pub closed: Vec<(PortKind, ListenAddr)>,
+pub(super) struct PortChanges {
+    /// Ports that are open and were not.
+    pub(super) opened: Vec<(PortKind, ListenAddr)>,
+    /// Ports that were open and are not.
+    pub(super) closed: Vec<(PortKind, ListenAddr)>,
 }
 
 impl<T: Connector> OpenPorts<T> {
-    /// No port yet. At most as many clients as `permits` has are served at once; ports may listen
-    /// on the sockets of `handed`.
-    pub fn new(
+    /// Creates the set without any port. `permits` limits the clients served at once, over all
+    /// ports; `inherited` are sockets that ports may listen on.
+    pub(super) fn new(
         tor: Arc<T>,
-        shared: Arc<Shared>,
+        shared: Arc<SharedState>,
         client_auth_form: Arc<ClientAuthForm>,
         permits: Arc<Semaphore>,
-        handed: InheritedSockets,
+        inherited: InheritedSockets,
     ) -> OpenPorts<T> {
         OpenPorts {
             tor,
             shared,
             client_auth_form,
             permits,
-            handed,
+            inherited,
             ports: Vec::new(),
-            next: 0,
+            last_group: 0,
         }
     }
 
-    /// Serves on these ports too.
-    pub fn serve(&mut self, config: &Config, bound: Bound) -> Changes {
-        let mut changes = Changes::default();
+    /// Starts to accept clients on these ports too.
+    pub(super) fn serve(&mut self, config: &Config, bound: BoundPorts) -> PortChanges {
+        let mut changes = PortChanges::default();
         for BoundPort { wanted, listener } in bound.0 {
-            let place = listener.addr().clone();
-            changes.opened.push((wanted.port.kind, place.clone()));
-            let group = self.group(&wanted.port);
+            let address = listener.addr().clone();
+            changes.opened.push((wanted.port.kind, address.clone()));
+            let group = self.choose_group(&wanted.port);
             let (dispatcher, current) =
-                watch::channel(self.dispatcher(config, &wanted.port, group));
+                watch::channel(self.build_dispatcher(config, &wanted.port, group));
             let permits = Arc::clone(&self.permits);
             let task =
                 tokio::spawn(listener.run(current, permits, Arc::clone(&self.client_auth_form)));
-            self.ports.push(Open {
+            self.ports.push(OpenPort {
                 wanted,
-                place,
+                address,
                 group,
                 dispatcher,
                 task,
@@ -175,63 +98,35 @@ impl<T: Connector> OpenPorts<T> {
         changes
     }
 
-    /// Makes the ports, which are those of `before`, those of another configuration: opens, closes, and
-    /// gives those that stay their new flags. If one cannot be opened, everything stays as it was.
-    pub async fn change(&mut self, before: &Config, config: &Config) -> Result<Changes, String> {
+    /// Replaces the ports of `old`, which are open, by those of `config`: opens and closes ports, and
+    /// gives those that stay their new flags.
+    ///
+    /// # Errors
+    /// One line, if a port cannot be opened. The ports of `old` are then open as before; the error
+    /// lists those that were closed for a moment and could not be opened again.
+    pub(super) async fn change(
+        &mut self,
+        old: &Config,
+        config: &Config,
+    ) -> Result<PortChanges, String> {
         let plan = self.plan(config);
-        let unasked_for = self.no_longer_asked_for(&plan);
-        let Plan {
-            staying,
-            leaving,
-            coming,
-        } = plan;
-        // A port may come in the place of one that leaves. So if it cannot be opened beside it, it is
-        // tried again without. Only those that may be in the way are closed for that: another may be
-        // one whose number the system chose, and would come back with a new one.
-        let in_the_way = |number: &usize| {
-            let open = &self.ports[*number];
-            coming
-                .iter()
-                .any(|wanted| open.is_in_the_way_of(&wanted.port))
-        };
-        let (bound, closed) = match self.open(&coming, config) {
-            Ok(bound) => (bound, self.close_some(&leaving).await),
+        let without_line = self.list_sockets_without_line(&plan);
+        let PortPlan { keep, close, open } = plan;
+        let (bound, closed) = match self.bind(&open, config) {
+            Ok(bound) => (bound, self.close_some(&close).await),
             Err(problem) => {
-                let (first, then): (Vec<usize>, Vec<usize>) =
-                    leaving.iter().copied().partition(in_the_way);
-                if first.is_empty() {
-                    return Err(problem);
-                }
-                let closing = first.iter().map(|number| &self.ports[*number]);
-                let again: Vec<PlannedPort> = closing.clone().map(Open::pinned).collect();
-                let lines: Vec<PlannedPort> = closing.map(|open| open.wanted.clone()).collect();
-                let mut closed = self.close_some(&first).await;
-                match self.open(&coming, config) {
-                    Ok(bound) => {
-                        let then: Vec<usize> = then.iter().map(|n| n - below(&first, *n)).collect();
-                        closed.extend(self.close_some(&then).await);
-                        (bound, closed)
-                    }
-                    Err(problem) => {
-                        let lost = self.open_again(before, again, lines);
-                        return Err(match lost.is_empty() {
-                            true => problem,
-                            false => {
-                                format!("{problem}; and a port is lost: {}", lost.join("; "))
-                            }
-                        });
-                    }
-                }
+                self.bind_after_closing(&open, &close, problem, old, config)
+                    .await?
             }
         };
-        for (place, wanted) in staying {
-            // Those that left stood in between.
-            let place = place - below(&leaving, place);
-            self.stay(config, place, wanted);
+        for (index, wanted) in keep {
+            // The closed ports before it are gone from the list.
+            let index = index - count_below(&close, index);
+            self.update(config, index, wanted);
         }
-        for place in unasked_for {
+        for address in without_line {
             warn!(
-                "{place} is a socket of LISTEN_FDS and stays open, now without flags: to close it, \
+                "{address} is a socket of LISTEN_FDS and stays open, now without flags: to close it, \
                  change the socket unit"
             );
         }
@@ -240,25 +135,69 @@ impl<T: Connector> OpenPorts<T> {
         Ok(changes)
     }
 
-    fn open(&self, wanted: &[PlannedPort], config: &Config) -> Result<Bound, String> {
-        Bound::open_these(wanted, &self.handed, config.trans_proxy_type)
+    /// Binds the ports `open`, which failed with `problem` while those to `close` were open, after
+    /// closing the ones that conflict. If it fails again, opens those of `old` again.
+    ///
+    /// Only conflicting ports are closed before it is known whether the new ones can be bound: another
+    /// may have a number that the system chose, which it could not get back.
+    async fn bind_after_closing(
+        &mut self,
+        open: &[PlannedPort],
+        close: &[usize],
+        problem: String,
+        old: &Config,
+        config: &Config,
+    ) -> Result<(BoundPorts, Vec<(PortKind, ListenAddr)>), String> {
+        let has_conflict = |index: &usize| {
+            let port = &self.ports[*index];
+            open.iter().any(|wanted| port.conflicts_with(&wanted.port))
+        };
+        let (first, then): (Vec<usize>, Vec<usize>) = close.iter().copied().partition(has_conflict);
+        if first.is_empty() {
+            return Err(problem);
+        }
+        let closing = first.iter().map(|index| &self.ports[*index]);
+        let pinned: Vec<PlannedPort> = closing.clone().map(OpenPort::pin_address).collect();
+        let wanted: Vec<PlannedPort> = closing.map(|port| port.wanted.clone()).collect();
+        let mut closed = self.close_some(&first).await;
+        match self.bind(open, config) {
+            Ok(bound) => {
+                let then: Vec<usize> = then.iter().map(|n| n - count_below(&first, *n)).collect();
+                closed.extend(self.close_some(&then).await);
+                Ok((bound, closed))
+            }
+            Err(problem) => {
+                let lost = self.reopen(old, pinned, wanted);
+                Err(match lost.is_empty() {
+                    true => problem,
+                    false => format!(
+                        "{problem}; ports that were open are lost: {}",
+                        lost.join("; ")
+                    ),
+                })
+            }
+        }
     }
 
-    /// Serves on ports that were closed a moment ago: each is opened at the place it had, and keeps
-    /// the line it came from. Gives the problems of those that somebody else has taken meanwhile.
-    fn open_again(
+    fn bind(&self, wanted: &[PlannedPort], config: &Config) -> Result<BoundPorts, String> {
+        BoundPorts::bind_these(wanted, &self.inherited, config.trans_proxy_type)
+    }
+
+    /// Opens ports that were closed a moment ago, each at the address it had (`pinned`) and with the
+    /// line it came from (`wanted`). Returns the problems of those whose address is in use by now.
+    fn reopen(
         &mut self,
-        before: &Config,
-        places: Vec<PlannedPort>,
-        lines: Vec<PlannedPort>,
+        old: &Config,
+        pinned: Vec<PlannedPort>,
+        wanted: Vec<PlannedPort>,
     ) -> Vec<String> {
         let mut lost = Vec::new();
-        for (place, line) in places.iter().zip(lines) {
-            match self.open(std::slice::from_ref(place), before) {
+        for (pinned, wanted) in pinned.iter().zip(wanted) {
+            match self.bind(std::slice::from_ref(pinned), old) {
                 Ok(bound) => {
-                    self.serve(before, bound);
-                    if let Some(open) = self.ports.last_mut() {
-                        open.wanted = line;
+                    self.serve(old, bound);
+                    if let Some(port) = self.ports.last_mut() {
+                        port.wanted = wanted;
                     }
                 }
                 Err(problem) => lost.push(problem),
@@ -267,119 +206,119 @@ impl<T: Connector> OpenPorts<T> {
         lost
     }
 
-    /// Which ports stay, leave and come. Ports whose whole line stays are found first: two lines with
-    /// `auto` are not the same port.
-    fn plan(&self, config: &Config) -> Plan {
-        let mut coming = self.handed.plan_ports(&config.ports);
-        let mut staying = Vec::new();
-        let mut leaving: Vec<usize> = (0..self.ports.len()).collect();
-        let same_line = |open: &Port, port: &Port| open.line == port.line;
-        let same_place = |open: &Port, port: &Port| open.line.bind == port.line.bind;
-        let alike: [fn(&Port, &Port) -> bool; 2] = [same_line, same_place];
-        for alike in alike {
-            leaving.retain(|&index| {
-                let open = &self.ports[index].wanted;
-                let same = |wanted: &PlannedPort| {
-                    wanted.port.kind == open.port.kind
-                        && wanted.inherited == open.inherited
-                        && alike(&open.port, &wanted.port)
+    /// Plans which ports to keep, close and open. Ports with the same whole line are matched first:
+    /// two lines with `auto` are different ports.
+    fn plan(&self, config: &Config) -> PortPlan {
+        let mut open = self.inherited.plan_ports(&config.ports);
+        let mut keep = Vec::new();
+        let mut close: Vec<usize> = (0..self.ports.len()).collect();
+        let has_same_line = |port: &Port, wanted: &Port| port.line == wanted.line;
+        let has_same_bind = |port: &Port, wanted: &Port| port.line.bind == wanted.line.bind;
+        let comparisons: [fn(&Port, &Port) -> bool; 2] = [has_same_line, has_same_bind];
+        for matches in comparisons {
+            close.retain(|&index| {
+                let port = &self.ports[index].wanted;
+                let is_same = |wanted: &PlannedPort| {
+                    wanted.port.kind == port.port.kind
+                        && wanted.inherited == port.inherited
+                        && matches(&port.port, &wanted.port)
                 };
-                match coming.iter().position(same) {
+                match open.iter().position(is_same) {
                     Some(found) => {
-                        staying.push((index, coming.remove(found)));
+                        keep.push((index, open.remove(found)));
                         false
                     }
                     None => true,
                 }
             });
         }
-        Plan {
-            staying,
-            leaving,
-            coming,
-        }
+        PortPlan { keep, close, open }
     }
 
-    /// The places of handed-over sockets that a line has asked for until now, and none does any more.
-    fn no_longer_asked_for(&self, plan: &Plan) -> Vec<ListenAddr> {
-        let configured = |number| {
-            let mut open = self.ports.iter();
-            open.find(|open| open.wanted.configured && open.wanted.inherited == Some(number))
+    /// Lists the addresses of inherited sockets that a port line used until now, and none does under
+    /// the plan.
+    fn list_sockets_without_line(&self, plan: &PortPlan) -> Vec<ListenAddr> {
+        let find_configured = |number| {
+            let mut ports = self.ports.iter();
+            ports.find(|port| port.wanted.configured && port.wanted.inherited == Some(number))
         };
-        let staying = plan.staying.iter().map(|(_, wanted)| wanted);
-        let unasked_for = staying
-            .chain(&plan.coming)
-            .filter(|wanted| !wanted.configured);
-        let places = unasked_for.filter_map(|wanted| configured(wanted.inherited?));
-        places.map(|open| open.place.clone()).collect()
+        let kept = plan.keep.iter().map(|(_, wanted)| wanted);
+        let without_line = kept.chain(&plan.open).filter(|wanted| !wanted.configured);
+        let ports = without_line.filter_map(|wanted| find_configured(wanted.inherited?));
+        ports.map(|port| port.address.clone()).collect()
     }
 
-    /// Gives a port that stays its new flags.
-    fn stay(&mut self, config: &Config, index: usize, wanted: PlannedPort) {
-        let open = &self.ports[index];
-        let (before, after) = (open.wanted.port.line.flags, wanted.port.line.flags);
+    /// Gives a port that stays open its new flags.
+    fn update(&mut self, config: &Config, index: usize, wanted: PlannedPort) {
+        let port = &self.ports[index];
+        let (before, after) = (port.wanted.port.line.flags, wanted.port.line.flags);
         if wanted.inherited.is_none()
             && (before.group_writable, before.world_writable)
                 != (after.group_writable, after.world_writable)
         {
-            let place = &open.place;
-            warn!("{place}: who may use the socket counts only from a new start");
+            let address = &port.address;
+            warn!("{address}: permissions of the socket changed: restart onionport to apply them");
         }
         let group = match before.session_group == after.session_group {
-            true => open.group,
-            false => self.group(&wanted.port),
+            true => port.group,
+            false => self.choose_group(&wanted.port),
         };
-        let dispatcher = self.dispatcher(config, &wanted.port, group);
-        let open = &mut self.ports[index];
-        open.dispatcher.send_replace(dispatcher);
-        open.wanted = wanted;
-        open.group = group;
+        let dispatcher = self.build_dispatcher(config, &wanted.port, group);
+        let port = &mut self.ports[index];
+        port.dispatcher.send_replace(dispatcher);
+        port.wanted = wanted;
+        port.group = group;
     }
 
-    /// Closes the ports with these numbers, which are in ascending order. When this returns, others
-    /// may be opened in their places.
-    async fn close_some(&mut self, numbers: &[usize]) -> Vec<(PortKind, ListenAddr)> {
+    /// Closes the ports with these indices, which are in ascending order. When this returns, their
+    /// addresses are free.
+    async fn close_some(&mut self, indices: &[usize]) -> Vec<(PortKind, ListenAddr)> {
         let mut closed = Vec::new();
-        for number in numbers.iter().rev() {
-            let open = self.ports.remove(*number);
-            open.task.abort();
-            // It ends as it was told to.
-            let _ = open.task.await;
-            closed.push((open.wanted.port.kind, open.place));
+        for index in indices.iter().rev() {
+            let port = self.ports.remove(*index);
+            port.task.abort();
+            // Always an error: the task was aborted.
+            let _ = port.task.await;
+            closed.push((port.wanted.port.kind, port.address));
         }
         closed.reverse();
         closed
     }
 
-    /// What is open, in the order in which it was opened.
-    pub fn places(&self) -> impl Iterator<Item = (&Port, &ListenAddr)> {
+    /// Iterates over the open ports and their addresses, in the order in which they were opened.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Port, &ListenAddr)> {
         self.ports
             .iter()
-            .map(|open| (&open.wanted.port, &open.place))
+            .map(|port| (&port.wanted.port, &port.address))
     }
 
-    /// Closes all ports, and removes the files of those in the file system.
-    pub async fn close(mut self) {
+    /// Closes all ports, and removes the socket files that this process has made.
+    pub(super) async fn close(mut self) {
         let all: Vec<usize> = (0..self.ports.len()).collect();
         self.close_some(&all).await;
     }
 
-    /// The group of a port; without a name, one of its own.
-    fn group(&mut self, port: &Port) -> SessionGroup {
+    /// Returns the session group that the port's line names, or else one of the port's own.
+    fn choose_group(&mut self, port: &Port) -> SessionGroup {
         port.line.flags.session_group.map_or_else(
             || {
-                self.next += 1;
-                SessionGroup::Port(self.next)
+                self.last_group += 1;
+                SessionGroup::Port(self.last_group)
             },
             SessionGroup::Named,
         )
     }
 
-    fn dispatcher(&self, config: &Config, port: &Port, group: SessionGroup) -> Arc<Dispatcher<T>> {
+    fn build_dispatcher(
+        &self,
+        config: &Config,
+        port: &Port,
+        group: SessionGroup,
+    ) -> Arc<Dispatcher<T>> {
         let flags = port.line.flags;
         Arc::new(Dispatcher {
             tor: Arc::clone(&self.tor),
-            rules: Rules {
+            rules: PortRules {
                 flags: Flags {
                     onion_traffic: flags.onion_traffic && config.allow_onion_addrs,
                     ..flags
@@ -392,4 +331,35 @@ impl<T: Connector> OpenPorts<T> {
             shared: Arc::clone(&self.shared),
         })
     }
+}
+
+impl<T> OpenPort<T> {
+    /// Returns what it takes to open the port again at its present address, even if the system chose
+    /// that.
+    fn pin_address(&self) -> PlannedPort {
+        let mut wanted = self.wanted.clone();
+        if let ListenAddr::Tcp(address) = self.address {
+            wanted.port.line.bind = BindAddr::Tcp(address);
+        }
+        wanted
+    }
+
+    /// Whether `port` cannot be bound as long as this one is open. That includes another address with
+    /// the same number, because either may be the address of all interfaces. Closing a port on an
+    /// inherited socket frees no address.
+    fn conflicts_with(&self, port: &Port) -> bool {
+        let is_udp = |kind| kind == PortKind::Dns;
+        match (&self.address, &port.line.bind) {
+            _ if self.wanted.inherited.is_some() => false,
+            _ if is_udp(self.wanted.port.kind) != is_udp(port.kind) => false,
+            (ListenAddr::Tcp(open), BindAddr::Tcp(wanted)) => open.port() == wanted.port(),
+            (ListenAddr::Unix(open), BindAddr::Unix(wanted)) => open == wanted,
+            _ => false,
+        }
+    }
+}
+
+/// Counts the indices below `limit`.
+fn count_below(indices: &[usize], limit: usize) -> usize {
+    indices.iter().filter(|index| **index < limit).count()
 }

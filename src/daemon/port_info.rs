@@ -1,37 +1,40 @@
-//! A file that names the open ports, for programs that cannot know them beforehand.
+//! A file that lists the open ports, for programs that cannot know them beforehand.
 //!
-//! The form is arti's `port_info.json`: `{"ports":[{"protocol":"socks","address":"inet:127.0.0.1:9150"}]}`.
+//! The format is that of arti's `port_info.json`:
+//! `{"ports":[{"protocol":"socks","address":"inet:127.0.0.1:9150"}]}`.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 use serde_json::json;
 
 use crate::config::port_line::PortKind;
-use crate::daemon::atomic_file::Draft;
 use crate::inbound::listener::ListenAddr;
 
-/// Everybody may read it, as far as the umask allows.
+/// Everybody may read the file, as far as the umask allows.
 const MODE: u32 = 0o666;
 
-/// The file; removed again when dropped, if it still says what was written.
+/// The written file. Dropping this removes the file, if its content is still the same.
 #[derive(Debug)]
-pub struct PortInfo {
+pub(super) struct PortInfo {
     path: PathBuf,
+    /// The content; empty once another [`PortInfo`] owns the file.
     text: String,
 }
 
 impl PortInfo {
-    /// Writes the file, and its folder if that is not there. Whoever reads the file sees all of it.
-    pub fn write<'a>(
+    /// Writes the file, and creates its folder if there is none. Readers see the whole file or none.
+    pub(super) fn write<'a>(
         path: &Path,
         ports: impl Iterator<Item = (PortKind, &'a ListenAddr)>,
     ) -> io::Result<PortInfo> {
         let ports: Vec<_> = ports
-            .map(|(kind, place)| json!({"protocol": protocol(kind), "address": address(place)}))
+            .map(|(kind, address)| {
+                json!({"protocol": protocol_name(kind), "address": format_address(address)})
+            })
             .collect();
         let text = format!("{}\n", json!({ "ports": ports }));
         let folder = match path.parent() {
@@ -39,20 +42,24 @@ impl PortInfo {
             _ => Path::new("."),
         };
         fs::create_dir_all(folder)?;
-        // Not synced: it is of no use after a crash.
-        let mut draft = Draft::create_in(folder, MODE)?;
+        // The draft's random name and `O_EXCL` keep other writers of the folder from putting a link in
+        // its way; renaming replaces a link at `path` without following it.
+        let mut draft = tempfile::Builder::new()
+            .prefix(".")
+            .suffix(".new")
+            .permissions(Permissions::from_mode(MODE))
+            .tempfile_in(folder)?;
         draft.write_all(text.as_bytes())?;
+        // Not synced: the file is of no use after a crash.
         draft.persist(path)?;
         Ok(PortInfo {
             path: path.to_owned(),
             text,
         })
     }
-}
 
-impl PortInfo {
-    /// Whether the file still says what was written. Another one in its place may be anything: a link
-    /// is not followed, and a FIFO blocks nobody.
+    /// Whether the file still has the content that was written. Another process may have replaced it
+    /// by anything: links are not followed, and a FIFO does not block.
     fn is_unchanged(&self) -> io::Result<bool> {
         let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
         let file = OpenOptions::new()
@@ -68,8 +75,8 @@ impl PortInfo {
         Ok(found == self.text.as_bytes())
     }
 
-    /// Leaves the file to a newer one that has been written in its place.
-    pub fn give_way(mut self, newer: Option<&PortInfo>) {
+    /// Drops this, and leaves the file to `newer` if that was written to the same path.
+    pub(super) fn yield_to(mut self, newer: Option<&PortInfo>) {
         if newer.is_some_and(|newer| newer.path == self.path) {
             self.text.clear();
         }
@@ -78,23 +85,23 @@ impl PortInfo {
 
 impl Drop for PortInfo {
     fn drop(&mut self) {
-        let ours = || !self.text.is_empty() && self.is_unchanged().unwrap_or(false);
-        if ours() {
+        let is_ours = || !self.text.is_empty() && self.is_unchanged().unwrap_or(false);
+        if is_ours() {
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// arti's words; it has none for transparent ports.
-fn protocol(kind: PortKind) -> &'static str {
+/// arti's name of a protocol; for transparent ports, which arti has no name for, that of the port line.
+fn protocol_name(kind: PortKind) -> &'static str {
     match kind {
         PortKind::Dns => "dns_udp",
         other => other.word(),
     }
 }
 
-fn address(place: &ListenAddr) -> String {
-    match place {
+fn format_address(address: &ListenAddr) -> String {
+    match address {
         ListenAddr::Tcp(address) => format!("inet:{address}"),
         ListenAddr::Unix(path) => format!("unix:{}", path.display()),
     }
@@ -105,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_file_names_every_port_and_goes_with_the_program() {
+    fn the_file_lists_every_port_and_is_removed_at_the_end() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("public/port_info.json");
         let socks = ListenAddr::Tcp("127.0.0.1:9150".parse().unwrap());
@@ -131,33 +138,34 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_file_stays_when_the_older_goes() {
+    fn a_newer_file_at_the_same_path_is_not_removed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ports");
-        let place = ListenAddr::Tcp("127.0.0.1:1".parse().unwrap());
-        let write = || PortInfo::write(&path, std::iter::once((PortKind::Socks, &place))).unwrap();
+        let address = ListenAddr::Tcp("127.0.0.1:1".parse().unwrap());
+        let write =
+            || PortInfo::write(&path, std::iter::once((PortKind::Socks, &address))).unwrap();
         let older = write();
         let newer = write();
-        older.give_way(Some(&newer));
+        older.yield_to(Some(&newer));
         assert!(path.exists());
-        newer.give_way(None);
+        newer.yield_to(None);
         assert!(!path.exists());
     }
 
     #[test]
-    fn a_file_that_another_program_wrote_meanwhile_stays() {
+    fn a_file_changed_by_another_program_is_not_removed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ports");
-        let place = ListenAddr::Tcp("127.0.0.1:1".parse().unwrap());
-        let info = PortInfo::write(&path, std::iter::once((PortKind::Socks, &place))).unwrap();
+        let address = ListenAddr::Tcp("127.0.0.1:1".parse().unwrap());
+        let info = PortInfo::write(&path, std::iter::once((PortKind::Socks, &address))).unwrap();
         fs::write(&path, "another's").unwrap();
         drop(info);
         assert_eq!(fs::read_to_string(&path).unwrap(), "another's");
     }
 
-    /// In a folder such as /tmp, others can put links and FIFOs anywhere.
+    /// In a shared folder such as /tmp, other users can put links and FIFOs anywhere.
     #[test]
-    fn nothing_that_others_have_put_in_the_way_is_written_to() {
+    fn links_of_other_users_are_not_followed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ports");
         let precious = folder.path().join("precious");
@@ -167,14 +175,14 @@ mod tests {
             std::os::unix::fs::symlink(&precious, link).unwrap();
         };
         link("ports".to_owned());
-        // The draft's name must not be one that can be guessed.
+        // The draft must not have a name that can be guessed.
         for number in [std::process::id(), 0, 1] {
             link(format!("ports.{number}"));
             link(format!(".ports.{number}"));
         }
-        let place = ListenAddr::Tcp("127.0.0.1:1".parse().unwrap());
+        let address = ListenAddr::Tcp("127.0.0.1:1".parse().unwrap());
         let before = fs::read_dir(folder.path()).unwrap().count();
-        let info = PortInfo::write(&path, std::iter::once((PortKind::Socks, &place))).unwrap();
+        let info = PortInfo::write(&path, std::iter::once((PortKind::Socks, &address))).unwrap();
         assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
         assert!(fs::symlink_metadata(&path).unwrap().is_file());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), before);
@@ -183,17 +191,18 @@ mod tests {
     }
 
     #[test]
-    fn something_else_in_its_place_stays_and_blocks_nobody() {
+    fn a_fifo_or_link_in_its_place_is_not_removed_and_does_not_block() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ports");
-        let place = ListenAddr::Tcp("127.0.0.1:1".parse().unwrap());
-        let write = || PortInfo::write(&path, std::iter::once((PortKind::Socks, &place))).unwrap();
+        let address = ListenAddr::Tcp("127.0.0.1:1".parse().unwrap());
+        let write =
+            || PortInfo::write(&path, std::iter::once((PortKind::Socks, &address))).unwrap();
         let info = write();
         fs::remove_file(&path).unwrap();
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
         drop(info);
         assert!(fs::symlink_metadata(&path).is_ok());
-        // A link to a file that says the same.
+        // A link to a file with the same content.
         fs::remove_file(&path).unwrap();
         let info = write();
         let aside = folder.path().join("aside");

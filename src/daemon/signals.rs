@@ -1,4 +1,4 @@
-//! The signals that the daemon heeds.
+//! Signals, and the action that each requests.
 
 use std::time::Duration;
 
@@ -6,36 +6,40 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 use tracing::info;
 
-/// What a signal asks for.
+/// The action that a signal requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked {
+pub(super) enum SignalAction {
     /// SIGINT, SIGTERM: stop.
     Stop,
-    /// SIGHUP: read again what can be read again.
+    /// SIGHUP: load the configuration again.
     Reload,
-    /// SIGUSR1: new circuits for new streams, as C tor's `NEWNYM` on its control port.
-    NewCircuits,
+    /// SIGUSR1: use new circuits for new streams (`NEWNYM` on C tor's control port).
+    NewIdentity,
 }
 
-/// New circuits are given at most this often; who asks more often waits (C tor's
+/// The shortest time between two new identities; a request within it waits (C tor's
 /// `MAX_SIGNEWNYM_RATE`).
-const NEW_CIRCUITS_EVERY: Duration = Duration::from_secs(10);
+const NEW_IDENTITY_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Listens for signals, from the moment it is made.
-pub struct Signals {
+/// Receives the signals that arrive after [`Signals::listen`].
+pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
     user1: Signal,
     user2: Signal,
-    /// When new circuits may be given again, and whether somebody waits for them.
-    next_circuits: Option<Instant>,
-    wanted: bool,
+    /// The earliest time of the next new identity.
+    next_identity: Option<Instant>,
+    /// Whether a new identity was requested and not yet returned.
+    is_identity_requested: bool,
 }
 
 impl Signals {
-    /// Begins to listen. A signal that comes before would end the process.
-    pub fn listen() -> Result<Signals, String> {
+    /// Installs the handlers. A signal that arrives earlier ends the process.
+    ///
+    /// # Errors
+    /// One line, if the system refuses a handler.
+    pub(super) fn listen() -> Result<Signals, String> {
         let listen = |kind| signal(kind).map_err(|e| format!("cannot listen for signals: {e}"));
         Ok(Signals {
             interrupt: listen(SignalKind::interrupt())?,
@@ -43,47 +47,46 @@ impl Signals {
             hangup: listen(SignalKind::hangup())?,
             user1: listen(SignalKind::user_defined1())?,
             user2: listen(SignalKind::user_defined2())?,
-            next_circuits: None,
-            wanted: false,
+            next_identity: None,
+            is_identity_requested: false,
         })
     }
 
-    /// Waits for the next signal that is due.
-    pub async fn next(&mut self) -> Asked {
+    /// Waits for the next action that is due.
+    pub(super) async fn next(&mut self) -> SignalAction {
         loop {
-            let due = self.next_circuits.filter(|_| self.wanted);
+            let due = self.next_identity.filter(|_| self.is_identity_requested);
             tokio::select! {
-                _ = self.interrupt.recv() => return Asked::Stop,
-                _ = self.terminate.recv() => return Asked::Stop,
-                _ = self.hangup.recv() => return Asked::Reload,
+                _ = self.interrupt.recv() => return SignalAction::Stop,
+                _ = self.terminate.recv() => return SignalAction::Stop,
+                _ = self.hangup.recv() => return SignalAction::Reload,
                 _ = self.user1.recv() => {
-                    self.wanted = true;
-                    if self.next_circuits.is_none_or(|at| at <= Instant::now()) {
-                        return self.new_circuits();
+                    self.is_identity_requested = true;
+                    if self.next_identity.is_none_or(|at| at <= Instant::now()) {
+                        return self.start_identity();
                     }
                 }
-                // C tor logs more from then on; without a handler it would end the program.
+                // C tor switches to debug logs. Without a handler, the signal would end the process.
                 _ = self.user2.recv() => info!("SIGUSR2 has no effect: set logging.console"),
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
-                    return self.new_circuits();
+                    return self.start_identity();
                 }
             }
         }
     }
 
-    /// Waits until the program is to stop. Other signals that come meanwhile are left for
-    /// [`Signals::next`].
-    pub async fn stop(&mut self) {
+    /// Waits for a signal to stop. Leaves other signals that arrive meanwhile for [`Signals::next`].
+    pub(super) async fn stop(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
         }
     }
 
-    fn new_circuits(&mut self) -> Asked {
-        self.wanted = false;
-        self.next_circuits = Some(Instant::now() + NEW_CIRCUITS_EVERY);
-        Asked::NewCircuits
+    fn start_identity(&mut self) -> SignalAction {
+        self.is_identity_requested = false;
+        self.next_identity = Some(Instant::now() + NEW_IDENTITY_INTERVAL);
+        SignalAction::NewIdentity
     }
 }
 
@@ -102,38 +105,38 @@ mod tests {
         assert!(sent.expect("a shell").success());
     }
 
-    fn ask_for_new_circuits() {
+    fn request_new_identity() {
         send("USR1");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_signal_that_comes_while_only_the_end_is_waited_for_is_kept() {
+    async fn a_reload_signal_that_arrives_while_waiting_for_stop_is_kept() {
         let mut signals = Signals::listen().expect("signals");
         send("HUP");
         let stopped = timeout(Duration::from_secs(1), signals.stop()).await;
         assert!(stopped.is_err());
-        assert_eq!(signals.next().await, Asked::Reload);
+        assert_eq!(signals.next().await, SignalAction::Reload);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn new_circuits_are_given_at_most_once_in_ten_seconds() {
+    async fn new_identities_are_at_least_ten_seconds_apart() {
         let mut signals = Signals::listen().expect("signals");
         let begun = Instant::now();
-        ask_for_new_circuits();
-        assert_eq!(signals.next().await, Asked::NewCircuits);
+        request_new_identity();
+        assert_eq!(signals.next().await, SignalAction::NewIdentity);
         assert_eq!(begun.elapsed(), Duration::ZERO);
-        // Three more within the ten seconds count as one.
+        // Three more requests within ten seconds count as one.
         for _ in 0..3 {
-            ask_for_new_circuits();
+            request_new_identity();
         }
-        assert_eq!(signals.next().await, Asked::NewCircuits);
-        assert_eq!(begun.elapsed(), NEW_CIRCUITS_EVERY);
+        assert_eq!(signals.next().await, SignalAction::NewIdentity);
+        assert_eq!(begun.elapsed(), NEW_IDENTITY_INTERVAL);
         let more = timeout(Duration::from_secs(60), signals.next()).await;
         assert!(more.is_err(), "{more:?}");
-        // Who has waited long enough waits no longer.
+        // After a pause of ten seconds, a request is served at once.
         let later = Instant::now();
-        ask_for_new_circuits();
-        assert_eq!(signals.next().await, Asked::NewCircuits);
+        request_new_identity();
+        assert_eq!(signals.next().await, SignalAction::NewIdentity);
         assert_eq!(later.elapsed(), Duration::ZERO);
     }
 }

@@ -26,7 +26,7 @@ use crate::inbound::socks::reply;
 use crate::inbound::socks::{
     Handshake, HandshakeOptions, HandshakeStep, MAX_MESSAGE_LEN, SocksRequest,
 };
-use crate::log_limit::{LogLimiter, Times};
+use crate::log_limit::{LogLimiter, Occurrences};
 use crate::request::dispatch::{Dispatcher, Outcome};
 use crate::request::{ClientAddr, Request};
 use crate::tor::connector::{Connector, Stream};
@@ -122,7 +122,7 @@ where
             }
             HandshakeStep::Refuse { reply, error } => {
                 if let Some(times) = REFUSED.due() {
-                    info!("refused a client: {error}{}", Times(times));
+                    info!("refused a client: {error}{}", Occurrences(times));
                 }
                 client.send(&reply).await?;
                 client.close().await;

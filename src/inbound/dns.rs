@@ -72,7 +72,7 @@ pub async fn run<T: Connector>(socket: UdpSocket, current: watch::Receiver<Arc<D
             debug!("dropped a datagram that is not a DNS query");
             continue;
         };
-        let client_addr = ClientAddr::of(peer);
+        let client_addr = ClientAddr::from(peer);
         if !dispatcher.shared.access.load().permits(client_addr.ip()) {
             if let Some(times) = REFUSED.due() {
                 info!("refused a client that socks_policy does not admit ({times} times)");

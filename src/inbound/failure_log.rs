@@ -7,7 +7,7 @@ use std::time::Duration;
 use tracing::info;
 
 use crate::failure::Failure;
-use crate::log_limit::{LogLimiter, Times};
+use crate::log_limit::{LogLimiter, Occurrences};
 
 /// How many failures of one kind are logged per [`INTERVAL`]. Further ones are counted, and the next
 /// line includes their number.
@@ -21,7 +21,7 @@ static LIMITS: [LogLimiter; Failure::ALL.len()] =
 /// Logs a failed request: the `code` that the client got, and the time from request to failure.
 pub(crate) fn log_failure(failure: Failure, code: impl fmt::Display, took: Duration) {
     if let Some(times) = LIMITS.get(failure as usize).and_then(LogLimiter::due) {
-        let (name, times) = (failure.name(), Times(times));
+        let (name, times) = (failure.name(), Occurrences(times));
         info!("failed with {code} after {took:.1?}: {name}{times}");
     }
 }

@@ -182,7 +182,7 @@ impl<T: Connector> HttpSession<T> {
             }
             HttpRejection::Status(status, reason) => response::reject(&request, status, reason),
             HttpRejection::Failure(failure) => {
-                self.dispatcher.shared.status.failed(failure);
+                self.dispatcher.shared.status.record_failure(failure);
                 self.respond_with_failure(failure, &request)
             }
         };

@@ -180,7 +180,7 @@ impl Listener {
         match &self.socket {
             ListenSocket::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
-                Ok(AcceptedClient::Tcp(stream, ClientAddr::of(peer)))
+                Ok(AcceptedClient::Tcp(stream, ClientAddr::from(peer)))
             }
             ListenSocket::Unix(listener, _) => {
                 let (stream, _) = listener.accept().await?;

@@ -1,8 +1,10 @@
-//! Names that stand for others, and addresses that stand for names.
+//! Mapped names and virtual addresses.
 //!
-//! The rules are C tor's (`connection_ap_handshake_rewrite`, addressmap.c), in this order: lines of
-//! the configuration first, then a virtual address for a name that is looked up, or the name for a
-//! virtual address. No virtual address ever reaches the network.
+//! The rules are C tor's (`connection_ap_handshake_rewrite`, addressmap.c), applied in this order: the
+//! `MapAddress` lines of the configuration; then a lookup of a name may be answered with a virtual
+//! address, and a virtual address is replaced by its name. No virtual address ever reaches the network.
+//!
+//! [`automap`] holds the virtual addresses in use.
 
 use std::net::IpAddr;
 
@@ -20,28 +22,31 @@ mod automap;
 
 use automap::Automap;
 
-/// What names stand for. One for all ports: a name has the same address on each.
+/// Mapped names and virtual addresses. All ports share one map, so that a name has the same virtual
+/// address on each.
 #[derive(Debug, Default)]
 pub struct AddressMap {
     map: Mapping,
-    /// The ends of the names that get an address when they are looked up, in lower case; the empty
-    /// one fits all names.
+    /// The suffixes of names whose lookups get a virtual address, in lower case; the empty one
+    /// matches all names.
     suffixes: Vec<String>,
     automap: Automap,
 }
 
-/// What a request is, once its names are put in.
+/// What the address map makes of a request.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Rewritten {
-    /// The request to serve.
+pub(crate) enum Rewritten {
+    /// A request to serve in its place.
     Request(Request),
-    /// The answer: the network needs not be asked.
+    /// The answer, without using the network.
     Answer(Answer),
 }
 
 impl AddressMap {
-    /// The names that these settings give. The error names the key of the configuration, and says
-    /// what is wrong and what to do.
+    /// Builds the map.
+    ///
+    /// # Errors
+    /// The key of the configuration whose value is wrong, and one line with the problem and the remedy.
     pub fn new(settings: &AddressMapSettings) -> Result<AddressMap, (&'static str, String)> {
         let ParsedAddressMap {
             map,
@@ -59,65 +64,69 @@ impl AddressMap {
         })
     }
 
-    /// The names that other settings give. As in C tor an address goes on standing for its name if
-    /// the new settings could have made it: clients may keep addresses for long. (For the same
-    /// reason none is forgotten when the user asks for new circuits.)
+    /// Builds the map for other settings, with the virtual addresses of this one that the new settings
+    /// could have created. As in C tor, they outlive a reload and a new identity, because clients may
+    /// keep addresses for long.
     ///
-    /// The error is that of [`AddressMap::new`].
-    pub fn renewed(
+    /// # Errors
+    /// Those of [`AddressMap::new`].
+    pub(crate) fn rebuild(
         &self,
         settings: &AddressMapSettings,
     ) -> Result<AddressMap, (&'static str, String)> {
-        let names = AddressMap::new(settings)?;
-        let still = |name: &str, ip| names.automaps(name) && !names.map.has(ip);
-        names.automap.take_over(&self.automap, still);
-        Ok(names)
+        let new = AddressMap::new(settings)?;
+        let is_allowed = |name: &str, ip| new.is_automapped(name) && !new.map.has(ip);
+        new.automap.copy_from(&self.automap, is_allowed);
+        Ok(new)
     }
 
-    /// Whether something else is known to be meant by this address, so that whoever asks for it has
-    /// not looked up a name elsewhere: what tor(1) `SafeSocks` makes an exception for.
-    pub fn covers(&self, ip: IpAddr) -> bool {
-        self.map.has(ip) || self.automap.knows(ip)
+    /// Whether the map replaces this address. A client that requests it has not used a resolver
+    /// outside Tor, so tor(1) `SafeSocks` exempts it.
+    pub(crate) fn is_mapped(&self, ip: IpAddr) -> bool {
+        self.map.has(ip) || self.automap.has_address(ip)
     }
 
-    /// Puts in what the request's name stands for. `flags` are those of the port it came in on.
+    /// Applies the map to a request. `flags` are those of the port that it came in on.
     ///
-    /// Gives [`Failure::DestinationInvalid`] for `.exit` names and for virtual addresses that stand
-    /// for nothing, and for a name to be automapped that is no address of an onion service although
-    /// it ends in `.onion`, [`Failure::AddressInvalid`].
-    pub fn rewrite(&self, request: &Request, flags: &Flags) -> Result<Rewritten, Failure> {
-        let asked = text(&request.address);
-        if asked.ends_with(".exit") {
+    /// # Errors
+    /// [`Failure::DestinationInvalid`] for `.exit` names, for virtual addresses without a name, and for
+    /// names that become too long; [`Failure::PrivateAddress`] for the name of a virtual address;
+    /// [`Failure::AddressInvalid`] for a name to be automapped that ends in `.onion` and is not the
+    /// address of an onion service.
+    pub(crate) fn rewrite(&self, request: &Request, flags: &Flags) -> Result<Rewritten, Failure> {
+        let written = to_text(&request.address);
+        if written.ends_with(".exit") {
             return Err(Failure::DestinationInvalid);
         }
         if request.command == Command::ResolvePtr {
-            // C tor knows no way back from an address to the name it stands for: it would tell one
-            // client what another has looked up.
-            return match is_virtual(&self.automap, &asked) {
+            // As in C tor, a virtual address is not resolved to its name: that would show one client
+            // what another has looked up.
+            return match is_virtual(&self.automap, &written) {
                 true => Err(Failure::PrivateAddress),
                 false => Ok(Rewritten::Request(request.clone())),
             };
         }
-        let mut meant = self
+        let mut mapped = self
             .map
-            .rewrite(asked.clone())
+            .rewrite(written.clone())
             .map_err(|TooLong| Failure::DestinationInvalid)?;
-        if request.command == Command::Resolve && self.automaps(&meant) {
-            Target::parse(&address(&meant))?;
+        if request.command == Command::Resolve && self.is_automapped(&mapped) {
+            Target::parse(&from_text(&mapped))?;
             let v6 = wants_v6(request, flags);
-            let ip = self.automap.address(&meant, v6, |ip| self.map.has(ip));
+            let is_taken = |ip| self.map.has(ip);
+            let ip = self.automap.find_or_assign(&mapped, v6, is_taken);
             let ip = ip.ok_or(Failure::Internal)?;
             return Ok(Rewritten::Answer(Answer::Ip(ip)));
         }
-        if let Some(name) = parse_ip(&meant).and_then(|ip| self.automap.name(ip)) {
-            meant = name;
+        if let Some(name) = parse_ip(&mapped).and_then(|ip| self.automap.find_name(ip)) {
+            mapped = name;
         }
-        if is_virtual(&self.automap, &meant) {
+        if is_virtual(&self.automap, &mapped) {
             return Err(Failure::DestinationInvalid);
         }
-        let address = match meant == asked {
+        let address = match mapped == written {
             true => request.address.clone(),
-            false => address(&meant),
+            false => from_text(&mapped),
         };
         Ok(Rewritten::Request(Request {
             address,
@@ -125,17 +134,17 @@ impl AddressMap {
         }))
     }
 
-    /// Whether a name gets an address when it is looked up.
-    fn automaps(&self, name: &str) -> bool {
+    /// Whether a lookup of `name` is answered with a virtual address.
+    fn is_automapped(&self, name: &str) -> bool {
         parse_ip(name).is_none() && self.suffixes.iter().any(|end| name.ends_with(end.as_str()))
     }
 }
 
-/// Whether a look-up is to be answered with an IPv6 address, when either would do for us.
+/// Whether the virtual address for a lookup should be an IPv6 address.
 ///
-/// As in C tor a SOCKS4 client gets IPv4 and a DNS client what it asks for, others IPv6 unless the
-/// port has `NoPreferIPv6Automap`. Unlike C tor, nobody gets a family that the port does not carry
-/// if it carries the other.
+/// As in C tor, SOCKS4 clients get IPv4, DNS clients the family they request, and others IPv6 unless
+/// the port has `NoPreferIPv6Automap`. Unlike in C tor, a family that the port does not carry is
+/// avoided if it carries the other.
 fn wants_v6(request: &Request, flags: &Flags) -> bool {
     match (request.protocol, request.family) {
         (Protocol::Socks4, _) | (_, Some(Family::V4Only)) => false,
@@ -148,22 +157,22 @@ fn wants_v6(request: &Request, flags: &Flags) -> bool {
     }
 }
 
-/// Whether an address is one of those that only ever stand for names; C tor's own names of that
-/// kind end in `.virtual`.
+/// Whether `address` is reserved for virtual addresses, or is one of the `.virtual` names that C tor
+/// reserves.
 fn is_virtual(automap: &Automap, address: &str) -> bool {
-    address.ends_with(".virtual") || parse_ip(address).is_some_and(|ip| automap.contains(ip))
+    address.ends_with(".virtual") || parse_ip(address).is_some_and(|ip| automap.is_in_networks(ip))
 }
 
-/// An address as text: an IP address without brackets, a name in lower case.
-fn text(address: &Address) -> String {
+/// Converts an address to text: an IP address without brackets, a name in lower case.
+fn to_text(address: &Address) -> String {
     match address {
         Address::Ip(ip) => ip.to_string(),
         Address::Name(name) => canonicalize(name),
     }
 }
 
-/// The way back from [`text`].
-fn address(text: &str) -> Address {
+/// The inverse of [`to_text`].
+fn from_text(text: &str) -> Address {
     match parse_ip(text) {
         Some(ip) => Address::Ip(ip),
         None => Address::Name(text.into()),

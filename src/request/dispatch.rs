@@ -1,5 +1,5 @@
-//! What every port does with a request, whatever protocol brought it: names, rules, isolation, and
-//! then the network.
+//! The path of every request, whatever its protocol: address map, policy, isolation, then the Tor
+//! network.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::config::access::Access;
 use crate::failure::Failure;
 use crate::request::address_map::{AddressMap, Rewritten};
-use crate::request::policy::{self, Rules};
+use crate::request::policy::{self, PortRules};
 use crate::request::safe_socks::SafeSocks;
 use crate::request::status::Status;
 use crate::request::{Address, Answer, ClientAddr, Command, Request};
@@ -21,74 +21,78 @@ use crate::tor::destination::{Family, Permit};
 use crate::tor::isolation::{Isolation, SessionGroup, StreamAttributes};
 use crate::tor::optimistic_data::OptimisticData;
 
-/// One port's way to the network.
+/// Serves the requests of one port.
 pub struct Dispatcher<T> {
-    /// The network.
+    /// The Tor network.
     pub tor: Arc<T>,
-    /// What the port may ask for.
-    pub rules: Rules,
-    /// The group of streams that the port belongs to.
+    /// What the port allows.
+    pub rules: PortRules,
+    /// The session group of the port's streams.
     pub group: SessionGroup,
-    /// How long a client may take for its handshake, and then a request until its answer
+    /// How long a client may take for its handshake, and after that a request until its answer
     /// (`socks_timeout`).
     pub timeout: Duration,
-    /// What all ports have in common.
-    pub shared: Arc<Shared>,
+    /// What all ports share.
+    pub shared: Arc<SharedState>,
 }
 
-/// What all ports have in common, beside the network.
+/// What all ports share, besides the Tor network.
 #[derive(Default)]
-pub struct Shared {
+pub struct SharedState {
     /// Which clients may connect.
     pub access: ArcSwap<Access>,
-    /// Names that stand for others.
+    /// Mapped names and virtual addresses.
     pub address_map: ArcSwap<AddressMap>,
-    /// What may give a user away.
+    /// Checks for requests that may give their user away.
     pub safe_socks: ArcSwap<SafeSocks>,
-    /// Counts how often the user asked for new circuits.
+    /// Counts new identities.
     pub epoch: Epoch,
-    /// How the program is doing.
+    /// The state of the program, for the status page.
     pub status: Status,
 }
 
-/// Counts how often the user asked for new circuits (C tor's NEWNYM): streams of different epochs
-/// never share one.
+/// Counts new identities (C tor's `NEWNYM`): streams of different epochs never share a circuit.
 #[derive(Debug, Default)]
 pub struct Epoch(AtomicU64);
 
 impl Epoch {
-    /// Begins the next one: streams that are open go on, later ones get circuits of their own.
-    pub fn begin(&self) {
+    /// Starts the next epoch. Open streams go on; later streams use new circuits.
+    pub fn advance(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The number of the present one.
-    pub fn now(&self) -> u64 {
+    /// Returns the number of the current epoch.
+    pub(crate) fn current(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// What a request led to.
+/// The result of a request that succeeded.
 pub enum Outcome<T: Connector> {
-    /// A stream, open at the far end.
+    /// A stream that is connected to the destination.
     Stream(Stream<T::Reader, T::Writer>),
-    /// The answer to a look-up.
+    /// The answer to a lookup.
     Answer(Answer),
 }
 
 impl<T: Connector> Dispatcher<T> {
-    /// Serves a request: refuses it, looks something up, or opens a stream.
+    /// Serves a request: refuses it, answers a lookup, or opens a stream. Answers within
+    /// [`Dispatcher::timeout`].
     ///
-    /// `early` is what the client says meanwhile. Answers after [`Dispatcher::timeout`] at the latest.
+    /// `early` receives the data that the client sends meanwhile; a stream may carry it before it is
+    /// connected.
+    ///
+    /// # Errors
+    /// Why the request failed. The failure is also recorded for the status page.
     pub async fn serve(
         &self,
         request: &Request,
-        origin: ClientAddr,
+        client: ClientAddr,
         early: &OptimisticData,
     ) -> Result<Outcome<T>, Failure> {
-        let outcome = self.try_serve(request, origin, early).await;
+        let outcome = self.try_serve(request, client, early).await;
         if let Err(failure) = &outcome {
-            self.shared.status.failed(*failure);
+            self.shared.status.record_failure(*failure);
         }
         outcome
     }
@@ -96,12 +100,12 @@ impl<T: Connector> Dispatcher<T> {
     async fn try_serve(
         &self,
         request: &Request,
-        origin: ClientAddr,
+        client: ClientAddr,
         early: &OptimisticData,
     ) -> Result<Outcome<T>, Failure> {
         let deadline = Instant::now() + self.timeout;
-        // Isolation goes by the address as the client wrote it.
-        let isolation = self.isolation(request, origin);
+        // Before the address map: isolation uses the address as the client wrote it.
+        let isolation = self.isolate(request, client);
         let permit = match self
             .shared
             .address_map
@@ -114,7 +118,9 @@ impl<T: Connector> Dispatcher<T> {
         if let Permit::Exit { port, .. } = &permit {
             self.shared.safe_socks.load().admit_port(*port)?;
         }
-        let permit = self.spare_ipv4(permit, &isolation, deadline).await?;
+        let permit = self
+            .resolve_if_ipv6_only(permit, &isolation, deadline)
+            .await?;
         match &permit {
             Permit::Onion { .. } | Permit::Exit { .. } => {
                 let connected = self.tor.connect(&permit, &isolation, early, deadline);
@@ -124,7 +130,7 @@ impl<T: Connector> Dispatcher<T> {
             Permit::Resolve { host, family } => {
                 let addresses = self.tor.resolve(host, &isolation, deadline).await?;
                 let allow_local = self.rules.allow_local_answers;
-                let ip = policy::choose(&addresses, *family, allow_local)?;
+                let ip = policy::choose_address(&addresses, *family, allow_local)?;
                 Ok(Outcome::Answer(Answer::Ip(ip)))
             }
             Permit::ResolvePtr(ip) => {
@@ -135,12 +141,12 @@ impl<T: Connector> Dispatcher<T> {
         }
     }
 
-    /// Replaces the name of a host that must not be reached over IPv4 by one of its IPv6 addresses.
+    /// Replaces a host name that must not be reached over IPv4 by one of its IPv6 addresses.
     ///
-    /// An exit that gets the name may use IPv4 all the same: arti 0.47 forbids it IPv4 without allowing it IPv6, and even
-    /// when both are said, exits connect over IPv4 to a host that has no other address. C tor closes such a stream once it
-    /// is open; arti does not say which address a stream leads to.
-    async fn spare_ipv4(
+    /// An exit that gets the name may use IPv4: arti 0.47 sets the flag that forbids IPv4 but not the
+    /// one that allows IPv6, and even with both, exits use IPv4 for a host without an IPv6 address.
+    /// C tor closes such a stream once it is open; arti does not report the address of a stream.
+    async fn resolve_if_ipv6_only(
         &self,
         permit: Permit,
         isolation: &Isolation,
@@ -158,8 +164,8 @@ impl<T: Connector> Dispatcher<T> {
             return Ok(permit);
         }
         let addresses = self.tor.resolve(host, isolation, deadline).await?;
-        // Whether it is a private address is for the exit to judge, as always with names.
-        let address = policy::choose(&addresses, *family, true)?;
+        // Private addresses are allowed: for names, the exit decides about them.
+        let address = policy::choose_address(&addresses, *family, true)?;
         Ok(Permit::Exit {
             host: address.to_string(),
             port: *port,
@@ -167,14 +173,14 @@ impl<T: Connector> Dispatcher<T> {
         })
     }
 
-    /// Which streams this request may share a circuit with.
-    fn isolation(&self, request: &Request, origin: ClientAddr) -> Isolation {
+    /// Builds the isolation of a request: which streams may share a circuit with it.
+    fn isolate(&self, request: &Request, client: ClientAddr) -> Isolation {
         let address = match &request.address {
             Address::Ip(ip) => ip.to_string(),
             Address::Name(name) => name.to_ascii_lowercase(),
         };
         let facts = StreamAttributes {
-            client: origin.ip(),
+            client: client.ip(),
             credentials: request.credentials.clone(),
             protocol: request.protocol,
             port: match request.command {
@@ -183,7 +189,7 @@ impl<T: Connector> Dispatcher<T> {
             },
             address: Arc::from(address),
             group: self.group,
-            epoch: self.shared.epoch.now(),
+            epoch: self.shared.epoch.current(),
         };
         let flags = &self.rules.flags;
         Isolation::new(facts, &flags.isolation, flags.keep_alive_isolate_socks_auth)

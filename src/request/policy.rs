@@ -1,4 +1,5 @@
-//! What a port may ask of the network. Everything that can be refused without it, is refused here.
+//! Which requests a port admits. Everything that can be refused without the Tor network is refused
+//! here.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -8,28 +9,31 @@ use crate::request::target::Target;
 use crate::request::{Command, Request};
 use crate::tor::destination::{Family, Permit};
 
-/// The rules of one port.
+/// Which requests one port admits.
 #[derive(Clone, Debug)]
-pub struct Rules {
+pub struct PortRules {
     /// The flags of the port's line.
     pub flags: Flags,
-    /// Whether exits may be asked for private and local addresses
+    /// Whether private and local addresses may be requested from exits
     /// (`address_filter.allow_local_addrs`; C tor's `ClientRejectInternalAddresses 0`).
     pub allow_local: bool,
-    /// Whether they may be the answer to a look-up (`address_filter.allow_resolving_local_addrs`;
-    /// C tor's `ClientDNSRejectInternalAddresses 0`).
+    /// Whether private and local addresses may be the answer to a lookup
+    /// (`address_filter.allow_resolving_local_addrs`; C tor's `ClientDNSRejectInternalAddresses 0`).
     pub allow_local_answers: bool,
 }
 
-impl Rules {
-    /// Lets a request pass, or says why not.
-    pub fn admit(&self, request: &Request) -> Result<Permit, Failure> {
+impl PortRules {
+    /// Checks a request against the rules.
+    ///
+    /// # Errors
+    /// Why the request is refused.
+    pub(crate) fn admit(&self, request: &Request) -> Result<Permit, Failure> {
         let target = Target::parse(&request.address)?;
         match request.command {
             Command::Connect => self.admit_connect(target, request.port, request.family),
             Command::Resolve => self.admit_resolve(target, request.family),
             Command::ResolvePtr => match target {
-                Target::Ip(ip) if !self.carries(ip) => Err(Failure::TrafficForbidden),
+                Target::Ip(ip) if !self.allows_family_of(ip) => Err(Failure::TrafficForbidden),
                 Target::Ip(ip) if !self.allow_local_answers && is_private(ip) => {
                     Err(Failure::PrivateAddress)
                 }
@@ -59,7 +63,7 @@ impl Rules {
                     IpAddr::V4(_) => Family::V4Only,
                     IpAddr::V6(_) => Family::V6Only,
                 };
-                if !self.carries(ip) {
+                if !self.allows_family_of(ip) {
                     Err(Failure::TrafficForbidden)
                 } else if !self.allow_local && is_private(ip) {
                     Err(Failure::PrivateAddress)
@@ -86,7 +90,7 @@ impl Rules {
                     Some(Family::V6Only) => ip.is_ipv4(),
                     Some(Family::V4Preferred | Family::V6Preferred) | None => false,
                 };
-                match unwanted || !self.carries(ip) {
+                match unwanted || !self.allows_family_of(ip) {
                     true => Err(Failure::TrafficForbidden),
                     false => Ok(Permit::Literal(ip)),
                 }
@@ -99,17 +103,16 @@ impl Rules {
         }
     }
 
-    /// Whether the port carries traffic of this address's kind.
-    fn carries(&self, ip: IpAddr) -> bool {
+    /// Whether the port carries traffic to addresses of this family.
+    fn allows_family_of(&self, ip: IpAddr) -> bool {
         match ip {
             IpAddr::V4(_) => self.flags.ipv4_traffic,
             IpAddr::V6(_) => self.flags.ipv6_traffic,
         }
     }
 
-    /// Whether an exit may be given this name, and what it may make of it.
-    ///
-    /// `wanted` is the client's own wish, which the port's flags may narrow.
+    /// Checks a name for an exit. Returns the address families that the exit may use for it: those the
+    /// client accepts (`wanted`), as far as the port's flags allow them.
     fn admit_name(&self, host: &str, wanted: Option<Family>) -> Result<Family, Failure> {
         if !self.flags.dns_request {
             return Err(Failure::TrafficForbidden);
@@ -140,13 +143,13 @@ impl Rules {
     }
 }
 
-/// Names that mean this computer or its own network (RFC 6761, RFC 6762).
-pub fn is_local_name(host: &str) -> bool {
+/// Whether a name means this computer or its local network (RFC 6761, RFC 6762).
+pub(crate) fn is_local_name(host: &str) -> bool {
     let last = host.rsplit('.').next().unwrap_or(host);
     last.eq_ignore_ascii_case("localhost") || last.eq_ignore_ascii_case("local")
 }
 
-/// Addresses that no exit should be asked for (C tor's `tor_addr_is_internal`).
+/// Whether an address must not be requested from exits (C tor's `tor_addr_is_internal`).
 fn is_private(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => is_private_v4(ip),
@@ -167,7 +170,7 @@ fn is_private_v4(ip: Ipv4Addr) -> bool {
 }
 
 fn is_private_v6(ip: Ipv6Addr) -> bool {
-    /// fec0::/10, site-local: out of use, and still not public.
+    /// fec0::/10, site-local: deprecated (RFC 3879), and still not public.
     const SITE_LOCAL: u16 = 0xfec0;
     ip.is_unspecified()
         || ip.is_loopback()
@@ -176,17 +179,22 @@ fn is_private_v6(ip: Ipv6Addr) -> bool {
         || ip.segments()[0] & 0xffc0 == SITE_LOCAL
 }
 
-/// The answer to give of those an exit gave: the preferred family first, and none that the port
-/// does not carry.
+/// Chooses the answer to a lookup among the addresses that an exit returned: the first of the
+/// preferred family. Without `allow_local`, private addresses are left out.
 ///
-/// Gives [`Failure::NameNotResolved`] if there is none at all, [`Failure::PrivateAddress`] if there
-/// are none but private ones, and [`Failure::NoSuchFamily`] if only the family is wrong.
-pub fn choose(addresses: &[IpAddr], family: Family, allow_local: bool) -> Result<IpAddr, Failure> {
-    let usable = |ip: &&IpAddr| allow_local || !is_private(**ip);
+/// # Errors
+/// [`Failure::NameNotResolved`] if there is no address, [`Failure::PrivateAddress`] if all are
+/// private, and [`Failure::NoSuchFamily`] if none is of a wanted family.
+pub(crate) fn choose_address(
+    addresses: &[IpAddr],
+    family: Family,
+    allow_local: bool,
+) -> Result<IpAddr, Failure> {
+    let is_usable = |ip: &&IpAddr| allow_local || !is_private(**ip);
     let first = |v4: bool| {
         addresses
             .iter()
-            .filter(usable)
+            .filter(is_usable)
             .find(|ip| ip.is_ipv4() == v4)
             .copied()
     };
@@ -196,7 +204,7 @@ pub fn choose(addresses: &[IpAddr], family: Family, allow_local: bool) -> Result
         Family::V4Preferred => first(true).or_else(|| first(false)),
         Family::V6Preferred => first(false).or_else(|| first(true)),
     };
-    chosen.ok_or_else(|| match addresses.iter().find(usable) {
+    chosen.ok_or_else(|| match addresses.iter().find(is_usable) {
         Some(_) => Failure::NoSuchFamily,
         None if addresses.is_empty() => Failure::NameNotResolved,
         None => Failure::PrivateAddress,
@@ -210,9 +218,9 @@ mod tests {
     use crate::request::Address;
     use crate::tor::isolation::Protocol;
 
-    fn rules(flags: &str) -> Rules {
+    fn rules(flags: &str) -> PortRules {
         let line: PortLine = format!("9150 {flags}").parse().expect("a good line");
-        Rules {
+        PortRules {
             flags: line.flags,
             allow_local: false,
             allow_local_answers: false,
@@ -241,7 +249,7 @@ mod tests {
     const ONION: &str = "2gzyxa5ihm7nsggfxnu52rck2vv4rvmdlkiu3zzui5du4xyclen53wid.onion";
 
     #[test]
-    fn each_kind_of_traffic_has_its_switch() {
+    fn each_kind_of_traffic_can_be_disabled() {
         let forbidden = Err(Failure::TrafficForbidden);
         assert_eq!(connect("NoIPv4Traffic", "192.0.2.1"), forbidden);
         assert!(connect("NoIPv4Traffic", "2001:db8::1").is_ok());
@@ -268,13 +276,13 @@ mod tests {
     }
 
     #[test]
-    fn a_client_may_choose_among_the_families_that_the_port_carries() {
+    fn a_client_may_narrow_the_families_that_the_port_carries() {
         let family = |flags: &str, wanted| {
-            let asked = Request {
+            let req = Request {
                 family: Some(wanted),
                 ..request(Command::Connect, "example.com", 80)
             };
-            match rules(flags).admit(&asked) {
+            match rules(flags).admit(&req) {
                 Ok(Permit::Exit { family, .. }) => Some(family),
                 Ok(other) => panic!("{other:?}"),
                 Err(failure) => {
@@ -292,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn private_destinations_never_leave() {
+    fn private_destinations_are_refused() {
         let hosts = [
             "127.0.0.1",
             "10.1.2.3",
@@ -326,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_onion_address_is_told_before_anything_else() {
+    fn an_invalid_onion_address_is_reported_before_anything_else() {
         let bad = request(Command::Connect, "wrong.onion", 0);
         assert_eq!(
             rules("NoOnionTraffic").admit(&bad),
@@ -335,11 +343,11 @@ mod tests {
     }
 
     #[test]
-    fn port_0_is_no_destination() {
+    fn port_0_is_refused() {
         for host in ["example.com", "192.0.2.1", ONION] {
-            let asked = request(Command::Connect, host, 0);
+            let req = request(Command::Connect, host, 0);
             assert_eq!(
-                rules("").admit(&asked),
+                rules("").admit(&req),
                 Err(Failure::DestinationInvalid),
                 "{host}"
             );
@@ -347,31 +355,31 @@ mod tests {
     }
 
     #[test]
-    fn an_onion_service_has_no_address_to_look_up() {
-        let asked = request(Command::Resolve, ONION, 0);
-        assert_eq!(rules("").admit(&asked), Err(Failure::OnionNotResolvable));
+    fn an_onion_address_cannot_be_resolved_and_an_ip_address_is_its_own_answer() {
+        let req = request(Command::Resolve, ONION, 0);
+        assert_eq!(rules("").admit(&req), Err(Failure::OnionNotResolvable));
         let literal = request(Command::Resolve, "192.0.2.1", 0);
         let ip = "192.0.2.1".parse().expect("literal");
         assert_eq!(rules("").admit(&literal), Ok(Permit::Literal(ip)));
-        // As in C tor, an address is an answer only if it may be used here.
+        // As in C tor, the answer must be an address that the port carries.
         let forbidden = Err(Failure::TrafficForbidden);
         for flags in ["NoIPv4Traffic", "OnionTrafficOnly"] {
             assert_eq!(rules(flags).admit(&literal), forbidden, "{flags}");
         }
-        let of_the_other_family = Request {
+        let for_other_family = Request {
             family: Some(Family::V6Only),
             ..literal
         };
-        assert_eq!(rules("").admit(&of_the_other_family), forbidden);
+        assert_eq!(rules("").admit(&for_other_family), forbidden);
     }
 
     #[test]
-    fn answers_are_chosen_by_family_and_private_ones_dropped() {
+    fn answers_are_chosen_by_family_and_private_ones_left_out() {
         let answers: Vec<IpAddr> = ["10.0.0.1", "2001:db8::1", "192.0.2.1"]
             .iter()
             .map(|ip| ip.parse().expect("literal"))
             .collect();
-        let pick = |family, local| choose(&answers, family, local).map(|ip| ip.to_string());
+        let pick = |family, local| choose_address(&answers, family, local).map(|ip| ip.to_string());
         assert_eq!(pick(Family::V4Preferred, false).as_deref(), Ok("192.0.2.1"));
         assert_eq!(pick(Family::V4Preferred, true).as_deref(), Ok("10.0.0.1"));
         assert_eq!(
@@ -383,7 +391,7 @@ mod tests {
             (&answers[..1], Failure::PrivateAddress),
             (&answers[..2], Failure::NoSuchFamily),
         ] {
-            assert_eq!(choose(some, Family::V4Only, false), Err(failure));
+            assert_eq!(choose_address(some, Family::V4Only, false), Err(failure));
         }
     }
 }

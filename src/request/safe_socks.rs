@@ -1,4 +1,4 @@
-//! Requests that may give their user away: what is refused, and what is worth a warning.
+//! Requests that may give their user away: which are refused, and which are worth a warning.
 
 use std::time::Duration;
 
@@ -6,26 +6,26 @@ use tracing::{info, warn};
 
 use crate::config::PlaintextPorts;
 use crate::failure::Failure;
-use crate::log_limit::{LogLimiter, Times};
+use crate::log_limit::{LogLimiter, Occurrences};
 use crate::request::Address;
 use crate::request::address_map::AddressMap;
 
-/// How often the same advice is given: it is about how a program is set up, not about one request.
-const ADVICE: Duration = Duration::from_secs(10 * 60);
+/// Log each warning at most this often: it is about a client's settings, not about one request.
+const WARNING_INTERVAL: Duration = Duration::from_secs(10 * 60);
 
-/// How many requests of each kind `TestSocks` logs one by one in each interval of [`TESTS`]: more than
-/// somebody sees who tries a program.
+/// How many requests of each kind `TestSocks` logs one by one per [`TEST_INTERVAL`]: more than one
+/// person causes who tries out a program.
 const MAX_TESTS: u32 = 20;
-const TESTS: Duration = Duration::from_secs(60);
+const TEST_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What the user wants to have watched.
+/// The checks that the user has configured, with their log limits.
 #[derive(Debug)]
 pub struct SafeSocks {
     safe_socks: bool,
     test_socks: bool,
     plaintext: PlaintextPorts,
-    addresses: LogLimiter,
-    ports: LogLimiter,
+    address_warnings: LogLimiter,
+    port_warnings: LogLimiter,
     unsafe_tests: LogLimiter,
     safe_tests: LogLimiter,
 }
@@ -37,30 +37,37 @@ impl Default for SafeSocks {
 }
 
 impl SafeSocks {
-    /// `safe_socks`: refuse SOCKS requests that give an IP address; `test_socks`: log of each
-    /// whether it does (tor(1) `SafeSocks`, `TestSocks`).
+    /// Creates the checks. `safe_socks` refuses SOCKS requests that give an IP address, `test_socks`
+    /// logs for each request whether it does (tor(1) `SafeSocks`, `TestSocks`); `plaintext` lists the
+    /// destination ports of plaintext protocols (tor(1) `WarnPlaintextPorts`, `RejectPlaintextPorts`).
     pub fn new(safe_socks: bool, test_socks: bool, plaintext: PlaintextPorts) -> SafeSocks {
         SafeSocks {
             safe_socks,
             test_socks,
             plaintext,
-            addresses: LogLimiter::new(ADVICE),
-            ports: LogLimiter::new(ADVICE),
-            unsafe_tests: LogLimiter::burst(TESTS, MAX_TESTS),
-            safe_tests: LogLimiter::burst(TESTS, MAX_TESTS),
+            address_warnings: LogLimiter::new(WARNING_INTERVAL),
+            port_warnings: LogLimiter::new(WARNING_INTERVAL),
+            unsafe_tests: LogLimiter::burst(TEST_INTERVAL, MAX_TESTS),
+            safe_tests: LogLimiter::burst(TEST_INTERVAL, MAX_TESTS),
         }
     }
 
-    /// Whether a SOCKS request is to be refused because it gives an IP address (`is_unsafe`): the client
-    /// may have asked a resolver outside Tor. Addresses that `names` stand in for are exempt.
-    pub fn forbids(&self, address: &Address, is_unsafe: bool, names: &AddressMap) -> bool {
-        let covered = match address {
-            Address::Ip(ip) => names.covers(*ip),
+    /// Whether a SOCKS request must be refused because it gives an IP address (`is_unsafe`), for which
+    /// the client may have used a resolver outside Tor. Addresses that `address_map` replaces are
+    /// exempt.
+    pub(crate) fn forbids(
+        &self,
+        address: &Address,
+        is_unsafe: bool,
+        address_map: &AddressMap,
+    ) -> bool {
+        let is_mapped = match address {
+            Address::Ip(ip) => address_map.is_mapped(*ip),
             Address::Name(_) => false,
         };
-        let unsafe_request = is_unsafe && !covered;
+        let is_unsafe = is_unsafe && !is_mapped;
         if self.test_socks {
-            let (limit, verdict) = match unsafe_request {
+            let (limit, verdict) = match is_unsafe {
                 true => (
                     &self.unsafe_tests,
                     "unsafe: a client gave an IP address, not a host name",
@@ -68,14 +75,14 @@ impl SafeSocks {
                 false => (&self.safe_tests, "safe: a client gave a host name"),
             };
             if let Some(times) = limit.due() {
-                info!("TestSocks: {verdict}{}", Times(times));
+                info!("TestSocks: {verdict}{}", Occurrences(times));
             }
         }
-        if !unsafe_request {
+        if !is_unsafe {
             return false;
         }
         if !self.test_socks
-            && let Some(count) = self.addresses.due()
+            && let Some(count) = self.address_warnings.due()
         {
             let done = if self.safe_socks { "refused" } else { "served" };
             warn!(
@@ -86,20 +93,23 @@ impl SafeSocks {
         self.safe_socks
     }
 
-    /// Whether a stream to this port of a host may be opened through an exit, which sees what is
-    /// said on it.
-    pub fn admit_port(&self, port: u16) -> Result<(), Failure> {
-        let refused = self.plaintext.refuses(port);
+    /// Warns of, or refuses, a stream through an exit to a destination port whose protocol is not
+    /// encrypted.
+    ///
+    /// # Errors
+    /// [`Failure::TrafficForbidden`], if the port is configured to be refused.
+    pub(crate) fn admit_port(&self, port: u16) -> Result<(), Failure> {
+        let is_refused = self.plaintext.refuses(port);
         if self.plaintext.warns_of(port)
-            && let Some(count) = self.ports.due()
+            && let Some(count) = self.port_warnings.due()
         {
-            let done = if refused { "refused" } else { "served" };
+            let done = if is_refused { "refused" } else { "served" };
             warn!(
-                "port {port} is known for protocols without encryption: what is said there can be \
-                 read on its way from the exit; {count} {done}"
+                "port {port} is known for unencrypted protocols: the exit, and everyone between it and \
+                 the destination, can read the stream; {count} {done}"
             );
         }
-        match refused {
+        match is_refused {
             true => Err(Failure::TrafficForbidden),
             false => Ok(()),
         }

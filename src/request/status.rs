@@ -1,6 +1,6 @@
-//! How the program is doing, for whoever asks: the status page of an HTTP port.
+//! The state of the program, for the status page of an HTTP port.
 //!
-//! Nothing in here names a client or a destination.
+//! Holds no client's address and no destination.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,15 +9,15 @@ use std::time::{Duration, Instant};
 use crate::failure::Failure;
 use crate::tor::BootstrapProgress;
 
-/// How many failures are remembered.
-const REMEMBERED: usize = 32;
+/// How many failures are kept.
+const MAX_FAILURES: usize = 32;
 
-/// What the parts of the program tell of themselves.
+/// Collects what the parts of the program report about themselves.
 #[derive(Debug, Default)]
-pub struct Status(Mutex<Told>);
+pub struct Status(Mutex<StatusInner>);
 
 #[derive(Debug, Default)]
-struct Told {
+struct StatusInner {
     bootstrapped: bool,
     progress: String,
     ports: Vec<String>,
@@ -26,48 +26,49 @@ struct Told {
 
 /// The state of the program at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
+pub struct StatusReport {
     /// Whether the Tor network can be used.
     pub bootstrapped: bool,
-    /// How far connecting to it has got, in the Tor client's own words; empty before it began.
+    /// The latest step of connecting to the Tor network, as the Tor client describes it; empty before
+    /// the first.
     pub progress: String,
-    /// The open ports, as `listening` lines name them: `socks 127.0.0.1:9150`.
+    /// The open ports, as in `listening` lines: `socks 127.0.0.1:9150`.
     pub ports: Vec<String>,
-    /// The latest failures of requests and how long ago each was, the last one first.
+    /// The latest failures of requests, newest first, and how long ago each was.
     pub failures: Vec<(Failure, Duration)>,
 }
 
 impl Status {
-    /// Connecting to the Tor network has got so far.
-    pub fn connection(&self, progress: BootstrapProgress<'_>) {
-        let mut told = self.told();
+    /// Sets how far connecting to the Tor network has got.
+    pub fn set_progress(&self, progress: BootstrapProgress<'_>) {
+        let mut inner = self.lock();
         match progress {
-            BootstrapProgress::Connecting => told.bootstrapped = false,
-            BootstrapProgress::Step(text) => told.progress = text.to_owned(),
-            BootstrapProgress::Connected => told.bootstrapped = true,
+            BootstrapProgress::Connecting => inner.bootstrapped = false,
+            BootstrapProgress::Step(text) => inner.progress = text.to_owned(),
+            BootstrapProgress::Connected => inner.bootstrapped = true,
         }
     }
 
-    /// These ports are open, and no others.
-    pub fn listening(&self, ports: Vec<String>) {
-        self.told().ports = ports;
+    /// Sets the open ports.
+    pub fn set_ports(&self, ports: Vec<String>) {
+        self.lock().ports = ports;
     }
 
-    /// A request failed.
-    pub fn failed(&self, failure: Failure) {
-        let mut told = self.told();
-        told.failures.truncate(REMEMBERED - 1);
-        told.failures.push_front((failure, Instant::now()));
+    /// Records that a request failed.
+    pub(crate) fn record_failure(&self, failure: Failure) {
+        let mut inner = self.lock();
+        inner.failures.truncate(MAX_FAILURES - 1);
+        inner.failures.push_front((failure, Instant::now()));
     }
 
-    /// What there is to say now.
-    pub fn report(&self) -> Report {
-        let told = self.told();
-        Report {
-            bootstrapped: told.bootstrapped,
-            progress: told.progress.clone(),
-            ports: told.ports.clone(),
-            failures: told
+    /// Reports the current state.
+    pub fn report(&self) -> StatusReport {
+        let inner = self.lock();
+        StatusReport {
+            bootstrapped: inner.bootstrapped,
+            progress: inner.progress.clone(),
+            ports: inner.ports.clone(),
+            failures: inner
                 .failures
                 .iter()
                 .map(|(failure, at)| (*failure, at.elapsed()))
@@ -75,7 +76,7 @@ impl Status {
         }
     }
 
-    fn told(&self) -> MutexGuard<'_, Told> {
+    fn lock(&self) -> MutexGuard<'_, StatusInner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -85,18 +86,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_failures_are_remembered_and_no_more() {
+    fn the_latest_failures_are_kept_up_to_a_limit() {
         let status = Status::default();
-        status.failed(Failure::Internal);
-        for _ in 0..REMEMBERED - 1 {
-            status.failed(Failure::NoRoute);
+        status.record_failure(Failure::Internal);
+        for _ in 0..MAX_FAILURES - 1 {
+            status.record_failure(Failure::NoRoute);
         }
         let failures = status.report().failures;
-        assert_eq!(failures.len(), REMEMBERED);
-        assert_eq!(failures[REMEMBERED - 1].0, Failure::Internal);
-        status.failed(Failure::ClockSkewed);
+        assert_eq!(failures.len(), MAX_FAILURES);
+        assert_eq!(failures[MAX_FAILURES - 1].0, Failure::Internal);
+        status.record_failure(Failure::ClockSkewed);
         let failures = status.report().failures;
-        assert_eq!(failures.len(), REMEMBERED);
+        assert_eq!(failures.len(), MAX_FAILURES);
         assert_eq!(failures[0].0, Failure::ClockSkewed);
         assert!(failures.iter().all(|(f, _)| *f != Failure::Internal));
     }

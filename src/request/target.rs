@@ -1,7 +1,7 @@
-//! What a client wants to reach, checked before the network is asked.
+//! The destination of a request, parsed and checked before the Tor network is used.
 //!
-//! A wrong onion address needs no network to be refused, and no name that was meant for an onion
-//! service may ever reach an exit relay.
+//! A wrong onion address is refused without the network, and no name that was meant for an onion
+//! service ever reaches an exit.
 
 use std::net::IpAddr;
 
@@ -9,12 +9,12 @@ use crate::failure::Failure;
 use crate::request::Address;
 use crate::tor::onion_address::OnionAddress;
 
-/// The name of our own pages, for clients of an HTTP port. Nobody can own a name below `.invalid`
+/// The host name of our own pages, for clients of an HTTP port. Nobody can own a name below `.invalid`
 /// (RFC 6761 section 6.4).
 pub(crate) const OUR_HOST: &str = "onionport.invalid";
 
-/// Whether a host looks like ours: no spelling of it and no name below it gets to an exit, which
-/// could answer with pages that look like ours.
+/// Whether a host is [`OUR_HOST`], in any spelling, or a name below it. Such a name must not get to an
+/// exit, which could answer with pages that look like ours.
 pub(crate) fn is_near_ours(host: &str) -> bool {
     let host = host.trim_end_matches('.');
     let end = host.len().checked_sub(OUR_HOST.len());
@@ -26,35 +26,36 @@ pub(crate) fn is_near_ours(host: &str) -> bool {
 
 /// A destination that passed every check that needs no network.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
+pub(crate) enum Target {
     /// An onion service.
     Onion(OnionAddress),
-    /// A host name for an exit to resolve, without trailing dot or brackets.
+    /// A host name for an exit to resolve, in lower case, without trailing dot or brackets.
     Name(String),
     /// An IP address for an exit to connect to.
     Ip(IpAddr),
 }
 
 impl Target {
-    /// Reads the address as the client wrote it.
+    /// Parses the address as the client wrote it.
     ///
-    /// Gives [`Failure::AddressInvalid`] for anything that ends in `.onion` (or `.onion.`) and is
-    /// no address of an onion service, [`Failure::DestinationInvalid`] for `.exit` names, and
-    /// [`Failure::NameNotResolved`] for the name of our own pages, which are on no network.
-    pub fn parse(address: &Address) -> Result<Target, Failure> {
+    /// # Errors
+    /// [`Failure::AddressInvalid`] for a name that ends in `.onion` or `.onion.` and is not the address of
+    /// an onion service, [`Failure::DestinationInvalid`] for `.exit` names and the empty name, and
+    /// [`Failure::NameNotResolved`] for [`OUR_HOST`], which is on no network.
+    pub(crate) fn parse(address: &Address) -> Result<Target, Failure> {
         let name = match address {
             Address::Ip(ip) => return Ok(Target::Ip(*ip)),
             Address::Name(name) => &**name,
         };
         let bare = name.strip_suffix('.').unwrap_or(name);
-        if has_suffix(bare, "onion") {
-            // A dot behind `.onion` makes C tor send the name to an exit; nobody means that.
+        if has_last_label(bare, "onion") {
+            // With a dot behind `.onion`, C tor sends the name to an exit. Nobody wants that.
             if bare.len() != name.len() {
                 return Err(Failure::AddressInvalid);
             }
             return OnionAddress::parse(bare).map(Target::Onion);
         }
-        if has_suffix(bare, "exit") {
+        if has_last_label(bare, "exit") {
             return Err(Failure::DestinationInvalid);
         }
         let unbracketed = bare
@@ -74,12 +75,11 @@ impl Target {
     }
 }
 
-/// Whether the last label of `name` is `suffix`, whatever its case. A name that is nothing but the
-/// suffix counts: it was meant as one.
-fn has_suffix(name: &str, suffix: &str) -> bool {
+/// Whether the last label of `name` is `label`, in any case. The label alone counts too.
+fn has_last_label(name: &str, label: &str) -> bool {
     name.rsplit('.')
         .next()
-        .is_some_and(|last| last.eq_ignore_ascii_case(suffix))
+        .is_some_and(|last| last.eq_ignore_ascii_case(label))
 }
 
 #[cfg(test)]
@@ -94,9 +94,9 @@ mod tests {
     }
 
     #[test]
-    fn a_good_address_is_read_whatever_its_case_and_subdomains() {
+    fn an_onion_address_is_parsed_in_any_case_and_with_subdomains() {
         let Ok(Target::Onion(plain)) = name(GOOD) else {
-            panic!("not read")
+            panic!("not parsed")
         };
         assert_eq!(plain.to_string(), GOOD);
         assert_eq!(name(&GOOD.to_ascii_uppercase()), Ok(Target::Onion(plain)));
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn no_exit_is_asked_for_our_own_pages() {
+    fn our_own_host_is_not_sent_to_an_exit() {
         for ours in [
             "onionport.invalid",
             "OnionPort.INVALID.",
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn every_way_to_mistype_an_onion_address_is_invalid() {
+    fn a_mistyped_onion_address_is_invalid() {
         let label = &GOOD[..56];
         let flipped = format!("3{}", &GOOD[1..]);
         let cases = [
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn names_for_exits_lose_their_trailing_dot_and_addresses_their_brackets() {
+    fn a_trailing_dot_and_brackets_are_removed() {
         assert_eq!(name("Example.COM."), Ok(Target::Name("example.com".into())));
         assert_eq!(name("a_b.example"), Ok(Target::Name("a_b.example".into())));
         assert_eq!(
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn exit_notation_is_no_destination() {
+    fn a_name_that_chooses_an_exit_is_refused() {
         assert_eq!(
             name("example.com.relay.exit"),
             Err(Failure::DestinationInvalid)

@@ -17,7 +17,7 @@ use tor_proto::Error as ProtoError;
 
 use super::onion::classify::{self, FetchError, RendezvousError};
 use crate::failure::Failure;
-use crate::log_limit::{LogLimiter, Times};
+use crate::log_limit::{LogLimiter, Occurrences};
 
 /// Errors that mean a bug. Every request may repeat one, so each kind of message is limited.
 static BUGS: LogLimiter = LogLimiter::burst(Duration::from_secs(60), BURST);
@@ -303,7 +303,7 @@ pub(crate) fn classify_exit_circuit(error: &tor_circmgr::Error) -> Failure {
 /// Logs an error that means a bug.
 fn log_bug<E: Error + 'static>(error: &E) -> Failure {
     if let Some(times) = BUGS.due() {
-        let (error, times) = (error.report(), Times(times));
+        let (error, times) = (error.report(), Occurrences(times));
         tracing::warn!("internal error of the Tor client: {error}{times}");
     }
     Failure::Internal
@@ -312,7 +312,7 @@ fn log_bug<E: Error + 'static>(error: &E) -> Failure {
 /// Logs an error that no arm knows.
 fn log_unknown<E: Error + 'static>(error: &E) -> Failure {
     if let Some(times) = UNKNOWN.due() {
-        let (error, times) = (error.report(), Times(times));
+        let (error, times) = (error.report(), Occurrences(times));
         tracing::warn!("unknown error of the Tor client: {error}{times}");
     }
     Failure::Internal

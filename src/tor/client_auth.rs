@@ -26,7 +26,7 @@ use tracing::{debug, warn};
 
 use super::runtime::TorRuntime;
 use crate::failure::Failure;
-use crate::log_limit::{LogLimiter, Times};
+use crate::log_limit::{LogLimiter, Occurrences};
 use crate::tor::onion_address::OnionAddress;
 
 mod auth_private;
@@ -83,7 +83,7 @@ impl KeyRing {
             // Rejected files were logged at the start or reload.
             Some(folder) => folder::read_folder(folder, drop).map_err(|error| {
                 if let Some(times) = FOLDER_ERRORS.due() {
-                    let (folder, times) = (folder.display(), Times(times));
+                    let (folder, times) = (folder.display(), Occurrences(times));
                     warn!("cannot read client_onion_auth_dir {folder}: {error}{times}");
                 }
                 Failure::ClientAuthUnreadable
@@ -131,7 +131,7 @@ impl KeyRing {
                     warn!(
                         "cannot read a client authorization key in the key store; the log at level \
                          debug names it{}",
-                        Times(times)
+                        Occurrences(times)
                     );
                 }
                 debug!("cannot read the key store: {error}");

@@ -5,7 +5,7 @@ use arc_swap::ArcSwap;
 use onionport::config::PlaintextPorts;
 use onionport::config::address_map::AddressMapSettings;
 use onionport::request::address_map::AddressMap;
-use onionport::request::dispatch::Shared;
+use onionport::request::dispatch::SharedState;
 use onionport::request::safe_socks::SafeSocks;
 
 use crate::support::ONION;
@@ -20,20 +20,20 @@ const CONNECT: u8 = 0x01;
 const RESOLVE: u8 = 0xF0;
 
 /// What all ports have in common where these lines are configured, and names are automapped.
-pub fn shared(map: &[&str], safe_socks: bool) -> Shared {
+pub fn shared(map: &[&str], safe_socks: bool) -> SharedState {
     let settings = AddressMapSettings {
         map: map.iter().map(|&line| line.to_owned()).collect(),
         automap: true,
         ..AddressMapSettings::default()
     };
-    Shared {
+    SharedState {
         address_map: ArcSwap::from_pointee(AddressMap::new(&settings).expect("good settings")),
         safe_socks: ArcSwap::from_pointee(SafeSocks::new(
             safe_socks,
             false,
             PlaintextPorts::default(),
         )),
-        ..Shared::default()
+        ..SharedState::default()
     }
 }
 

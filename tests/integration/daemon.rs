@@ -714,14 +714,14 @@ async fn no_level_of_the_log_hides_configuration_that_is_not_obeyed() {
         let text = fs::read_to_string(&file).expect("readable");
         fs::write(&file, text.replace("[proxy]", "[prxy]")).expect("written");
         daemon.process.signal("HUP");
-        daemon.process.wait_err("the configuration stays as it was");
+        daemon.process.wait_err("configuration not reloaded");
         daemon.process.signal("TERM");
         let Daemon {
             process, folder, ..
         } = daemon;
         let log = process.wait().err;
         drop(folder);
-        for words in ["Wombat", "stays as it was"] {
+        for words in ["Wombat", "configuration not reloaded"] {
             let told = log.iter().filter(|line| line.contains(words)).count();
             assert_eq!(told, 1, "{level}: {log:#?}");
         }

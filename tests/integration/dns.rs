@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use onionport::config::access::Access;
 use onionport::failure::Failure;
 use onionport::inbound::dns::{self, MAX_QUERIES};
-use onionport::request::dispatch::{Dispatcher, Shared};
+use onionport::request::dispatch::{Dispatcher, SharedState};
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -226,9 +226,9 @@ async fn an_onion_address_gets_one_of_each_family() {
 #[tokio::test]
 async fn the_policy_refuses_with_a_word() {
     let access = Access::read(&["reject *".to_owned()]).expect("a good policy");
-    let shared = Shared {
+    let shared = SharedState {
         access: ArcSwap::from_pointee(access),
-        ..Shared::default()
+        ..SharedState::default()
     };
     let server = Server::before(Port::new::<&str>("", []).with_shared(shared)).await;
     assert_eq!(server.code("good.example", A).await, (5, 0));

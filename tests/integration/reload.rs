@@ -57,7 +57,7 @@ async fn ports_and_flags_change_while_clients_are_served() {
     );
     rewrite(&file, &format!("\"{leaving}\""), &format!("\"{coming}\""));
     daemon.process.signal("HUP");
-    daemon.process.wait_err("the configuration was read again");
+    daemon.process.wait_err("configuration reloaded");
     assert_eq!(code(&daemon.places[0]).await, 0xF6);
     assert_eq!(code(&ListenAddr::Tcp(coming.into())).await, 0x01);
     told(&daemon, format!("closed socks {leaving}"));
@@ -81,7 +81,7 @@ async fn a_port_may_change_its_kind_or_its_address() {
     rewrite(&file, "[proxy]\n", &http);
     rewrite(&file, &format!("{other}"), &everywhere);
     daemon.process.signal("HUP");
-    daemon.process.wait_err("the configuration was read again");
+    daemon.process.wait_err("configuration reloaded");
     told(&daemon, format!("listening http {port}"));
     told(&daemon, format!("listening socks {everywhere}"));
     let elsewhere = ([127, 0, 0, 2], other.port());
@@ -102,7 +102,7 @@ async fn a_browser_that_stays_connected_comes_under_the_new_rules() {
     let file = daemon.folder.path().join("onionport.toml");
     rewrite(&file, "socks_policy = []", "socks_policy = [\"reject *\"]");
     daemon.process.signal("HUP");
-    daemon.process.wait_err("the configuration was read again");
+    daemon.process.wait_err("configuration reloaded");
     let _ = browser.try_send(page).await;
     let (rest, end) = browser.rest().await;
     assert!(
@@ -121,7 +121,7 @@ async fn of_two_ports_with_auto_the_one_whose_line_stays_is_kept() {
     let file = daemon.folder.path().join("onionport.toml");
     rewrite(&file, "\"auto ExtendedErrors\", ", "");
     daemon.process.signal("HUP");
-    daemon.process.wait_err("the configuration was read again");
+    daemon.process.wait_err("configuration reloaded");
     let info = daemon.folder.path().join("state/public/port_info.json");
     let info = fs::read_to_string(info).expect("written");
     let places: Vec<String> = daemon.places.iter().map(ToString::to_string).collect();
@@ -175,7 +175,7 @@ async fn neighbours_of_the_ports_change_too() {
         "safe_socks = true",
     );
     daemon.process.signal("HUP");
-    daemon.process.wait_err("the configuration was read again");
+    daemon.process.wait_err("configuration reloaded");
     let mut client = Client::connect(&daemon.places[0]).await;
     client.send("05 01 00").await;
     client.expect("05 00").await;
@@ -204,7 +204,7 @@ async fn a_change_that_fails_changes_nothing() {
     );
     rewrite(&file, "socks_policy = []", "socks_policy = [\"reject *\"]");
     daemon.process.signal("HUP");
-    daemon.process.wait_err("the configuration stays as it was");
+    daemon.process.wait_err("configuration not reloaded");
     for place in &daemon.places {
         assert_eq!(code(place).await, 0xF6, "{place}");
     }
@@ -232,7 +232,7 @@ async fn another_proxy_to_relays_is_used_from_then_on() {
     other
         .accept()
         .expect("the directory is asked for through it");
-    daemon.process.wait_err("the configuration was read again");
+    daemon.process.wait_err("configuration reloaded");
     assert_eq!(code(&daemon.places[0]).await, 0xF6);
     // Connections that had been begun by then may still wait to be accepted.
     one.set_nonblocking(true).expect("set");

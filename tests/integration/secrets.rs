@@ -202,7 +202,7 @@ fn a_good_configuration_is_kept_to_itself() {
         assert_ended_silent(&ended, &text);
         let daemon = tracing().port("auto").proxy(&text).start();
         daemon.process.wait_err(used);
-        reload(&daemon, "the configuration was read again");
+        reload(&daemon, "configuration reloaded");
         let ended = end(daemon);
         assert!(ended.err.iter().any(|line| line.contains("TRACE")));
         assert_ended_silent(&ended, &text);
@@ -228,7 +228,7 @@ fn a_mistake_beside_a_secret_does_not_give_it_away() {
         };
         assert!(told.contains("onionport.toml:"), "{text}: {told}");
         fs::write(&file, format!("{good}\n{text}")).expect("written");
-        reload(&daemon, "the configuration stays as it was");
+        reload(&daemon, "configuration not reloaded");
     }
     assert_ended_silent(&end(daemon), "reloads");
 }
@@ -239,7 +239,7 @@ fn a_torrc_is_kept_to_itself() {
         let text = with_canary(lines);
         let program = torrc(tracing(), &format!("SocksPort auto\n{text}\n"));
         let daemon = program.start_with(1);
-        reload(&daemon, "the configuration was read again");
+        reload(&daemon, "configuration reloaded");
         assert_ended_silent(&end(daemon), &text);
         // The output is the configuration itself, passwords and all.
         let program = torrc(Program::offline(), &text).arguments(&["--check-config"]);
@@ -264,7 +264,7 @@ fn a_mistake_in_a_torrc_does_not_give_a_secret_away() {
         assert_ended_silent(&ended, &text);
         assert!(ended.err[0].contains("torrc:"), "{text}: {:?}", ended.err);
         fs::write(&file, text).expect("written");
-        reload(&daemon, "the configuration stays as it was");
+        reload(&daemon, "configuration not reloaded");
     }
     assert_ended_silent(&end(daemon), "reloads");
 }
@@ -349,7 +349,7 @@ fn keys_are_kept_to_themselves_whatever_their_files_look_like() {
     let program = program.proxy(format!("client_onion_auth_dir = {keys:?}"));
     let daemon = program.start();
     daemon.process.wait_err("1 client authorization keys");
-    reload(&daemon, "the configuration was read again");
+    reload(&daemon, "configuration reloaded");
     let ended = end(daemon);
     let told = |line: &&String| line.contains("WARN") && line.contains("is not used");
     assert_eq!(ended.err.iter().filter(told).count(), 2 * (forms.len() - 1));

@@ -205,7 +205,9 @@ fn a_place_for_that_file_that_cannot_be_written_is_an_error_at_start() {
 async fn the_signal_for_new_circuits_is_heeded_and_does_not_end_the_program() {
     let daemon = Program::offline().port("auto").start();
     daemon.process.signal("USR1");
-    daemon.process.wait_err("new streams get new circuits");
+    daemon
+        .process
+        .wait_err("new identity: new streams use new circuits");
     tokio::time::timeout(Duration::from_secs(5), greeted(&daemon.places[0]))
         .await
         .expect("still served");

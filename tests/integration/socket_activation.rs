@@ -36,7 +36,7 @@ fn reload(daemon: &Daemon, from: &str, to: &str) {
 fn reloaded(daemon: &Daemon, times: usize) {
     daemon
         .process
-        .wait_err_times("the configuration was read again", times);
+        .wait_err_times("configuration reloaded", times);
 }
 
 #[tokio::test]
@@ -87,7 +87,7 @@ async fn a_line_that_a_socket_is_in_the_way_of_is_refused_with_the_reason() {
         .handed(listener, "socks")
         .start();
     reload(&daemon, &at.to_string(), &everywhere);
-    let why = daemon.process.wait_err("the configuration stays as it was");
+    let why = daemon.process.wait_err("configuration not reloaded");
     let reason = format!("{at} is a socket of LISTEN_FDS");
     assert!(
         why.contains(&reason) && why.contains("socket unit"),

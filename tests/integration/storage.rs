@@ -172,7 +172,7 @@ async fn bridges_that_cannot_be_used_refuse_the_whole_reload() {
     let changed = text.replace("\"auto\"", "\"auto ExtendedErrors\"");
     fs::write(&file, format!("{changed}\n{BRIDGES}\n")).expect("written");
     daemon.process.signal("HUP");
-    let told = daemon.process.wait_err("the configuration stays as it was");
+    let told = daemon.process.wait_err("configuration not reloaded");
     assert!(told.contains("(sleep) uses "), "{told}");
     // Without ExtendedErrors, as before.
     assert_works(&mut daemon).await;
@@ -241,7 +241,7 @@ async fn the_old_client_is_restored_once_a_failure_passes() {
         .process
         .wait_err("cannot restore the previous Tor client");
     set_mode(&database, 0o600);
-    let told = daemon.process.wait_err("the configuration stays as it was");
+    let told = daemon.process.wait_err("configuration not reloaded");
     assert!(told.contains("dir.sqlite3"), "{told}");
     assert_works(&mut daemon).await;
 }

@@ -132,7 +132,7 @@ fn nobody_looks_into_the_memory_unless_that_is_permitted() {
     permitted.process.signal("HUP");
     permitted
         .process
-        .wait_err("application.permit_debugging has changed");
+        .wait_err("application.permit_debugging changed");
     assert!(may_look_into(&permitted.process));
 }
 

@@ -144,7 +144,7 @@ impl Listening {
         let (near, peer) = accepting.expect("in time").expect("accepted");
         let (dispatcher, how) = (port.dispatcher(), self.how);
         let serving = tokio::spawn(async move {
-            serve(&dispatcher, near, ClientAddr::of(peer), how).await;
+            serve(&dispatcher, near, ClientAddr::from(peer), how).await;
         });
         (Client::over(client), serving)
     }

@@ -18,10 +18,7 @@ const READY_LIMIT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(50);
 
 /// What the log says at the end of a reload, whatever has come of it.
-const RELOADED: [&str; 2] = [
-    "the configuration was read again",
-    "the configuration stays as it was",
-];
+const RELOADED: [&str; 2] = ["configuration reloaded", "configuration not reloaded"];
 
 /// The files of [`Start::torrc`] and [`Start::extra`].
 const TORRC: &str = "torrc";

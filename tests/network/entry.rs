@@ -94,7 +94,7 @@ impl World {
                 start.extra
             );
             let said = onionport.reload(None, Some(&changed))?;
-            ensure!(!said.contains("stays as it was"), "{said}");
+            ensure!(!said.contains("configuration not reloaded"), "{said}");
             self.talk(&onionport, "third")
         })();
         served.with_context(|| what.to_owned())?;

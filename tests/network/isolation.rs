@@ -240,7 +240,11 @@ fn streams_share_a_circuit_exactly_where_their_ports_allow_it() -> Result<()> {
     // New circuits on demand; streams that are open go on.
     onionport.signal("USR1")?;
     judge.control("SIGNAL NEWNYM")?;
-    wait_for(|| onionport.log().contains("new streams get new circuits"))?;
+    wait_for(|| {
+        onionport
+            .log()
+            .contains("new identity: new streams use new circuits")
+    })?;
     for again in [ask(0, 'a'), service(ask(0, 'A'))] {
         let what = again.host;
         streams.push(again.send(onionport.port(0), &targets)?);

@@ -1,7 +1,7 @@
-//! Writing lines where writing may fail, or be done in part.
+//! Writes lines to an output that may be non-blocking, or fail.
 //!
 //! Standard error is often shared: the shell, a service manager or another program may have made it
-//! non-blocking, and a file may lie on a disk that is full. A line is written as a whole or counted.
+//! non-blocking. If it is a file, its disk may be full. A line is written whole or counted as missing.
 
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -9,69 +9,70 @@ use std::os::fd::AsFd;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// Where lines go.
+/// An output for whole lines.
 #[derive(Debug)]
-pub(super) struct Output<W> {
+pub(super) struct LogOutput<W> {
     to: W,
-    /// How many lines are missing since the last one that was written.
+    /// Lines that are missing since the last written one.
     missing: u64,
-    /// Whether the last thing written was part of a line.
-    cut: bool,
+    /// Whether the last write ended within a line.
+    is_cut: bool,
 }
 
-impl<W: Write + AsFd> Output<W> {
+impl<W: Write + AsFd> LogOutput<W> {
     pub(super) fn new(to: W) -> Self {
-        Output {
+        LogOutput {
             to,
             missing: 0,
-            cut: false,
+            is_cut: false,
         }
     }
 
-    /// Counts lines that were lost on their way here.
-    pub(super) fn missed(&mut self, lines: u64) {
+    /// Counts lines that were lost before they got here.
+    pub(super) fn add_missing(&mut self, lines: u64) {
         self.missing += lines;
     }
 
-    /// Writes a line, and then how many are missing before it. Waits for room as long as that takes.
-    pub(super) fn line(&mut self, line: &[u8]) {
-        if (self.cut && !self.write(b"\n")) || !self.write(line) {
+    /// Writes a line, and then how many are missing before it. A non-blocking output is waited for,
+    /// without a limit.
+    pub(super) fn write_line(&mut self, line: &[u8]) {
+        if (self.is_cut && !self.write_all(b"\n")) || !self.write_all(line) {
             self.missing += 1;
             return;
         }
         if self.missing > 0 {
-            let told = format!(
-                "{} lines of the log are missing: they could not be written in time\n",
+            let report = format!(
+                "{} log lines are missing: they could not be written in time\n",
                 self.missing
             );
-            if self.write(told.as_bytes()) {
+            if self.write_all(report.as_bytes()) {
                 self.missing = 0;
             }
         }
     }
 
-    /// Writes all of `bytes`; false if that failed.
-    fn write(&mut self, mut bytes: &[u8]) -> bool {
+    /// Writes all of `bytes`; returns false on an error, which leaves `is_cut` set if a part was
+    /// written.
+    fn write_all(&mut self, mut bytes: &[u8]) -> bool {
         while !bytes.is_empty() {
             match self.to.write(bytes) {
                 Ok(written) if written > 0 => {
                     bytes = bytes.get(written..).unwrap_or_default();
-                    self.cut = !bytes.is_empty();
+                    self.is_cut = !bytes.is_empty();
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if !self.wait_for_room() {
+                    if !self.wait_until_writable() {
                         return false;
                     }
                 }
-                // Whoever closed it does not want to know.
                 Ok(_) | Err(_) => return false,
             }
         }
         true
     }
 
-    fn wait_for_room(&self) -> bool {
+    fn wait_until_writable(&self) -> bool {
         let mut pipe = [PollFd::new(self.to.as_fd(), PollFlags::POLLOUT)];
         matches!(
             poll(&mut pipe, PollTimeout::NONE),
@@ -82,8 +83,10 @@ impl<W: Write + AsFd> Output<W> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::io::Read as _;
     use std::os::fd::BorrowedFd;
+    use std::rc::Rc;
     use std::thread;
 
     use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -95,12 +98,12 @@ mod tests {
         const LINES: usize = 5000;
         let (mut reader, writer) = io::pipe().expect("a pipe");
         fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("non-blocking");
-        // Of many lengths, and more in all than a pipe holds.
+        // Of many lengths, and together longer than a pipe's buffer.
         let line = |number: usize| format!("{number} {}\n", "x".repeat(number % 997));
         let writing = thread::spawn(move || {
-            let mut output = Output::new(writer);
+            let mut output = LogOutput::new(writer);
             for number in 0..LINES {
-                output.line(line(number).as_bytes());
+                output.write_line(line(number).as_bytes());
             }
         });
         let mut text = String::new();
@@ -110,19 +113,26 @@ mod tests {
         assert!(text == expected, "lines are cut or missing");
     }
 
-    /// Takes so many bytes, then fails, until told to go on.
-    struct Disk<'a>(&'a mut Vec<u8>, usize, std::rc::Rc<std::cell::Cell<bool>>);
+    /// A disk that takes `room` bytes and then is full, until `has_room` is set.
+    struct FullDisk<'a> {
+        written: &'a mut Vec<u8>,
+        room: usize,
+        has_room: Rc<Cell<bool>>,
+    }
 
-    impl Write for Disk<'_> {
+    impl Write for FullDisk<'_> {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let room = match self.2.get() {
+            let room = match self.has_room.get() {
                 true => bytes.len(),
-                false => self.1.saturating_sub(self.0.len()).min(bytes.len()),
+                false => self
+                    .room
+                    .saturating_sub(self.written.len())
+                    .min(bytes.len()),
             };
             if room == 0 {
                 return Err(io::ErrorKind::StorageFull.into());
             }
-            self.0.extend_from_slice(&bytes[..room]);
+            self.written.extend_from_slice(&bytes[..room]);
             Ok(room)
         }
 
@@ -131,34 +141,38 @@ mod tests {
         }
     }
 
-    impl AsFd for Disk<'_> {
+    impl AsFd for FullDisk<'_> {
         fn as_fd(&self) -> BorrowedFd<'_> {
-            panic!("nothing to wait for")
+            panic!("a disk never blocks")
         }
     }
 
     #[test]
-    fn lines_that_a_full_disk_has_no_room_for_are_counted_and_told() {
-        let mut kept = Vec::new();
-        let room = std::rc::Rc::default();
-        let mut output = Output::new(Disk(&mut kept, 8, std::rc::Rc::clone(&room)));
+    fn lines_that_do_not_fit_on_a_full_disk_are_counted_and_reported() {
+        let mut written = Vec::new();
+        let has_room = Rc::default();
+        let mut output = LogOutput::new(FullDisk {
+            written: &mut written,
+            room: 8,
+            has_room: Rc::clone(&has_room),
+        });
         for line in ["first\n", "second\n", "third\n"] {
-            output.line(line.as_bytes());
+            output.write_line(line.as_bytes());
         }
-        room.set(true);
-        output.missed(3);
-        output.line(b"fourth\n");
-        output.line(b"fifth\n");
+        has_room.set(true);
+        output.add_missing(3);
+        output.write_line(b"fourth\n");
+        output.write_line(b"fifth\n");
         drop(output);
-        let text = String::from_utf8(kept).expect("text");
+        let text = String::from_utf8(written).expect("text");
         let lines: Vec<&str> = text.lines().collect();
-        let [first, part, fourth, told, fifth] = lines[..] else {
+        let [first, part, fourth, report, fifth] = lines[..] else {
             panic!("{lines:?}");
         };
         assert_eq!(
             [first, part, fourth, fifth],
             ["first", "se", "fourth", "fifth"]
         );
-        assert!(told.starts_with("5 lines of the log are missing"), "{told}");
+        assert!(report.starts_with("5 log lines are missing"), "{report}");
     }
 }

@@ -1,40 +1,42 @@
-//! Secrets of the configuration, which arti may repeat in its messages: at level warn it shows the
-//! whole URL of a proxy that is not on this computer, at level trace what it tells a proxy.
+//! Hides the secrets of the configuration in log lines. arti may log them: at level warn the whole URL
+//! of a proxy on another host, at level trace what it sends to a proxy.
 
 use std::borrow::Cow;
 use std::sync::{Arc, LazyLock};
 
 use aho_corasick::{AhoCorasick, MatchKind};
 use arc_swap::ArcSwap;
+use percent_encoding::percent_decode_str;
 use tracing::{Level, Metadata};
 use zeroize::Zeroizing;
 
-/// What stands in the place of a secret.
+/// Replaces a secret.
 const HIDDEN: &str = "…";
-/// The shortest text that is looked for by itself. Shorter ones are parts of other words.
-const SHORTEST: usize = 6;
-/// How many secrets are known at most: those of the longest list of bridges, and of the list before a
+/// The length in bytes of the shortest secret that is searched for by itself. Shorter ones occur in
+/// other words.
+const MIN_SECRET_LEN: usize = 6;
+/// The largest number of secrets: those of the longest list of bridges, and of the list before a
 /// reload.
 const MAX_SECRETS: usize = 10_000;
 
 /// Where arti logs, at level trace, the SOCKS login for a proxy or a pluggable transport as a list of
 /// numbers.
-const NUMBERS: &str = "tor_chanmgr::transport::proxied";
+const LOGIN_AS_NUMBERS: &str = "tor_chanmgr::transport::proxied";
 
-static KNOWN: LazyLock<ArcSwap<Known>> = LazyLock::new(ArcSwap::default);
+static KNOWN: LazyLock<ArcSwap<KnownSecrets>> = LazyLock::new(ArcSwap::default);
 
-/// What is looked for.
+/// The secrets to search for, and the automaton that finds them.
 #[derive(Debug, Default)]
-struct Known {
+struct KnownSecrets {
     secrets: Vec<Arc<Zeroizing<String>>>,
     finder: Option<AhoCorasick>,
 }
 
-/// Hides `values` of the configuration, and what is secret in them, in all lines from now on.
-pub fn hide(values: &[Zeroizing<String>]) {
+/// Hides `values` of the configuration, and the secrets in them, in all lines logged from now on.
+pub fn hide_secrets(values: &[Zeroizing<String>]) {
     let before = KNOWN.load();
     let mut secrets = before.secrets.clone();
-    for secret in values.iter().flat_map(|value| secrets_in(value)) {
+    for secret in values.iter().flat_map(|value| extract_secrets(value)) {
         if !secrets.iter().any(|known| **known == secret) {
             secrets.push(Arc::new(secret));
         }
@@ -42,17 +44,17 @@ pub fn hide(values: &[Zeroizing<String>]) {
     let surplus = secrets.len().saturating_sub(MAX_SECRETS);
     secrets.drain(..surplus);
     let texts = secrets.iter().map(|secret| secret.as_bytes());
-    // Of two secrets that begin alike the longer one is hidden as a whole.
+    // If one secret is the beginning of another, the longer one is hidden whole.
     let finder = AhoCorasick::builder()
         .match_kind(MatchKind::LeftmostLongest)
         .build(texts)
         .ok();
-    KNOWN.store(Arc::new(Known { secrets, finder }));
+    KNOWN.store(Arc::new(KnownSecrets { secrets, finder }));
 }
 
-/// A line without the secrets in it.
-pub(super) fn redacted(line: &[u8]) -> Cow<'_, [u8]> {
-    let mut line = without_logins(line);
+/// Returns the line with its secrets replaced.
+pub(super) fn redact(line: &[u8]) -> Cow<'_, [u8]> {
+    let mut line = redact_url_logins(line);
     let known = KNOWN.load();
     if let Some(finder) = known
         .finder
@@ -65,19 +67,19 @@ pub(super) fn redacted(line: &[u8]) -> Cow<'_, [u8]> {
     line
 }
 
-/// Whether an event may be logged: those that hold secrets in a form that nothing finds may not.
-pub(super) fn may_be_logged(event: &Metadata<'_>) -> bool {
-    event.target() != NUMBERS || *event.level() < Level::TRACE
+/// Whether an event may be logged: one that holds secrets in a form [`redact`] cannot find may not.
+pub(super) fn can_be_logged(event: &Metadata<'_>) -> bool {
+    event.target() != LOGIN_AS_NUMBERS || *event.level() < Level::TRACE
 }
 
-/// The secrets in a value: the parameters of a bridge, the password of a proxy.
-fn secrets_in(value: &str) -> Vec<Zeroizing<String>> {
+/// Extracts the secrets of a value: the parameters of a bridge line, the password of a proxy URL.
+fn extract_secrets(value: &str) -> Vec<Zeroizing<String>> {
     let mut secrets = Vec::new();
     for word in value.split_whitespace() {
         // `url=https://…` is a parameter, and its path may be the secret.
         let is_parameter = word.find('=') < word.find("://") && word.contains('=');
         let secret = if let Some((_, rest)) = word.split_once("://").filter(|_| !is_parameter) {
-            // A login of a proxy: what stands behind its first colon.
+            // The password is behind the first colon of the login; without a colon, all of it counts.
             let login = rest.rsplit_once('@').map(|(login, _)| login);
             login.map(|login| {
                 login
@@ -85,52 +87,43 @@ fn secrets_in(value: &str) -> Vec<Zeroizing<String>> {
                     .map_or(login, |(_, password)| password)
             })
         } else if let Some((name, value)) = word.split_once('=') {
-            // A parameter of a bridge; with its name it is found however short it is.
+            // With its name, a bridge parameter is found however short it is; also as arti's debug
+            // output.
             secrets.push(Zeroizing::new(word.to_owned()));
             secrets.push(Zeroizing::new(format!("{:?}", (name, value))));
             Some(value)
         } else {
             None
         };
-        if let Some(secret) = secret.filter(|secret| secret.len() >= SHORTEST) {
+        if let Some(secret) = secret.filter(|secret| secret.len() >= MIN_SECRET_LEN) {
             secrets.push(Zeroizing::new(secret.to_owned()));
-            secrets.extend(Some(decoded(secret)).filter(|text| text.len() >= SHORTEST));
+            secrets
+                .extend(Some(percent_decode(secret)).filter(|text| text.len() >= MIN_SECRET_LEN));
         }
     }
     secrets
 }
 
-/// A text with its percent-encoding taken off.
-fn decoded(text: &str) -> Zeroizing<String> {
+/// Decodes the percent-encoding of a text; invalid UTF-8 becomes U+FFFD.
+fn percent_decode(text: &str) -> Zeroizing<String> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(text.len()));
-    let mut rest = text.as_bytes();
-    while let Some((first, behind)) = rest.split_first() {
-        let hex = behind.get(..2).filter(|_| *first == b'%');
-        let byte = hex.and_then(|hex| data_encoding::HEXUPPER_PERMISSIVE.decode(hex).ok());
-        match byte {
-            Some(byte) => {
-                bytes.extend(byte);
-                rest = behind.get(2..).unwrap_or_default();
-            }
-            None => {
-                bytes.push(*first);
-                rest = behind;
-            }
-        }
-    }
+    bytes.extend(percent_decode_str(text));
     Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// A line without what stands between `://` and `@` in it.
-fn without_logins(line: &[u8]) -> Cow<'_, [u8]> {
-    const BEFORE: &[u8] = b"://";
+/// Returns the line with what is between `://` and `@` in each word replaced.
+fn redact_url_logins(line: &[u8]) -> Cow<'_, [u8]> {
+    const SCHEME_END: &[u8] = b"://";
     let mut out = Vec::new();
     let mut rest = line;
-    while let Some(at) = rest.windows(BEFORE.len()).position(|bytes| bytes == BEFORE) {
-        let (before, behind) = rest.split_at(at + BEFORE.len());
-        let word = behind.iter().position(u8::is_ascii_whitespace);
+    while let Some(at) = rest
+        .windows(SCHEME_END.len())
+        .position(|bytes| bytes == SCHEME_END)
+    {
+        let (before, behind) = rest.split_at(at + SCHEME_END.len());
+        let word_len = behind.iter().position(u8::is_ascii_whitespace);
         let word = behind
-            .get(..word.unwrap_or(behind.len()))
+            .get(..word_len.unwrap_or(behind.len()))
             .unwrap_or_default();
         out.extend_from_slice(before);
         rest = match word.iter().rposition(|byte| *byte == b'@') {
@@ -164,20 +157,20 @@ mod tests {
             ("a@b ://", "a@b ://"),
             ("", ""),
         ] {
-            let redacted = without_logins(line.as_bytes());
+            let redacted = redact_url_logins(line.as_bytes());
             assert_eq!(String::from_utf8_lossy(&redacted), shown, "{line}");
         }
     }
 
     #[test]
-    fn secrets_of_the_configuration_are_hidden_in_every_line() {
+    fn secrets_of_the_configuration_are_hidden_in_log_lines() {
         let values = [
             "socks5://me:p%40ssw0rd:1@192.0.2.1:1080",
             "obfs4 192.0.2.2:443 0bac39417268b96b9f514ef763fa6fba1a788956 cert=c3VnYXI/+w iat-mode=0",
         ];
         let values = values.map(|value| Zeroizing::new(value.to_owned()));
-        hide(&values[..1]);
-        hide(&values[1..]);
+        hide_secrets(&values[..1]);
+        hide_secrets(&values[1..]);
         for (line, shown) in [
             ("password: Some(\"p@ssw0rd:1\")", "password: Some(\"…\")"),
             ("it was p%40ssw0rd:1, once", "it was …, once"),
@@ -188,7 +181,7 @@ mod tests {
                 "bridge 192.0.2.2:443, …, 0",
             ),
         ] {
-            let redacted = redacted(line.as_bytes());
+            let redacted = redact(line.as_bytes());
             assert_eq!(String::from_utf8_lossy(&redacted), shown);
         }
     }

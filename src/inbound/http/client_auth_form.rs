@@ -43,7 +43,7 @@ use super::html::{self, FormPolicy};
 use super::request_kind::credentials;
 use super::request_summary::RequestSummary;
 use super::response::own_url;
-use crate::log_limit::{LogLimiter, Times};
+use crate::log_limit::{LogLimiter, Occurrences};
 use crate::request::ClientAddr;
 use crate::tor::client_auth::{ClientAuthKey, KeyFolder};
 use crate::tor::isolation::SessionGroup;
@@ -197,7 +197,7 @@ impl ClientAuthForm {
                 if let Some(times) = SAVED.due() {
                     info!(
                         "saved a client authorization key that was entered in the form{}",
-                        Times(times)
+                        Occurrences(times)
                     );
                 }
                 return key_saved(&token.url);

@@ -26,7 +26,7 @@ use super::upgraded::UpgradedConnection;
 use super::wire::state::ResponseInProgress;
 use crate::failure::Failure;
 use crate::inbound::failure_log::log_failure;
-use crate::log_limit::{LogLimiter, Times};
+use crate::log_limit::{LogLimiter, Occurrences};
 use crate::request::dispatch::Outcome;
 use crate::tor::connector::Connector;
 use crate::tor::optimistic_data::OptimisticData;
@@ -160,7 +160,7 @@ impl<T: Connector> HttpSession<T> {
     ) -> Result<Response<Incoming>, ForwardError> {
         let key = ConnectionKey {
             request: target.request.clone(),
-            epoch: self.dispatcher.shared.epoch.now(),
+            epoch: self.dispatcher.shared.epoch.current(),
         };
         let copy = RetryableRequest::copy_from(&request);
         loop {
@@ -248,7 +248,7 @@ fn log_error(error: SiteError, took: Duration) {
         SiteError::Failure(failure) => log_failure(failure, status, took),
         SiteError::Closed | SiteError::TimedOut | SiteError::InvalidResponse => {
             if let Some(times) = NO_RESPONSE.due() {
-                let (name, times) = (error.name(), Times(times));
+                let (name, times) = (error.name(), Occurrences(times));
                 info!("failed with {status} after {took:.1?}: {name}{times}");
             }
         }

@@ -17,7 +17,7 @@ use super::response::{self, OUR_METHODS};
 use super::session::HttpSession;
 use super::site_error::failure_code;
 use crate::failure::Failure;
-use crate::request::status::Report;
+use crate::request::status::StatusReport;
 use crate::tor::connector::Connector;
 
 #[derive(Template)]
@@ -25,7 +25,7 @@ use crate::tor::connector::Connector;
 struct StatusPage<'a> {
     nonce: &'a str,
     version: &'a str,
-    report: &'a Report,
+    report: &'a StatusReport,
     failures: Vec<FailureSummary>,
     /// The address of the port, for the configuration of a browser.
     proxy: Option<&'a str>,
@@ -121,7 +121,7 @@ fn reachable_address(local: SocketAddr) -> SocketAddr {
     address
 }
 
-fn status_page(report: &Report, proxy: Option<&str>) -> Response<Body> {
+fn status_page(report: &StatusReport, proxy: Option<&str>) -> Response<Body> {
     let nonce = html::new_nonce();
     let page = StatusPage {
         nonce: &nonce,
@@ -133,7 +133,7 @@ fn status_page(report: &Report, proxy: Option<&str>) -> Response<Body> {
     html::render(StatusCode::OK, &page, &nonce, FormPolicy::Forbidden)
 }
 
-fn status_text(report: &Report) -> String {
+fn status_text(report: &StatusReport) -> String {
     let mut lines = vec![concat!("onionport ", env!("CARGO_PKG_VERSION")).to_owned()];
     lines.push(match report.bootstrapped {
         true => "connected to the Tor network".to_owned(),
@@ -155,7 +155,7 @@ fn status_text(report: &Report) -> String {
 }
 
 /// Groups the failures of a report by kind, the latest first.
-fn summarize_failures(report: &Report) -> Vec<FailureSummary> {
+fn summarize_failures(report: &StatusReport) -> Vec<FailureSummary> {
     let mut seen: Vec<(Failure, usize, Duration)> = Vec::new();
     for (failure, ago) in &report.failures {
         match seen.iter_mut().find(|(kind, ..)| kind == failure) {
@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn failures_of_one_kind_are_counted_in_one_line() {
         let seconds = Duration::from_secs;
-        let report = Report {
+        let report = StatusReport {
             bootstrapped: true,
             progress: String::new(),
             ports: Vec::new(),

@@ -9,7 +9,7 @@ use onionport::config::address_map::AddressMapSettings;
 use onionport::failure::Failure;
 use onionport::request::ClientAddr;
 use onionport::request::address_map::AddressMap;
-use onionport::request::dispatch::Shared;
+use onionport::request::dispatch::SharedState;
 use tempfile::TempDir;
 
 use super::page::{BROWSER, assert_self_contained};
@@ -436,9 +436,9 @@ async fn hand_in_behind(url: impl Fn(Ipv6Addr) -> String) {
         automap: true,
         ..AddressMapSettings::default()
     };
-    let shared = Shared {
+    let shared = SharedState {
         address_map: ArcSwap::from_pointee(AddressMap::new(&names).expect("good")),
-        ..Shared::default()
+        ..SharedState::default()
     };
     let plans = [(
         format!("{ONION}:80"),

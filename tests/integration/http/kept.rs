@@ -46,7 +46,7 @@ async fn a_connection_serves_one_site_for_one_identity_and_no_other() {
         sites[number - 1].expect_end().await;
     }
     // After the user has asked for new circuits, old connections carry no new request.
-    port.shared().epoch.begin();
+    port.shared().epoch.advance();
     say(&mut client, GET).await;
     hear(&mut port.tor.far_end().await, GOT).await;
     assert_eq!(port.tor.calls().len(), 8);

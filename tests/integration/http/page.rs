@@ -173,10 +173,10 @@ async fn the_status_page_says_how_it_goes_and_names_nobody() {
     ask(&port, &format!("http://{ONION}/"), "").await;
     port.shared()
         .status
-        .listening(vec!["http 127.0.0.1:9080".to_owned()]);
+        .set_ports(vec!["http 127.0.0.1:9080".to_owned()]);
     port.shared()
         .status
-        .connection(BootstrapProgress::Step("5%: <connecting>"));
+        .set_progress(BootstrapProgress::Step("5%: <connecting>"));
     for (target, headers) in [
         ("http://onionport.invalid/", "Accept: text/html\n"),
         ("http://onionport.invalid/", ""),
@@ -202,7 +202,7 @@ async fn the_status_page_says_how_it_goes_and_names_nobody() {
     assert!(page.text().contains("cannot fetch the file"));
     port.shared()
         .status
-        .connection(BootstrapProgress::Connected);
+        .set_progress(BootstrapProgress::Connected);
     for host in ["localhost:9080", "127.0.0.1:9080", "[::1]:9080", "[::1]"] {
         let (mut client, _served) = port.http_client();
         say(&mut client, &format!("GET / HTTP/1.1\nHost: {host}\n\n")).await;

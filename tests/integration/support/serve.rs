@@ -9,8 +9,8 @@ use onionport::config::port_line::PortLine;
 use onionport::inbound::connection::serve;
 use onionport::inbound::http::{self, ClientAuthForm};
 use onionport::request::ClientAddr;
-use onionport::request::dispatch::{Dispatcher, Shared};
-use onionport::request::policy::Rules;
+use onionport::request::dispatch::{Dispatcher, SharedState};
+use onionport::request::policy::PortRules;
 use onionport::tor::client_auth::KeyFolder;
 use onionport::tor::isolation::SessionGroup;
 use tokio::io::duplex;
@@ -51,7 +51,7 @@ impl Port {
             Some(group) => SessionGroup::Named(group),
             None => SessionGroup::Port(number),
         };
-        let rules = Rules {
+        let rules = PortRules {
             flags: line.flags,
             allow_local: false,
             allow_local_answers: false,
@@ -61,7 +61,7 @@ impl Port {
             rules,
             group,
             timeout: TIMEOUT,
-            shared: Arc::new(Shared::default()),
+            shared: Arc::new(SharedState::default()),
         };
         Port {
             tor,
@@ -78,7 +78,7 @@ impl Port {
     }
 
     /// The same port, with other things in common with all ports.
-    pub fn with_shared(mut self, shared: Shared) -> Self {
+    pub fn with_shared(mut self, shared: SharedState) -> Self {
         let dispatcher = Arc::get_mut(&mut self.dispatcher).expect("nobody is served yet");
         dispatcher.shared = Arc::new(shared);
         self
@@ -108,7 +108,7 @@ impl Port {
     }
 
     /// What it has in common with other ports.
-    pub fn shared(&self) -> &Shared {
+    pub fn shared(&self) -> &SharedState {
         &self.dispatcher.shared
     }
 
