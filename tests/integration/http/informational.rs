@@ -34,13 +34,13 @@ async fn hints_arrive_while_the_answer_is_not_there_yet_and_nothing_is_added() {
     let (_port, mut client, mut site, _served) = asked(GET, 1024).await;
     say(
         &mut site,
-        "HTTP/1.1 103 OptimisticData Hints\nLink: </a.css>; rel=preload\nConnection: X-Hop\nX-Hop: 1\n\
+        "HTTP/1.1 103 Early Hints\nLink: </a.css>; rel=preload\nConnection: X-Hop\nX-Hop: 1\n\
          Link: </b.css>; rel=preload\nTor-Request-Failed: end/MISC\nContent-Length: 0\n\n",
     )
     .await;
     hear(
         &mut client,
-        "HTTP/1.1 103 OptimisticData Hints\nlink: </a.css>; rel=preload\nlink: </b.css>; rel=preload\n\n",
+        "HTTP/1.1 103 Early Hints\nlink: </a.css>; rel=preload\nlink: </b.css>; rel=preload\n\n",
     )
     .await;
     say(&mut site, "HTTP/1.1 102 Processing\n\n").await;
