@@ -17,10 +17,10 @@
 //! use onionport::config::{self, ProxyArgs};
 //! use onionport::tor::connector::Connector as _;
 //! use onionport::tor::destination::Permit;
-//! use onionport::tor::isolation::{Facts, Isolation, Protocol, SessionGroup};
+//! use onionport::tor::isolation::{Isolation, Protocol, SessionGroup, StreamAttributes};
 //! use onionport::tor::onion_address::OnionAddress;
 //! use onionport::tor::optimistic_data::OptimisticData;
-//! use onionport::tor::{Settings, Tor};
+//! use onionport::tor::{ClientSettings, Tor};
 //! use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 //! use tokio::time::Instant;
 //! use tracing_subscriber::layer::SubscriberExt as _;
@@ -32,12 +32,12 @@
 //! async fn main() -> Result<(), Box<dyn Error>> {
 //!     // Observes arti's attempts. Without it, a request that times out cannot report at which step.
 //!     tracing_subscriber::registry()
-//!         .with(onionport::tor::evidence_layer())
+//!         .with(onionport::tor::observer_layer())
 //!         .init();
 //!
 //!     // Reads arti's configuration files, if there are any, and uses arti's folders.
 //!     let config = config::load(&ProxyArgs::default())?;
-//!     let tor = Tor::new(Settings::new(&config)).await?;
+//!     let tor = Tor::new(ClientSettings::new(&config)).await?;
 //!     tokio::select! {
 //!         // Connects to the Tor network, and returns only if that cannot work.
 //!         problem = tor.run(|progress| println!("{progress:?}")) => Err(problem.into()),
@@ -51,7 +51,7 @@
 //!         port: 80,
 //!     };
 //!     // Streams that differ in an isolated attribute do not share a circuit.
-//!     let facts = Facts {
+//!     let attributes = StreamAttributes {
 //!         client: None,
 //!         credentials: None,
 //!         protocol: Protocol::Socks5,
@@ -60,7 +60,7 @@
 //!         group: SessionGroup::Named(1),
 //!         epoch: 0,
 //!     };
-//!     let isolation = Isolation::new(facts, &IsolationFlags::default(), false);
+//!     let isolation = Isolation::new(attributes, &IsolationFlags::default(), false);
 //!     // Data to send before the stream is connected: none.
 //!     let early = OptimisticData::new(Vec::new());
 //!     // Includes the time until the client has connected to the Tor network.

@@ -18,6 +18,7 @@
 //! | `vanished` | clients that are gone without a word |
 //! | `secrets` | the real program with passwords and keys, which nobody gets to see |
 //! | `key_files` | key files in every form, beside C tor |
+//! | `import_cycles` | that no files of `src` import each other |
 //! | `layers` | which part of `src` imports which |
 //! | `documents` | links, anchors and paths in the documents, and the length of the README |
 //! | `torrc` | the real program with C tor's configuration files |
@@ -35,6 +36,7 @@ mod dns;
 mod documents;
 mod hostile;
 mod http;
+mod import_cycles;
 mod key_files;
 mod layers;
 mod log_flood;
