@@ -473,7 +473,7 @@ impl Failure {
     }
 
     /// Whether the failure is one of the onion service itself, not only of the path to it.
-    pub const fn blames_the_service(self) -> bool {
+    pub(crate) const fn blames_the_service(self) -> bool {
         self.row().extended >= 0xF0
     }
 

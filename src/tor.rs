@@ -180,7 +180,7 @@ impl Tor {
     ///
     /// # Errors
     /// [`ReplaceError`], with one sentence that names the remedy.
-    pub async fn change_to(&self, settings: ClientSettings) -> Result<bool, ReplaceError> {
+    pub(crate) async fn change_to(&self, settings: ClientSettings) -> Result<bool, ReplaceError> {
         if self.clients.settings() == settings {
             return Ok(false);
         }

@@ -28,7 +28,7 @@ impl PlaintextPorts {
     }
 
     /// Whether to warn about requests for this port; true for refused ports too.
-    pub fn warns_of(&self, port: u16) -> bool {
+    pub(crate) fn warns_of(&self, port: u16) -> bool {
         self.warn.contains(&port) || self.refuses(port)
     }
 }

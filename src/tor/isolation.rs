@@ -97,7 +97,7 @@ impl Isolation {
     /// Adds a stream with isolation `other` to the circuit with this isolation.
     ///
     /// Returns false and changes nothing if they may not share a circuit.
-    pub fn admit(&mut self, other: &Isolation) -> bool {
+    pub(crate) fn admit(&mut self, other: &Isolation) -> bool {
         let mixed = self.differences(other);
         let isolated = self.isolated.union(other.isolated);
         let admitted = !isolated.intersects(mixed);
@@ -110,7 +110,7 @@ impl Isolation {
     }
 
     /// The fields in which joining streams must agree with the circuit's.
-    pub fn isolated_fields(&self) -> IsolatedFields {
+    pub(crate) fn isolated_fields(&self) -> IsolatedFields {
         IsolatedFields(self.isolated)
     }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::watch;
 
 /// How many bytes are read from a client before its request has a reply. Further bytes wait in its socket.
-pub const EARLY_LIMIT: usize = 16 * 1024;
+pub(crate) const EARLY_LIMIT: usize = 16 * 1024;
 
 /// The bytes that a client has sent so far behind its request.
 ///
@@ -47,12 +47,12 @@ impl OptimisticData {
     }
 
     /// Notes that bytes are about to be sent on a stream that is not open yet.
-    pub fn note_sent(&self) {
+    pub(crate) fn note_sent(&self) {
         self.sent.store(true, Ordering::Relaxed);
     }
 
     /// Returns whether a destination may have received some of the bytes ([`OptimisticData::note_sent`]).
-    pub fn may_have_arrived(&self) -> bool {
+    pub(crate) fn may_have_arrived(&self) -> bool {
         self.sent.load(Ordering::Relaxed)
     }
 
@@ -74,7 +74,7 @@ impl OptimisticData {
     }
 
     /// Takes all bytes and returns those beyond the first `sent`, which a stream has carried.
-    pub fn take_rest(&self, sent: usize) -> Vec<u8> {
+    pub(crate) fn take_rest(&self, sent: usize) -> Vec<u8> {
         let mut all = self.bytes.send_replace(Vec::new());
         all.drain(..sent.min(all.len()));
         all

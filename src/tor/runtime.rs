@@ -7,9 +7,10 @@
 use std::future::Future;
 use std::io;
 
+use futures::FutureExt as _;
 use futures::future::FutureObj;
 use futures::task::{Spawn, SpawnError};
-use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tor_rtcompat::tokio::TokioRustlsRuntime;
 use tor_rtcompat::{Blocking, CompoundRuntime, RealCoarseTimeProvider, ToplevelBlockOn};
 
@@ -41,7 +42,7 @@ fn current_tokio() -> io::Result<TokioRustlsRuntime> {
     TokioRustlsRuntime::current()
 }
 
-fn build(tokio: TokioRustlsRuntime, slot: Option<watch::Receiver<()>>) -> TorRuntime {
+fn build(tokio: TokioRustlsRuntime, slot: Option<CancellationToken>) -> TorRuntime {
     let tasks = TaskSpawner {
         tokio: tokio.clone(),
         slot,
@@ -69,10 +70,11 @@ impl SlotRuntimeFactory {
         Ok(SlotRuntimeFactory(current_tokio()?))
     }
 
-    /// Creates a runtime whose tasks end when the sender is dropped.
-    pub(crate) fn create(&self) -> (watch::Sender<()>, TorRuntime) {
-        let (sender, receiver) = watch::channel(());
-        (sender, build(self.0.clone(), Some(receiver)))
+    /// Creates a runtime whose tasks end when the guard is dropped.
+    pub(crate) fn create(&self) -> (DropGuard, TorRuntime) {
+        let slot = CancellationToken::new();
+        let runtime = build(self.0.clone(), Some(slot.clone()));
+        (slot.drop_guard(), runtime)
     }
 }
 
@@ -81,30 +83,23 @@ impl SlotRuntimeFactory {
 #[derive(Clone)]
 pub(crate) struct TaskSpawner {
     tokio: TokioRustlsRuntime,
-    /// Closes when the slot is dropped.
-    slot: Option<watch::Receiver<()>>,
+    /// Cancelled when the slot is dropped.
+    slot: Option<CancellationToken>,
 }
 
 impl Spawn for TaskSpawner {
     fn spawn_obj(&self, future: FutureObj<'static, ()>) -> Result<(), SpawnError> {
         let future = match &self.slot {
-            Some(slot) => Box::new(until_closed(slot.clone(), future)).into(),
+            Some(slot) => {
+                let until_dropped = slot.clone().run_until_cancelled_owned(future);
+                Box::new(until_dropped.map(drop)).into()
+            }
             None => future,
         };
         match AttemptObserver::adopt(future) {
             Ok(adopted) => self.tokio.spawn_obj(adopted),
             Err(future) => self.tokio.spawn_obj(future),
         }
-    }
-}
-
-/// Runs a future until it completes or `slot` closes.
-async fn until_closed(mut slot: watch::Receiver<()>, future: FutureObj<'static, ()>) {
-    tokio::select! {
-        biased;
-        // Nothing is ever sent: a change means that the channel is closed.
-        _ = slot.changed() => {}
-        () = future => {}
     }
 }
 

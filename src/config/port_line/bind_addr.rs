@@ -28,7 +28,7 @@ pub enum BindAddr {
 impl BindAddr {
     /// Whether the system chooses the port.
     #[must_use]
-    pub fn is_auto(&self) -> bool {
+    pub(crate) fn is_auto(&self) -> bool {
         matches!(self, BindAddr::TcpAuto(_))
     }
 

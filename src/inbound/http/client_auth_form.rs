@@ -109,7 +109,7 @@ impl ClientAuthForm {
     }
 
     /// Replaces the folder for keys; `None` stops accepting keys.
-    pub fn set_folder(&self, folder: Option<KeyFolder>) {
+    pub(crate) fn set_folder(&self, folder: Option<KeyFolder>) {
         self.folder.store(Arc::new(folder));
     }
 

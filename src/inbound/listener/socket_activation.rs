@@ -76,7 +76,7 @@ impl InheritedSockets {
     /// Returns the ports to open for the port lines of a configuration: one for each line, on the
     /// inherited socket with its address if there is one, and one for each socket that is left. If any
     /// socket is inherited, default ports are left out.
-    pub fn plan_ports(&self, lines: &[Port]) -> Vec<PlannedPort> {
+    pub(crate) fn plan_ports(&self, lines: &[Port]) -> Vec<PlannedPort> {
         let mut left: Vec<usize> = (0..self.0.len()).collect();
         let mut planned = Vec::new();
         for port in lines.iter().filter(|line| line.chosen || self.0.is_empty()) {

@@ -12,15 +12,15 @@ use crate::request::{Answer, ClientAddr, Command};
 /// SOCKS5 `00`: succeeded.
 pub const SUCCEEDED: u8 = 0x00;
 /// SOCKS5 `01`: general SOCKS server failure.
-pub const GENERAL_FAILURE: u8 = 0x01;
+pub(crate) const GENERAL_FAILURE: u8 = 0x01;
 /// SOCKS5 `02`: connection not allowed by ruleset.
-pub const NOT_ALLOWED: u8 = 0x02;
+pub(crate) const NOT_ALLOWED: u8 = 0x02;
 /// SOCKS5 `04`: host unreachable; the only code of failed lookups.
-pub const HOST_UNREACHABLE: u8 = 0x04;
+pub(crate) const HOST_UNREACHABLE: u8 = 0x04;
 /// SOCKS5 `07`: command not supported.
-pub const COMMAND_NOT_SUPPORTED: u8 = 0x07;
+pub(crate) const COMMAND_NOT_SUPPORTED: u8 = 0x07;
 /// SOCKS5 `08`: address type not supported.
-pub const ADDRESS_TYPE_NOT_SUPPORTED: u8 = 0x08;
+pub(crate) const ADDRESS_TYPE_NOT_SUPPORTED: u8 = 0x08;
 
 /// SOCKS4 `5A`: request granted.
 const SOCKS4_GRANTED: u8 = 0x5A;
@@ -47,7 +47,7 @@ impl From<ClientAddr> for ClientFamily {
 
 /// Builds the reply to a CONNECT. `code` is the SOCKS5 reply code: [`SUCCEEDED`], or a failure (including `F0` and
 /// above, proposal 304), which SOCKS4 replies do not distinguish.
-pub fn connect_reply(version: Version, code: u8, client: ClientFamily) -> Vec<u8> {
+pub(crate) fn connect_reply(version: Version, code: u8, client: ClientFamily) -> Vec<u8> {
     match (version, client) {
         (Version::V4 | Version::V4a, _) => {
             let code = if code == SUCCEEDED {
@@ -66,7 +66,7 @@ pub fn connect_reply(version: Version, code: u8, client: ClientFamily) -> Vec<u8
 ///
 /// SOCKS4 replies can hold an IPv4 address only, and SOCKS5 replies a name of at most 255 bytes. For other answers,
 /// builds a failure.
-pub fn resolve_reply(version: Version, answer: &Answer) -> Vec<u8> {
+pub(crate) fn resolve_reply(version: Version, answer: &Answer) -> Vec<u8> {
     match (version, answer) {
         (Version::V4 | Version::V4a, Answer::Ip(IpAddr::V4(ip))) => {
             socks4(SOCKS4_GRANTED, ip.octets())
@@ -85,7 +85,7 @@ pub fn resolve_reply(version: Version, answer: &Answer) -> Vec<u8> {
 
 /// Builds the reply to a RESOLVE or RESOLVE_PTR that failed, whatever the reason and the port's flags: `05 04` and
 /// eight zeros, so that even the address type is 0.
-pub fn resolve_failure(version: Version) -> Vec<u8> {
+pub(crate) fn resolve_failure(version: Version) -> Vec<u8> {
     match version {
         Version::V4 | Version::V4a => socks4(SOCKS4_REJECTED, [0; 4]),
         Version::V5 => socks5(HOST_UNREACHABLE, 0, &[0; 4]),
@@ -93,7 +93,7 @@ pub fn resolve_failure(version: Version) -> Vec<u8> {
 }
 
 /// Builds the reply to a failed request: [`connect_reply`] or [`resolve_failure`], by its command.
-pub fn failure_reply(
+pub(crate) fn failure_reply(
     version: Version,
     command: Command,
     code: u8,
@@ -107,7 +107,7 @@ pub fn failure_reply(
 
 /// Returns the page for a browser that takes this port for an HTTP proxy. The status line is C tor's, because health
 /// checks search for it.
-pub fn not_an_http_proxy() -> Vec<u8> {
+pub(crate) fn not_an_http_proxy() -> Vec<u8> {
     NOT_AN_HTTP_PROXY.replace('\n', "\r\n").into_bytes()
 }
 

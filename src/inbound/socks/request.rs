@@ -28,7 +28,7 @@ impl SocksRequest {
     /// Whether the client may have leaked a name to its own resolver: `SafeSocks` refuses such requests,
     /// `TestSocks` logs them, and C tor warns about them. Neither an IP address written as a host name
     /// nor RESOLVE_PTR is unsafe.
-    pub fn is_unsafe(&self) -> bool {
+    pub(crate) fn is_unsafe(&self) -> bool {
         self.raw_ip && self.command != Command::ResolvePtr
     }
 }

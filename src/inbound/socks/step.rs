@@ -49,7 +49,7 @@ impl HandshakeStep {
     ///
     /// The caller decides this after the handshake, because addresses that a `MapAddress` line covers
     /// are exempt.
-    pub fn refuse_unsafe_ip(version: Version) -> Self {
+    pub(crate) fn refuse_unsafe_ip(version: Version) -> Self {
         Self::Refuse {
             reply: connect_reply(version, NOT_ALLOWED, ClientFamily::V4),
             error: HandshakeError::UnsafeIp,

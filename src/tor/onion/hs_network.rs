@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arti_client::config::TorClientConfig;
-use tokio::sync::watch;
+use tokio_util::sync::DropGuard;
 use tor_circmgr::ClientOnionServiceDataTunnel;
 use tor_circmgr::hspool::HsCircPool;
 use tor_circmgr::isolation::StreamIsolation;
@@ -43,7 +43,7 @@ pub(crate) struct SlotConnector(Arc<BoundConnector>);
 struct BoundConnector {
     connector: HsClientConnector<TorRuntime>,
     /// The connector's tasks end when this is dropped.
-    _tasks: watch::Sender<()>,
+    _tasks: DropGuard,
 }
 
 impl HsNetwork {
