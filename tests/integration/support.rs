@@ -13,6 +13,7 @@ pub mod program;
 pub mod random;
 pub mod scripted;
 pub mod serve;
+pub mod socks;
 pub mod stopped;
 
 use std::time::Duration;
