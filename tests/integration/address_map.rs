@@ -38,13 +38,23 @@ pub fn shared(map: &[&str], safe_socks: bool) -> SharedState {
     }
 }
 
-/// Sends a SOCKS5 request, and returns the whole reply.
+/// Sends a SOCKS5 request, and returns the reply. Unless it opens a stream, the connection has to end after
+/// it.
 async fn request(port: &Port, request: &[u8]) -> Vec<u8> {
     let (mut client, _served) = port.client(V4);
     greet(&mut client).await;
     client.send_bytes(request).await;
-    client.finish().await;
-    client.rest().await.0
+    let (mut reply, _) = client.take(4).await;
+    let address_len = match reply[3] {
+        0x04 => 16,
+        _ => 4,
+    };
+    reply.extend(client.take(address_len + 2).await.0);
+    let is_open = request[1] == CONNECT && reply[1] == 0;
+    if !is_open {
+        client.expect_end().await;
+    }
+    reply
 }
 
 /// A CONNECT to the IPv6 address in a reply to RESOLVE, port 80.
