@@ -1,4 +1,4 @@
-//! The DNS port, with a network that answers as it is told.
+//! The DNS port, with a scripted network.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -19,10 +19,24 @@ use crate::support::scripted::{Plan, Scripted};
 use crate::support::serve::Port;
 use crate::support::{LIMIT, ONION};
 
+// Record types, and response codes with the number of answers.
+const A: u8 = 1;
+const PTR: u8 = 12;
+const AAAA: u8 = 28;
+
+/// One answer, without an error.
+const ANSWERED: (u8, u8) = (0, 1);
+const NXDOMAIN: (u8, u8) = (3, 0);
+const SERVFAIL: (u8, u8) = (2, 0);
+/// No error, and no answer: the name exists, but has no record of this type.
+const NO_DATA: (u8, u8) = (0, 0);
+const NOT_IMPLEMENTED: (u8, u8) = (4, 0);
+const REFUSED: (u8, u8) = (5, 0);
+
 /// An open DNS port.
 struct Server {
     port: Port,
-    /// Where a reload would put another one.
+    /// Held open: a reload would send another dispatcher here.
     _dispatcher: watch::Sender<Arc<Dispatcher<Scripted>>>,
     client: UdpSocket,
     running: JoinHandle<()>,
@@ -35,7 +49,8 @@ impl Drop for Server {
 }
 
 impl Server {
-    async fn before(port: Port) -> Server {
+    /// Opens a DNS port with the rules and the network of `port`.
+    async fn start(port: Port) -> Server {
         let local = (Ipv4Addr::LOCALHOST, 0);
         let socket = UdpSocket::bind(local).await.expect("a free port");
         let client = UdpSocket::bind(local).await.expect("a free port");
@@ -56,39 +71,40 @@ impl Server {
     }
 
     async fn receive(&self) -> Vec<u8> {
-        let mut buffer = [0; 1500];
-        let received = timeout(LIMIT, self.client.recv(&mut buffer)).await;
-        let length = received.expect("no answer").expect("received");
-        buffer[..length].to_vec()
+        receive(&self.client).await
     }
 
-    /// The answer to one question.
-    async fn ask(&self, name: &str, kind: u8) -> Vec<u8> {
-        self.send(&question(0x1234, name, kind)).await;
+    /// Sends one query and returns the reply.
+    async fn query(&self, name: &str, kind: u8) -> Vec<u8> {
+        self.send(&query(0x1234, name, kind)).await;
         self.receive().await
     }
 
-    /// Its response code, and how many answers it has.
+    /// Sends one query and returns the response code and the number of answers.
     async fn code(&self, name: &str, kind: u8) -> (u8, u8) {
-        let reply = self.ask(name, kind).await;
-        (reply[3] & 0x0f, reply[7])
+        code(&self.query(name, kind).await)
     }
 
     fn targets(&self) -> Vec<String> {
-        let calls = self.port.tor.calls();
-        calls.into_iter().map(|call| call.target).collect()
+        self.port.tor.targets()
     }
 }
 
-const A: u8 = 1;
-const PTR: u8 = 12;
-const AAAA: u8 = 28;
-const NXDOMAIN: (u8, u8) = (3, 0);
-const SERVFAIL: (u8, u8) = (2, 0);
-const NO_DATA: (u8, u8) = (0, 0);
+/// Receives one datagram.
+async fn receive(client: &UdpSocket) -> Vec<u8> {
+    let mut buffer = [0; 1500];
+    let received = timeout(LIMIT, client.recv(&mut buffer)).await;
+    let length = received.expect("a reply in time").expect("received");
+    buffer[..length].to_vec()
+}
 
-/// A datagram with one question.
-fn question(id: u16, name: &str, kind: u8) -> Vec<u8> {
+/// Returns the response code of a reply and the number of its answers.
+fn code(reply: &[u8]) -> (u8, u8) {
+    (reply[3] & 0x0f, reply[7])
+}
+
+/// Builds a query with one question.
+fn query(id: u16, name: &str, kind: u8) -> Vec<u8> {
     let mut datagram = id.to_be_bytes().to_vec();
     datagram.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
     for label in name.split('.') {
@@ -99,13 +115,14 @@ fn question(id: u16, name: &str, kind: u8) -> Vec<u8> {
     datagram
 }
 
+/// A plan for a lookup that finds these addresses.
 fn addresses(texts: &[&str]) -> Plan {
     let parse = |text: &&str| text.parse::<IpAddr>().expect("an address");
     Plan::Addresses(texts.iter().map(parse).collect())
 }
 
 #[tokio::test]
-async fn look_ups_go_through_the_network_and_come_back_in_the_clients_spelling() {
+async fn lookups_use_the_network_and_replies_keep_the_spelling_of_the_query() {
     let plans = [
         ("good.example", addresses(&["192.0.2.1", "2001:db8::1"])),
         (
@@ -113,7 +130,7 @@ async fn look_ups_go_through_the_network_and_come_back_in_the_clients_spelling()
             Plan::AddressMap(vec!["good.example".to_owned()]),
         ),
     ];
-    let server = Server::before(Port::new("", plans)).await;
+    let server = Server::start(Port::new("", plans)).await;
     for (name, kind, reply) in [
         (
             "GoOd.example",
@@ -134,9 +151,8 @@ async fn look_ups_go_through_the_network_and_come_back_in_the_clients_spelling()
              000c 0001 c00c 000c 0001 0000003c 000e 04676f6f64 076578616d706c65 00",
         ),
     ] {
-        let answer = server.ask(name, kind).await;
-        let reply: Vec<&str> = reply.split_whitespace().collect();
-        assert_eq!(show(&answer), show(&bytes(&reply.join(" "))), "{name}");
+        let received = server.query(name, kind).await;
+        assert_eq!(show(&received), show(&bytes(reply)), "{name}");
     }
     assert_eq!(
         server.targets(),
@@ -145,10 +161,10 @@ async fn look_ups_go_through_the_network_and_come_back_in_the_clients_spelling()
 }
 
 #[tokio::test]
-async fn every_failure_is_nxdomain_or_servfail() {
+async fn every_failure_has_its_response_code() {
     for &failure in Failure::ALL {
         let plans = [("fails.example", Plan::Fail(failure))];
-        let server = Server::before(Port::new("", plans)).await;
+        let server = Server::start(Port::new("", plans)).await;
         let expected = match failure {
             Failure::NameNotResolved => NXDOMAIN,
             Failure::NoSuchFamily => NO_DATA,
@@ -163,19 +179,19 @@ async fn every_failure_is_nxdomain_or_servfail() {
 }
 
 #[tokio::test]
-async fn what_the_answer_may_not_be_is_told_apart() {
+async fn each_reason_for_not_answering_has_its_response_code() {
     let plans = [
         ("four.example", addresses(&["192.0.2.1"])),
         ("inside.example", addresses(&["10.0.0.1"])),
         ("none.example", addresses(&[])),
     ];
-    let server = Server::before(Port::new("", plans)).await;
-    assert_eq!(server.code("four.example", A).await, (0, 1));
+    let server = Server::start(Port::new("", plans)).await;
+    assert_eq!(server.code("four.example", A).await, ANSWERED);
     assert_eq!(server.code("four.example", AAAA).await, NO_DATA);
     assert_eq!(server.code("inside.example", A).await, SERVFAIL);
     assert_eq!(server.code("none.example", A).await, NXDOMAIN);
-    let asked = server.targets().len();
-    // Without asking anybody.
+    let requests = server.targets().len();
+    // These need no network.
     for (name, kind, code) in [
         ("localhost", A, NXDOMAIN),
         ("printer.local", A, NXDOMAIN),
@@ -186,72 +202,72 @@ async fn what_the_answer_may_not_be_is_told_apart() {
         ("foo.onion", A, SERVFAIL),
         ("a.exit", A, SERVFAIL),
         ("192.0.2.1", AAAA, SERVFAIL),
-        ("192.0.2.1", A, (0, 1)),
+        ("192.0.2.1", A, ANSWERED),
         ("bad!name.example", A, SERVFAIL),
-        ("four.example", 16, (4, 0)),
+        ("four.example", 16, NOT_IMPLEMENTED),
     ] {
         assert_eq!(server.code(name, kind).await, code, "{name} {kind}");
     }
-    assert_eq!(server.targets().len(), asked);
+    assert_eq!(server.targets().len(), requests);
 }
 
 #[tokio::test]
-async fn flags_hold_here_too() {
+async fn the_flags_of_the_port_apply() {
     let plans = || [("good.example", addresses(&["192.0.2.1", "2001:db8::1"]))];
-    let server = Server::before(Port::new("NoIPv6Traffic", plans())).await;
-    assert_eq!(server.code("good.example", A).await, (0, 1));
+    let server = Server::start(Port::new("NoIPv6Traffic", plans())).await;
+    assert_eq!(server.code("good.example", A).await, ANSWERED);
     assert_eq!(server.code("good.example", AAAA).await, SERVFAIL);
-    let server = Server::before(Port::new("OnionTrafficOnly", plans())).await;
+    let server = Server::start(Port::new("OnionTrafficOnly", plans())).await;
     assert_eq!(server.code("good.example", A).await, SERVFAIL);
-    let server = Server::before(Port::new("IsolateDestAddr", plans())).await;
-    server.ask("good.example", A).await;
-    server.ask("GOOD.example", AAAA).await;
+    let server = Server::start(Port::new("IsolateDestAddr", plans())).await;
+    server.query("good.example", A).await;
+    server.query("GOOD.example", AAAA).await;
     let calls = server.port.tor.calls();
     assert!(calls[0].isolation.is_compatible(&calls[1].isolation));
 }
 
 #[tokio::test]
-async fn an_onion_address_gets_one_of_each_family() {
+async fn an_onion_address_gets_a_virtual_address_of_each_family() {
     let port = Port::new::<&str>("", []).with_shared(crate::address_map::shared(&[], false));
-    let server = Server::before(port).await;
-    let four = server.ask(ONION, A).await;
-    assert_eq!(four[four.len() - 4], 127);
-    let six = server.ask(ONION, AAAA).await;
-    assert_eq!(six[six.len() - 16], 0xfe);
-    assert_eq!(server.ask(ONION, A).await, four);
+    let server = Server::start(port).await;
+    let ipv4 = server.query(ONION, A).await;
+    assert_eq!(ipv4[ipv4.len() - 4], 127);
+    let ipv6 = server.query(ONION, AAAA).await;
+    assert_eq!(ipv6[ipv6.len() - 16], 0xfe);
+    assert_eq!(server.query(ONION, A).await, ipv4);
     assert_eq!(server.code("foo.onion", A).await, SERVFAIL);
     assert!(server.targets().is_empty());
 }
 
 #[tokio::test]
-async fn the_policy_refuses_with_a_word() {
-    let access = Access::read(&["reject *".to_owned()]).expect("a good policy");
+async fn a_client_that_the_policy_does_not_admit_gets_refused() {
+    let access = Access::read(&["reject *".to_owned()]).expect("a valid policy");
     let shared = SharedState {
         access: ArcSwap::from_pointee(access),
         ..SharedState::default()
     };
-    let server = Server::before(Port::new::<&str>("", []).with_shared(shared)).await;
-    assert_eq!(server.code("good.example", A).await, (5, 0));
+    let server = Server::start(Port::new::<&str>("", []).with_shared(shared)).await;
+    assert_eq!(server.code("good.example", A).await, REFUSED);
     assert!(server.targets().is_empty());
 }
 
 #[tokio::test]
-async fn an_ipv4_client_of_a_socket_for_both_families_is_an_ipv4_client() {
+async fn an_ipv4_client_of_a_dual_stack_socket_counts_as_ipv4() {
     let port = Port::new("", [("good.example", addresses(&["192.0.2.1"]))]);
     let dispatcher = port.dispatcher();
-    let server = Server::before(port).await;
-    server.ask("good.example", A).await;
-    let both = UdpSocket::bind("[::]:0").await.expect("a free port");
-    let at = both.local_addr().expect("bound").port();
+    let server = Server::start(port).await;
+    server.query("good.example", A).await;
+    let dual_stack = UdpSocket::bind("[::]:0").await.expect("a free port");
+    let number = dual_stack.local_addr().expect("bound").port();
     let (_dispatcher, current) = watch::channel(dispatcher);
-    let running = tokio::spawn(dns::run(both, current));
+    let running = tokio::spawn(dns::run(dual_stack, current));
     let client = UdpSocket::bind("127.0.0.1:0").await.expect("a free port");
-    let to = (Ipv4Addr::LOCALHOST, at);
-    let asked = question(1, "good.example", A);
-    client.send_to(&asked, to).await.expect("sent");
+    let to = (Ipv4Addr::LOCALHOST, number);
+    let sent = query(1, "good.example", A);
+    client.send_to(&sent, to).await.expect("sent");
     let mut reply = [0; 512];
     let received = timeout(LIMIT, client.recv_from(&mut reply)).await;
-    let (length, from) = received.expect("no answer").expect("received");
+    let (length, from) = received.expect("a reply in time").expect("received");
     assert_eq!(
         (&reply[length - 4..length], from),
         (&[192, 0, 2, 1][..], to.into())
@@ -262,85 +278,81 @@ async fn an_ipv4_client_of_a_socket_for_both_families_is_an_ipv4_client() {
 }
 
 #[tokio::test]
-async fn nonsense_gets_no_answer_and_does_no_harm() {
-    let server = Server::before(Port::new("", [("good.example", addresses(&["192.0.2.1"]))])).await;
-    let good = question(0x1234, "good.example", A);
-    let mut answer = good.clone();
-    answer[2] |= 0x80;
-    let mut none = good.clone();
-    none[5] = 0;
+async fn datagrams_that_are_not_queries_get_no_reply_and_do_no_harm() {
+    let server = Server::start(Port::new("", [("good.example", addresses(&["192.0.2.1"]))])).await;
+    let good = query(0x1234, "good.example", A);
+    let mut response = good.clone();
+    response[2] |= 0x80;
+    let mut without_question = good.clone();
+    without_question[5] = 0;
     for datagram in [
         &[][..],
         &good[..11],
         &good[..good.len() - 1],
-        &answer,
-        &none,
+        &response,
+        &without_question,
         &[0xff; 1500],
     ] {
         server.send(datagram).await;
     }
-    server.send(&question(0x5678, "good.example", A)).await;
+    server.send(&query(0x5678, "good.example", A)).await;
     let first = server.receive().await;
     assert_eq!(first[..2], [0x56, 0x78], "{}", show(&first));
     assert_eq!(server.targets(), ["good.example"]);
 }
 
-/// A socket of another client of this computer.
+/// A socket of another client, with its own loopback address.
 async fn other_client(server: &Server, ip: &str) -> UdpSocket {
-    let socket = UdpSocket::bind((ip, 0)).await.expect("an address of ours");
+    let socket = UdpSocket::bind((ip, 0)).await.expect("a loopback address");
     let address = server.client.peer_addr().expect("connected");
     socket.connect(address).await.expect("connected");
     socket
 }
 
-/// Asks questions that never end until a client has `number` of them, beside `others`.
+/// Sends queries that are never answered until a client has `number` of them in flight, besides `others`.
 async fn flood(server: &Server, client: &UdpSocket, others: usize, number: usize) {
-    let slow = question(1, "slow.example", A);
+    let unanswered = query(1, "slow.example", A);
     for number in 1..=number {
-        client.send(&slow).await.expect("sent");
-        // The socket's buffer is smaller than all of them together.
+        client.send(&unanswered).await.expect("sent");
+        // One at a time: together they do not fit into the socket's buffer.
         server.port.tor.wait_for_running(others + number).await;
     }
 }
 
 #[tokio::test]
-async fn a_client_with_questions_that_never_end_leaves_room_for_others() {
+async fn a_client_with_unanswered_queries_leaves_room_for_others() {
     const SHARE: usize = MAX_QUERIES / 2;
     let plans = [
         ("slow.example", Plan::Never),
         ("good.example", addresses(&["192.0.2.1"])),
     ];
-    let server = Server::before(Port::new("", plans)).await;
+    let server = Server::start(Port::new("", plans)).await;
     let greedy = other_client(&server, "127.0.0.2").await;
     flood(&server, &greedy, 0, SHARE).await;
-    let mut reply = [0; 512];
     for _ in 0..10 {
-        let asked = question(0x5678, "good.example", A);
-        greedy.send(&asked).await.expect("sent");
-        let received = timeout(LIMIT, greedy.recv(&mut reply)).await;
-        received.expect("no answer").expect("received");
+        let sent = query(0x5678, "good.example", A);
+        greedy.send(&sent).await.expect("sent");
+        let reply = receive(&greedy).await;
         assert_eq!((&reply[..2], reply[3] & 0xf), (&[0x56, 0x78][..], 2));
-        // Others have theirs, one after another and at once.
-        assert_eq!(server.code("good.example", A).await, (0, 1));
+        // Another client has its own share.
+        assert_eq!(server.code("good.example", A).await, ANSWERED);
     }
     flood(&server, &server.client, SHARE, SHARE / 2).await;
     assert_eq!(server.code("good.example", A).await, SERVFAIL);
     let third = other_client(&server, "127.0.0.3").await;
-    let asked = question(1, "good.example", A);
-    third.send(&asked).await.expect("sent");
-    let received = timeout(LIMIT, third.recv(&mut reply)).await;
-    received.expect("no answer").expect("received");
-    assert_eq!((reply[3] & 0xf, reply[7]), (0, 1));
+    let sent = query(1, "good.example", A);
+    third.send(&sent).await.expect("sent");
+    assert_eq!(code(&receive(&third).await), ANSWERED);
 }
 
 #[tokio::test]
-async fn questions_at_once_are_limited_and_a_slow_one_holds_up_no_other() {
+async fn queries_in_flight_are_limited_and_slow_ones_do_not_block_others() {
     let plans = [
         ("slow.example", Plan::Never),
         ("good.example", addresses(&["192.0.2.1"])),
     ];
-    let server = Server::before(Port::new("", plans)).await;
-    // Each gets half of what those before have left.
+    let server = Server::start(Port::new("", plans)).await;
+    // Each client may use half of what the clients before it have left.
     let mut running = 0;
     for client in 2.. {
         let share = (MAX_QUERIES - running) / 2;
@@ -351,11 +363,11 @@ async fn questions_at_once_are_limited_and_a_slow_one_holds_up_no_other() {
         flood(&server, &greedy, running, share).await;
         running += share;
         if running < MAX_QUERIES - 1 {
-            assert_eq!(server.code("good.example", A).await, (0, 1));
+            assert_eq!(server.code("good.example", A).await, ANSWERED);
         }
     }
     assert_eq!(running, MAX_QUERIES - 1);
-    assert_eq!(server.code("good.example", A).await, (0, 1));
+    assert_eq!(server.code("good.example", A).await, ANSWERED);
     flood(&server, &server.client, running, 1).await;
     for _ in 0..2 {
         assert_eq!(server.code("good.example", A).await, SERVFAIL);

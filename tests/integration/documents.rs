@@ -1,5 +1,4 @@
-//! The documents: links and anchors lead somewhere, paths of the repository exist, and the README stays
-//! short.
+//! The documents: the targets of links and the paths in code exist, and the README stays short.
 
 use std::collections::HashMap;
 use std::fs;
@@ -7,12 +6,12 @@ use std::path::{Path, PathBuf};
 
 use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 
-/// The longest README, in lines: more than a newcomer reads belongs in `docs`.
+/// The maximum length of the README in lines. Details belong in `docs`.
 const MAX_README_LINES: usize = 150;
-/// The beginnings of paths that have to exist where they stand as code.
+/// The folders whose paths have to exist when they occur in code.
 const FOLDERS: [&str; 4] = ["src/", "tests/", "scripts/", "docs/"];
 
-/// What a Markdown document contains that can be wrong.
+/// The parts of a Markdown document that are checked.
 #[derive(Default)]
 struct Document {
     /// The anchors of its headings.
@@ -63,8 +62,8 @@ impl Document {
     }
 }
 
-/// Returns the anchor that GitHub gives to a heading: lower case, a hyphen for each space, and no
-/// punctuation but hyphens and underscores.
+/// Returns the anchor that GitHub assigns to a heading: lower case, a hyphen for each space, and no
+/// punctuation except hyphens and underscores.
 fn slug(heading: &str) -> String {
     let lower = heading.trim().to_lowercase();
     let kept = lower.chars().filter_map(|c| match c {
@@ -75,12 +74,12 @@ fn slug(heading: &str) -> String {
     kept.collect()
 }
 
-/// The folder with the README.
+/// The root of the repository.
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// All documents, as paths from the root.
+/// Returns all documents, as paths relative to the root.
 fn documents() -> Vec<PathBuf> {
     let mut all = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
         .map(PathBuf::from)
@@ -94,7 +93,7 @@ fn documents() -> Vec<PathBuf> {
     all
 }
 
-/// Returns what is wrong in a document with this name and text.
+/// Returns the problems of a document with this name and text.
 fn problems(name: &Path, text: &str) -> Vec<String> {
     let document = Document::parse(text);
     let links = document.links.iter().filter_map(|link| {
@@ -109,7 +108,7 @@ fn problems(name: &Path, text: &str) -> Vec<String> {
     links.chain(paths).collect()
 }
 
-/// What is wrong with a link of a document. Links to other sites are not checked.
+/// Returns the problem of a link, if it has one. Links to other sites are not checked.
 fn link_problem(name: &Path, document: &Document, link: &str) -> Option<&'static str> {
     if link.contains("://") {
         return None;
@@ -120,7 +119,7 @@ fn link_problem(name: &Path, document: &Document, link: &str) -> Option<&'static
     };
     let file = root().join(name).with_file_name(path);
     if !path.is_empty() && !file.exists() {
-        return Some("there is no such file");
+        return Some("the file does not exist");
     }
     let has = |document: &Document, anchor| document.anchors.iter().any(|known| known == anchor);
     let is_found = match anchor {
@@ -131,10 +130,10 @@ fn link_problem(name: &Path, document: &Document, link: &str) -> Option<&'static
             text.is_ok_and(|text| has(&Document::parse(&text), anchor))
         }
     };
-    (!is_found).then_some("there is no such heading")
+    (!is_found).then_some("the heading does not exist")
 }
 
-/// The path of the repository in a word of code, up to the first wildcard.
+/// Returns the path in a word of code, up to the first wildcard, if it is in one of the folders.
 fn path_in(word: &str) -> Option<&str> {
     let word = word.trim_matches(|c: char| !c.is_alphanumeric());
     let word = word.split(['*', '…']).next()?;
@@ -145,17 +144,17 @@ fn path_in(word: &str) -> Option<&str> {
 }
 
 #[test]
-fn links_anchors_and_paths_lead_somewhere() {
+fn links_anchors_and_paths_exist() {
     let all = documents();
     assert!(all.contains(&PathBuf::from("docs/testing.md")), "{all:?}");
-    let wrong: Vec<String> = all
+    let found: Vec<String> = all
         .iter()
         .flat_map(|name| {
             let text = fs::read_to_string(root().join(name)).expect("text");
             problems(name, &text)
         })
         .collect();
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
 #[test]
@@ -166,7 +165,7 @@ fn the_readme_is_short() {
 }
 
 #[test]
-fn what_leads_nowhere_is_found() {
+fn broken_links_and_paths_are_found() {
     let found = |name: &str, text: &str| problems(Path::new(name), text).len();
     for fine in [
         "[a](docs/testing.md), [b](docs/testing.md#mutants), ![c](docs/pages.png)",

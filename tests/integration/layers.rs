@@ -1,11 +1,11 @@
-//! Which part of the library may import which: imports go one way, so that each part can be understood
-//! without those above it.
+//! The direction of imports between the parts of the library. No part imports one above it, so that each
+//! can be understood without those.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Each part of `src`, and the parts that it may import: each of them stands further down.
+/// Each part of `src`, and the parts that it may import. They come later in this table.
 const MAY_IMPORT: [(&str, &[&str]); 8] = [
     (
         "daemon",
@@ -30,26 +30,26 @@ const MAY_IMPORT: [(&str, &[&str]); 8] = [
     ("log_limit", &[]),
 ];
 
-/// All files of Rust below a folder.
-fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+/// Collects all Rust files below a folder.
+fn find_rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).expect("a folder") {
         let path = entry.expect("an entry").path();
         if path.is_dir() {
-            files(&path, found);
+            find_rust_files(&path, found);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             found.push(path);
         }
     }
 }
 
-/// Whether a file holds tests alone. They may look anywhere.
+/// Whether a file contains only tests, which may import everything.
 fn is_test(path: &Path) -> bool {
     let mut parts = path.iter().filter_map(|part| part.to_str());
     parts.any(|part| matches!(part, "tests" | "tests.rs" | "upstream_tests.rs"))
 }
 
-/// What a file imports that it may not, or in a way that cannot be checked. `part` is the part of the
-/// library it belongs to, `depth` the number of folders it is in.
+/// Returns the imports of a file that are not allowed, or that cannot be checked. `part` is the part of
+/// the library that it belongs to, `depth` the number of folders that it is in.
 fn wrong_imports(text: &str, part: &str, may_import: &[&str], depth: usize) -> BTreeSet<String> {
     let code = text.split("#[cfg(test)]\nmod tests {").next();
     let lines = code.unwrap_or(text).lines();
@@ -60,13 +60,16 @@ fn wrong_imports(text: &str, part: &str, may_import: &[&str], depth: usize) -> B
             let end = path.find(|c: char| !c.is_ascii_lowercase() && c != '_');
             let name = &path[..end.unwrap_or(path.len())];
             if name.is_empty() {
-                wrong.insert("names no part: write `use crate::PART`".to_owned());
+                wrong.insert("does not name a part: write `use crate::PART`".to_owned());
             } else if name != part && !may_import.contains(&name) {
                 wrong.insert(format!("imports {name}"));
             }
         }
         if line.contains("use crate as") || line.contains(&"super::".repeat(depth + 1)) {
-            wrong.insert(format!("leaves its part unseen: {}", line.trim()));
+            wrong.insert(format!(
+                "leaves its part in a way that cannot be checked: {}",
+                line.trim()
+            ));
         }
     }
     wrong
@@ -74,25 +77,25 @@ fn wrong_imports(text: &str, part: &str, may_import: &[&str], depth: usize) -> B
 
 #[test]
 fn imports_go_one_way() {
-    for (place, (part, may_import)) in MAY_IMPORT.iter().enumerate() {
-        let below: Vec<&str> = MAY_IMPORT[place + 1..].iter().map(|(p, _)| *p).collect();
+    for (row, (part, may_import)) in MAY_IMPORT.iter().enumerate() {
+        let below: Vec<&str> = MAY_IMPORT[row + 1..].iter().map(|(p, _)| *p).collect();
         let all_below = may_import.iter().all(|import| below.contains(import));
         assert!(all_below, "{part} imports a part that is not below it");
     }
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let map = fs::read_to_string(source.join("lib.rs")).expect("text");
+    let library = fs::read_to_string(source.join("lib.rs")).expect("text");
     assert!(
-        !map.contains("\nuse ") && !map.contains("pub use"),
-        "lib.rs"
+        !library.contains("\nuse ") && !library.contains("pub use"),
+        "lib.rs imports something"
     );
     let mut all = Vec::new();
-    files(&source, &mut all);
+    find_rust_files(&source, &mut all);
     let mut wrong = Vec::new();
     for path in all {
         let path = path.strip_prefix(&source).expect("below it");
         let name = path.display().to_string();
         let part = name.split(['/', '.']).next().unwrap_or_default();
-        // The program itself may use everything.
+        // The program and the root of the library may use everything.
         if matches!(part, "main" | "lib") || is_test(path) {
             continue;
         }

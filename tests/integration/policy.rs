@@ -1,17 +1,17 @@
-//! Who may connect: the same rules for the program and, in the same run, for C tor.
+//! Which clients a `SocksPolicy` admits, in the real program and, in the same run, in C tor.
 
 use crate::support::c_tor::{self, CTor};
 use crate::support::client::{Client, End, ListenAddr};
 use crate::support::program::Program;
 
-/// Sets of rules.
-const RULES: [&str; 3] = [
+/// The policies.
+const POLICIES: [&str; 3] = [
     "accept 127.0.0.2, reject 127.0.0.0/31, accept 127.0.0.4/30, reject *",
     "accept 127.0.0.0/30, reject *4, accept *6",
     "reject 127.0.0.0/30, accept 127.0.0.4/30",
 ];
 
-/// Clients by their address, and whether they may under each set.
+/// Clients by address, and whether each policy admits them.
 const CLIENTS: [(&str, [bool; 3]); 6] = [
     ("127.0.0.1", [false, true, false]),
     ("127.0.0.2", [true, true, false]),
@@ -21,9 +21,9 @@ const CLIENTS: [(&str, [bool; 3]); 6] = [
     ("unix", [false, false, true]),
 ];
 
-/// What a client hears after its greeting.
-async fn greeting(from: &str, tcp: &ListenAddr, unix: &ListenAddr) -> (Vec<u8>, End) {
-    let mut client = match from {
+/// Sends a greeting from this address. Returns the reply, and how the connection ended.
+async fn greet(client: &str, tcp: &ListenAddr, unix: &ListenAddr) -> (Vec<u8>, End) {
+    let mut client = match client {
         "unix" => Client::connect(unix).await,
         ip => Client::connect_from(ip.parse().expect("an address"), tcp).await,
     };
@@ -33,31 +33,31 @@ async fn greeting(from: &str, tcp: &ListenAddr, unix: &ListenAddr) -> (Vec<u8>, 
 }
 
 #[tokio::test]
-async fn a_client_that_the_rules_do_not_admit_hears_nothing() {
+async fn a_client_that_the_policy_does_not_admit_gets_no_reply() {
     let tor = c_tor::find();
-    for (number, rules) in RULES.into_iter().enumerate() {
+    for (number, policy) in POLICIES.into_iter().enumerate() {
         let program = Program::offline().port("127.0.0.1:auto");
         let socket = program.folder().join("socks");
         let daemon = program
             .port(format!("unix:{}", socket.display()))
-            .proxy(format!("socks_policy = [{rules:?}]"))
+            .proxy(format!("socks_policy = [{policy:?}]"))
             .start();
-        let judge = tor.as_ref().map(|tor| {
+        let c_tor = tor.as_ref().map(|tor| {
             let lines = [
                 "SocksPort 127.0.0.1:auto".to_owned(),
                 "SocksPort unix:FOLDER/socks".to_owned(),
-                format!("SocksPolicy {rules}"),
+                format!("SocksPolicy {policy}"),
             ];
             CTor::start(tor, &lines)
         });
-        for (from, may) in CLIENTS {
-            let expected: &[u8] = if may[number] { &[5, 0] } else { &[] };
-            let (ours, end) = greeting(from, &daemon.places[0], &daemon.places[1]).await;
-            assert_eq!(ours, expected, "{rules}, {from}: {end:?}");
-            let Some(judge) = &judge else { continue };
-            let (tcp, unix) = (judge.place("127.0.0.1:"), judge.place("/"));
-            let (theirs, end) = greeting(from, &tcp, &unix).await;
-            assert_eq!(theirs, expected, "C tor, {rules}, {from}: {end:?}");
+        for (client, admitted) in CLIENTS {
+            let expected: &[u8] = if admitted[number] { &[5, 0] } else { &[] };
+            let (ours, end) = greet(client, &daemon.places[0], &daemon.places[1]).await;
+            assert_eq!(ours, expected, "{policy}, {client}: {end:?}");
+            let Some(c_tor) = &c_tor else { continue };
+            let (tcp, unix) = (c_tor.place("127.0.0.1:"), c_tor.place("/"));
+            let (theirs, end) = greet(client, &tcp, &unix).await;
+            assert_eq!(theirs, expected, "C tor, {policy}, {client}: {end:?}");
         }
     }
 }

@@ -7,12 +7,14 @@ pub mod http;
 pub mod kernel;
 pub mod lacking;
 pub mod namespace;
+pub mod nonsense;
 pub mod own_address;
 pub mod process;
 pub mod program;
 pub mod random;
 pub mod scripted;
 pub mod serve;
+pub mod socks;
 pub mod stopped;
 
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! What becomes of a redirected connection, with a network that answers as it is told. C tor's port
-//! stands beside ours in `tests/network/transparent.rs`.
+//! Redirected connections, with a scripted network. `tests/network/transparent.rs` compares this port
+//! with that of C tor.
 
 use std::net::SocketAddr;
 
@@ -19,7 +19,7 @@ use crate::support::scripted::Plan;
 use crate::support::serve::{Port, V4};
 use crate::support::{LIMIT, ONION};
 
-/// A client whose connection was going to `destination`.
+/// A client whose connection was redirected from `destination`.
 fn client(port: &Port, destination: &str) -> (Client, JoinHandle<()>) {
     let destination: SocketAddr = destination.parse().expect("an address and a port");
     let (near, far) = duplex(1024);
@@ -31,14 +31,14 @@ fn client(port: &Port, destination: &str) -> (Client, JoinHandle<()>) {
 }
 
 #[tokio::test]
-async fn bytes_go_both_ways_and_nothing_else() {
+async fn bytes_are_relayed_both_ways_and_nothing_is_added() {
     for (destination, target) in [
         ("192.0.2.1:80", "192.0.2.1:80"),
         ("[2001:db8::1]:443", "2001:db8::1:443"),
     ] {
         let port = Port::new("", [(target, Plan::Held)]);
         let (mut client, served) = client(&port, destination);
-        // Said before there is a stream.
+        // Sent before the stream is open.
         client.send_bytes(b"early ").await;
         port.tor.wait_for_running(1).await;
         port.tor.release();
@@ -53,21 +53,21 @@ async fn bytes_go_both_ways_and_nothing_else() {
         drop(client);
         timeout(LIMIT, served)
             .await
-            .expect("over")
+            .expect("an end in time")
             .expect("no panic");
         assert_eq!(port.tor.calls()[0].target, target);
     }
 }
 
 #[tokio::test]
-async fn a_failure_is_silence() {
+async fn a_failed_request_is_closed_without_a_reply() {
     for &failure in Failure::ALL {
         let port = Port::new("ExtendedErrors", [("192.0.2.1:80", Plan::Fail(failure))]);
         let (mut client, _served) = client(&port, "192.0.2.1:80");
         client.send_bytes(b"hello").await;
         client.expect_end().await;
     }
-    // Nor is the network asked for what is ours.
+    // Private and invalid destinations do not reach the network.
     let port = Port::new::<&str>("", []);
     for destination in ["127.0.0.1:80", "10.0.0.1:80", "192.0.2.1:0", "[fe80::1]:80"] {
         let (mut client, _served) = client(&port, destination);
@@ -79,9 +79,9 @@ async fn a_failure_is_silence() {
 #[tokio::test]
 async fn a_virtual_address_leads_to_its_name() {
     let onion = format!("{ONION}:80");
-    let lines = [&*format!("127.192.0.10 {ONION}")];
+    let map = [&*format!("127.192.0.10 {ONION}")];
     let port = Port::new("", [(onion.as_str(), Plan::Open)])
-        .with_shared(crate::address_map::shared(&lines, false));
+        .with_shared(crate::address_map::shared(&map, false));
     let (mut client, _served) = client(&port, "127.192.0.10:80");
     client.send_bytes(b"hello").await;
     let mut far = port.tor.far_end().await;
@@ -89,11 +89,11 @@ async fn a_virtual_address_leads_to_its_name() {
     assert_eq!(port.tor.calls()[0].target, onion);
 }
 
-/// A connection to the port itself has nowhere to go, whatever the system says of it.
+/// A connection to the port itself has no other destination, whatever the system reports.
 #[tokio::test]
-async fn a_connection_that_nobody_redirected_is_closed() {
+async fn a_connection_that_was_not_redirected_is_closed() {
     let port = Port::new::<&str>("", []).with_private(true, true);
-    for (kind, wildcard) in [
+    for (kind, listen_addr) in [
         (TransProxyType::Default, "127.0.0.1:0"),
         (TransProxyType::Tproxy, "127.0.0.1:0"),
         (TransProxyType::Default, "0.0.0.0:0"),
@@ -101,50 +101,55 @@ async fn a_connection_that_nobody_redirected_is_closed() {
         (TransProxyType::Default, "[::]:0"),
         (TransProxyType::Tproxy, "[::]:0"),
     ] {
-        let listener = Listening::at(wildcard, kind).await;
-        // By two addresses of this computer.
+        let listener = Listener::bind(listen_addr, kind).await;
+        // Two addresses of this computer; the second only reaches wildcard listeners.
         for ip in ["127.0.0.1", "127.0.0.2"] {
-            let to = format!("{ip}:{}", listener.how.port.port());
-            if wildcard == "127.0.0.1:0" && ip == "127.0.0.2" {
+            let to = format!("{ip}:{}", listener.redirection.port.port());
+            if listen_addr == "127.0.0.1:0" && ip == "127.0.0.2" {
                 continue;
             }
             let (mut client, served) = listener.connect(&port, &to).await;
             let _ = client.try_send(b"hello").await;
-            let (said, end) = client.rest().await;
-            assert!(said.is_empty() && end != End::Open, "{wildcard} {to}");
+            let (received, end) = client.rest().await;
+            assert!(
+                received.is_empty() && end != End::Open,
+                "{listen_addr} {to}"
+            );
             served.await.expect("no panic");
         }
     }
     assert!(port.tor.calls().is_empty());
 }
 
-/// A listening socket of a transparent port.
-struct Listening {
+/// The listener of a transparent port.
+struct Listener {
     listener: TcpListener,
-    how: Redirection,
+    redirection: Redirection,
 }
 
-impl Listening {
-    async fn at(address: &str, kind: TransProxyType) -> Listening {
+impl Listener {
+    async fn bind(address: &str, kind: TransProxyType) -> Listener {
         let listener = TcpListener::bind(address).await.expect("a free port");
-        Listening::on(listener, kind)
+        Listener::new(listener, kind)
     }
 
-    fn on(listener: TcpListener, kind: TransProxyType) -> Listening {
+    fn new(listener: TcpListener, kind: TransProxyType) -> Listener {
         let port = listener.local_addr().expect("bound");
-        let how = Redirection { kind, port };
-        Listening { listener, how }
+        Listener {
+            listener,
+            redirection: Redirection { kind, port },
+        }
     }
 
-    /// A client that connects to `to`, and ends up here.
+    /// Connects a client to `to`, and serves the connection that arrives here.
     async fn connect(&self, port: &Port, to: &str) -> (Client, JoinHandle<()>) {
         let connecting = timeout(LIMIT, TcpStream::connect(to)).await;
         let client = connecting.expect("in time").expect("connected");
         let accepting = timeout(LIMIT, self.listener.accept()).await;
         let (near, peer) = accepting.expect("in time").expect("accepted");
-        let (dispatcher, how) = (port.dispatcher(), self.how);
+        let (dispatcher, redirection) = (port.dispatcher(), self.redirection);
         let serving = tokio::spawn(async move {
-            serve(&dispatcher, near, ClientAddr::from(peer), how).await;
+            serve(&dispatcher, near, ClientAddr::from(peer), redirection).await;
         });
         (Client::over(client), serving)
     }
@@ -174,7 +179,7 @@ table ip diverted {
     }
 }
 ";
-/// The namespace needs addresses of its own to go out from.
+/// Addresses and routes of the namespace: connections need source addresses.
 const ROUTES: &str = "
     ip link set lo up &&
     ip addr add 172.31.0.1/32 dev lo &&
@@ -184,20 +189,20 @@ const ROUTES: &str = "
     ip rule add fwmark 1 lookup 100 &&
     ip route add local 0.0.0.0/0 dev lo table 100";
 
-/// A service manager hands over sockets that take both families.
+/// A service manager may pass dual-stack sockets.
 #[test]
-fn a_port_for_both_families_knows_where_connections_were_going() {
+fn a_dual_stack_port_finds_the_original_destinations() {
     if namespace::is_inside() {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-        return runtime.block_on(within());
+        return runtime.block_on(check_in_namespace());
     }
     namespace::run_again(
-        a_port_for_both_families_knows_where_connections_were_going,
+        a_dual_stack_port_finds_the_original_destinations,
         &format!("{ROUTES} && nft -f - <<END\n{RULES}END"),
     );
 }
 
-async fn within() {
+async fn check_in_namespace() {
     let targets = [
         "192.0.2.9:80",
         "2001:db8:1::9:80",
@@ -205,16 +210,16 @@ async fn within() {
         "203.0.113.9:9042",
     ];
     let port = Port::new("", targets.map(|target| (target, Plan::Open)));
-    let redirected = Listening::at("[::]:9040", TransProxyType::Default).await;
-    let diverted = Listening::on(for_diverted("0.0.0.0:9042"), TransProxyType::Tproxy);
-    for (listening, to) in [
+    let redirected = Listener::bind("[::]:9040", TransProxyType::Default).await;
+    let diverted = Listener::new(tproxy_listener("0.0.0.0:9042"), TransProxyType::Tproxy);
+    for (listener, to) in [
         (&redirected, "192.0.2.9:80"),
         (&redirected, "[2001:db8:1::9]:80"),
         (&diverted, "203.0.113.9:80"),
-        // The number is that of the port, the address is not.
+        // The port number is the listener's own, the address is not.
         (&diverted, "203.0.113.9:9042"),
     ] {
-        let (mut client, _serving) = listening.connect(&port, to).await;
+        let (mut client, _serving) = listener.connect(&port, to).await;
         client.send_bytes(b"hello").await;
         let mut far = port.tor.far_end().await;
         far.expect_bytes(b"hello").await;
@@ -222,23 +227,23 @@ async fn within() {
         let target = to.replace(['[', ']'], "");
         assert_eq!(calls.last().expect("a call").target, target);
     }
-    for (listening, to) in [
+    for (listener, to) in [
         (&redirected, "172.31.0.1:9040"),
         (&redirected, "[fd00::1]:9040"),
         (&diverted, "172.31.0.1:9042"),
     ] {
-        let (client, serving) = listening.connect(&port, to).await;
+        let (client, serving) = listener.connect(&port, to).await;
         timeout(LIMIT, serving)
             .await
-            .expect("over")
+            .expect("an end in time")
             .expect("no panic");
         drop(client);
     }
     assert_eq!(port.tor.calls().len(), targets.len());
 }
 
-/// A socket for connections that keep their destination as local address.
-fn for_diverted(address: &str) -> TcpListener {
+/// A listener for TPROXY connections, whose local address is their original destination.
+fn tproxy_listener(address: &str) -> TcpListener {
     let address: SocketAddr = address.parse().expect("an address and a port");
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("a socket");
     set_transparent(&socket, address).expect("permitted in the namespace");

@@ -1,4 +1,4 @@
-//! Clients that vanish without a word: their machine was switched off, or the way to it is gone.
+//! Clients that vanish without closing: their machine was switched off, or the path to it is gone.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,82 +10,82 @@ use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
 use crate::support::LIMIT;
-use crate::support::hex::bytes;
 use crate::support::kernel::{State, connection, ipv4};
 use crate::support::namespace::{self, shell};
 use crate::support::own_address::own;
 use crate::support::program::Program;
 use crate::support::scripted::Plan;
 use crate::support::serve::Port;
+use crate::support::socks::{GOOD, open_stream};
 
-/// Keepalive asks after five minutes.
+/// How long a connection is idle before TCP keepalive sends the first probe.
 const FIVE_MINUTES: Duration = Duration::from_secs(300);
 
 #[tokio::test]
-async fn whoever_is_silent_for_five_minutes_is_asked_whether_it_is_still_there() {
-    let [handed] = own();
-    let listener = std::net::TcpListener::bind(handed).expect("free");
-    let ours = Program::offline()
+async fn keepalive_probes_clients_after_five_minutes_of_silence() {
+    let [address] = own();
+    let listener = std::net::TcpListener::bind(address).expect("free");
+    let daemon = Program::offline()
         .port("auto")
         .proxy("http_port = \"auto\"")
         .proxy("trans_port = \"auto\"")
         .start_with(3);
     let inherited = Program::offline().handed(listener, "socks").start_with(1);
-    // The transparent port closes whoever was not redirected; it is opened as the others are.
-    for place in ours.places.iter().take(2).chain(&inherited.places) {
-        let at = ipv4(place);
-        let mut client = TcpStream::connect(at).await.expect("connected");
+    // Not the transparent port: it closes connections that were not redirected. It opens its listener
+    // like the others.
+    for listen_addr in daemon.places.iter().take(2).chain(&inherited.places) {
+        let address = ipv4(listen_addr);
+        let mut client = TcpStream::connect(address).await.expect("connected");
         let SocketAddr::V4(from) = client.local_addr().expect("connected") else {
             panic!("no IPv4 address");
         };
-        if place != &ours.places[1] {
-            // It has been accepted, and does nothing more.
+        if listen_addr != &daemon.places[1] {
+            // After the reply the connection is accepted and idle.
             client.write_all(&[5, 1, 0]).await.expect("written");
-            let answer = timeout(LIMIT, client.read_u16()).await;
-            assert_eq!(answer.expect("in time").expect("an answer"), 0x0500);
+            let reply = timeout(LIMIT, client.read_u16()).await;
+            assert_eq!(reply.expect("in time").expect("a reply"), 0x0500);
         }
-        let ours = connection(at, from).expect("there");
-        assert_eq!(ours.state, State::Established);
-        let due = ours.keepalive_in.expect("keepalive is on");
+        let server_side = connection(address, from).expect("there");
+        assert_eq!(server_side.state, State::Established);
+        let due = server_side.keepalive_in.expect("keepalive is on");
         assert!(
             due <= FIVE_MINUTES && due > FIVE_MINUTES / 2,
-            "{place}: {due:?}"
+            "{listen_addr}: {due:?}"
         );
     }
 }
 
-/// With shorter times, and packets that are lost.
+/// Uses shorter keepalive times, and a firewall rule that drops the client's packets.
 #[test]
-fn the_stream_of_a_client_that_has_vanished_is_ended_and_its_place_is_free() {
+fn the_stream_of_a_vanished_client_ends() {
     if namespace::is_inside() {
-        return Runtime::new().expect("a runtime").block_on(vanish());
+        return Runtime::new()
+            .expect("a runtime")
+            .block_on(check_in_namespace());
     }
     namespace::run_again(
-        the_stream_of_a_client_that_has_vanished_is_ended_and_its_place_is_free,
+        the_stream_of_a_vanished_client_ends,
         "ip link set lo up && nft list ruleset",
     );
 }
 
-async fn vanish() {
+async fn check_in_namespace() {
     let second = Duration::from_secs(1);
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     let times = TcpKeepalive::new().with_time(second).with_interval(second);
     socket
         .set_tcp_keepalive(&times.with_retries(2))
         .expect("set");
-    let at: SocketAddr = ([127, 0, 0, 1], 9050).into();
-    socket.bind(&at.into()).expect("free");
+    let address: SocketAddr = ([127, 0, 0, 1], 9050).into();
+    socket.bind(&address.into()).expect("free");
     socket.listen(1).expect("listening");
     socket.set_nonblocking(true).expect("set");
     let listener = TcpListener::from_std(socket.into()).expect("in a runtime");
-    let port = Port::new("", [("good.example:80", Plan::Open)]);
-    let mut client = TcpStream::connect(at).await.expect("connected");
+    let port = Port::new("", [(GOOD, Plan::Open)]);
+    let mut client = TcpStream::connect(address).await.expect("connected");
     let (near, _) = listener.accept().await.expect("accepted");
     let served = port.serve(near);
-    let request = bytes("05 01 00 05 01 00 03 0c 676f6f642e6578616d706c65 0050");
-    client.write_all(&request).await.expect("written");
-    let mut answer = [0; 12];
-    client.read_exact(&mut answer).await.expect("an answer");
+    open_stream(&mut client).await;
     let mut far = port.tor.far_end().await;
     client.write_all(b"hello").await.expect("written");
     far.expect_bytes(b"hello").await;
@@ -100,8 +100,8 @@ table inet gone {
 }
 END",
     );
-    let (said, _) = far.rest().await;
-    assert!(said.is_empty(), "{said:?}");
+    let (received, _) = far.rest().await;
+    assert!(received.is_empty(), "{received:?}");
     served.end().await;
     drop(client);
 }

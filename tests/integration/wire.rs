@@ -1,5 +1,5 @@
-//! Every vector of `tests/data/socks_vectors.txt`, put to the real program and, in the same run, to
-//! C tor. What counts is what a client receives.
+//! Sends every vector of `tests/data/socks_vectors.txt` to the real program and, in the same run, to C tor,
+//! and compares what the client receives.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write as _;
@@ -15,18 +15,18 @@ use crate::support::lacking::not_tested;
 use crate::support::program::Program;
 
 const VECTORS: &str = include_str!("../data/socks_vectors.txt");
-/// Fewer would mean that the file was cut off.
-const AT_LEAST_VECTORS: usize = 200;
-/// Flags that each get a port of their own.
-const TRAFFIC: [&str; 5] = [
+/// A lower number means that the file is truncated.
+const MIN_VECTORS: usize = 200;
+/// Traffic flags; each has its own port.
+const TRAFFIC_FLAGS: [&str; 5] = [
     "NoIPv4Traffic",
     "NoIPv6Traffic",
     "NoDNSRequest",
     "NoOnionTraffic",
     "OnionTrafficOnly",
 ];
-/// How long a connection that should stay open is listened to, after all others have ended.
-const WINDOW: Duration = Duration::from_millis(300);
+/// How long to watch connections that should stay open, after all others have ended.
+const OPEN_WINDOW: Duration = Duration::from_millis(300);
 
 /// A line of the file.
 #[derive(Debug)]
@@ -35,11 +35,11 @@ struct Vector {
     option: &'static str,
     sent: Vec<Vec<u8>>,
     expected: Answer,
-    /// What C tor answers, where it differs.
+    /// The answer of C tor, if it differs.
     c_tor: Option<Answer>,
 }
 
-/// What a client should receive.
+/// What a client should receive, and whether the connection then ends.
 #[derive(Debug)]
 struct Answer {
     /// One part for each part sent.
@@ -49,30 +49,31 @@ struct Answer {
     end: End,
 }
 
-/// What a client did receive.
+/// What a client has received.
 #[derive(Debug)]
-struct Heard {
+struct Received {
     parts: Vec<Vec<u8>>,
     end: End,
 }
 
+/// Parses the file.
 fn vectors() -> Vec<Vector> {
     VECTORS
         .lines()
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
         .map(|line| {
             let fields: Vec<&str> = line.split('|').map(str::trim).collect();
-            let (name, option, sent, expected, end, theirs) = match fields[..] {
+            let (name, option, sent, expected, end, c_tor) = match fields[..] {
                 [name, option, sent, expected, end, _] => (name, option, sent, expected, end, None),
-                [name, option, sent, expected, end, _, theirs, their_end] => {
-                    let theirs = theirs.strip_prefix("C tor").expect("C tor's answer");
+                [name, option, sent, expected, end, _, c_tor, c_tor_end] => {
+                    let c_tor = c_tor.strip_prefix("C tor").expect("C tor's answer");
                     (
                         name,
                         option,
                         sent,
                         expected,
                         end,
-                        Some(answer(theirs, their_end)),
+                        Some(parse_answer(c_tor, c_tor_end)),
                     )
                 }
                 _ => panic!("6 or 8 fields: {line}"),
@@ -81,16 +82,17 @@ fn vectors() -> Vec<Vector> {
                 name,
                 option,
                 sent: sent.split('/').map(bytes).collect(),
-                expected: answer(expected, end),
-                c_tor: theirs,
+                expected: parse_answer(expected, end),
+                c_tor,
             }
         })
         .collect()
 }
 
-fn answer(parts: &str, end: &str) -> Answer {
+/// Parses an answer and the end of the connection.
+fn parse_answer(parts: &str, end: &str) -> Answer {
     let open_ended = parts.ends_with("..");
-    // Which stage says what makes no difference to a client.
+    // "+" marks where the bytes of the next stage begin, which a client cannot see.
     let parts = parts.trim_end_matches("..").replace('+', "");
     Answer {
         parts: parts.split('/').map(bytes).collect(),
@@ -104,95 +106,97 @@ fn answer(parts: &str, end: &str) -> Answer {
 }
 
 impl Answer {
-    /// Whether this is what was heard.
-    fn fits(&self, heard: &Heard) -> bool {
-        let (expected, got) = (self.parts.concat(), heard.parts.concat());
+    /// Whether a client has received this answer.
+    fn matches(&self, received: &Received) -> bool {
+        let (expected, got) = (self.parts.concat(), received.parts.concat());
         let same = match self.open_ended {
             true => got.starts_with(&expected),
             false => got == expected,
         };
-        // Bytes have to come with the part that they answer.
-        let in_time = self.open_ended || self.parts.iter().zip(&heard.parts).all(|(a, b)| a == b);
-        same && in_time && self.end == heard.end
+        // Each part has to arrive as the answer to its own part of the request.
+        let mut pairs = self.parts.iter().zip(&received.parts);
+        let in_order = self.open_ended || pairs.all(|(a, b)| a == b);
+        same && in_order && self.end == received.end
     }
 }
 
-impl std::fmt::Display for Heard {
+impl std::fmt::Display for Received {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let parts: Vec<String> = self.parts.iter().map(|part| show(part)).collect();
         write!(f, "{} ({:?})", parts.join(" / "), self.end)
     }
 }
 
-/// Says what the vector says, and listens as far as the answer is expected to go. Gives the
-/// connection back if it is to stay open.
-async fn converse(
-    place: &ListenAddr,
+/// Sends the parts of a vector, and reads as much as is expected. Returns the connection as well if it
+/// should stay open.
+async fn send_vector(
+    address: &ListenAddr,
     sent: &[Vec<u8>],
     expected: &Answer,
-) -> (Heard, Option<Client>) {
-    let mut client = Client::connect(place).await;
-    let mut heard = Heard {
+) -> (Received, Option<Client>) {
+    let mut client = Client::connect(address).await;
+    let mut received = Received {
         parts: Vec::new(),
         end: End::Open,
     };
     for (number, part) in sent.iter().enumerate() {
-        // It may have been closed already; then that is what is heard.
-        let said = client.try_send(part).await.is_ok();
+        // If the connection is closed already, sending fails, and the rest is read.
+        let is_sent = client.try_send(part).await.is_ok();
         let last = number + 1 == sent.len();
         let due = expected.parts.get(number).map_or(0, Vec::len);
-        let all = !said || (last && (expected.end == End::Closed || expected.open_ended));
+        let all = !is_sent || (last && (expected.end == End::Closed || expected.open_ended));
         let (got, end) = client.take(if all { usize::MAX } else { due }).await;
-        heard.parts.push(got);
+        received.parts.push(got);
         if end != End::Open {
-            heard.end = end;
-            return (heard, None);
+            received.end = end;
+            return (received, None);
         }
     }
     let stays = expected.end == End::Open;
-    (heard, stays.then_some(client))
+    (received, stays.then_some(client))
 }
 
-/// Puts all vectors to one program, all at once. `places` has its ports by option.
-async fn ask(
+/// Sends all vectors to one program at once. `ports` has its ports by option; vectors with other options
+/// are left out.
+async fn send_all(
     vectors: &'static [Vector],
-    places: HashMap<&'static str, ListenAddr>,
+    ports: HashMap<&'static str, ListenAddr>,
     expected: fn(&Vector) -> &Answer,
-) -> BTreeMap<&'static str, Heard> {
-    let mut talking = JoinSet::new();
+) -> BTreeMap<&'static str, Received> {
+    let mut sending = JoinSet::new();
     for vector in vectors {
-        let Some(place) = places.get(vector.option).cloned() else {
+        let Some(address) = ports.get(vector.option).cloned() else {
             continue;
         };
-        talking.spawn(async move {
-            let (heard, open) = converse(&place, &vector.sent, expected(vector)).await;
-            (vector.name, heard, open)
+        sending.spawn(async move {
+            let (received, open) = send_vector(&address, &vector.sent, expected(vector)).await;
+            (vector.name, received, open)
         });
     }
     let mut all = BTreeMap::new();
     let mut open = Vec::new();
-    while let Some(talked) = talking.join_next().await {
-        let (name, heard, client) = talked.expect("no panic");
-        all.insert(name, heard);
+    while let Some(sent) = sending.join_next().await {
+        let (name, received, client) = sent.expect("no panic");
+        all.insert(name, received);
         open.extend(client.map(|client| (name, client)));
     }
-    // Whatever would still be said has had all that time. One more conversation on each port shows
-    // that the program is not merely slow.
-    for place in places.values() {
-        let mut client = Client::connect(place).await;
+    // The open connections have had all this time to receive more. One more request on each port shows
+    // that the program is not just slow.
+    for address in ports.values() {
+        let mut client = Client::connect(address).await;
         client.send("04 99 0050 c0000201 00").await;
         client.expect("00 5b 0000 00000000").await;
     }
-    let mut listening = JoinSet::new();
+    let mut watching = JoinSet::new();
     for (name, mut client) in open {
-        listening.spawn(async move { (name, client.overhear(WINDOW).await) });
+        watching.spawn(async move { (name, client.overhear(OPEN_WINDOW).await) });
     }
-    while let Some(listened) = listening.join_next().await {
-        let (name, more) = listened.expect("no panic");
-        let heard = all.get_mut(name).expect("heard before");
+    while let Some(watched) = watching.join_next().await {
+        let (name, more) = watched.expect("no panic");
+        let received = all.get_mut(name).expect("an open connection");
         if let Some((more, end)) = more {
-            heard.parts.push(more);
-            heard.end = end;
+            received.parts.push(more);
+            received.end = end;
         }
     }
     all
@@ -204,23 +208,23 @@ fn has_ipv6() -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_vector_is_answered_as_written_by_the_program_and_by_c_tor() {
+async fn the_program_and_c_tor_answer_every_vector_as_listed() {
     let vectors: &'static [Vector] = vectors().leak();
     assert!(
-        vectors.len() >= AT_LEAST_VECTORS,
+        vectors.len() >= MIN_VECTORS,
         "only {} vectors",
         vectors.len()
     );
     let ipv6 = has_ipv6();
     if !ipv6 {
-        not_tested("no IPv6 on loopback: no vectors of IPv6 clients");
+        not_tested("no IPv6 on loopback: cannot send the vectors of IPv6 clients");
     }
 
     let program = Program::offline()
         .port("auto")
         .port("auto PreferSOCKSNoAuth")
         .port("auto ExtendedErrors");
-    let program = TRAFFIC.iter().fold(program, |program, flag| {
+    let program = TRAFFIC_FLAGS.iter().fold(program, |program, flag| {
         program.port(format!("auto {flag}"))
     });
     let socket = program.folder().join("socks");
@@ -233,10 +237,10 @@ async fn every_vector_is_answered_as_written_by_the_program_and_by_c_tor() {
     let daemon = program.start();
     let options: Vec<&str> = ["plain", "PreferSOCKSNoAuth", "ExtendedErrors"]
         .into_iter()
-        .chain(TRAFFIC)
+        .chain(TRAFFIC_FLAGS)
         .chain(["UnixClient", "IPv6Client"])
         .collect();
-    let mut ours: HashMap<_, _> = options
+    let mut ports: HashMap<_, _> = options
         .iter()
         .copied()
         .zip(daemon.places.iter().cloned())
@@ -246,14 +250,14 @@ async fn every_vector_is_answered_as_written_by_the_program_and_by_c_tor() {
         .proxy("safe_socks = true")
         .proxy("reject_plaintext_ports = [6667]");
     let safe_daemon = safe.start();
-    ours.insert("SafeSocks", safe_daemon.places[0].clone());
+    ports.insert("SafeSocks", safe_daemon.places[0].clone());
     for vector in vectors {
         let known = options.contains(&vector.option) || vector.option == "SafeSocks";
         assert!(known, "{}: unknown option {}", vector.name, vector.option);
     }
 
     let c_tor = c_tor::find();
-    let asking_c_tor = async {
+    let sending_to_c_tor = async {
         let Some(tor) = &c_tor else {
             return BTreeMap::new();
         };
@@ -263,81 +267,85 @@ async fn every_vector_is_answered_as_written_by_the_program_and_by_c_tor() {
             "SocksPort 127.0.0.3:auto ExtendedErrors".to_owned(),
             "SocksPort unix:FOLDER/socks".to_owned(),
         ];
-        let traffic_place = |number: usize| format!("127.0.1.{}:", number + 1);
+        let traffic_address = |number: usize| format!("127.0.1.{}:", number + 1);
         lines.extend(
-            TRAFFIC
+            TRAFFIC_FLAGS
                 .iter()
                 .enumerate()
-                .map(|(number, flag)| format!("SocksPort {}auto {flag}", traffic_place(number))),
+                .map(|(number, flag)| format!("SocksPort {}auto {flag}", traffic_address(number))),
         );
         lines.extend(ipv6.then(|| "SocksPort [::1]:auto".to_owned()));
-        let judge = CTor::start(tor, &lines);
+        let tor_process = CTor::start(tor, &lines);
         let lines = [
             "SocksPort 127.0.0.4:auto".to_owned(),
             "SafeSocks 1".to_owned(),
             "RejectPlaintextPorts 6667".to_owned(),
         ];
-        let safe_judge = CTor::start(tor, &lines);
-        let mut places = HashMap::from([
-            ("plain", judge.place("127.0.0.1:")),
-            ("PreferSOCKSNoAuth", judge.place("127.0.0.2:")),
-            ("ExtendedErrors", judge.place("127.0.0.3:")),
-            ("UnixClient", judge.place("/")),
-            ("SafeSocks", safe_judge.place("127.0.0.4:")),
+        let safe_tor_process = CTor::start(tor, &lines);
+        let mut ports = HashMap::from([
+            ("plain", tor_process.place("127.0.0.1:")),
+            ("PreferSOCKSNoAuth", tor_process.place("127.0.0.2:")),
+            ("ExtendedErrors", tor_process.place("127.0.0.3:")),
+            ("UnixClient", tor_process.place("/")),
+            ("SafeSocks", safe_tor_process.place("127.0.0.4:")),
         ]);
-        places.extend(
-            TRAFFIC
+        ports.extend(
+            TRAFFIC_FLAGS
                 .iter()
                 .enumerate()
-                .map(|(number, flag)| (*flag, judge.place(&traffic_place(number)))),
+                .map(|(number, flag)| (*flag, tor_process.place(&traffic_address(number)))),
         );
         if ipv6 {
-            places.insert("IPv6Client", judge.place("[::1]:"));
+            ports.insert("IPv6Client", tor_process.place("[::1]:"));
         }
-        ask(vectors, places, |v| v.c_tor.as_ref().unwrap_or(&v.expected)).await
+        send_all(vectors, ports, |v| v.c_tor.as_ref().unwrap_or(&v.expected)).await
     };
-    let (ours, theirs) = tokio::join!(ask(vectors, ours, |vector| &vector.expected), asking_c_tor);
+    let sending = send_all(vectors, ports, |vector| &vector.expected);
+    let (ours, c_tors) = tokio::join!(sending, sending_to_c_tor);
 
     let mut wrong = Vec::new();
     let (mut agree, mut differ, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
     for vector in vectors {
-        let (ours, theirs) = (ours.get(vector.name), theirs.get(vector.name));
-        if let Some(heard) = ours
-            && !vector.expected.fits(heard)
+        let (ours, c_tors) = (ours.get(vector.name), c_tors.get(vector.name));
+        if let Some(received) = ours
+            && !vector.expected.matches(received)
         {
-            wrong.push(format!("{}: onionport said {heard}", vector.name));
+            wrong.push(format!("{}: onionport sent {received}", vector.name));
         }
-        if let Some(heard) = theirs {
+        if let Some(received) = c_tors {
             let (right, same) = match &vector.c_tor {
-                Some(different) => (different.fits(heard), vector.expected.fits(heard)),
-                None => (vector.expected.fits(heard), true),
+                Some(different) => (
+                    different.matches(received),
+                    vector.expected.matches(received),
+                ),
+                None => (vector.expected.matches(received), true),
             };
             if !right {
-                wrong.push(format!("{}: C tor said {heard}", vector.name));
+                wrong.push(format!("{}: C tor sent {received}", vector.name));
             } else if vector.c_tor.is_some() && same {
-                wrong.push(format!("{}: C tor no longer differs", vector.name));
+                wrong.push(format!("{}: C tor does not differ as listed", vector.name));
             }
         }
-        match (ours, theirs, &vector.c_tor) {
+        match (ours, c_tors, &vector.c_tor) {
             (None, ..) => skipped.push(vector.name),
             (Some(_), None, _) => {}
             (Some(_), Some(_), None) => agree.push(vector.name),
             (Some(_), Some(_), Some(_)) => differ.push(vector.name),
         }
     }
-    // Written past the harness, which keeps to itself what tests print as long as they pass.
-    let judge = match &c_tor {
+    // Written to standard error directly: the test harness hides the output of tests that pass.
+    let comparison = match &c_tor {
         Some(tor) => format!(
-            "beside {}: {} agree, {} differ on purpose ({})",
+            "compared with {}: {} agree, {} differ as listed ({})",
             c_tor::version(tor),
             agree.len(),
             differ.len(),
             differ.join(", ")
         ),
-        None => "NOT COMPARED WITH C TOR: none is installed (apt-get install tor)".to_owned(),
+        None => "NOT COMPARED WITH C TOR: it is not installed (apt-get install tor)".to_owned(),
     };
     let report = format!(
-        "socks_vectors.txt: {} vectors, {} put to onionport, {} skipped{}; {judge}; {} wrong\n",
+        "socks_vectors.txt: {} vectors, {} sent to onionport, {} skipped{}; {comparison}; {} wrong\n",
         vectors.len(),
         ours.len(),
         skipped.len(),

@@ -1,60 +1,75 @@
-//! Clients that must not take what they have got for the whole: their stream breaks.
+//! Streams that break, and clients that keep sending at the end.
+//!
+//! A client must not mistake a part of an answer for the whole: when the stream breaks, its connection is
+//! reset instead of closed. An answer that is whole must not be lost: a socket that is closed while
+//! data of the client is unread, or still arrives, is reset, and the client loses what it has not read.
 
 use onionport::failure::Failure;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, split};
 use tokio::net::TcpStream;
-use tokio::time::{Duration, sleep};
+use tokio::time::{Duration, sleep, timeout};
 
-use super::{CONNECT_GOOD, GOOD, GREETING, SUCCEEDED};
+use super::port;
+use crate::support::LIMIT;
 use crate::support::client::{Client, End};
-use crate::support::http::{answer_to, head, say};
+use crate::support::http::{head, say};
+use crate::support::kernel::finished_sending;
 use crate::support::random::Random;
 use crate::support::scripted::Plan;
 use crate::support::serve::{Port, Served};
+use crate::support::socks::{CONNECT_GOOD, GREETING, open_stream};
 
-/// More than all buffers of the system hold: some of it is unsent when the stream breaks.
+/// More bytes than the system buffers: some of them are unsent when the stream breaks.
 const LARGE: usize = 8_000_000;
 
-/// A SOCKS client with a stream.
-async fn over_socks(port: &Port) -> (Client, Served) {
-    let (client, served) = port.tcp_client().await;
-    let mut client = Client::over(client);
-    client.send(GREETING).await;
-    client.expect("05 00").await;
-    client.send(CONNECT_GOOD).await;
-    client.expect(SUCCEEDED).await;
-    (client, served)
+/// The protocol that a client opens its stream with.
+#[derive(Clone, Copy, Debug)]
+enum Protocol {
+    Socks,
+    Http,
 }
 
-/// A client of an HTTP port with a tunnel.
-async fn over_http(port: &Port) -> (Client, Served) {
-    let (client, served) = port.http_tcp_client().await;
-    let mut client = Client::over(client);
-    say(&mut client, "CONNECT good.example:80 HTTP/1.1\n\n").await;
-    assert_eq!(answer_to("CONNECT", &mut client).await.status, 200);
-    (client, served)
+/// A client over TCP with an open stream to good.example.
+async fn client_with_stream(port: &Port, protocol: Protocol) -> (TcpStream, Served) {
+    match protocol {
+        Protocol::Socks => {
+            let (mut client, served) = port.tcp_client().await;
+            open_stream(&mut client).await;
+            (client, served)
+        }
+        Protocol::Http => {
+            let (mut client, served) = port.http_tcp_client().await;
+            let request = b"CONNECT good.example:80 HTTP/1.1\r\n\r\n";
+            client.write_all(request).await.expect("written");
+            let mut reply = Vec::new();
+            while !reply.ends_with(b"\r\n\r\n") {
+                let read = timeout(LIMIT, client.read_u8()).await;
+                reply.push(read.expect("in time").expect("a reply"));
+            }
+            assert!(reply.starts_with(b"HTTP/1.1 200 "), "{reply:?}");
+            (client, served)
+        }
+    }
 }
 
 #[tokio::test]
-async fn a_client_hears_the_last_bytes_of_a_stream_and_how_it_ended() {
+async fn a_client_gets_the_last_bytes_of_a_stream_and_sees_how_it_ended() {
     for (plan, expected) in [(Plan::Open, End::Closed), (Plan::Breaks, End::Reset)] {
-        for socks in [true, false] {
-            for finishes in [true, false] {
-                let port = Port::new("", [(GOOD, plan.clone())]);
-                let (mut client, served) = match socks {
-                    true => over_socks(&port).await,
-                    false => over_http(&port).await,
-                };
-                if finishes {
+        for protocol in [Protocol::Socks, Protocol::Http] {
+            for half_closes in [true, false] {
+                let port = port(plan.clone());
+                let (client, served) = client_with_stream(&port, protocol).await;
+                let mut client = Client::over(client);
+                if half_closes {
                     client.finish().await;
                 }
                 let mut far = port.tor.far_end().await;
-                far.send_bytes(b"the last words").await;
+                far.send_bytes(b"the last bytes").await;
                 drop(far);
-                let (heard, end) = client.rest().await;
-                let what = format!("{plan:?}, socks: {socks}, finishes: {finishes}");
-                assert_eq!(heard, b"the last words", "{what}");
-                assert_eq!(end, expected, "{what}");
+                let (received, end) = client.rest().await;
+                let case = format!("{plan:?}, {protocol:?}, half-closes: {half_closes}");
+                assert_eq!(received, b"the last bytes", "{case}");
+                assert_eq!(end, expected, "{case}");
                 drop(client);
                 served.end().await;
             }
@@ -62,36 +77,37 @@ async fn a_client_hears_the_last_bytes_of_a_stream_and_how_it_ended() {
     }
 }
 
-/// A reset takes away what the system has not sent, so it has to wait for a client that reads slowly.
+/// A reset discards what the system has not sent, so it has to wait for a client that reads slowly.
 #[tokio::test]
-async fn a_client_that_reads_slowly_gets_all_that_came_before_the_break() {
+async fn a_slow_client_gets_everything_that_was_sent_before_the_break() {
     let answer: &'static [u8] = Random::new(9).bytes(LARGE).leak();
-    let port = Port::new("", [(GOOD, Plan::Breaks)]);
-    let (mut client, served) = over_socks(&port).await;
+    let port = port(Plan::Breaks);
+    let (client, served) = client_with_stream(&port, Protocol::Socks).await;
+    let mut client = Client::over(client);
     let mut far = port.tor.far_end().await;
-    let speaking = tokio::spawn(async move {
+    let sending = tokio::spawn(async move {
         far.send_bytes(answer).await;
     });
-    let (mut heard, _) = client.take(LARGE / 2).await;
-    // The rest fits into the buffers, or not: the client says something meanwhile and reads on.
+    let (mut received, _) = client.take(LARGE / 2).await;
+    // Whether or not the rest fits into the buffers, the client sends something and keeps reading.
     client.send_bytes(b"still here").await;
-    let (rest, end) = loop {
+    let end = loop {
         let (more, end) = client.take(100_000).await;
-        heard.extend(&more);
+        received.extend(&more);
         if end != End::Open {
-            break (heard, end);
+            break end;
         }
         sleep(Duration::from_millis(2)).await;
     };
-    speaking.await.expect("no panic");
-    assert_eq!((rest.len(), end), (LARGE, End::Reset));
-    assert!(rest == answer, "not as it was sent");
+    sending.await.expect("no panic");
+    assert_eq!((received.len(), end), (LARGE, End::Reset));
+    assert!(received == answer, "differs from what was sent");
     drop(client);
     served.end().await;
 }
 
-/// Reads one answer as far as it comes.
-async fn heard(client: TcpStream) -> (String, Vec<u8>, End) {
+/// Reads one HTTP answer to its end: the head, the body, and how the connection ended.
+async fn read_answer(client: TcpStream) -> (String, Vec<u8>, End) {
     let mut client = Client::over(client);
     let head = head(&mut client).await;
     let (body, end) = client.rest().await;
@@ -99,57 +115,57 @@ async fn heard(client: TcpStream) -> (String, Vec<u8>, End) {
 }
 
 #[tokio::test]
-async fn an_answer_of_a_site_that_breaks_off_is_reset_behind_its_last_bytes() {
-    // How long the body is, and what the client sees of "some" when the site is gone.
-    for (version, headers, seen) in [
+async fn a_broken_http_answer_is_reset_after_its_last_bytes() {
+    // The version, how the site delimits its body, and what the client receives of the body "some".
+    for (version, headers, received) in [
         ("1.0", "", "some"),
         ("1.1", "", "4\r\nsome\r\n"),
         ("1.1", "Transfer-Encoding: chunked\r\n", "4\r\nsome\r\n"),
         ("1.1", "Content-Length: 100\r\n", "some"),
     ] {
-        for (plan, long) in [
+        for (plan, in_two_parts) in [
             (Plan::Open, false),
             (Plan::Breaks, false),
             (Plan::Breaks, true),
         ] {
-            let what = format!("HTTP/{version} {headers:?} {plan:?} {long}");
+            let case = format!("HTTP/{version} {headers:?} {plan:?}, in two parts: {in_two_parts}");
+            // Without a length, the end of the stream is the end of the body.
             let whole = matches!(plan, Plan::Open) && headers.is_empty();
-            let port = Port::new("", [(GOOD, plan)]);
+            let port = port(plan);
             let (mut client, served) = port.http_tcp_client().await;
-            let ask = format!(
+            let request = format!(
                 "GET http://good.example/ HTTP/{version}\r\nHost: good.example\r\nConnection: close\r\n\r\n"
             );
-            client.write_all(ask.as_bytes()).await.expect("written");
+            client.write_all(request.as_bytes()).await.expect("written");
             let mut site = port.tor.far_end().await;
             head(&mut site).await;
-            let mut said = format!("HTTP/1.1 200 OK\r\n{headers}\r\n").into_bytes();
+            let mut answer = format!("HTTP/1.1 200 OK\r\n{headers}\r\n").into_bytes();
             let body = match headers.starts_with("Transfer") {
                 true => &b"4\r\nsome\r\n"[..],
                 false => b"some",
             };
-            said.extend_from_slice(body);
-            // A head and its body in one piece, or a body that comes when the head was passed on.
-            match long {
+            answer.extend_from_slice(body);
+            // Head and body in one piece, or the body once the head has been forwarded.
+            match in_two_parts {
                 true => {
-                    let (head, body) = said.split_at(said.len() - body.len());
+                    let (head, body) = answer.split_at(answer.len() - body.len());
                     site.send_bytes(head).await;
                     sleep(Duration::from_millis(20)).await;
                     site.send_bytes(body).await;
                 }
-                false => site.send_bytes(&said).await,
+                false => site.send_bytes(&answer).await,
             }
             drop(site);
-            let (head, body, end) = heard(client).await;
-            assert!(head.contains(" 200 "), "{what}: {head}");
-            let mut expected = seen.to_owned();
+            let (head, body, end) = read_answer(client).await;
+            assert!(head.contains(" 200 "), "{case}: {head}");
+            let mut expected = received.to_owned();
             if whole && version == "1.1" {
                 expected += "0\r\n\r\n";
             }
-            assert_eq!(String::from_utf8_lossy(&body), expected, "{what}");
-            // A site that is done where the client expects no more has not broken off.
+            assert_eq!(String::from_utf8_lossy(&body), expected, "{case}");
             match whole {
-                true => assert_eq!(end, End::Closed, "{what}"),
-                false => assert_eq!(end, End::Reset, "{what}"),
+                true => assert_eq!(end, End::Closed, "{case}"),
+                false => assert_eq!(end, End::Reset, "{case}"),
             }
             served.end().await;
         }
@@ -157,73 +173,83 @@ async fn an_answer_of_a_site_that_breaks_off_is_reset_behind_its_last_bytes() {
 }
 
 #[tokio::test]
-async fn a_websocket_that_breaks_is_reset() {
+async fn a_broken_websocket_is_reset() {
     for (plan, expected) in [(Plan::Open, End::Closed), (Plan::Breaks, End::Reset)] {
-        let port = Port::new("", [(GOOD, plan)]);
+        let port = port(plan);
         let (mut client, served) = port.http_tcp_client().await;
-        let ask = b"GET http://good.example/ HTTP/1.1\r\nHost: good.example\r\n\
+        let request = b"GET http://good.example/ HTTP/1.1\r\nHost: good.example\r\n\
                     Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
-        client.write_all(ask).await.expect("written");
+        client.write_all(request).await.expect("written");
         let mut site = port.tor.far_end().await;
         head(&mut site).await;
         say(
             &mut site,
-            "HTTP/1.1 101 Switching Protocols\nConnection: Upgrade\nUpgrade: websocket\n\nwords",
+            "HTTP/1.1 101 Switching Protocols\nConnection: Upgrade\nUpgrade: websocket\n\nbytes",
         )
         .await;
         drop(site);
-        let (head, words, end) = heard(client).await;
+        let (head, body, end) = read_answer(client).await;
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
-        assert_eq!((&words[..], end), (&b"words"[..], expected));
+        assert_eq!((&body[..], end), (&b"bytes"[..], expected));
         served.end().await;
     }
 }
 
-/// A client that sends more than the system's buffers hold while the last of its answer is on its way.
-async fn talk_on(mut client: TcpStream, size: usize) -> (Vec<u8>, End) {
-    let words = vec![b'x'; size];
-    // It fails if it comes too late, and that is the point.
-    let _ = client.write_all(&words).await;
-    Client::over(client).rest().await
+#[tokio::test]
+async fn a_client_that_sends_more_after_the_end_gets_the_whole_answer() {
+    let answer: &'static [u8] = Random::new(8).bytes(500_000).leak();
+    for protocol in [Protocol::Socks, Protocol::Http] {
+        let port = port(Plan::Open);
+        let (mut client, served) = client_with_stream(&port, protocol).await;
+        let mut far = port.tor.far_end().await;
+        far.send_bytes(answer).await;
+        drop(far);
+        // Wait until the program has sent everything: it then shuts its side down, or closes.
+        finished_sending(&client).await;
+        // Sending fails if the program has closed already; the answer has to arrive in any case.
+        let _ = client.write_all(b"and another thing").await;
+        sleep(Duration::from_millis(10)).await;
+        let (received, _) = Client::over(client).rest().await;
+        assert!(
+            received == answer,
+            "{protocol:?}: {} of {} bytes",
+            received.len(),
+            answer.len()
+        );
+        served.end().await;
+    }
 }
 
 #[tokio::test]
-async fn the_end_of_an_answer_is_not_lost_to_a_client_that_goes_on_sending() {
+async fn a_client_that_keeps_sending_gets_the_whole_answer() {
     for (answer, more) in [(500_000, 300_000), (3_000_000, 20_000_000)] {
         let answer: &'static [u8] = Random::new(8).bytes(answer).leak();
-        for socks in [true, false] {
-            let port = Port::new("", [(GOOD, Plan::Open)]);
-            let (client, served) = match socks {
-                true => over_socks(&port).await,
-                false => over_http(&port).await,
-            };
-            let client = client.into_stream();
+        for protocol in [Protocol::Socks, Protocol::Http] {
+            let port = port(Plan::Open);
+            let (client, served) = client_with_stream(&port, protocol).await;
             let mut far = port.tor.far_end().await;
-            let speaking = async move {
+            let answering = async move {
                 far.send_bytes(answer).await;
-                // Whatever the client says is left.
+                // Nothing has read what the client sends.
                 drop(far);
             };
-            let words = vec![b'x'; more];
-            let (mut reader, mut writer) = tokio::io::split(client);
-            let listening = async {
-                // Behind all buffers: what comes now comes when the stream is over.
+            let more = vec![b'x'; more];
+            let (mut reader, mut writer) = split(client);
+            let sending = async {
+                // By then all buffers are full or the stream is over.
                 sleep(Duration::from_millis(100)).await;
-                let _ = writer.write_all(&words).await;
+                let _ = writer.write_all(&more).await;
             };
-            let (heard, (), ()) = tokio::join!(
-                async {
-                    sleep(Duration::from_millis(200)).await;
-                    let mut heard = Vec::new();
-                    let read = tokio::io::AsyncReadExt::read_to_end(&mut reader, &mut heard);
-                    let end = tokio::time::timeout(crate::support::LIMIT, read).await;
-                    (heard, end.map(|end| end.is_ok()))
-                },
-                speaking,
-                listening
-            );
-            assert!(heard.0 == answer, "{} of {}", heard.0.len(), answer.len());
-            assert_eq!(heard.1, Ok(true), "it ends in order");
+            let reading = async {
+                sleep(Duration::from_millis(200)).await;
+                let mut received = Vec::new();
+                let end = timeout(LIMIT, reader.read_to_end(&mut received)).await;
+                (received, end.map(|end| end.is_ok()))
+            };
+            let ((received, end), (), ()) = tokio::join!(reading, answering, sending);
+            let (got, all) = (received.len(), answer.len());
+            assert!(received == answer, "{protocol:?}: {got} of {all} bytes");
+            assert_eq!(end, Ok(true), "{protocol:?}: not an orderly end");
             drop((reader, writer));
             served.end().await;
         }
@@ -231,47 +257,49 @@ async fn the_end_of_an_answer_is_not_lost_to_a_client_that_goes_on_sending() {
 }
 
 #[tokio::test]
-async fn an_error_is_not_lost_to_a_client_that_goes_on_sending() {
+async fn a_client_that_keeps_sending_gets_the_whole_http_error() {
     const BODY: usize = 20_000_000;
     for (fails, method, path) in [
         (true, "POST", "http://good.example/"),
         (true, "CONNECT", "good.example:80"),
-        // Our own pages.
+        // The program's own pages.
         (false, "POST", "http://onionport.invalid/"),
         (false, "POST", "/"),
-        // Told apart from what can be served before the network is asked.
+        // Refused before the network is used.
         (false, "POST", "http://good.exit/"),
         (false, "TRACE", "http://good.example/"),
     ] {
-        let port = Port::new("", [(GOOD, Plan::Fail(Failure::NoRoute))]);
+        let port = port(Plan::Fail(Failure::NoRoute));
         let (mut client, served) = port.http_tcp_client().await;
         let length = match method {
-            // What follows is meant for the tunnel.
+            // What follows the head is data for the tunnel.
             "CONNECT" => String::new(),
             _ => format!("Content-Length: {BODY}\r\n"),
         };
-        let ask = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{length}\r\n");
-        client.write_all(ask.as_bytes()).await.expect("written");
-        let (heard, end) = talk_on(client, BODY).await;
-        let heard = String::from_utf8_lossy(&heard);
-        let (head, body) = heard.split_once("\r\n\r\n").unwrap_or_default();
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{length}\r\n");
+        client.write_all(request.as_bytes()).await.expect("written");
+        // Fails if the program closes first; the answer has to arrive in any case.
+        let _ = client.write_all(&vec![b'x'; BODY]).await;
+        let (received, end) = Client::over(client).rest().await;
+        let received = String::from_utf8_lossy(&received);
+        let (head, body) = received.split_once("\r\n\r\n").unwrap_or_default();
         let length = head.lines().find_map(|line| {
             let (name, value) = line.split_once(':')?;
             name.eq_ignore_ascii_case("content-length")
                 .then(|| value.trim().parse().ok())?
         });
-        let what = format!("{method} {path}: {heard:?}");
-        assert_eq!(length, Some(body.len()), "{what}");
-        assert_eq!(fails, head.contains("(no route)"), "{what}");
-        assert_eq!(end, End::Closed, "{what}");
+        let case = format!("{method} {path}: {received:?}");
+        assert_eq!(length, Some(body.len()), "{case}");
+        assert_eq!(fails, head.contains("(no route)"), "{case}");
+        assert_eq!(end, End::Closed, "{case}");
         served.end().await;
     }
 }
 
 #[tokio::test]
-async fn a_refusal_is_not_lost_to_a_client_that_goes_on_sending() {
-    for (ask, reply) in [
-        // Fails.
+async fn a_client_that_keeps_sending_gets_the_whole_socks_reply() {
+    for (request, reply) in [
+        // The request fails.
         (
             format!("{GREETING} {CONNECT_GOOD}"),
             "05 00 05 04 00 01 00000000 0000",
@@ -280,24 +308,24 @@ async fn a_refusal_is_not_lost_to_a_client_that_goes_on_sending() {
             "04 01 0050 00000001 00 676f6f642e6578616d706c65 00".to_owned(),
             "00 5b 0000 00000000",
         ),
-        // Malformed.
+        // The request is malformed.
         (
             "05 01 00 05 02 00 01 c0000201 0050".to_owned(),
             "05 00 05 07 00 01 00000000 0000",
         ),
         ("05 01 01".to_owned(), "05 ff"),
-        // Looked up without the network.
+        // The lookup needs no network.
         (
             "05 01 00 05 f0 00 01 c0000201 0000".to_owned(),
             "05 00 05 00 00 01 c0000201 0000",
         ),
     ] {
-        let port = Port::new("", [(GOOD, Plan::Fail(Failure::NoRoute))]);
+        let port = port(Plan::Fail(Failure::NoRoute));
         let (client, served) = port.tcp_client().await;
         let mut client = Client::over(client);
-        client.send(&ask).await;
+        client.send(&request).await;
         let sent = client.try_send(&vec![b'x'; 20_000_000]).await;
-        sent.unwrap_or_else(|error| panic!("{ask}: {error}"));
+        sent.unwrap_or_else(|error| panic!("{request}: {error}"));
         client.expect(reply).await;
         client.expect_end().await;
         drop(client);

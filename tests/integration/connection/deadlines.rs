@@ -1,18 +1,19 @@
-//! How long a client may take, and how long its request.
+//! The time limits of the handshake and of the request.
 
 use std::time::Duration;
 
 use onionport::failure::Failure;
 use tokio::time::{Instant, sleep};
 
-use super::{CONNECT_GOOD, GOOD, GREETING, port};
+use super::port;
 use crate::support::hex::{bytes, show};
 use crate::support::scripted::{Plan, TIMEOUT};
 use crate::support::serve::{Port, V4};
+use crate::support::socks::{CONNECT_GOOD, GOOD, GREETING, greet};
 
 #[tokio::test(start_paused = true)]
-async fn a_handshake_that_takes_too_long_is_closed_without_a_word() {
-    for (said, answer) in [
+async fn a_slow_handshake_is_closed_without_a_reply() {
+    for (sent, reply) in [
         ("", ""),
         ("05", ""),
         ("05 02 00", ""),
@@ -25,18 +26,18 @@ async fn a_handshake_that_takes_too_long_is_closed_without_a_word() {
         let begun = Instant::now();
         let (client, served) = port.client(V4);
         let mut client = client.patient();
-        client.send(said).await;
-        client.expect(answer).await;
+        client.send(sent).await;
+        client.expect(reply).await;
         client.expect_end().await;
         let took = begun.elapsed().as_secs_f32();
-        assert!((7.0..7.1).contains(&took), "{said}: {took} s");
+        assert!((7.0..7.1).contains(&took), "{sent}: {took} s");
         served.end().await;
         assert_eq!(port.tor.calls().len(), 0);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_does_not_gain_time_by_talking() {
+async fn sending_more_does_not_extend_the_time_for_the_handshake() {
     let port = port(Plan::Open).with_timeout(Duration::from_secs(7));
     let begun = Instant::now();
     let (client, served) = port.client(V4);
@@ -59,7 +60,7 @@ async fn a_client_does_not_gain_time_by_talking() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_is_given_all_of_the_timeout_however_slow_the_handshake_was() {
+async fn a_request_gets_the_full_timeout_after_a_slow_handshake() {
     let requests = [
         CONNECT_GOOD,
         "05 f0 00 03 0c 676f6f642e6578616d706c65 0000",
@@ -72,15 +73,14 @@ async fn a_request_is_given_all_of_the_timeout_however_slow_the_handshake_was() 
         );
         let (mut client, _served) = port.client(V4);
         sleep(Duration::from_secs(30)).await;
-        client.send(GREETING).await;
-        client.expect("05 00").await;
+        greet(&mut client).await;
         sleep(Duration::from_secs(30)).await;
-        let asked = Instant::now();
+        let requested = Instant::now();
         client.send(request).await;
         client.take(10).await;
         let calls = port.tor.calls();
         assert_eq!(calls.len(), 1, "{request}");
-        assert_eq!(calls[0].at, asked, "{request}");
-        assert_eq!(calls[0].deadline - asked, TIMEOUT, "{request}");
+        assert_eq!(calls[0].at, requested, "{request}");
+        assert_eq!(calls[0].deadline - requested, TIMEOUT, "{request}");
     }
 }

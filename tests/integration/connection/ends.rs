@@ -1,4 +1,4 @@
-//! How connections end, and who may finish first.
+//! How connections end, and half-closed clients.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -6,23 +6,21 @@ use std::time::Duration;
 
 use onionport::inbound::connection::serve;
 use onionport::request::dispatch::Dispatcher;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
-use tokio::net::TcpStream;
+use tokio::io::duplex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
-use super::{CONNECT_GOOD, GREETING, SUCCEEDED, asking, port};
+use super::{connect_good, port};
 use crate::support::client::{Client, End};
 use crate::support::hex::{bytes, show};
-use crate::support::kernel::finished_sending;
-use crate::support::random::Random;
 use crate::support::scripted::{Plan, Scripted};
 use crate::support::serve::V4;
+use crate::support::socks::{CONNECT_GOOD, SUCCEEDED, send_request};
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_has_finished_its_question_still_gets_the_answer() {
+async fn a_half_closed_client_still_gets_the_answer() {
     let port = port(Plan::Open);
-    let (mut client, served) = asking(&port).await;
+    let (mut client, served) = connect_good(&port).await;
     client.expect(SUCCEEDED).await;
     client.send_bytes(b"question").await;
     client.finish().await;
@@ -37,9 +35,9 @@ async fn a_client_that_has_finished_its_question_still_gets_the_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_may_finish_while_its_request_is_still_under_way() {
+async fn a_client_may_half_close_while_its_request_is_pending() {
     let port = port(Plan::Held);
-    let (mut client, served) = asking(&port).await;
+    let (mut client, served) = connect_good(&port).await;
     client.send_bytes(b"question").await;
     client.finish().await;
     port.tor.wait_for_running(1).await;
@@ -58,7 +56,7 @@ async fn a_client_may_finish_while_its_request_is_still_under_way() {
 #[tokio::test(start_paused = true)]
 async fn a_service_that_closes_ends_the_connection_of_a_client_that_stays() {
     let port = port(Plan::Open);
-    let (mut client, served) = asking(&port).await;
+    let (mut client, served) = connect_good(&port).await;
     client.expect(SUCCEEDED).await;
     let mut far = port.tor.far_end().await;
     far.send_bytes(b"bye").await;
@@ -69,58 +67,22 @@ async fn a_service_that_closes_ends_the_connection_of_a_client_that_stays() {
 }
 
 #[tokio::test]
-async fn the_end_of_an_answer_is_not_lost_to_a_client_that_talks_on() {
-    // A socket that is closed before the client has read everything is reset by whatever the client
-    // still says, and what it has not read is lost.
-    let answer: &'static [u8] = Random::new(8).bytes(500_000).leak();
-    let port = port(Plan::Open);
-    let (mut client, served) = port.tcp_client().await;
-    say(&mut client, GREETING).await;
-    hear(&mut client, "05 00").await;
-    say(&mut client, CONNECT_GOOD).await;
-    hear(&mut client, SUCCEEDED).await;
-    let mut far = port.tor.far_end().await;
-    far.send_bytes(answer).await;
-    drop(far);
-    // Until the program has said all of it: then it has finished sending, or has hung up.
-    finished_sending(&client).await;
-    // It fails if it comes too late, and that is the point.
-    let _ = client.write_all(b"and another thing").await;
-    sleep(Duration::from_millis(10)).await;
-    let (heard, _) = Client::over(client).rest().await;
-    assert!(heard == answer, "{} of {} bytes", heard.len(), answer.len());
-    served.end().await;
-}
-
-#[tokio::test]
-async fn a_client_that_breaks_off_takes_its_request_with_it() {
+async fn a_client_that_resets_its_connection_cancels_its_request() {
     let port = port(Plan::Never);
-    let (mut client, served) = port.tcp_client().await;
-    say(&mut client, GREETING).await;
-    hear(&mut client, "05 00").await;
-    say(&mut client, CONNECT_GOOD).await;
+    let (client, served) = port.tcp_client().await;
+    // Dropping the socket then sends a reset.
+    client.set_zero_linger().expect("set");
+    let mut client = Client::over(client);
+    send_request(&mut client, CONNECT_GOOD).await;
     port.tor.wait_for_running(1).await;
     assert!(!served.is_over());
-    client.set_zero_linger().expect("set");
     drop(client);
     port.tor.wait_for_running(0).await;
     served.end().await;
 }
 
-async fn say(client: &mut TcpStream, hex: &str) {
-    client.write_all(&bytes(hex)).await.expect("written");
-}
-
-async fn hear(client: &mut TcpStream, hex: &str) {
-    let expected = bytes(hex);
-    let mut heard = vec![0; expected.len()];
-    let read = timeout(crate::support::LIMIT, client.read_exact(&mut heard)).await;
-    read.expect("in time").expect("read");
-    assert_eq!(heard, expected);
-}
-
 #[tokio::test]
-async fn a_client_that_leaves_in_the_middle_of_its_handshake_asks_for_nothing() {
+async fn a_client_that_leaves_during_the_handshake_requests_nothing() {
     for whole in [
         format!("05 01 02 01 02 6d65 03 796f75 {CONNECT_GOOD}"),
         "04 01 0050 00000001 6d65 00 676f6f642e6578616d706c65 00".to_owned(),
@@ -133,9 +95,9 @@ async fn a_client_that_leaves_in_the_middle_of_its_handshake_asks_for_nothing() 
             client.finish().await;
             let (got, end) = client.rest().await;
             assert_eq!(end, End::Closed, "after {length} bytes");
-            let answers = [&[][..], &[5, 2], &[5, 2, 1, 0]];
+            let replies = [&[][..], &[5, 2], &[5, 2, 1, 0]];
             assert!(
-                answers.contains(&&got[..]),
+                replies.contains(&&got[..]),
                 "after {length} bytes: {}",
                 show(&got)
             );
@@ -145,13 +107,13 @@ async fn a_client_that_leaves_in_the_middle_of_its_handshake_asks_for_nothing() 
     }
 }
 
-/// What a client is served by, and its place among others.
-struct Admission(
+/// A dispatcher with the permit of a listener that limits its clients.
+struct DispatcherWithPermit(
     Arc<Dispatcher<Scripted>>,
     #[expect(dead_code)] OwnedSemaphorePermit,
 );
 
-impl Deref for Admission {
+impl Deref for DispatcherWithPermit {
     type Target = Dispatcher<Scripted>;
 
     fn deref(&self) -> &Dispatcher<Scripted> {
@@ -160,23 +122,26 @@ impl Deref for Admission {
 }
 
 #[tokio::test]
-async fn a_client_keeps_its_place_until_its_stream_is_over() {
+async fn a_client_holds_its_permit_until_its_stream_ends() {
     let port = port(Plan::Open);
-    let places = Arc::new(Semaphore::new(1));
-    let place = Arc::clone(&places).try_acquire_owned().expect("free");
+    let permits = Arc::new(Semaphore::new(1));
+    let permit = Arc::clone(&permits).try_acquire_owned().expect("free");
     let (near, far) = duplex(1024);
-    let serving = tokio::spawn(serve(Admission(port.dispatcher(), place), near, V4));
+    let serving = tokio::spawn(serve(
+        DispatcherWithPermit(port.dispatcher(), permit),
+        near,
+        V4,
+    ));
     let mut client = Client::over(far);
-    client.send(&format!("{GREETING} {CONNECT_GOOD}")).await;
-    client.expect("05 00").await;
+    send_request(&mut client, CONNECT_GOOD).await;
     client.expect(SUCCEEDED).await;
     let mut far = port.tor.far_end().await;
     client.send_bytes(b"hello").await;
     far.expect_bytes(b"hello").await;
-    assert_eq!(places.available_permits(), 0);
+    assert_eq!(permits.available_permits(), 0);
     drop(far);
     client.expect_end().await;
     drop(client);
     serving.await.expect("no panic");
-    assert_eq!(places.available_permits(), 1);
+    assert_eq!(permits.available_permits(), 1);
 }

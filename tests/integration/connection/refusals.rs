@@ -1,4 +1,4 @@
-//! What is refused, with which bytes, and how a refused client is let go.
+//! The replies to refused requests, and how a refused client is closed.
 
 use std::time::Duration;
 
@@ -6,15 +6,16 @@ use onionport::failure::Failure;
 use onionport::request::ClientAddr;
 use tokio::time::{Instant, sleep};
 
-use super::{CONNECT_GOOD, GREETING, SUCCEEDED, asking, port};
+use super::{connect_good, port};
 use crate::support::ONION;
 use crate::support::client::End;
 use crate::support::hex::{bytes, show, socks5_request};
 use crate::support::scripted::Plan;
 use crate::support::serve::{Port, V4, V6};
+use crate::support::socks::{CONNECT_GOOD, SUCCEEDED, greet, send_request};
 
-/// What proposal 304 and C tor say for a failure: with `ExtendedErrors`, and without. Written down
-/// a second time, so that a slip in the program's table does not go unseen.
+/// The reply codes of a failure, with and without `ExtendedErrors`, from proposal 304 and C tor. This is a
+/// second, independent copy of the program's table, so that a mistake there is noticed.
 fn codes(failure: Failure) -> (u8, u8) {
     use Failure as F;
     match failure {
@@ -54,7 +55,7 @@ fn codes(failure: Failure) -> (u8, u8) {
 
 #[tokio::test]
 async fn every_failure_has_its_reply_in_every_protocol() {
-    // Requests for fails.example, port 80, and for 192.0.2.1; "XX" is where the code stands.
+    // Requests for fails.example, port 80, and for 192.0.2.1. "XX" stands for the code.
     let cases = [
         (
             V4,
@@ -105,18 +106,14 @@ async fn every_failure_has_its_reply_in_every_protocol() {
                 "192.0.2.1",
             ];
             let port = Port::new(flags, targets.map(|t| (t, Plan::Fail(failure))));
-            for (origin, request, reply) in &cases {
-                let (mut client, served) = port.client(*origin);
-                if request.starts_with("05") {
-                    client.send(GREETING).await;
-                    client.expect("05 00").await;
-                }
-                client.send(request).await;
+            for (client_addr, request, reply) in &cases {
+                let (mut client, served) = port.client(*client_addr);
+                send_request(&mut client, request).await;
                 let expected = bytes(&reply.replace("XX", &format!("{code:02x}")));
                 let (got, end) = client.rest().await;
                 assert!(
                     got == expected && end == End::Closed,
-                    "{failure:?} on a port with {flags:?}, {origin:?} asking {request}: {} ({end:?})",
+                    "{failure:?}, port with {flags:?}, {client_addr:?}, {request}: {} ({end:?})",
                     show(&got)
                 );
                 drop(client);
@@ -128,7 +125,7 @@ async fn every_failure_has_its_reply_in_every_protocol() {
 }
 
 #[tokio::test]
-async fn an_onion_failure_carries_its_own_code_only_where_the_port_says_so() {
+async fn an_onion_failure_has_its_own_code_only_with_extended_errors() {
     let onion = format!("{ONION}:80");
     let plans = || [(onion.clone(), Plan::Fail(Failure::DescriptorNotFound))];
     for (flags, code) in [
@@ -138,8 +135,7 @@ async fn an_onion_failure_carries_its_own_code_only_where_the_port_says_so() {
     ] {
         let port = Port::new(flags, plans());
         let (mut client, _served) = port.client(V4);
-        client.send(GREETING).await;
-        client.expect("05 00").await;
+        greet(&mut client).await;
         client.send_bytes(&socks5_request(1, ONION, 80)).await;
         client
             .expect(&format!("05 {code} 00 01 00000000 0000"))
@@ -149,7 +145,7 @@ async fn an_onion_failure_carries_its_own_code_only_where_the_port_says_so() {
 }
 
 #[tokio::test]
-async fn what_needs_no_network_is_answered_without_it() {
+async fn requests_that_need_no_network_are_answered_without_it() {
     let general = "05 01 00 01 00000000 0000";
     let bad_onion = "05 f6 00 01 00000000 0000";
     let forbidden = "05 02 00 01 00000000 0000";
@@ -175,10 +171,10 @@ async fn what_needs_no_network_is_answered_without_it() {
         // Port 0.
         ("", "05 01 00 03 0c 676f6f642e6578616d706c65 0000", general),
         ("", "05 01 00 01 c0000201 0000", general),
-        // x.exit
+        // x.exit.
         ("", "05 01 00 03 06 782e65786974 0050", general),
         ("", "05 f0 00 03 06 782e65786974 0000", no_address),
-        // foo.onion, also with port 0, with a dot at its end, and where onions are forbidden.
+        // foo.onion, also with port 0, with a trailing dot, and where the port forbids onion traffic.
         ("", "05 01 00 03 09 666f6f2e6f6e696f6e 0050", general),
         (
             "ExtendedErrors",
@@ -206,7 +202,7 @@ async fn what_needs_no_network_is_answered_without_it() {
             socks4,
         ),
         ("", "05 f0 00 03 09 666f6f2e6f6e696f6e 0000", no_address),
-        // What the port does not carry.
+        // Traffic that the port forbids.
         ("NoIPv4Traffic", "05 01 00 01 c0000201 0050", forbidden),
         (
             "NoIPv6Traffic",
@@ -216,18 +212,14 @@ async fn what_needs_no_network_is_answered_without_it() {
         ("NoDNSRequest", CONNECT_GOOD, forbidden),
         ("OnionTrafficOnly", CONNECT_GOOD, forbidden),
         ("OnionTrafficOnly ExtendedErrors", CONNECT_GOOD, forbidden),
-        // An address is its own answer.
+        // An IP address resolves to itself.
         ("", "05 f0 00 01 01020304 0000", "05 00 00 01 01020304 0000"),
         ("", "04 f0 0000 01020304 00", "00 5a 0000 01020304"),
     ];
     for (flags, request, reply) in cases {
         let port = Port::new::<&str>(flags, []);
         let (mut client, served) = port.client(V4);
-        if request.starts_with("05") {
-            client.send(GREETING).await;
-            client.expect("05 00").await;
-        }
-        client.send(request).await;
+        send_request(&mut client, request).await;
         let (got, end) = client.rest().await;
         assert!(
             got == bytes(reply) && end == End::Closed,
@@ -245,12 +237,12 @@ async fn what_needs_no_network_is_answered_without_it() {
 }
 
 #[tokio::test]
-async fn private_destinations_and_private_answers_are_allowed_each_by_itself() {
+async fn private_destinations_and_private_answers_are_allowed_separately() {
     let general = "05 01 00 01 00000000 0000";
     let no_address = "05 04 00 00 00000000 0000";
     let private_answer = "05 00 00 01 0a000001 0000";
-    // Whether destinations are allowed, and answers; what becomes of a CONNECT to 10.0.0.1, of a
-    // RESOLVE that finds 10.0.0.1, and of a RESOLVE_PTR of it.
+    // Whether private destinations are allowed, and private answers; then the replies to a CONNECT to
+    // 10.0.0.1, to a RESOLVE that finds 10.0.0.1, and to a RESOLVE_PTR of it.
     let cases = [
         (false, false, general, no_address, no_address),
         (true, false, SUCCEEDED, no_address, no_address),
@@ -263,12 +255,12 @@ async fn private_destinations_and_private_answers_are_allowed_each_by_itself() {
         ),
     ];
     for (destinations, answers, connect, resolve, resolve_ptr) in cases {
-        let conversations = [
+        let requests = [
             ("05 01 00 01 0a000001 0050", connect),
             ("05 f0 00 03 0c 676f6f642e6578616d706c65 0000", resolve),
             ("05 f1 00 01 0a000001 0000", resolve_ptr),
         ];
-        for (request, reply) in conversations {
+        for (request, reply) in requests {
             let plans = [
                 ("10.0.0.1:80", Plan::Open),
                 ("good.example", Plan::Addresses(vec![[10, 0, 0, 1].into()])),
@@ -276,20 +268,17 @@ async fn private_destinations_and_private_answers_are_allowed_each_by_itself() {
             ];
             let port = Port::new("", plans).with_private(destinations, answers);
             let (mut client, _served) = port.client(V4);
-            client.send(GREETING).await;
-            client.expect("05 00").await;
-            client.send(request).await;
+            send_request(&mut client, request).await;
             client.expect(reply).await;
         }
     }
 }
 
 #[tokio::test]
-async fn a_good_onion_is_forbidden_where_the_port_says_so() {
+async fn a_valid_onion_address_is_refused_by_a_port_without_onion_traffic() {
     let port = Port::new::<&str>("NoOnionTraffic ExtendedErrors", []);
     let (mut client, _served) = port.client(V4);
-    client.send(GREETING).await;
-    client.expect("05 00").await;
+    greet(&mut client).await;
     client.send_bytes(&socks5_request(1, ONION, 80)).await;
     client.expect("05 02 00 01 00000000 0000").await;
     client.expect_end().await;
@@ -297,16 +286,16 @@ async fn a_good_onion_is_forbidden_where_the_port_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_client_that_stays_is_let_go_soon() {
+async fn a_refused_client_that_stays_is_soon_disconnected() {
     let port = port(Plan::Fail(Failure::ConnectionRefused));
-    let (mut client, served) = asking(&port).await;
+    let (mut client, served) = connect_good(&port).await;
     client.expect("05 05 00 01 00000000 0000").await;
     served.end_within(Duration::from_secs(10)).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_client_that_is_still_talking_is_heard_out() {
-    // A socket closed over unread bytes is reset, and the reply may be lost with it.
+async fn a_refused_client_that_is_still_sending_gets_its_reply() {
+    // Closing a socket with unread data resets the connection, and the client may lose the reply.
     for (request, reply) in [
         (CONNECT_GOOD, "05 05 00 01 00000000 0000"),
         ("05 02 00 01 c0000201 0050", "05 07 00 01 00000000 0000"),
@@ -314,9 +303,7 @@ async fn a_refused_client_that_is_still_talking_is_heard_out() {
     ] {
         let port = port(Plan::Fail(Failure::ConnectionRefused));
         let (mut client, served) = port.client(V4);
-        client.send(GREETING).await;
-        client.expect("05 00").await;
-        client.send(request).await;
+        send_request(&mut client, request).await;
         client.send_bytes(&[0x61; 40_000]).await;
         client.expect(reply).await;
         client.expect_end().await;
@@ -326,14 +313,14 @@ async fn a_refused_client_that_is_still_talking_is_heard_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_client_that_never_stops_talking_is_cut_off() {
-    /// As in `lingering_close.rs`.
+async fn a_refused_client_that_never_stops_sending_is_disconnected() {
+    /// `LINGERING_TIME` of `lingering_close.rs`.
     const LINGER: Duration = Duration::from_secs(30);
     let port = port(Plan::Fail(Failure::ConnectionRefused));
-    let (mut client, served) = asking(&port).await;
+    let (mut client, served) = connect_good(&port).await;
     let begun = Instant::now();
     while client.try_send(&[0x61; 1000]).await.is_ok() {
-        assert!(begun.elapsed() <= LINGER, "it is still listened to");
+        assert!(begun.elapsed() <= LINGER, "the program still reads");
         sleep(Duration::from_secs(1)).await;
     }
     assert!(begun.elapsed() >= LINGER, "{:?}", begun.elapsed());

@@ -1,17 +1,18 @@
-//! What is told of streams and look-ups that work, and what the network is asked for.
+//! The replies to streams and lookups that succeed, and the requests that reach the network.
 
 use onionport::failure::Failure;
 use onionport::request::ClientAddr;
 use onionport::tor::destination::Family;
 
-use super::{CONNECT_GOOD, GOOD, GREETING, SUCCEEDED, port};
+use super::port;
 use crate::support::ONION;
 use crate::support::hex::{bytes, socks5_request};
 use crate::support::scripted::Plan;
 use crate::support::serve::{Port, V4, V6};
+use crate::support::socks::{CONNECT_GOOD, GOOD, GREETING, SUCCEEDED, greet, send_request};
 
 #[tokio::test]
-async fn success_is_told_in_the_form_that_the_client_knows() {
+async fn the_reply_to_an_open_stream_has_the_form_of_the_clients_protocol() {
     let good4 = "04 01 0050 00000001 00 676f6f642e6578616d706c65 00";
     let cases = [
         (V4, CONNECT_GOOD, SUCCEEDED),
@@ -20,14 +21,10 @@ async fn success_is_told_in_the_form_that_the_client_knows() {
         (V4, good4, "00 5a 0000 00000000"),
         (ClientAddr::Unix, good4, "00 5a 0000 00000000"),
     ];
-    for (origin, request, reply) in cases {
+    for (client_addr, request, reply) in cases {
         let port = port(Plan::Open);
-        let (mut client, served) = port.client(origin);
-        if request.starts_with("05") {
-            client.send(GREETING).await;
-            client.expect("05 00").await;
-        }
-        client.send(request).await;
+        let (mut client, served) = port.client(client_addr);
+        send_request(&mut client, request).await;
         client.expect(reply).await;
         let mut far = port.tor.far_end().await;
         far.send_bytes(b"hello").await;
@@ -42,7 +39,7 @@ async fn success_is_told_in_the_form_that_the_client_knows() {
 }
 
 #[tokio::test]
-async fn a_look_up_is_answered_with_what_was_found() {
+async fn a_lookup_is_answered_with_its_result() {
     let addresses = |texts: &[&str]| {
         Plan::Addresses(
             texts
@@ -64,7 +61,7 @@ async fn a_look_up_is_answered_with_what_was_found() {
         ("", addresses(&["2001:db8::1"]), name, v6),
         ("NoIPv6Traffic", addresses(&["2001:db8::1"]), name, failed),
         ("", addresses(&[]), name, failed),
-        // An exit that answers with a private address attacks the client's own network.
+        // A private address is not passed on: it would direct the client to its own network.
         ("", addresses(&["10.0.0.1", "127.0.0.1"]), name, failed),
         ("", addresses(&["10.0.0.1", "192.0.2.1"]), name, v4),
         ("", addresses(both), name4, "00 5a 0000 c0000201"),
@@ -78,11 +75,7 @@ async fn a_look_up_is_answered_with_what_was_found() {
     for (flags, plan, request, reply) in cases {
         let port = Port::new(flags, [("good.example", plan)]);
         let (mut client, _served) = port.client(V4);
-        if request.starts_with("05") {
-            client.send(GREETING).await;
-            client.expect("05 00").await;
-        }
-        client.send(request).await;
+        send_request(&mut client, request).await;
         client.expect(reply).await;
         client.expect_end().await;
     }
@@ -96,19 +89,17 @@ async fn a_look_up_is_answered_with_what_was_found() {
     for (plan, reply) in cases {
         let port = Port::new("", [("192.0.2.1", plan)]);
         let (mut client, _served) = port.client(V4);
-        client.send(GREETING).await;
-        client.expect("05 00").await;
-        client.send("05 f1 00 01 c0000201 0000").await;
+        send_request(&mut client, "05 f1 00 01 c0000201 0000").await;
         client.expect(reply).await;
         client.expect_end().await;
     }
 }
 
 #[tokio::test]
-async fn the_network_is_asked_for_what_the_client_meant() {
+async fn host_names_are_normalized_before_the_network_is_used() {
     let onion = format!("{ONION}:80");
-    let shouted = ONION.to_uppercase();
-    let below = format!("www.{ONION}");
+    let upper_case = ONION.to_uppercase();
+    let subdomain = format!("www.{ONION}");
     let cases = [
         ("Good.Example", GOOD),
         ("good.example.", GOOD),
@@ -117,28 +108,21 @@ async fn the_network_is_asked_for_what_the_client_meant() {
         ("2001:db8:0::1", "2001:db8::1:80"),
         ("192.0.2.1", "192.0.2.1:80"),
         (ONION, &onion),
-        (&shouted, &onion),
-        (&below, &onion),
+        (&upper_case, &onion),
+        (&subdomain, &onion),
     ];
     for (host, target) in cases {
         let port = Port::new("", [(target, Plan::Fail(Failure::ConnectionRefused))]);
         let (mut client, _served) = port.client(V4);
-        client.send(GREETING).await;
-        client.expect("05 00").await;
+        greet(&mut client).await;
         client.send_bytes(&socks5_request(1, host, 80)).await;
         client.expect("05 05 00 01 00000000 0000").await;
-        let asked: Vec<String> = port
-            .tor
-            .calls()
-            .into_iter()
-            .map(|call| call.target)
-            .collect();
-        assert_eq!(asked, [target], "{host}");
+        assert_eq!(port.tor.targets(), [target], "{host}");
     }
 }
 
 #[tokio::test]
-async fn the_network_is_told_which_addresses_the_port_carries_and_prefers() {
+async fn the_address_family_follows_from_the_flags_of_the_port() {
     use Family::{V4Only, V4Preferred, V6Only, V6Preferred};
     let cases = [
         ("", "good.example", Some(V4Preferred)),
@@ -155,22 +139,21 @@ async fn the_network_is_told_which_addresses_the_port_carries_and_prefers() {
         let target = format!("{host}:80");
         let port = Port::new(flags, [(target, Plan::Fail(Failure::ConnectionRefused))]);
         let (mut client, _served) = port.client(V4);
-        client.send(GREETING).await;
-        client.expect("05 00").await;
+        greet(&mut client).await;
         client.send_bytes(&socks5_request(1, host, 80)).await;
         client.expect("05 05 00 01 00000000 0000").await;
-        let asked: Vec<_> = port.tor.calls().iter().map(|call| call.family).collect();
-        assert_eq!(asked, [family], "{flags}: {host}");
+        let families: Vec<_> = port.tor.calls().iter().map(|call| call.family).collect();
+        assert_eq!(families, [family], "{flags}: {host}");
     }
 }
 
-/// With a name they may use IPv4, whatever they are told.
+/// An exit that gets a name may use IPv4, even if the request forbids it.
 #[tokio::test]
-async fn an_exit_gets_no_name_where_it_must_not_use_ipv4() {
+async fn an_exit_gets_an_address_instead_of_a_name_where_ipv4_is_forbidden() {
     let v4 = || "192.0.2.1".parse().expect("an address");
     let v6 = || "2001:db8::1".parse().expect("an address");
     let only_v4 = "05 04 00 01 00000000 0000";
-    for (addresses, asked, reply) in [
+    for (addresses, expected, reply) in [
         (
             vec![v4(), v6()],
             &["good.example", "2001:db8::1:80"][..],
@@ -186,13 +169,10 @@ async fn an_exit_gets_no_name_where_it_must_not_use_ipv4() {
             ];
             let port = Port::new(flags, plans);
             let (mut client, _served) = port.client(V4);
-            client.send(GREETING).await;
-            client.expect("05 00").await;
-            client.send(CONNECT_GOOD).await;
+            send_request(&mut client, CONNECT_GOOD).await;
             client.expect(reply).await;
+            assert_eq!(port.tor.targets(), expected, "{flags}: {addresses:?}");
             let calls = port.tor.calls();
-            let targets: Vec<_> = calls.iter().map(|call| call.target.as_str()).collect();
-            assert_eq!(targets, asked, "{flags}: {addresses:?}");
             let family = calls.get(1).map(|call| call.family);
             assert!(matches!(family, None | Some(Some(Family::V6Only))));
         }
@@ -200,10 +180,9 @@ async fn an_exit_gets_no_name_where_it_must_not_use_ipv4() {
 }
 
 #[tokio::test]
-async fn a_conversation_in_single_bytes_is_the_same_conversation() {
+async fn a_handshake_may_arrive_in_single_bytes() {
     let port = port(Plan::Open);
-    let (client, served) = port.client_with(1, V4);
-    let mut client = client;
+    let (mut client, served) = port.client_with(1, V4);
     for byte in bytes(GREETING) {
         client.send_bytes(&[byte]).await;
     }

@@ -114,6 +114,11 @@ impl Scripted {
             .clone()
     }
 
+    /// The targets of all requests so far.
+    pub fn targets(&self) -> Vec<String> {
+        self.calls().into_iter().map(|call| call.target).collect()
+    }
+
     /// The far end of the next stream.
     pub async fn far_end(&self) -> Client {
         let mut far = self.far.lock().await;

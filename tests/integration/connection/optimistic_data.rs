@@ -1,21 +1,22 @@
-//! What the client says before it has an answer.
+//! Data that the client sends before the reply (proposal 174: optimistic data).
 
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::timeout;
 
-use super::{CONNECT_GOOD, GREETING, SUCCEEDED, port};
+use super::port;
 use crate::support::client::Client;
 use crate::support::random::Random;
 use crate::support::scripted::Plan;
 use crate::support::serve::V4;
+use crate::support::socks::{CONNECT_GOOD, GREETING, SUCCEEDED, send_request};
 
 #[tokio::test]
-async fn data_behind_the_request_reaches_the_stream_whole_and_in_order() {
+async fn data_after_the_request_reaches_the_stream_whole_and_in_order() {
     let port = port(Plan::Held);
     let (mut client, _served) = port.client(V4);
-    // Greeting, request and data in one piece, more data later, all before the answer.
+    // Greeting, request and the first data in one piece.
     client
         .send(&format!("{GREETING} {CONNECT_GOOD} 6f6e6520"))
         .await;
@@ -31,7 +32,7 @@ async fn data_behind_the_request_reaches_the_stream_whole_and_in_order() {
 }
 
 #[tokio::test]
-async fn data_behind_a_socks4_request_reaches_the_stream() {
+async fn data_after_a_socks4_request_reaches_the_stream() {
     let port = port(Plan::Open);
     let (mut client, _served) = port.client(V4);
     client
@@ -42,26 +43,25 @@ async fn data_behind_a_socks4_request_reaches_the_stream() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_says_too_much_too_early_is_held_back_and_loses_nothing() {
-    /// What the program keeps for it, and the pipe between them.
-    const LIMIT: usize = 16 * 1024;
+async fn too_much_data_before_the_reply_is_held_back_and_none_is_lost() {
+    /// How many bytes the program buffers for a client.
+    const BUFFERED: usize = 16 * 1024;
+    /// The capacity of the pipe between client and program.
     const PIPE: usize = 4096;
     let data = Random::new(1).bytes(300_000);
     let port = port(Plan::Held);
     let (mut client, _served) = port.client_with(PIPE, V4);
-    client.send(GREETING).await;
-    client.expect("05 00").await;
-    client.send(CONNECT_GOOD).await;
+    send_request(&mut client, CONNECT_GOOD).await;
     let mut client = client.into_stream();
     let mut taken = 0;
-    // The clock moves only when nobody can do anything any more.
+    // The paused clock advances only when no task can make progress.
     while taken < data.len()
         && let Ok(written) = timeout(Duration::from_secs(1), client.write(&data[taken..])).await
     {
         taken += written.expect("still connected");
     }
     assert!(
-        (LIMIT..=LIMIT + PIPE).contains(&taken),
+        (BUFFERED..=BUFFERED + PIPE).contains(&taken),
         "{taken} bytes were taken"
     );
     port.tor.release();

@@ -1,4 +1,4 @@
-//! Who may share a circuit.
+//! Which streams may share a circuit.
 
 use onionport::request::ClientAddr;
 use onionport::tor::isolation::Isolation;
@@ -7,108 +7,106 @@ use crate::support::hex::show;
 use crate::support::scripted::Scripted;
 use crate::support::serve::{Port, V4};
 
-/// Someone who asks for something.
-struct Asker {
+/// One request, and the client and port it comes from.
+struct TestRequest {
+    /// The flags of the port.
     flags: &'static str,
     /// The number of the port's line.
     port: usize,
-    origin: ClientAddr,
-    /// SOCKS5: user name and password in hex; SOCKS4: the user name.
-    conversation: &'static str,
+    client_addr: ClientAddr,
+    /// The client's messages in hex. It waits for a reply at each "/".
+    messages: &'static str,
 }
 
+/// A SOCKS5 CONNECT to the host "a", port 80, without credentials.
 const TO_A: &str = "05 01 00 / 05 01 00 03 01 61 0050";
 
-impl Asker {
-    fn new(flags: &'static str, conversation: &'static str) -> Self {
-        Asker {
+impl TestRequest {
+    fn new(flags: &'static str, messages: &'static str) -> Self {
+        TestRequest {
             flags,
             port: 0,
-            origin: V4,
-            conversation,
+            client_addr: V4,
+            messages,
         }
     }
 
-    /// What the network is told about who may share with this request.
+    /// Sends the request, and returns the isolation that reaches the network.
     async fn isolation(&self) -> Isolation {
         let port = Port::before(Scripted::new::<&str>([]).into(), self.flags, self.port);
-        let (mut client, _served) = port.client(self.origin);
-        let parts: Vec<&str> = self.conversation.split('/').collect();
+        let (mut client, _served) = port.client(self.client_addr);
+        let parts: Vec<&str> = self.messages.split('/').collect();
         for (number, part) in parts.iter().enumerate() {
             client.send(part).await;
             if number + 1 < parts.len() {
                 client.take(2).await;
             }
         }
-        // The plan has no such target, so it fails; whoever asked has been noted by then.
-        let (answer, _) = client.rest().await;
-        assert!(
-            answer.len() >= 8,
-            "{}: {}",
-            self.conversation,
-            show(&answer)
-        );
+        // The scripted network does not know the target, so the request fails; it is recorded by then.
+        let (reply, _) = client.rest().await;
+        assert!(reply.len() >= 8, "{}: {}", self.messages, show(&reply));
         let calls = port.tor.calls();
-        assert_eq!(calls.len(), 1, "{}", self.conversation);
+        assert_eq!(calls.len(), 1, "{}", self.messages);
         calls[0].isolation.clone()
     }
 }
 
 #[tokio::test]
 async fn streams_share_circuits_exactly_when_the_flags_of_their_ports_allow_it() {
-    // me:you, me:them, we:you, and "me" without a password.
+    // Users and passwords: me:you, me:them, we:you, "me" without a password, and neither.
     let me_you = "05 01 02 / 01 02 6d65 03 796f75 / 05 01 00 03 01 61 0050";
     let me_them = "05 01 02 / 01 02 6d65 04 7468656d / 05 01 00 03 01 61 0050";
     let we_you = "05 01 02 / 01 02 7765 03 796f75 / 05 01 00 03 01 61 0050";
-    let me = "05 01 02 / 01 02 6d65 00 / 05 01 00 03 01 61 0050";
-    let nobody = "05 01 02 / 01 00 00 / 05 01 00 03 01 61 0050";
-    let me4 = "04 01 0050 00000001 6d65 00 61 00";
-    let nobody4 = "04 01 0050 00000001 00 61 00";
-    // Where the user name ends and the password begins makes a difference.
+    let user_only = "05 01 02 / 01 02 6d65 00 / 05 01 00 03 01 61 0050";
+    let no_user = "05 01 02 / 01 00 00 / 05 01 00 03 01 61 0050";
+    let socks4_user = "04 01 0050 00000001 6d65 00 61 00";
+    let socks4_no_user = "04 01 0050 00000001 00 61 00";
+    // The same bytes, split differently into user name and password.
     let ab_c = "05 01 02 / 01 02 6162 01 63 / 05 01 00 03 01 61 0050";
     let a_bc = "05 01 02 / 01 01 61 02 6263 / 05 01 00 03 01 61 0050";
+    // Isolation tokens of proposal 351, `<torS0X>0`.
     let token_1 = "05 01 02 / 01 09 3c746f725330583e30 01 31 / 05 01 00 03 01 61 0050";
     let token_2 = "05 01 02 / 01 09 3c746f725330583e30 01 32 / 05 01 00 03 01 61 0050";
     let other_port = "05 01 00 / 05 01 00 03 01 61 0051";
     let other_host = "05 01 00 / 05 01 00 03 01 62 0050";
     let same_host = "05 01 00 / 05 01 00 03 01 41 0050";
-    let look_up = "05 01 00 / 05 f0 00 03 01 61 0000";
+    let lookup = "05 01 00 / 05 f0 00 03 01 61 0000";
 
-    let at = |asker: Asker, host: [u8; 4]| Asker {
-        origin: ClientAddr::Ip(host.into()),
-        ..asker
+    let from = |request: TestRequest, host: [u8; 4]| TestRequest {
+        client_addr: ClientAddr::Ip(host.into()),
+        ..request
     };
-    let unix = |asker: Asker| Asker {
-        origin: ClientAddr::Unix,
-        ..asker
+    let unix = |request: TestRequest| TestRequest {
+        client_addr: ClientAddr::Unix,
+        ..request
     };
-    let on = |asker: Asker, port: usize| Asker { port, ..asker };
-    let plain = |conversation| Asker::new("", conversation);
-    let with = Asker::new;
-    let [here, there] = [[127, 0, 0, 1], [127, 0, 0, 2]];
+    let on = |request: TestRequest, port: usize| TestRequest { port, ..request };
+    let plain = |messages| TestRequest::new("", messages);
+    let with = TestRequest::new;
+    let [host_1, host_2] = [[127, 0, 0, 1], [127, 0, 0, 2]];
     let cases = [
-        // The defaults: client, user and password, port line.
+        // By default isolated: client addresses, credentials, port lines.
         (true, plain(TO_A), plain(TO_A)),
         (true, plain(me_you), plain(me_you)),
         (false, plain(me_you), plain(me_them)),
         (false, plain(me_you), plain(we_you)),
-        (false, plain(me_you), plain(me)),
+        (false, plain(me_you), plain(user_only)),
         (false, plain(me_you), plain(TO_A)),
         (false, plain(ab_c), plain(a_bc)),
         (false, plain(token_1), plain(token_2)),
-        (true, plain(nobody), plain(TO_A)),
-        (true, plain(me), plain(me4)),
-        (true, plain(nobody4), plain(TO_A)),
-        (false, plain(me4), plain(nobody4)),
-        (false, at(plain(TO_A), here), at(plain(TO_A), there)),
-        (true, at(plain(TO_A), there), at(plain(TO_A), there)),
+        (true, plain(no_user), plain(TO_A)),
+        (true, plain(user_only), plain(socks4_user)),
+        (true, plain(socks4_no_user), plain(TO_A)),
+        (false, plain(socks4_user), plain(socks4_no_user)),
+        (false, from(plain(TO_A), host_1), from(plain(TO_A), host_2)),
+        (true, from(plain(TO_A), host_2), from(plain(TO_A), host_2)),
         (true, unix(plain(TO_A)), unix(plain(TO_A))),
-        (false, unix(plain(me)), unix(plain(TO_A))),
+        (false, unix(plain(user_only)), unix(plain(TO_A))),
         (true, plain(TO_A), plain(other_port)),
         (true, plain(TO_A), plain(other_host)),
-        (true, plain(TO_A), plain(look_up)),
+        (true, plain(TO_A), plain(lookup)),
         (false, on(plain(TO_A), 0), on(plain(TO_A), 1)),
-        // Each switched off.
+        // Without the default flags.
         (
             true,
             with("NoIsolateSOCKSAuth", me_you),
@@ -116,10 +114,10 @@ async fn streams_share_circuits_exactly_when_the_flags_of_their_ports_allow_it()
         ),
         (
             true,
-            at(with("NoIsolateClientAddr", TO_A), here),
-            at(with("NoIsolateClientAddr", TO_A), there),
+            from(with("NoIsolateClientAddr", TO_A), host_1),
+            from(with("NoIsolateClientAddr", TO_A), host_2),
         ),
-        // Each switched on.
+        // With further flags.
         (
             false,
             with("IsolateDestPort", TO_A),
@@ -143,14 +141,14 @@ async fn streams_share_circuits_exactly_when_the_flags_of_their_ports_allow_it()
         (
             true,
             with("IsolateDestAddr", TO_A),
-            with("IsolateDestAddr", look_up),
+            with("IsolateDestAddr", lookup),
         ),
         (
             false,
             with("IsolateClientProtocol", TO_A),
-            with("IsolateClientProtocol", nobody4),
+            with("IsolateClientProtocol", socks4_no_user),
         ),
-        // Groups of ports; the stricter of two ports decides.
+        // Session groups. Of two ports in one group, the stricter decides.
         (
             true,
             on(with("SessionGroup=7", TO_A), 0),
@@ -179,24 +177,24 @@ async fn streams_share_circuits_exactly_when_the_flags_of_their_ports_allow_it()
     ];
     for (shared, one, other) in &cases {
         let (a, b) = (one.isolation().await, other.isolation().await);
-        let whose = format!(
+        let case = format!(
             "{:?} {} and {:?} {}",
-            one.flags, one.conversation, other.flags, other.conversation
+            one.flags, one.messages, other.flags, other.messages
         );
-        assert_eq!(a.is_compatible(&b), *shared, "{whose}");
-        assert_eq!(b.is_compatible(&a), *shared, "the other way round: {whose}");
+        assert_eq!(a.is_compatible(&b), *shared, "{case}");
+        assert_eq!(b.is_compatible(&a), *shared, "in reverse: {case}");
     }
 }
 
 #[tokio::test]
-async fn circuits_are_kept_alive_only_for_a_user_on_a_port_that_says_so() {
-    let me = "05 01 02 / 01 02 6d65 00 / 05 01 00 03 01 61 0050";
-    for (flags, conversation, kept) in [
-        ("KeepAliveIsolateSOCKSAuth", me, true),
+async fn circuits_are_kept_alive_only_for_a_user_name_and_only_with_the_flag() {
+    let user_only = "05 01 02 / 01 02 6d65 00 / 05 01 00 03 01 61 0050";
+    for (flags, messages, kept) in [
+        ("KeepAliveIsolateSOCKSAuth", user_only, true),
         ("KeepAliveIsolateSOCKSAuth", TO_A, false),
-        ("", me, false),
+        ("", user_only, false),
     ] {
-        let isolation = Asker::new(flags, conversation).isolation().await;
-        assert_eq!(isolation.keeps_alive(), kept, "{flags:?} {conversation}");
+        let isolation = TestRequest::new(flags, messages).isolation().await;
+        assert_eq!(isolation.keeps_alive(), kept, "{flags:?} {messages}");
     }
 }
