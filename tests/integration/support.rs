@@ -7,6 +7,7 @@ pub mod http;
 pub mod kernel;
 pub mod lacking;
 pub mod namespace;
+pub mod offline;
 pub mod own_address;
 pub mod process;
 pub mod program;
