@@ -1,4 +1,5 @@
-//! The real program with sockets that a service manager keeps open, even when their port lines change.
+//! The real program with sockets that a service manager keeps open, even when their port lines
+//! change.
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;

@@ -1,4 +1,5 @@
-//! The folders in which a unix socket may be: the real program and C tor get the same folders and flags.
+//! The folders in which a unix socket may be: the real program and C tor get the same folders and
+//! flags.
 
 use std::fs;
 use std::os::unix::fs::chown;

@@ -1,5 +1,5 @@
-//! The real program as containers and administrators run it: as a user without a home folder, as root,
-//! and beside processes that try to read its memory.
+//! The real program as containers and administrators run it: as a user without a home folder, as
+//! root, and beside processes that try to read its memory.
 
 use std::fs;
 use std::os::unix::fs::FileExt as _;
@@ -83,7 +83,8 @@ fn unprivileged_program(application: &str) -> Program {
     }
 }
 
-/// The setpriv(1) option that drops root's capabilities, such as the one to read any process's memory.
+/// The setpriv(1) option that drops root's capabilities, such as the one to read any process's
+/// memory.
 const WITHOUT_PRIVILEGES: &str = "--bounding-set=-all";
 
 /// Whether another process of the same user, without capabilities, may read the memory of a process.
@@ -157,7 +158,8 @@ fn read_memory(process: &Process) -> Vec<u8> {
     all
 }
 
-/// Generates valid onion addresses, without `.onion`: every multiple of the base point is a public key.
+/// Generates valid onion addresses, without `.onion`: every multiple of the base point is a public
+/// key.
 fn onion_labels() -> impl Iterator<Item = String> {
     let base = curve25519_dalek::constants::ED25519_BASEPOINT_POINT;
     std::iter::successors(Some(base), move |point| Some(point + base)).map(|point| {
