@@ -1,4 +1,4 @@
-//! Key files in every form that people give them: which ones count here, and which count for C tor.
+//! Client authorization key files in many forms: onionport accepts those that C tor accepts.
 
 use std::fs;
 use std::path::Path;
@@ -8,19 +8,20 @@ use fs_mistrust::Mistrust;
 use onionport::tor::client_auth::check_folder;
 
 use crate::support::c_tor;
-use crate::support::program::{private_folder, set_mode};
+use crate::support::offline::{CLIENT_AUTH_KEY, create_folder};
+use crate::support::program::private_folder;
 
+/// An onion address without `.onion`.
 const LABEL: &str = "2gzyxa5ihm7nsggfxnu52rck2vv4rvmdlkiu3zzui5du4xyclen53wid";
-const KEY: &str = "YDPBBAYQMPIOEWCWQJRNRFD4RIXU3B52ASVTM3M54MSRE6FPTR6Q";
 
-/// Where C tor and onionport differ.
+/// The only form that onionport accepts and C tor does not.
 const UTF8_MARK: &str = "a UTF-8 byte order mark";
 
-/// Forms of a file, each with a name, and whether it counts. `{A}` stands for the address, `{K}` for the
-/// key.
+/// The name and the text of each form, and whether onionport accepts it. `{A}` is replaced by
+/// [`LABEL`], `{K}` by [`CLIENT_AUTH_KEY`].
 const FORMS: &[(&str, &str, bool)] = &[
     ("as C tor writes it", "{A}:descriptor:x25519:{K}\n", true),
-    ("no end of line", "{A}:descriptor:x25519:{K}", true),
+    ("no line end", "{A}:descriptor:x25519:{K}", true),
     (
         "a whole host name",
         "{A}.onion:descriptor:x25519:{K}\n",
@@ -32,23 +33,23 @@ const FORMS: &[(&str, &str, bool)] = &[
         true,
     ),
     (
-        "something else behind the address",
+        "a path after the address",
         "{A}/index.html:descriptor:x25519:{K}\n",
         true,
     ),
     (
-        "a name below the service's",
+        "a subdomain of the service",
         "www.{A}.onion:descriptor:x25519:{K}\n",
         false,
     ),
     ("a URL", "http://{A}.onion:descriptor:x25519:{K}\n", false),
     (
-        "blanks round the colons",
+        "spaces around the colons",
         "{A} : descriptor : x25519 : {K}\n",
         true,
     ),
     (
-        "tabs round the colons",
+        "tabs around the colons",
         "{A}\t:\tdescriptor\t:\tx25519\t:\t{K}\n",
         true,
     ),
@@ -57,73 +58,73 @@ const FORMS: &[(&str, &str, bool)] = &[
         "{A}\x0b:descriptor\x0c:x25519:\x0b{K}\x0b\n",
         true,
     ),
-    ("leading blanks", "  {A}:descriptor:x25519:{K}\n", true),
+    ("leading spaces", "  {A}:descriptor:x25519:{K}\n", true),
     ("a leading tab", "\t{A}:descriptor:x25519:{K}\n", true),
     ("an empty first line", "\n{A}:descriptor:x25519:{K}\n", true),
     (
-        "empty lines and blanks first",
+        "leading empty lines and spaces",
         "\r\n  \n {A}:descriptor:x25519:{K}\n",
         true,
     ),
     (
-        "empty lines at the end",
+        "trailing empty lines",
         "{A}:descriptor:x25519:{K}\n\n \n",
         true,
     ),
-    ("blanks at the end", "{A}:descriptor:x25519:{K} \t \n", true),
+    (
+        "trailing spaces and a tab",
+        "{A}:descriptor:x25519:{K} \t \n",
+        true,
+    ),
     (
         "the key on the next line",
         "{A}:descriptor:x25519:\n{K}\n",
         true,
     ),
     (
-        "each word on a line",
+        "each word and colon on its own line",
         "{A}\n:\ndescriptor\n:\nx25519\n:\n{K}\n",
         true,
     ),
+    ("a Windows line end", "{A}:descriptor:x25519:{K}\r\n", true),
+    ("an old Mac line end", "{A}:descriptor:x25519:{K}\r", true),
     (
-        "lines as Windows ends them",
-        "{A}:descriptor:x25519:{K}\r\n",
+        "a zero byte at the end",
+        "{A}:descriptor:x25519:{K}\n\0",
         true,
     ),
     (
-        "lines as old Macs end them",
-        "{A}:descriptor:x25519:{K}\r",
-        true,
-    ),
-    ("a zero byte behind", "{A}:descriptor:x25519:{K}\n\0", true),
-    (
-        "anything behind a zero byte",
+        "text after a zero byte",
         "{A}:descriptor:x25519:{K}\n\0:more:",
         true,
     ),
     (
-        "a zero byte in front",
+        "a zero byte at the beginning",
         "\0{A}:descriptor:x25519:{K}\n",
         false,
     ),
     (UTF8_MARK, "\u{feff}{A}:descriptor:x25519:{K}\n", true),
     (
-        "the name of the kind in capitals",
+        "key type and algorithm in capitals",
         "{A}:DESCRIPTOR:X25519:{K}\n",
         false,
     ),
-    ("one capital", "{A}:Descriptor:x25519:{K}\n", false),
+    ("one capital letter", "{A}:Descriptor:x25519:{K}\n", false),
     ("another algorithm", "{A}:descriptor:ed25519:{K}\n", false),
     ("padding", "{A}:descriptor:x25519:{K}====\n", false),
     (
         "a comment on the line",
-        "{A}:descriptor:x25519:{K} # of Bob\n",
+        "{A}:descriptor:x25519:{K} # my key\n",
         false,
     ),
     (
-        "a comment behind the line",
-        "{A}:descriptor:x25519:{K}\n# of Bob\n",
+        "a comment after the line",
+        "{A}:descriptor:x25519:{K}\n# my key\n",
         false,
     ),
     (
-        "a comment with a colon behind",
-        "{A}:descriptor:x25519:{K}\n# key: of Bob\n",
+        "a comment with a colon after the line",
+        "{A}:descriptor:x25519:{K}\n# key: mine\n",
         false,
     ),
     (
@@ -132,22 +133,22 @@ const FORMS: &[(&str, &str, bool)] = &[
         false,
     ),
     (
-        "a colon too many at the end",
+        "an extra colon at the end",
         "{A}:descriptor:x25519:{K}:\n",
         false,
     ),
     (
-        "a colon too many in front",
+        "an extra colon at the beginning",
         ":{A}:descriptor:x25519:{K}\n",
         false,
     ),
     (
-        "a colon too many between",
+        "an extra colon in the middle",
         "{A}::descriptor:x25519:{K}\n",
         false,
     ),
     (
-        "blanks in place of colons",
+        "spaces instead of colons",
         "{A} descriptor x25519 {K}\n",
         false,
     ),
@@ -162,7 +163,7 @@ const FORMS: &[(&str, &str, bool)] = &[
         false,
     ),
     (
-        "a blank in the key",
+        "a space in the key",
         "{A}:descriptor:x25519:YDPBBAYQMPIOEWCWQJRN RFD4RIXU3B52ASVTM3M54MSRE6FPTR6Q\n",
         false,
     ),
@@ -172,17 +173,17 @@ const FORMS: &[(&str, &str, bool)] = &[
         false,
     ),
     (
-        "a key with other last bits",
+        "a key whose unused last bits differ",
         "{A}:descriptor:x25519:YDPBBAYQMPIOEWCWQJRNRFD4RIXU3B52ASVTM3M54MSRE6FPTR6R\n",
         true,
     ),
     (
-        "a key one character short",
+        "a key that is one character too short",
         "{A}:descriptor:x25519:YDPBBAYQMPIOEWCWQJRNRFD4RIXU3B52ASVTM3M54MSRE6FPTR6\n",
         false,
     ),
     (
-        "a key one character long",
+        "a key that is one character too long",
         "{A}:descriptor:x25519:{K}A\n",
         false,
     ),
@@ -192,7 +193,7 @@ const FORMS: &[(&str, &str, bool)] = &[
         false,
     ),
     (
-        "a digit that is none of base32",
+        "a digit that base32 does not have",
         "{A}:descriptor:x25519:1DPBBAYQMPIOEWCWQJRNRFD4RIXU3B52ASVTM3M54MSRE6FPTR6Q\n",
         false,
     ),
@@ -203,78 +204,76 @@ const FORMS: &[(&str, &str, bool)] = &[
         false,
     ),
     ("no address", ":descriptor:x25519:{K}\n", false),
-    ("nothing", "", false),
-    ("blanks alone", " \n\n", false),
+    ("an empty file", "", false),
+    ("only white space", " \n\n", false),
 ];
 
-/// The text of a form.
-fn written(form: &str) -> String {
-    form.replace("{A}", LABEL).replace("{K}", KEY)
+/// Inserts the address and the key into a form.
+fn fill_in(form: &str) -> String {
+    form.replace("{A}", LABEL).replace("{K}", CLIENT_AUTH_KEY)
 }
 
-/// Whether C tor reads a key in this text. It says so of the second file for one service.
-fn c_tor_reads(tor: &Path, text: &str) -> bool {
+/// Whether C tor reads a key from this text. It logs a duplicate if a second file has a key for the
+/// same service.
+fn c_tor_accepts(tor: &Path, text: &str) -> bool {
     let folder = private_folder();
     let keys = folder.path().join("keys");
-    fs::create_dir(&keys).expect("made");
-    set_mode(&keys, 0o700);
+    create_folder(&keys, 0o700);
     fs::write(
         keys.join("a.auth_private"),
-        written("{A}:descriptor:x25519:{K}\n"),
+        fill_in("{A}:descriptor:x25519:{K}\n"),
     )
-    .expect("written");
-    fs::write(keys.join("b.auth_private"), text).expect("written");
+    .expect("key file written");
+    fs::write(keys.join("b.auth_private"), text).expect("key file written");
     let torrc = folder.path().join("torrc");
     let lines = format!(
         "SocksPort 0\nDataDirectory {}\nClientOnionAuthDir {}\nLog notice stdout\n",
         folder.path().join("data").display(),
         keys.display()
     );
-    fs::write(&torrc, lines).expect("written");
-    // Some of these files make it abort: C tor says what it made of them before that.
+    fs::write(&torrc, lines).expect("torrc written");
+    // Ignore the exit status: C tor aborts on some of these files, after it has logged the result.
     let output = Command::new(tor)
         .args(["--verify-config", "--defaults-torrc", "/dev/null", "-f"])
         .arg(&torrc)
         .output()
-        .expect("tor runs");
+        .expect("C tor runs");
     let log = String::from_utf8_lossy(&output.stdout);
-    assert!(log.contains(" [notice] "), "no word of C tor: {log}");
+    assert!(log.contains(" [notice] "), "C tor logged nothing: {log}");
     log.contains("Duplicate authorization")
 }
 
-/// Whether onionport reads a key in this text, and if it does not, what it says.
-fn ours_reads(text: &str) -> Result<(), String> {
+/// Returns `Ok` if onionport reads a key from this text, and its warning otherwise.
+fn check_with_onionport(text: &str) -> Result<(), String> {
     let folder = private_folder();
-    fs::write(folder.path().join("b.auth_private"), text).expect("written");
-    let mut told = Vec::new();
+    fs::write(folder.path().join("b.auth_private"), text).expect("key file written");
+    let mut warnings = Vec::new();
     let mistrust = Mistrust::new_dangerously_trust_everyone();
-    let found = check_folder(folder.path(), &mistrust, |file| told.push(file.to_string()));
-    match (found, &told[..]) {
+    let found = check_folder(folder.path(), &mistrust, |file| {
+        warnings.push(file.to_string());
+    });
+    match (found, &warnings[..]) {
         (Ok(1), []) => Ok(()),
-        (Ok(0), [told]) => Err(told.clone()),
+        (Ok(0), [warning]) => Err(warning.clone()),
         other => panic!("{text:?}: {other:?}"),
     }
 }
 
 #[test]
-fn a_key_file_counts_in_every_form_in_which_it_counts_for_c_tor() {
+fn onionport_and_c_tor_accept_the_same_key_files_except_for_a_byte_order_mark() {
     let tor = c_tor::find();
-    assert!(
-        tor.is_some() || std::env::var_os("CI").is_none(),
-        "no C tor"
-    );
-    for &(name, form, counts) in FORMS {
-        let text = written(form);
+    for &(name, form, accepted) in FORMS {
+        let text = fill_in(form);
         if let Some(tor) = &tor {
-            let theirs = c_tor_reads(tor, &text);
-            assert_eq!(theirs, counts && name != UTF8_MARK, "{name}: C tor");
+            let c_tor = c_tor_accepts(tor, &text);
+            assert_eq!(c_tor, accepted && name != UTF8_MARK, "{name}: C tor");
         }
-        let ours = ours_reads(&text);
-        assert_eq!(ours.is_ok(), counts, "{name}: {ours:?}");
-        let Err(told) = ours else { continue };
-        assert!(told.contains("b.auth_private"), "{name}: {told}");
-        for secret in [KEY, &KEY[1..], LABEL] {
-            assert!(!told.contains(&secret[..20]), "{name}: {told}");
+        let checked = check_with_onionport(&text);
+        assert_eq!(checked.is_ok(), accepted, "{name}: {checked:?}");
+        let Err(warning) = checked else { continue };
+        assert!(warning.contains("b.auth_private"), "{name}: {warning}");
+        for secret in [CLIENT_AUTH_KEY, &CLIENT_AUTH_KEY[1..], LABEL] {
+            assert!(!warning.contains(&secret[..20]), "{name}: {warning}");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The log of the real program while clients do the same thing again and again: a few lines for each
-//! kind, not one for each client.
+//! The log of the real program while clients repeat the same request: a few lines for each kind of
+//! request, not one for each client.
 
 use std::time::Duration;
 
@@ -11,43 +11,44 @@ use crate::support::hex::{bytes, socks5_request};
 use crate::support::program::{Daemon, Program};
 use crate::support::{LIMIT, ONION};
 
-/// How often each thing is done.
-const FLOOD: usize = 200;
-/// How many lines it may cost: the limit of a kind, and again if a minute has passed meanwhile.
-const FEW: usize = 10;
+/// How often a request is repeated.
+const REPEATS: usize = 200;
+/// The most lines that the repeats may add: the limit for one kind of line, twice in case a minute
+/// passes meanwhile.
+const MAX_LINES: usize = 10;
 
-/// Clients that say this, one after another, and wait for the end.
-async fn flood(place: &ListenAddr, said: &[u8]) {
-    for _ in 0..FLOOD {
+/// Lets clients send these bytes, one after the other, and wait for the end of their connection.
+async fn flood(place: &ListenAddr, request: &[u8]) {
+    for _ in 0..REPEATS {
         let mut client = Client::connect(place).await;
-        // It may be refused before it has said all.
-        let _ = client.try_send(said).await;
+        // The port may close the connection before it has read everything.
+        let _ = client.try_send(request).await;
         client.rest().await;
     }
 }
 
-/// Asks a DNS port for the IPv4 address of a name.
+/// Queries a DNS port for the IPv4 address of a name.
 async fn flood_dns(place: &ListenAddr, name: &str) {
     let ListenAddr::Tcp(address) = place else {
-        panic!("{place} is no DNS port");
+        panic!("not a DNS port: {place}");
     };
     let client = UdpSocket::bind("127.0.0.1:0").await.expect("a free port");
     client.connect(address).await.expect("connected");
-    let mut asked = bytes("0001 0100 0001 0000 0000 0000");
+    let mut query = bytes("0001 0100 0001 0000 0000 0000");
     for label in name.split('.') {
-        asked.push(u8::try_from(label.len()).expect("a label"));
-        asked.extend(label.as_bytes());
+        query.push(u8::try_from(label.len()).expect("a short label"));
+        query.extend(label.as_bytes());
     }
-    asked.extend(bytes("00 0001 0001"));
-    for _ in 0..FLOOD {
-        client.send(&asked).await.expect("sent");
+    query.extend(bytes("00 0001 0001"));
+    for _ in 0..REPEATS {
+        client.send(&query).await.expect("query sent");
         let answer = timeout(LIMIT, client.recv(&mut [0; 512])).await;
-        answer.expect("no answer").expect("received");
+        answer.expect("an answer in time").expect("answer received");
     }
 }
 
-/// The lines of the log since `before`, when there are no more to come.
-async fn new_lines(daemon: &Daemon, before: usize) -> Vec<String> {
+/// Returns the lines of the log after the first `before`, once it has stopped growing.
+async fn read_new_lines(daemon: &Daemon, before: usize) -> Vec<String> {
     let deadline = Instant::now() + LIMIT;
     let mut seen = daemon.process.err.all().len();
     loop {
@@ -61,7 +62,7 @@ async fn new_lines(daemon: &Daemon, before: usize) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_flood_of_any_kind_costs_a_few_lines() {
+async fn repeated_requests_of_any_kind_add_few_lines() {
     let daemon = Program::offline()
         .port("auto ExtendedErrors")
         .port("auto NoOnionTraffic")
@@ -75,7 +76,8 @@ async fn a_flood_of_any_kind_costs_a_few_lines() {
     let socks5 = |host: &str, port| [bytes("05 01 00"), socks5_request(1, host, port)].concat();
     let get = |host: &str| format!("GET http://{host}/ HTTP/1.0\r\nHost: a\r\n\r\n").into_bytes();
     let connect = |host: &str| format!("CONNECT {host}:80 HTTP/1.1\r\n\r\n").into_bytes();
-    // What the log says of it, unless lines of the same kind have reached their limit before.
+    // The port, the request, and text that the log has to contain. `None` where lines of this kind
+    // have reached their limit before, or the request is not logged.
     let kinds = [
         (
             socks,
@@ -97,24 +99,26 @@ async fn a_flood_of_any_kind_costs_a_few_lines() {
         ),
         (socks, socks5("a.exit", 80), Some("failed with 01 after ")),
         (no_onions, socks5(ONION, 80), Some("failed with 02 after ")),
-        // No line at all: the log has one of each failure already, or says nothing of it.
         (http, connect("localhost"), None),
         (http, get("localhost"), None),
         (http, get("foo.onion"), None),
         (http, b"GET / HTTP/1.0\r\n\r\n".to_vec(), None),
         (http, b"nonsense\r\n\r\n".to_vec(), None),
     ];
-    for (place, said, text) in kinds {
-        let before = new_lines(&daemon, 0).await.len();
-        flood(place, &said).await;
-        let new = new_lines(&daemon, before).await;
-        // A request by name is worth a line of `TestSocks`, too.
+    for (place, request, text) in kinds {
+        let before = read_new_lines(&daemon, 0).await.len();
+        flood(place, &request).await;
+        let new = read_new_lines(&daemon, before).await;
+        // `TestSocks` logs another line for each request with a host name.
         let (tests, others): (Vec<_>, Vec<_>) =
             new.iter().partition(|line| line.contains("TestSocks: "));
-        let what = format!("{}: {new:#?}", String::from_utf8_lossy(&said));
-        assert!(others.len() <= FEW && tests.len() <= 4 * FEW, "{what}");
+        let context = format!("{}: {new:#?}", String::from_utf8_lossy(&request));
+        assert!(
+            others.len() <= MAX_LINES && tests.len() <= 4 * MAX_LINES,
+            "{context}"
+        );
         if let Some(text) = text {
-            assert!(others.iter().any(|line| line.contains(text)), "{what}");
+            assert!(others.iter().any(|line| line.contains(text)), "{context}");
         }
     }
     for (name, text) in [
@@ -123,10 +127,10 @@ async fn a_flood_of_any_kind_costs_a_few_lines() {
         ("localhost", None),
         ("a.exit", None),
     ] {
-        let before = new_lines(&daemon, 0).await.len();
+        let before = read_new_lines(&daemon, 0).await.len();
         flood_dns(dns, name).await;
-        let new = new_lines(&daemon, before).await;
-        assert!(new.len() <= FEW, "{name}: {new:#?}");
+        let new = read_new_lines(&daemon, before).await;
+        assert!(new.len() <= MAX_LINES, "{name}: {new:#?}");
         if let Some(text) = text {
             assert!(
                 new.iter().any(|line| line.contains(text)),
@@ -136,23 +140,21 @@ async fn a_flood_of_any_kind_costs_a_few_lines() {
     }
 }
 
-/// What was not logged is counted in the next line.
+/// The next line reports how many lines were left out.
 #[tokio::test]
-async fn clients_that_a_port_does_not_admit_cost_a_line_for_all() {
+async fn clients_that_socks_policy_rejects_add_few_lines() {
     let daemon = Program::offline()
         .port("auto")
         .proxy("socks_policy = [\"reject *\"]")
         .proxy("dns_port = \"auto\"")
         .start_with(2);
-    for place in &daemon.places[..1] {
-        flood(place, b"hello").await;
-    }
+    flood(&daemon.places[0], b"hello").await;
     flood_dns(&daemon.places[1], "good.example").await;
-    let log = new_lines(&daemon, 0).await;
+    let log = read_new_lines(&daemon, 0).await;
     let refused = log
         .iter()
-        .filter(|line| line.contains("refused a client that socks_policy"));
-    let refused = refused.count();
-    assert!((2..=FEW).contains(&refused), "{log:#?}");
-    assert!(log.len() <= 4 * FEW, "{log:#?}");
+        .filter(|line| line.contains("refused a client that socks_policy"))
+        .count();
+    assert!((2..=MAX_LINES).contains(&refused), "{log:#?}");
+    assert!(log.len() <= 4 * MAX_LINES, "{log:#?}");
 }

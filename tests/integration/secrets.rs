@@ -1,26 +1,31 @@
-//! No secret gets into the log or onto a terminal: not at the finest level of the log, not with a
-//! mistake beside it, not while the configuration is read again.
+//! No secret gets into the log or the error messages: not at trace level, not with a mistake beside
+//! it, not during a reload.
 //!
-//! Every test puts the same word where a password, a key or the secret of a bridge belongs, and looks
-//! for it in everything that the program says.
+//! Each test puts the same word where a password, a key or the secret of a bridge belongs, and
+//! searches the program's output for it.
 
 use std::fs;
-use std::path::Path;
 
 use crate::support::client::Client;
+use crate::support::offline::{BAD_ONION_REQUEST, create_folder, write_private_file};
 use crate::support::process::Ended;
-use crate::support::program::{Daemon, Program, run, set_mode};
+use crate::support::program::{Daemon, Program, run};
 
 /// The secret. Its letters are base32.
 const CANARY: &str = "CANARYSECRETWORD";
-/// What is left of it where two of its parts were torn apart.
+/// Parts of the secret, each of which counts as a leak.
 const PARTS: [&str; 2] = ["CANARY", "SECRETWORD"];
 
+/// An onion address without `.onion`.
 const LABEL: &str = "2gzyxa5ihm7nsggfxnu52rck2vv4rvmdlkiu3zzui5du4xyclen53wid";
+/// The fingerprint of a bridge.
 const BRIDGE: &str = "0bac39417268b96b9f514ef763fa6fba1a788956";
 
-/// Tables of a TOML file with a secret, and without a mistake. The addresses lead nowhere: 0.0.0.0 is
-/// this computer, though arti does not know it.
+/// Valid TOML tables with a secret, each with text that the log contains once the program uses them.
+/// `{}` is replaced by [`CANARY`], `{B}` by [`BRIDGE`], here and in the tables below.
+///
+/// No process listens at the addresses. 0.0.0.0 is this computer, too, but not a loopback address to
+/// arti, which therefore logs a warning about the proxy.
 const GOOD: &[(&str, &str)] = &[
     (
         "[channel]\noutbound_proxy = \"socks5://me:{}@0.0.0.0:1\"",
@@ -42,9 +47,9 @@ const GOOD: &[(&str, &str)] = &[
     ),
 ];
 
-/// Tables of a TOML file with a secret and a mistake.
+/// TOML tables with a secret and a mistake.
 const BAD: &[&str] = &[
-    // In the URL of a proxy.
+    // In a proxy URL.
     "[channel]\noutbound_proxy = \"socks5://me:{}@proxy.example:1\"",
     "[channel]\noutbound_proxy = \"socks5://me:{}@127.0.0.1\"",
     "[channel]\noutbound_proxy = \"socks5://me:{}:127.0.0.1:1\"",
@@ -73,7 +78,7 @@ const BAD: &[&str] = &[
     "[system]\nmax_files = \"socks5://me:{}@127.0.0.1:1\"",
     "[circuit_timing]\nmax_dirtiness = \"socks5://me:{}@127.0.0.1:1\"",
     "[path_rules]\nreachable_addrs = [\"socks5://me:{}@127.0.0.1:1\"]",
-    // In the lines of bridges.
+    // In bridge lines.
     "[bridges]\nbridges = [\"obfs4 127.0.0.1:2 {B} {}\"]",
     "[bridges]\nbridges = [\"obfs4 {} 127.0.0.1:2 {B}\"]",
     "[bridges]\nbridges = [\"{} obfs4 127.0.0.1:2 {B}\"]",
@@ -95,7 +100,7 @@ const BAD: &[&str] = &[
     "[proxy]\nhttp_port = \"9080 password={}\"\ndns_port = \"x\"",
 ];
 
-/// Lines of a torrc with a secret, and without a mistake.
+/// Valid torrc lines with a secret.
 const GOOD_TORRC: &[&str] = &[
     "Socks5Proxy 0.0.0.0:1\nSocks5ProxyUsername me\nSocks5ProxyPassword {}",
     "HashedControlPassword 16:{}",
@@ -103,7 +108,7 @@ const GOOD_TORRC: &[&str] = &[
     "UseBridges 1\nBridge obfs4 127.0.0.1:2 {B} cert={}\nClientTransportPlugin obfs4 socks5 127.0.0.1:1",
 ];
 
-/// Lines of a torrc with a secret and a mistake.
+/// torrc lines with a secret and a mistake.
 const BAD_TORRC: &[&str] = &[
     "HTTPSProxy 127.0.0.1:1\nHTTPSProxyAuthenticator me:{}",
     "HTTPSProxy me:{}@127.0.0.1:1",
@@ -136,7 +141,7 @@ const BAD_TORRC: &[&str] = &[
     "ConnLimit socks5://me:{}@127.0.0.1:1",
 ];
 
-/// `-o` options with a secret; all of them with a mistake.
+/// `-o` options with a secret and a mistake.
 const BAD_OPTIONS: &[&str] = &[
     "channel.outbound_proxy=socks5://me:{}@proxy.example:1",
     "channel.outbound_proxy=\"socks5://me:{}@127.0.0.1:1",
@@ -152,142 +157,136 @@ const BAD_OPTIONS: &[&str] = &[
     "proxy.socks_port=socks5://me:{}@127.0.0.1:1",
 ];
 
-/// A text with the secret in its place.
-fn with_canary(text: &str) -> String {
+/// Replaces the placeholders of a text by the secret and the bridge.
+fn insert_secret(text: &str) -> String {
     text.replace("{B}", BRIDGE).replace("{}", CANARY)
 }
 
-/// Fails if the secret stands in one of these lines, as text or as arti's list of numbers.
-fn assert_silent<'a>(lines: impl IntoIterator<Item = &'a String>, what: &str) {
+/// Asserts that none of the lines contains the secret, as text or as a list of byte values, which is
+/// how `Debug` prints a byte string.
+#[track_caller]
+fn assert_no_secret<'a>(lines: impl IntoIterator<Item = &'a String>, context: &str) {
     let numbers: Vec<String> = CANARY[..6].bytes().map(|byte| byte.to_string()).collect();
     let numbers = numbers.join(", ");
     for line in lines {
         let upper = line.to_uppercase();
-        let told = PARTS.iter().any(|part| upper.contains(part)) || line.contains(&numbers);
-        assert!(!told, "{what}\n{line}");
+        let leaked = PARTS.iter().any(|part| upper.contains(part)) || line.contains(&numbers);
+        assert!(!leaked, "{context}\n{line}");
     }
 }
 
-fn assert_ended_silent(ended: &Ended, what: &str) {
-    assert_silent(ended.out.iter().chain(&ended.err), what);
+/// Asserts that the secret is neither on standard output nor on standard error.
+#[track_caller]
+fn assert_no_secret_in_output(ended: &Ended, context: &str) {
+    assert_no_secret(ended.out.iter().chain(&ended.err), context);
 }
 
-/// A program that logs all there is.
-fn tracing() -> Program {
+/// Returns a program that logs at trace level.
+fn tracing_program() -> Program {
     Program::offline()
         .arguments(&["-l", "trace"])
         .env("RUST_BACKTRACE", "full")
 }
 
-/// Tells a program to read its configuration again, and waits until it has told `what` once more.
-fn reload(daemon: &Daemon, what: &str) {
+/// Sends SIGHUP and waits for one more log line that contains `text`.
+fn reload(daemon: &Daemon, text: &str) {
     let log = daemon.process.err.all();
-    let before = log.iter().filter(|line| line.contains(what)).count();
+    let before = log.iter().filter(|line| line.contains(text)).count();
     daemon.process.signal("HUP");
-    daemon.process.wait_err_times(what, before + 1);
-}
-
-fn end(daemon: Daemon) -> Ended {
-    daemon.process.signal("TERM");
-    daemon.process.wait()
+    daemon.process.wait_err_times(text, before + 1);
 }
 
 #[test]
-fn a_good_configuration_is_kept_to_itself() {
+fn a_valid_configuration_leaks_no_secret() {
     for (tables, used) in GOOD {
-        let text = with_canary(tables);
-        let program = tracing().port("auto").proxy(&text);
+        let text = insert_secret(tables);
+        let program = tracing_program().port("auto").proxy(&text);
         let ended = program.arguments(&["--check-config"]).run();
         assert_eq!(ended.status.code(), Some(0), "{text}: {:?}", ended.err);
-        assert_ended_silent(&ended, &text);
-        let daemon = tracing().port("auto").proxy(&text).start();
+        assert_no_secret_in_output(&ended, &text);
+        let daemon = tracing_program().port("auto").proxy(&text).start();
         daemon.process.wait_err(used);
         reload(&daemon, "configuration reloaded");
-        let ended = end(daemon);
+        let ended = daemon.stop();
         assert!(ended.err.iter().any(|line| line.contains("TRACE")));
-        assert_ended_silent(&ended, &text);
+        assert_no_secret_in_output(&ended, &text);
     }
 }
 
 #[test]
-fn a_mistake_beside_a_secret_does_not_give_it_away() {
-    let daemon = tracing().port("auto").start();
-    let file = daemon.folder.path().join("onionport.toml");
-    let good = fs::read_to_string(&file).expect("there");
+fn a_mistake_beside_a_secret_leaks_no_secret() {
+    let daemon = tracing_program().port("auto").start();
+    let file = daemon.config_file();
+    let good = fs::read_to_string(&file).expect("configuration readable");
     for tables in BAD {
-        let text = with_canary(tables);
+        let text = insert_secret(tables);
         let program = Program::offline()
             .proxy(&text)
             .arguments(&["--check-config"]);
         let ended = program.run();
         assert_eq!(ended.status.code(), Some(1), "{text}");
-        assert_ended_silent(&ended, &text);
-        // The line says where the mistake is: nobody sees what it is about otherwise.
-        let [told] = &ended.err[..] else {
+        assert_no_secret_in_output(&ended, &text);
+        // The value is left out, so the user needs the position to find the mistake.
+        let [error] = &ended.err[..] else {
             panic!("{text}: {:?}", ended.err);
         };
-        assert!(told.contains("onionport.toml:"), "{text}: {told}");
-        fs::write(&file, format!("{good}\n{text}")).expect("written");
+        assert!(error.contains("onionport.toml:"), "{text}: {error}");
+        fs::write(&file, format!("{good}\n{text}")).expect("configuration written");
         reload(&daemon, "configuration not reloaded");
     }
-    assert_ended_silent(&end(daemon), "reloads");
+    assert_no_secret_in_output(&daemon.stop(), "reloads");
 }
 
 #[test]
-fn a_torrc_is_kept_to_itself() {
+fn a_valid_torrc_leaks_no_secret() {
     for lines in GOOD_TORRC {
-        let text = with_canary(lines);
-        let program = torrc(tracing(), &format!("SocksPort auto\n{text}\n"));
+        let text = insert_secret(lines);
+        let program = tracing_program().torrc(&format!("SocksPort auto\n{text}\n"));
         let daemon = program.start_with(1);
         reload(&daemon, "configuration reloaded");
-        assert_ended_silent(&end(daemon), &text);
-        // The output is the configuration itself, passwords and all.
-        let program = torrc(Program::offline(), &text).arguments(&["--check-config"]);
-        let ended = program.run();
+        assert_no_secret_in_output(&daemon.stop(), &text);
+        // --check-config prints the converted configuration, which contains the passwords. Its
+        // comments and warnings must not.
+        let program = Program::offline().torrc(&text);
+        let ended = program.arguments(&["--check-config"]).run();
         assert_eq!(ended.status.code(), Some(0), "{text}: {:?}", ended.err);
-        assert_silent(&ended.err, &text);
+        assert_no_secret(&ended.err, &text);
         let comments = ended.out.iter().filter(|line| line.starts_with('#'));
-        assert_silent(comments, &text);
+        assert_no_secret(comments, &text);
     }
 }
 
 #[test]
-fn a_mistake_in_a_torrc_does_not_give_a_secret_away() {
-    let program = torrc(tracing(), "SocksPort auto\n");
+fn a_mistake_in_a_torrc_leaks_no_secret() {
+    let program = tracing_program().torrc("SocksPort auto\n");
     let file = program.folder().join("torrc");
     let daemon = program.start_with(1);
     for lines in BAD_TORRC {
-        let text = with_canary(lines);
-        let program = torrc(Program::offline(), &text).arguments(&["--check-config"]);
-        let ended = program.run();
+        let text = insert_secret(lines);
+        let program = Program::offline().torrc(&text);
+        let ended = program.arguments(&["--check-config"]).run();
         assert_eq!(ended.status.code(), Some(1), "{text}");
-        assert_ended_silent(&ended, &text);
+        assert_no_secret_in_output(&ended, &text);
         assert!(ended.err[0].contains("torrc:"), "{text}: {:?}", ended.err);
-        fs::write(&file, text).expect("written");
+        fs::write(&file, text).expect("torrc written");
         reload(&daemon, "configuration not reloaded");
     }
-    assert_ended_silent(&end(daemon), "reloads");
-}
-
-/// A program with a torrc as well.
-fn torrc(program: Program, text: &str) -> Program {
-    let file = program.folder().join("torrc");
-    fs::write(&file, text).expect("written");
-    program.arguments(&["--torrc", file.to_str().expect("UTF-8")])
+    assert_no_secret_in_output(&daemon.stop(), "reloads");
 }
 
 #[test]
-fn a_mistake_on_the_command_line_does_not_give_a_secret_away() {
+fn a_mistake_on_the_command_line_leaks_no_secret() {
     for option in BAD_OPTIONS {
-        let option = with_canary(option);
+        let option = insert_secret(option);
         for more in [&[][..], &["--check-config"]] {
-            let ended = tracing().arguments(&["-o", &option]).arguments(more).run();
+            let program = tracing_program().arguments(&["-o", &option]);
+            let ended = program.arguments(more).run();
             assert_eq!(ended.status.code(), Some(1), "{option}");
-            assert_ended_silent(&ended, &option);
+            assert_no_secret_in_output(&ended, &option);
             assert!(ended.err[0].contains("-o "), "{option}: {:?}", ended.err);
         }
     }
-    let url = with_canary("socks5://me:{}@127.0.0.1:9150");
+    let url = insert_secret("socks5://me:{}@127.0.0.1:9150");
     for option in [
         "--socks-port",
         "--http-port",
@@ -297,19 +296,19 @@ fn a_mistake_on_the_command_line_does_not_give_a_secret_away() {
         "-c",
         "--torrc",
     ] {
-        assert_ended_silent(&run(&[option, &url, "--check-config"]), option);
+        assert_no_secret_in_output(&run(&[option, &url, "--check-config"]), option);
     }
-    for word in [&url, &with_canary("w@{}"), &with_canary("--proxy={}")] {
-        let ended = run(&[word]);
-        assert_eq!(ended.status.code(), Some(2), "{word}");
-        assert_ended_silent(&ended, word);
+    for argument in [&url, &insert_secret("w@{}"), &insert_secret("--proxy={}")] {
+        let ended = run(&[argument]);
+        assert_eq!(ended.status.code(), Some(2), "{argument}");
+        assert_no_secret_in_output(&ended, argument);
     }
 }
 
 #[test]
-fn the_environment_is_kept_to_itself() {
-    let url = with_canary("socks5://me:{}@127.0.0.1:1");
-    let mut program = tracing().port("auto");
+fn the_environment_leaks_no_secret() {
+    let url = insert_secret("socks5://me:{}@127.0.0.1:1");
+    let mut program = tracing_program().port("auto");
     for name in [
         "ALL_PROXY",
         "HTTPS_PROXY",
@@ -320,11 +319,11 @@ fn the_environment_is_kept_to_itself() {
     }
     let daemon = program.start();
     daemon.process.wait_err("Connecting to ");
-    assert_ended_silent(&end(daemon), "the environment");
+    assert_no_secret_in_output(&daemon.stop(), "the environment");
 }
 
 #[test]
-fn keys_are_kept_to_themselves_whatever_their_files_look_like() {
+fn key_files_leak_no_key_whatever_their_form() {
     let key = format!("{CANARY}{}", &"A".repeat(52)[CANARY.len()..]);
     let forms = [
         format!("{LABEL}:descriptor:x25519:{key}\n"),
@@ -339,51 +338,46 @@ fn keys_are_kept_to_themselves_whatever_their_files_look_like() {
         format!("{LABEL}:descriptor:x25519:{}\n", &key[1..]),
         format!("{LABEL}:descriptor:x25519:{key} # mine\n"),
     ];
-    let program = tracing().port("auto");
+    let program = tracing_program().port("auto");
     let keys = program.folder().join("keys");
-    fs::create_dir(&keys).expect("made");
-    set_mode(&keys, 0o700);
+    create_folder(&keys, 0o700);
     for (number, form) in forms.iter().enumerate() {
-        write(&keys.join(format!("{number}.auth_private")), form);
+        write_private_file(&keys.join(format!("{number}.auth_private")), form);
     }
     let program = program.proxy(format!("client_onion_auth_dir = {keys:?}"));
     let daemon = program.start();
     daemon.process.wait_err("1 client authorization keys");
     reload(&daemon, "configuration reloaded");
-    let ended = end(daemon);
-    let told = |line: &&String| line.contains("WARN") && line.contains("is not used");
-    assert_eq!(ended.err.iter().filter(told).count(), 2 * (forms.len() - 1));
-    assert_ended_silent(&ended, "key files");
+    let ended = daemon.stop();
+    let is_warning = |line: &&String| line.contains("WARN") && line.contains("is not used");
+    let warnings = ended.err.iter().filter(is_warning).count();
+    // Only the first form is valid; the start and the reload warn about each of the others.
+    assert_eq!(warnings, 2 * (forms.len() - 1));
+    assert_no_secret_in_output(&ended, "key files");
 }
 
-fn write(path: &Path, text: &str) {
-    fs::write(path, text).expect("written");
-    set_mode(path, 0o600);
-}
-
-/// Names and passwords that keep circuits apart say who somebody is, too.
+/// Clients use names and passwords to isolate circuits; these can identify a user, too.
 #[tokio::test]
-async fn what_clients_log_in_with_is_kept_to_itself() {
-    let program = tracing().port("auto ExtendedErrors");
-    let daemon = program
+async fn client_credentials_are_not_logged() {
+    let daemon = tracing_program()
+        .port("auto ExtendedErrors")
         .arguments(&["--http-port", "auto"])
-        .proxy("http_port = \"auto\"");
-    let daemon = daemon.start_with(2);
+        .proxy("http_port = \"auto\"")
+        .start_with(2);
     let [socks, http] = &daemon.places[..] else {
         panic!("{:?}", daemon.places);
     };
-    let length = u8::try_from(CANARY.len()).expect("short");
-    let mut login = vec![1, length];
-    login.extend(CANARY.bytes());
-    login.push(length);
-    login.extend(CANARY.bytes());
+    let length = u8::try_from(CANARY.len()).expect("a short name");
+    let mut credentials = vec![1, length];
+    credentials.extend(CANARY.bytes());
+    credentials.push(length);
+    credentials.extend(CANARY.bytes());
     let mut client = Client::connect(socks).await;
     client.send("05 01 02").await;
     client.expect("05 02").await;
-    client.send_bytes(&login).await;
+    client.send_bytes(&credentials).await;
     client.expect("01 00").await;
-    // A bad onion address.
-    client.send("05 01 00 03 09 6261642e6f6e696f6e 0050").await;
+    client.send(BAD_ONION_REQUEST).await;
     client.expect("05 F6 00 01 00000000 0000").await;
     let basic = data_encoding::BASE64.encode(format!("me:{CANARY}").as_bytes());
     let head = format!(
@@ -393,7 +387,7 @@ async fn what_clients_log_in_with_is_kept_to_itself() {
     let mut client = Client::connect(http).await;
     client.send_bytes(head.as_bytes()).await;
     client.expect_bytes(b"HTTP/1.1 400").await;
-    let ended = end(daemon);
-    assert_ended_silent(&ended, "logins");
+    let ended = daemon.stop();
+    assert_no_secret_in_output(&ended, "credentials");
     assert!(!ended.err.iter().any(|line| line.contains(&basic)));
 }

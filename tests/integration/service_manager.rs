@@ -1,56 +1,50 @@
-//! What a service manager gives and is told: sockets, readiness, and a file that names the ports.
+//! The real program under a service manager: inherited sockets, readiness, signals, and the port
+//! info file.
 
-use std::net::{TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::time::Duration;
 
+use tokio::time::timeout;
+
 use crate::support::LIMIT;
 use crate::support::client::{Client, ListenAddr};
-use crate::support::hex::bytes;
+use crate::support::offline::{
+    BAD_ONION_REQUEST, assert_contains_all, assert_dns_port_answers, connect_socks5, final_error,
+    request_bad_onion,
+};
 use crate::support::program::Program;
 
-/// A client that has been greeted.
-async fn greeted(place: &ListenAddr) -> Client {
-    let mut client = Client::connect(place).await;
-    client.send("05 01 00").await;
-    client.expect("05 00").await;
-    client
-}
-
-/// Asks for a bad onion address: the code tells whether the port has `ExtendedErrors`.
-async fn code_for_a_bad_address(place: &ListenAddr) -> u8 {
-    let mut client = greeted(place).await;
-    client.send("05 01 00 03 09 6261642e6f6e696f6e 0050").await;
-    client.rest().await.0[1]
-}
-
 #[tokio::test]
-async fn a_socket_that_is_handed_over_takes_the_place_of_the_default_port() {
+async fn an_inherited_socket_replaces_the_default_port() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let at = listener.local_addr().unwrap();
+    let address = listener.local_addr().unwrap();
     let program = Program::offline().handed(listener, "onionport.socket");
     let daemon = program.start_with(1);
-    assert_eq!(daemon.process.out.all(), [format!("listening socks {at}")]);
-    greeted(&ListenAddr::Tcp(at)).await;
+    assert_eq!(
+        daemon.process.out.all(),
+        [format!("listening socks {address}")]
+    );
+    connect_socks5(&ListenAddr::Tcp(address)).await;
 }
 
 #[tokio::test]
-async fn a_socket_that_is_handed_over_gets_the_flags_of_the_line_with_its_address() {
+async fn an_inherited_socket_gets_the_flags_of_the_port_line_with_its_address() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let at = listener.local_addr().unwrap();
+    let address = listener.local_addr().unwrap();
     let daemon = Program::offline()
-        .port(format!("{at} ExtendedErrors"))
+        .port(format!("{address} ExtendedErrors"))
         .port("auto")
         .handed(listener, "socks")
         .start();
-    assert_eq!(daemon.places[0], ListenAddr::Tcp(at));
-    assert_eq!(code_for_a_bad_address(&daemon.places[0]).await, 0xF6);
-    assert_eq!(code_for_a_bad_address(&daemon.places[1]).await, 0x01);
+    assert_eq!(daemon.places[0], ListenAddr::Tcp(address));
+    assert_eq!(request_bad_onion(&daemon.places[0]).await, 0xF6);
+    assert_eq!(request_bad_onion(&daemon.places[1]).await, 0x01);
 }
 
 /// systemd's `ListenStream=9050` is one socket for both families.
 #[tokio::test]
-async fn an_ipv4_client_of_a_socket_for_both_families_is_an_ipv4_client() {
+async fn an_ipv4_client_of_a_dual_stack_socket_is_treated_as_ipv4() {
     let listener = TcpListener::bind("[::]:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let http = TcpListener::bind("[::]:0").unwrap();
@@ -58,9 +52,11 @@ async fn an_ipv4_client_of_a_socket_for_both_families_is_an_ipv4_client() {
         .proxy("socks_policy = [\"accept 127.0.0.1\", \"accept [::1]\", \"reject *\"]")
         .handed(listener, "socks")
         .start_with(1);
+    // The reply contains an address of the client's family.
     for (ip, length) in [("127.0.0.1", 10), ("[::1]", 22)] {
-        let mut client = greeted(&ListenAddr::Tcp(format!("{ip}:{port}").parse().unwrap())).await;
-        client.send("05 01 00 03 09 6261642e6f6e696f6e 0050").await;
+        let place = ListenAddr::Tcp(format!("{ip}:{port}").parse().unwrap());
+        let mut client = connect_socks5(&place).await;
+        client.send(BAD_ONION_REQUEST).await;
         let (reply, _) = client.rest().await;
         assert_eq!(reply.len(), length, "{ip}: {reply:02x?}");
     }
@@ -69,59 +65,50 @@ async fn an_ipv4_client_of_a_socket_for_both_families_is_an_ipv4_client() {
     let _daemon = Program::offline().handed(http, "http").start_with(1);
     let place = ListenAddr::Tcp(format!("127.0.0.1:{port}").parse().unwrap());
     let mut client = Client::connect(&place).await;
-    let ask = "GET http://onionport.invalid/proxy.pac HTTP/1.0\r\n\r\n";
-    client.send_bytes(ask.as_bytes()).await;
-    let (said, _) = client.rest().await;
-    let said = String::from_utf8_lossy(&said).into_owned();
-    assert!(said.contains(&format!("PROXY 127.0.0.1:{port}")), "{said}");
+    let request = "GET http://onionport.invalid/proxy.pac HTTP/1.0\r\n\r\n";
+    client.send_bytes(request.as_bytes()).await;
+    let (answer, _) = client.rest().await;
+    let answer = String::from_utf8_lossy(&answer);
+    assert_contains_all(&answer, &[&format!("PROXY 127.0.0.1:{port}")]);
 }
 
 #[tokio::test]
-async fn a_unix_socket_that_is_handed_over_is_served_and_its_file_left_alone() {
+async fn an_inherited_unix_socket_is_served_and_its_file_stays() {
     let program = Program::offline();
     let path = program.folder().join("handed");
     let listener = UnixListener::bind(&path).unwrap();
     let daemon = program.handed(listener, "unknown").start_with(1);
-    greeted(&ListenAddr::Unix(path.clone())).await;
+    connect_socks5(&ListenAddr::Unix(path.clone())).await;
     daemon.process.signal("TERM");
     assert!(daemon.process.wait().status.success());
     assert!(path.exists());
 }
 
 #[test]
-fn a_udp_socket_that_is_handed_over_is_a_dns_port() {
+fn an_inherited_udp_socket_is_a_dns_port() {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let at = socket.local_addr().unwrap();
+    let address = socket.local_addr().unwrap();
     let daemon = Program::offline().handed(socket, "any").start_with(1);
-    assert_eq!(daemon.process.out.all(), [format!("listening dns {at}")]);
-    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
-    client.set_read_timeout(Some(LIMIT)).unwrap();
-    // What is 192.0.2.1? That needs no network.
-    let question = bytes("0001 0100 0001 00*6 03 313932 01 30 01 32 01 31 00 0001 0001");
-    client.send_to(&question, at).unwrap();
-    let mut reply = [0; 512];
-    let length = client.recv(&mut reply).unwrap();
-    assert_eq!(reply[length - 4..length], [192, 0, 2, 1]);
-}
-
-#[test]
-fn a_socket_of_no_use_is_refused_by_name() {
-    let pair = UnixDatagram::unbound().unwrap();
-    let ended = Program::offline().handed(pair, "log").run();
-    assert_eq!(ended.status.code(), Some(1));
-    let error = ended.err.last().unwrap();
-    assert!(
-        error.contains("\"log\"") && error.contains("LISTEN_FDS"),
-        "{error}"
+    assert_eq!(
+        daemon.process.out.all(),
+        [format!("listening dns {address}")]
     );
+    assert_dns_port_answers(address, IpAddr::V4(Ipv4Addr::LOCALHOST));
 }
 
 #[test]
-fn a_socket_whose_name_does_not_fit_it_is_refused() {
+fn an_inherited_socket_of_an_unsupported_kind_is_refused_by_name() {
+    let socket = UnixDatagram::unbound().unwrap();
+    let ended = Program::offline().handed(socket, "log").run();
+    assert_contains_all(final_error(&ended), &["\"log\"", "LISTEN_FDS"]);
+}
+
+#[test]
+fn an_inherited_socket_whose_name_does_not_fit_its_kind_is_refused() {
     let stream = TcpListener::bind("127.0.0.1:0").unwrap();
-    let datagrams = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    let connected = std::net::TcpStream::connect(stream.local_addr().unwrap()).unwrap();
-    for (program, words) in [
+    let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let connected = TcpStream::connect(stream.local_addr().unwrap()).unwrap();
+    for (program, text) in [
         (
             Program::offline().handed(datagrams, "socks"),
             "ListenStream=",
@@ -133,54 +120,61 @@ fn a_socket_whose_name_does_not_fit_it_is_refused() {
         ),
     ] {
         let ended = program.run();
-        assert_eq!(ended.status.code(), Some(1));
-        let error = ended.err.last().unwrap();
-        assert!(
-            error.contains("LISTEN_FDS") && error.contains(words),
-            "{error}"
-        );
+        assert_contains_all(final_error(&ended), &["LISTEN_FDS", text]);
     }
 }
 
+/// C tor logs at debug level after SIGUSR2.
 #[test]
-fn the_signal_that_means_a_longer_log_to_c_tor_does_not_end_the_program() {
+fn sigusr2_does_not_end_the_program() {
     let mut daemon = Program::offline().port("auto").start();
     daemon.process.signal("USR2");
     daemon.process.wait_err("SIGUSR2 has no effect");
     assert!(daemon.process.is_alive());
 }
 
+#[tokio::test]
+async fn sigusr1_requests_a_new_identity_and_does_not_end_the_program() {
+    let daemon = Program::offline().port("auto").start();
+    daemon.process.signal("USR1");
+    daemon
+        .process
+        .wait_err("new identity: new streams use new circuits");
+    timeout(Duration::from_secs(5), connect_socks5(&daemon.places[0]))
+        .await
+        .expect("clients are still served");
+}
+
 #[test]
-fn the_service_manager_is_told_when_the_ports_are_open() {
+fn the_service_manager_is_notified_of_readiness_and_of_the_stop() {
     let program = Program::offline().port("auto");
     let path = program.folder().join("notify");
     let manager = UnixDatagram::bind(&path).unwrap();
     manager.set_read_timeout(Some(LIMIT)).unwrap();
     let daemon = program.env("NOTIFY_SOCKET", &path).start();
-    let heard = || {
+    let receive = || {
         let mut message = [0; 1024];
         let length = manager.recv(&mut message).expect("a message");
         String::from_utf8_lossy(&message[..length]).into_owned()
     };
-    let ready = heard();
+    let ready = receive();
     assert!(ready.lines().any(|line| line == "READY=1"), "{ready}");
     daemon.process.signal("TERM");
-    let stopping = heard();
-    assert!(stopping.contains("STOPPING=1"), "{stopping}");
+    assert_contains_all(&receive(), &["STOPPING=1"]);
     assert!(daemon.process.wait().status.success());
 }
 
 #[tokio::test]
-async fn a_port_that_the_system_chose_is_named_in_a_file_until_the_end() {
+async fn the_port_info_file_lists_auto_ports_until_the_stop() {
     let program = Program::offline().port("auto ExtendedErrors");
     let path = program.folder().join("state/public/port_info.json");
     let daemon = program.start();
-    let ListenAddr::Tcp(at) = daemon.places[0] else {
-        panic!("no TCP port");
+    let ListenAddr::Tcp(address) = daemon.places[0] else {
+        panic!("not a TCP port: {}", daemon.places[0]);
     };
-    let text = std::fs::read_to_string(&path).expect("written");
+    let text = std::fs::read_to_string(&path).expect("port info readable");
     let expected =
-        format!("{{\"ports\":[{{\"address\":\"inet:{at}\",\"protocol\":\"socks\"}}]}}\n");
+        format!("{{\"ports\":[{{\"address\":\"inet:{address}\",\"protocol\":\"socks\"}}]}}\n");
     assert_eq!(text, expected);
     daemon.process.signal("TERM");
     assert!(daemon.process.wait().status.success());
@@ -188,27 +182,13 @@ async fn a_port_that_the_system_chose_is_named_in_a_file_until_the_end() {
 }
 
 #[test]
-fn a_place_for_that_file_that_cannot_be_written_is_an_error_at_start() {
+fn a_port_info_file_that_cannot_be_written_is_an_error_at_start() {
     let ended = Program::offline()
         .port("auto")
         .arguments(&["-o", "storage.port_info_file=/proc/nowhere/ports"])
         .run();
-    assert_eq!(ended.status.code(), Some(1));
-    let error = ended.err.last().unwrap();
-    assert!(
-        error.contains("storage.port_info_file") && error.contains("/proc/nowhere/ports"),
-        "{error}"
+    assert_contains_all(
+        final_error(&ended),
+        &["storage.port_info_file", "/proc/nowhere/ports"],
     );
-}
-
-#[tokio::test]
-async fn the_signal_for_new_circuits_is_heeded_and_does_not_end_the_program() {
-    let daemon = Program::offline().port("auto").start();
-    daemon.process.signal("USR1");
-    daemon
-        .process
-        .wait_err("new identity: new streams use new circuits");
-    tokio::time::timeout(Duration::from_secs(5), greeted(&daemon.places[0]))
-        .await
-        .expect("still served");
 }

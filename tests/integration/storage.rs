@@ -1,65 +1,73 @@
-//! The Tor client's files: damaged, or held by another process.
+//! The Tor client's files: damaged, locked by another process, or with wrong permissions.
 
 use std::fs;
 use std::os::unix::fs::chown;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
-use crate::support::client::Client;
+use crate::support::offline::{assert_contains_all, final_error, request_bad_onion};
 use crate::support::program::{Daemon, Program, set_mode};
 
-/// A bridge at a port on loopback at which nobody listens.
+/// A bridge at a loopback port where no process listens.
 const BRIDGES: &str = "[bridges]\nenabled = true\nbridges = [\"127.0.0.1:1 0123456789ABCDEF0123456789ABCDEF01234567\"]";
 
-/// Where the program keeps its guards.
-fn guards(program: &Program) -> std::path::PathBuf {
+/// The user who runs the program where owners matter, and another user.
+const USER: u32 = 54_321;
+const OTHER_USER: u32 = 54_322;
+
+/// Returns the file in which the program keeps its guards.
+fn guards_file(program: &Program) -> PathBuf {
     program.folder().join("state/state/guards.json")
 }
 
-fn write(path: &Path, bytes: impl AsRef<[u8]>) {
-    fs::create_dir_all(path.parent().expect("a folder")).expect("made");
-    fs::write(path, bytes).expect("written");
+/// Returns the lock file of the state folder.
+fn state_lock(program: &Program) -> PathBuf {
+    program.folder().join("state/state/state.lock")
 }
 
-/// Another process that has a file locked until it is dropped.
-struct Locked(Child);
+/// Writes a file and creates its folders.
+fn write(path: &Path, bytes: impl AsRef<[u8]>) {
+    fs::create_dir_all(path.parent().expect("a folder")).expect("folders created");
+    fs::write(path, bytes).expect("file written");
+}
 
-impl Locked {
-    fn new(path: &Path) -> Locked {
+/// Another process, `sleep`, that holds the lock of a file until this is dropped.
+struct LockHolder(Child);
+
+impl LockHolder {
+    /// Starts the process and waits until it holds the lock.
+    fn start(path: &Path) -> LockHolder {
         write(path, "");
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--", "flock", "--no-fork"]);
         let child = command.arg(path).args(["sleep", "600"]).spawn();
-        let locked = Locked(child.expect("setpriv(1) and flock(1) are there"));
-        let file = fs::File::open(path).expect("there");
+        let holder = LockHolder(child.expect("setpriv(1) and flock(1) are installed"));
+        let file = fs::File::open(path).expect("lock file opens");
         while file.try_lock().is_ok() {
             file.unlock().expect("unlocked");
             std::thread::yield_now();
         }
-        locked
+        holder
     }
 }
 
-impl Drop for Locked {
+impl Drop for LockHolder {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// It does what it can without a network: it answers for a bad address, and goes on connecting.
+/// Asserts that the program, on a port without `ExtendedErrors`, refuses a bad onion address and
+/// tries to connect to Tor.
 async fn assert_works(daemon: &mut Daemon) {
-    let mut client = Client::connect(&daemon.places[0]).await;
-    client.send("05 01 00").await;
-    client.expect("05 00").await;
-    client.send("05 01 00 03 09 6261642e6f6e696f6e 0050").await;
-    client.expect("05 01 00 01 00000000 0000").await;
+    assert_eq!(request_bad_onion(&daemon.places[0]).await, 0x01);
     daemon.process.wait_err("connecting to Tor");
     assert!(daemon.process.is_alive());
 }
 
 #[tokio::test]
-async fn a_damaged_state_file_is_set_aside_and_the_start_goes_on() {
+async fn a_damaged_state_file_is_renamed_and_the_program_starts() {
     for damage in [
         "",
         "{\"default\":{\"gua",
@@ -69,22 +77,23 @@ async fn a_damaged_state_file_is_set_aside_and_the_start_goes_on() {
         "{\"default\":7}",
     ] {
         let program = Program::offline().port("auto");
-        let path = guards(&program);
+        let path = guards_file(&program);
         write(&path, damage);
         let mut daemon = program.start();
-        let told = daemon.process.wait_err("is damaged");
-        assert!(told.contains(&path.display().to_string()), "{told}");
-        let aside = path.with_extension("json.damaged");
-        assert_eq!(fs::read_to_string(aside).expect("kept"), damage);
+        let warning = daemon.process.wait_err("is damaged");
+        assert_contains_all(&warning, &[&path.display().to_string()]);
+        let renamed = path.with_extension("json.damaged");
+        let kept = fs::read_to_string(renamed).expect("renamed file readable");
+        assert_eq!(kept, damage);
         assert_works(&mut daemon).await;
-        let all = daemon.process.err.all();
-        let warnings = all.iter().filter(|line| line.contains("guards.json"));
-        assert_eq!(warnings.count(), 1, "{damage:?}: {all:#?}");
+        let log = daemon.process.err.all();
+        let warnings = log.iter().filter(|line| line.contains("guards.json"));
+        assert_eq!(warnings.count(), 1, "{damage:?}: {log:#?}");
     }
 }
 
 #[tokio::test]
-async fn a_damaged_database_is_set_aside_and_made_anew() {
+async fn a_damaged_database_is_replaced() {
     let mut newer = None;
     for damage in ["nonsense", "cut", "newer"] {
         let program = Program::offline().port("auto");
@@ -92,34 +101,30 @@ async fn a_damaged_database_is_set_aside_and_made_anew() {
         match (damage, &newer) {
             ("nonsense", _) => write(&path, vec![b'x'; 8192]),
             (_, Some(bytes)) => write(&path, bytes),
-            _ => unreachable!("the first start leaves a database"),
+            _ => unreachable!("the first run leaves a database"),
         }
         if damage == "cut" {
-            let bytes = fs::read(&path).expect("there");
+            let bytes = fs::read(&path).expect("database readable");
             write(&path, &bytes[..bytes.len() / 2]);
         }
         let mut daemon = program.start();
-        let told = daemon.process.wait_err("is damaged");
-        assert!(told.contains(&path.display().to_string()), "{told}");
+        let warning = daemon.process.wait_err("is damaged");
+        assert_contains_all(&warning, &[&path.display().to_string()]);
         assert_works(&mut daemon).await;
         daemon.process.signal("TERM");
-        let Daemon {
-            process, folder, ..
-        } = daemon;
-        assert!(process.wait().status.success());
-        // A database of a version that is yet to come, made of the good one.
-        let good = folder.path().join("cache/dir.sqlite3");
+        assert!(daemon.process.wait().status.success());
+        // Turn the new, good database into one with a future schema version.
         let changed = Command::new("python3")
-            .args(["-c", NEWER])
-            .arg(&good)
+            .args(["-c", RAISE_SCHEMA_VERSION])
+            .arg(&path)
             .status();
-        assert!(changed.expect("python3 is there").success());
-        newer = Some(fs::read(good).expect("there"));
+        assert!(changed.expect("python3 is installed").success());
+        newer = Some(fs::read(path).expect("database readable"));
     }
 }
 
-/// Says of a database that it is of a version that nobody can read.
-const NEWER: &str = "import sqlite3, sys
+/// Gives a database a schema version that this arti cannot read.
+const RAISE_SCHEMA_VERSION: &str = "import sqlite3, sys
 db = sqlite3.connect(sys.argv[1])
 db.execute('UPDATE TorSchemaMeta SET version = 9999, readable_by = 9999')
 db.commit()
@@ -127,22 +132,21 @@ db.execute('VACUUM')
 ";
 
 #[tokio::test]
-async fn with_bridges_a_state_folder_that_another_process_holds_ends_the_start() {
+async fn with_bridges_a_locked_state_folder_is_an_error_at_start() {
     let program = Program::offline().port("auto").proxy(BRIDGES);
-    let other = Locked::new(&program.folder().join("state/state/state.lock"));
+    let other = LockHolder::start(&state_lock(&program));
     let ended = program.run();
-    assert_eq!(ended.status.code(), Some(1), "{:?}", ended.err);
-    let last = ended.err.last().expect("a reason");
     let holder = format!("process {} (sleep) uses ", other.0.id());
-    for words in [&*holder, "state/state", "storage.state_dir"] {
-        assert!(last.contains(words), "{words:?} is missing in: {last}");
-    }
+    assert_contains_all(
+        final_error(&ended),
+        &[&holder, "state/state", "storage.state_dir"],
+    );
 }
 
 #[tokio::test]
-async fn a_state_folder_that_another_process_lets_go_is_waited_for() {
+async fn with_bridges_the_program_waits_for_another_process_to_release_the_state_folder() {
     let program = Program::offline().port("auto").proxy(BRIDGES);
-    let other = Locked::new(&program.folder().join("state/state/state.lock"));
+    let other = LockHolder::start(&state_lock(&program));
     let mut daemon = program.start_with(0);
     daemon.process.wait_err("waiting for it to exit");
     drop(other);
@@ -151,9 +155,9 @@ async fn a_state_folder_that_another_process_lets_go_is_waited_for() {
 }
 
 #[tokio::test]
-async fn without_bridges_the_program_serves_beside_another_and_says_so() {
+async fn without_bridges_a_locked_state_folder_is_only_a_warning() {
     let program = Program::offline().port("auto");
-    let _other = Locked::new(&program.folder().join("state/state/state.lock"));
+    let _other = LockHolder::start(&state_lock(&program));
     let mut daemon = program.start();
     daemon
         .process
@@ -161,32 +165,35 @@ async fn without_bridges_the_program_serves_beside_another_and_says_so() {
     assert_works(&mut daemon).await;
 }
 
-/// Ports would change and bridges would not.
+/// Otherwise the ports would change and the bridges would not.
 #[tokio::test]
-async fn bridges_that_cannot_be_used_refuse_the_whole_reload() {
+async fn bridges_that_need_a_locked_state_folder_fail_the_whole_reload() {
     let program = Program::offline().port("auto");
-    let _other = Locked::new(&program.folder().join("state/state/state.lock"));
-    let file = program.file();
+    let _other = LockHolder::start(&state_lock(&program));
     let mut daemon = program.start();
-    let text = fs::read_to_string(&file).expect("readable");
-    let changed = text.replace("\"auto\"", "\"auto ExtendedErrors\"");
-    fs::write(&file, format!("{changed}\n{BRIDGES}\n")).expect("written");
+    daemon.edit_config("\"auto\"", "\"auto ExtendedErrors\"");
+    append_config(&daemon, BRIDGES);
     daemon.process.signal("HUP");
-    let told = daemon.process.wait_err("configuration not reloaded");
-    assert!(told.contains("(sleep) uses "), "{told}");
-    // Without ExtendedErrors, as before.
+    let error = daemon.process.wait_err("configuration not reloaded");
+    assert_contains_all(&error, &["(sleep) uses "]);
+    // The port is still without ExtendedErrors.
     assert_works(&mut daemon).await;
+}
+
+/// Adds tables at the end of the configuration file.
+fn append_config(daemon: &Daemon, tables: &str) {
+    let file = daemon.config_file();
+    let text = fs::read_to_string(&file).expect("configuration readable");
+    fs::write(&file, format!("{text}\n{tables}\n")).expect("configuration written");
 }
 
 /// The user has to fix permissions and owners: the program names the file and the remedy, then exits.
 #[test]
 fn a_file_with_a_wrong_owner_or_mode_ends_the_start() {
-    const USER: u32 = 54_321;
-    const OTHER: u32 = 54_322;
     let changes = [
         ("unreadable", USER, 0o000),
-        ("another user's", OTHER, 0o600),
-        ("another user's, world-readable", OTHER, 0o644),
+        ("another user's", OTHER_USER, 0o600),
+        ("another user's, world-readable", OTHER_USER, 0o644),
         ("world-writable", USER, 0o666),
     ];
     for file in [
@@ -196,9 +203,9 @@ fn a_file_with_a_wrong_owner_or_mode_ends_the_start() {
         "cache/dir.lock",
         "cache/dir.sqlite3",
     ] {
-        for (what, owner, mode) in changes {
-            // arti goes on without these, with a warning that names the file.
-            if file.ends_with("circuit_timeouts.json") && what == "unreadable" {
+        for (change, owner, mode) in changes {
+            // Without these, arti goes on and logs a warning that names the file.
+            if file.ends_with("circuit_timeouts.json") && change == "unreadable" {
                 continue;
             }
             let program = Program::offline().port("auto").strict().user(USER);
@@ -207,41 +214,40 @@ fn a_file_with_a_wrong_owner_or_mode_ends_the_start() {
             let folders = path.ancestors().skip(1);
             for folder in folders.take_while(|&folder| folder != program.folder()) {
                 set_mode(folder, 0o700);
-                chown(folder, Some(USER), Some(USER)).expect("root");
+                chown(folder, Some(USER), Some(USER)).expect("root may change owners");
             }
             set_mode(&path, mode);
-            chown(&path, Some(owner), Some(owner)).expect("root");
+            chown(&path, Some(owner), Some(owner)).expect("root may change owners");
             let ended = program.run();
-            let told = ended.err.last().expect("a reason");
-            assert_eq!(ended.status.code(), Some(1), "{file} {what}: {told}");
+            let error = ended.err.last().expect("an error");
+            assert_eq!(ended.status.code(), Some(1), "{file} {change}: {error}");
             // arti abbreviates the home folder to ${HOME}, so compare only the file name.
             let (_, name) = file.rsplit_once('/').expect("a folder and a name");
-            for words in [name, "chmod", "chown"] {
-                assert!(told.contains(words), "{file} {what}: no {words} in {told}");
+            for text in [name, "chmod", "chown"] {
+                assert!(
+                    error.contains(text),
+                    "{file} {change}: {text} is missing in {error}"
+                );
             }
         }
     }
 }
 
-/// A failure that passes costs the reload, not the program.
+/// A temporary failure fails the reload, but does not stop the program.
 #[tokio::test]
 async fn the_old_client_is_restored_once_a_failure_passes() {
-    const USER: u32 = 54_321;
     let program = Program::offline().port("auto").strict().user(USER);
-    let file = program.file();
     let database = program.folder().join("cache/dir.sqlite3");
     let mut daemon = program.start();
     assert_works(&mut daemon).await;
     set_mode(&database, 0o666);
-    let text = fs::read_to_string(&file).expect("readable");
-    let changed = "[circuit_timing]\nrequest_timeout = \"50 s\"\n";
-    fs::write(&file, format!("{text}\n{changed}")).expect("written");
+    append_config(&daemon, "[circuit_timing]\nrequest_timeout = \"50 s\"");
     daemon.process.signal("HUP");
     daemon
         .process
         .wait_err("cannot restore the previous Tor client");
     set_mode(&database, 0o600);
-    let told = daemon.process.wait_err("configuration not reloaded");
-    assert!(told.contains("dir.sqlite3"), "{told}");
+    let error = daemon.process.wait_err("configuration not reloaded");
+    assert_contains_all(&error, &["dir.sqlite3"]);
     assert_works(&mut daemon).await;
 }

@@ -8,6 +8,7 @@ pub mod kernel;
 pub mod lacking;
 pub mod namespace;
 pub mod nonsense;
+pub mod offline;
 pub mod own_address;
 pub mod process;
 pub mod program;

@@ -1,5 +1,5 @@
-//! The real program as containers and administrators run it: users without a home or a name, root, and
-//! others who want to look into its memory.
+//! The real program as containers and administrators run it: as a user without a home folder, as
+//! root, and beside processes that try to read its memory.
 
 use std::fs;
 use std::os::unix::fs::FileExt as _;
@@ -9,19 +9,23 @@ use aho_corasick::AhoCorasick;
 use nix::unistd::geteuid;
 use sha3::{Digest as _, Sha3_256};
 
+use crate::support::offline::{
+    assert_contains_all, create_folder, error_line, final_error, write_private_file,
+};
 use crate::support::process::Process;
-use crate::support::program::{Program, launch_under, private_folder, set_mode};
+use crate::support::program::{Program, launch_under, private_folder};
 
-/// Runs a program as a user that no file knows of, in a namespace where nobody needs to be root for it.
-const NOBODY: [&str; 4] = ["unshare", "--user", "--map-user=54321", "--map-group=54321"];
+/// Runs a program as a user that passwd does not list. The user namespace makes this possible without
+/// root.
+const UNKNOWN_USER: [&str; 4] = ["unshare", "--user", "--map-user=54321", "--map-group=54321"];
 
-/// Another Tor network than the public one, on the command line.
+/// A value for `-o`: a Tor network whose only directory is a loopback port where no process listens.
 const NO_NETWORK: &str = r#"tor_network={authorities={v3idents=["0123456789ABCDEF0123456789ABCDEF01234567"]},
 fallback_caches=[{rsa_identity="89ABCDEF0123456789ABCDEF0123456789ABCDEF",
 ed_identity="qpL/LxLYVEXghU76iG3LsSI/UW7MBpIROZK0AB18560",orports=["127.0.0.1:1"]}]}"#;
 
 #[test]
-fn a_user_without_home_and_name_is_served_with_the_two_folders() {
+fn a_user_without_a_home_folder_can_run_the_program_with_both_folders_set() {
     let folder = private_folder();
     let option = |key: &str| {
         let path = folder.path().join(key);
@@ -38,43 +42,38 @@ fn a_user_without_home_and_name_is_served_with_the_two_folders() {
         "-o",
         &network,
     ];
-    let process = launch_under(&NOBODY, &arguments);
+    let process = launch_under(&UNKNOWN_USER, &arguments);
     process.wait_out("port", |lines| {
-        lines
-            .iter()
-            .find(|l| l.starts_with("listening socks "))
-            .cloned()
+        let is_listening = |line: &String| line.starts_with("listening socks ");
+        lines.iter().any(is_listening).then_some(())
     });
     process.signal("TERM");
     assert_eq!(process.wait().status.code(), Some(0));
 }
 
 #[test]
-fn a_user_without_home_and_name_is_told_of_both_folders_at_once() {
+fn without_a_home_folder_one_error_names_both_folders() {
     let folder = private_folder();
     let cache = format!("storage.cache_dir={}", folder.path().display());
     let state = format!("storage.state_dir={}", folder.path().display());
     for given in [None, Some(&cache), Some(&state)] {
         let mut arguments = vec!["--socks-port", "auto"];
         arguments.extend(given.iter().flat_map(|option| ["-o", option.as_str()]));
-        let ended = launch_under(&NOBODY, &arguments).wait();
-        assert_eq!(ended.status.code(), Some(1), "{given:?}: {:?}", ended.err);
-        let [line] = &ended.err[..] else {
-            panic!("{given:?}: {:?}", ended.err);
-        };
-        for word in [
-            "no home",
-            "storage.state_dir",
-            "storage.cache_dir",
-            "DataDirectory",
-        ] {
-            assert!(line.contains(word), "{given:?}: {line}");
-        }
+        let ended = launch_under(&UNKNOWN_USER, &arguments).wait();
+        assert_contains_all(
+            error_line(&ended, 1),
+            &[
+                "no home",
+                "storage.state_dir",
+                "storage.cache_dir",
+                "DataDirectory",
+            ],
+        );
     }
 }
 
-/// A program that has no privileges, like the one in [`may_look_into`].
-fn observed(application: &str) -> Program {
+/// Returns a program without root's capabilities, with these lines in its table `[application]`.
+fn unprivileged_program(application: &str) -> Program {
     let program = Program::offline()
         .port("auto")
         .proxy(format!("[application]\n{application}"));
@@ -84,28 +83,30 @@ fn observed(application: &str) -> Program {
     }
 }
 
-/// Takes away root's rights, such as that to look into every process.
+/// The setpriv(1) option that drops root's capabilities, such as the one to read any process's
+/// memory.
 const WITHOUT_PRIVILEGES: &str = "--bounding-set=-all";
 
-/// Whether another process of the same user may look into the memory of a process.
-fn may_look_into(process: &Process) -> bool {
-    let secret = format!("/proc/{}/environ", process.id());
+/// Whether another process of the same user, without capabilities, may read the memory of a process.
+fn can_read_memory(process: &Process) -> bool {
+    let environment = format!("/proc/{}/environ", process.id());
     let mut command = Command::new("setpriv");
     if geteuid().is_root() {
         command.arg(WITHOUT_PRIVILEGES);
     }
     let status = command
-        .args(["cat", &secret])
+        .args(["cat", &environment])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status()
-        .expect("setpriv");
+        .expect("setpriv(1) is installed");
     status.success()
 }
 
-/// The line for the longest core dump in the limits of a process.
-fn core_limit(process: &Process) -> String {
-    let limits = fs::read_to_string(format!("/proc/{}/limits", process.id())).expect("limits");
+/// Returns the line about core dumps in the limits of a process, with single spaces.
+fn read_core_limit(process: &Process) -> String {
+    let limits = fs::read_to_string(format!("/proc/{}/limits", process.id()));
+    let limits = limits.expect("limits readable");
     let line = limits
         .lines()
         .find(|line| line.starts_with("Max core file size"));
@@ -114,33 +115,31 @@ fn core_limit(process: &Process) -> String {
 }
 
 #[test]
-fn nobody_looks_into_the_memory_unless_that_is_permitted() {
-    let kept_out = observed("permit_debugging = false").start();
-    assert!(!may_look_into(&kept_out.process));
+fn other_processes_cannot_read_the_memory_unless_permit_debugging_is_set() {
+    let protected = unprivileged_program("permit_debugging = false").start();
+    assert!(!can_read_memory(&protected.process));
     assert_eq!(
-        core_limit(&kept_out.process),
+        read_core_limit(&protected.process),
         "Max core file size 0 0 bytes"
     );
-    let log = kept_out.process.err.all().join("\n");
+    let log = protected.process.err.all().join("\n");
     assert!(!log.contains("WARN") && !log.contains("debug"), "{log}");
 
-    let permitted = observed("permit_debugging = true").start();
-    assert!(may_look_into(&permitted.process));
-    let file = permitted.folder.path().join("onionport.toml");
-    let text = fs::read_to_string(&file).expect("there");
-    fs::write(&file, text.replace("permit_debugging = true", "")).expect("written");
+    let permitted = unprivileged_program("permit_debugging = true").start();
+    assert!(can_read_memory(&permitted.process));
+    permitted.edit_config("permit_debugging = true", "");
     permitted.process.signal("HUP");
     permitted
         .process
         .wait_err("application.permit_debugging changed");
-    assert!(may_look_into(&permitted.process));
+    assert!(can_read_memory(&permitted.process));
 }
 
-/// What stands in the memory of a process that it can write to.
-fn memory(process: &Process) -> Vec<u8> {
+/// Reads all writable memory of a process.
+fn read_memory(process: &Process) -> Vec<u8> {
     let folder = format!("/proc/{}", process.id());
-    let maps = fs::read_to_string(format!("{folder}/maps")).expect("its maps");
-    let memory = fs::File::open(format!("{folder}/mem")).expect("its memory");
+    let maps = fs::read_to_string(format!("{folder}/maps")).expect("maps readable");
+    let memory = fs::File::open(format!("{folder}/mem")).expect("memory opens");
     let mut all = Vec::new();
     for line in maps.lines() {
         let mut words = line.split(' ');
@@ -150,8 +149,8 @@ fn memory(process: &Process) -> Vec<u8> {
         let (start, end) = range.split_once('-').expect("two addresses");
         let address = |hex| u64::from_str_radix(hex, 16).expect("an address");
         let (start, end) = (address(start), address(end));
-        let mut bytes = vec![0; usize::try_from(end - start).expect("no larger than memory")];
-        // Some of what is there cannot be read, such as what the kernel shows of itself.
+        let mut bytes = vec![0; usize::try_from(end - start).expect("fits the address space")];
+        // Some mappings, such as those of the kernel, cannot be read.
         if rights.starts_with("rw") && memory.read_exact_at(&mut bytes, start).is_ok() {
             all.extend(bytes);
         }
@@ -159,8 +158,9 @@ fn memory(process: &Process) -> Vec<u8> {
     all
 }
 
-/// Onion addresses without `.onion`: every multiple of the base point is a key.
-fn labels() -> impl Iterator<Item = String> {
+/// Generates valid onion addresses, without `.onion`: every multiple of the base point is a public
+/// key.
+fn onion_labels() -> impl Iterator<Item = String> {
     let base = curve25519_dalek::constants::ED25519_BASEPOINT_POINT;
     std::iter::successors(Some(base), move |point| Some(point + base)).map(|point| {
         let key = point.compress().to_bytes();
@@ -171,20 +171,19 @@ fn labels() -> impl Iterator<Item = String> {
 }
 
 #[test]
-fn keys_that_were_read_are_wiped_from_memory() {
-    /// So many that what is freed is not all used for something else at once.
+fn client_auth_keys_are_wiped_from_memory_after_reading() {
+    /// Enough files that the allocator does not overwrite all freed copies by chance.
     const FILES: usize = 300;
     let program = Program::offline().port("auto");
     let keys = program.folder().join("keys-that-are-read");
-    fs::create_dir(&keys).expect("made");
-    set_mode(&keys, 0o700);
+    create_folder(&keys, 0o700);
     let mut secrets: Vec<Vec<u8>> = Vec::new();
-    for (number, label) in labels().take(FILES).enumerate() {
+    for (number, label) in onion_labels().take(FILES).enumerate() {
         let key = Sha3_256::digest(number.to_le_bytes());
         let text = data_encoding::BASE32_NOPAD.encode(&key);
         let line = format!("{label}:descriptor:x25519:{text}\n");
-        fs::write(keys.join(format!("{number}.auth_private")), line).expect("written");
-        // Whoever takes over what was freed begins with the first bytes of it.
+        write_private_file(&keys.join(format!("{number}.auth_private")), &line);
+        // Search without the first 16 bytes, which a reuse of the freed memory overwrites first.
         secrets.extend([key[16..].to_vec(), text.as_bytes()[16..].to_vec()]);
     }
     let daemon = program
@@ -195,43 +194,37 @@ fn keys_that_were_read_are_wiped_from_memory() {
     daemon
         .process
         .wait_err(&format!("{FILES} client authorization keys"));
-    let memory = memory(&daemon.process);
-    let found = |wanted: &[Vec<u8>]| {
-        let finder = AhoCorasick::new(wanted).expect("texts");
+    let memory = read_memory(&daemon.process);
+    let count = |patterns: &[Vec<u8>]| {
+        let finder = AhoCorasick::new(patterns).expect("search patterns");
         finder.find_iter(&memory).count()
     };
     assert!(
-        found(&[b"keys-that-are-read".to_vec()]) > 0,
-        "nothing is found"
+        count(&[b"keys-that-are-read".to_vec()]) > 0,
+        "not even the folder's name is found"
     );
-    assert_eq!(found(&secrets), 0);
+    assert_eq!(count(&secrets), 0);
 }
 
 #[test]
-fn root_is_refused_only_if_so_asked() {
+fn root_is_refused_only_if_allow_running_as_root_is_false() {
     for (application, refused) in [
         ("", false),
         ("allow_running_as_root = true", false),
         ("allow_running_as_root = false", geteuid().is_root()),
     ] {
-        let program = Program::offline()
-            .port("auto")
-            .proxy(format!("[application]\n{application}"));
+        let table = format!("[application]\n{application}");
         if refused {
             for more in [&[][..], &["--check-config"]] {
-                let program = Program::offline()
-                    .proxy(format!("[application]\n{application}"))
-                    .arguments(more);
+                let program = Program::offline().proxy(&table).arguments(more);
                 let ended = program.run();
-                assert_eq!(ended.status.code(), Some(1), "{more:?}");
-                let line = ended.err.last().expect("a line");
-                assert!(line.contains("application.allow_running_as_root"), "{line}");
-                let listening = |line: &String| line.starts_with("listening");
-                assert!(!ended.out.iter().any(listening), "{:?}", ended.out);
+                assert_contains_all(final_error(&ended), &["application.allow_running_as_root"]);
+                let is_listening = |line: &String| line.starts_with("listening");
+                assert!(!ended.out.iter().any(is_listening), "{:?}", ended.out);
             }
             continue;
         }
-        let daemon = program.start();
+        let daemon = Program::offline().port("auto").proxy(&table).start();
         let log = daemon.process.err.all().join("\n");
         assert!(!log.contains("WARN"), "{log}");
     }
