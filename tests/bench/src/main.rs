@@ -51,7 +51,7 @@ fn run(options: &Options) -> Result<()> {
         programs,
     };
     save_and_print(options, &report)?;
-    // A short run is a check, so a missing figure is an error.
+    // A short run is a check, so a failed run or a wrong code is an error.
     let failed = report.failed_rows(Program::Onionport);
     ensure!(
         !options.quick || failed.is_empty(),

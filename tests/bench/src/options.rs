@@ -28,7 +28,7 @@ pub struct Options {
     /// Add a line to C tor's torrc, for example `ConfluxEnabled 0`
     #[arg(long, value_name = "LINE")]
     pub c_tor_line: Vec<String>,
-    /// Use relays that send in bursts (KIST, tor's default) instead of each cell at once
+    /// Let relays send in bursts (KIST, tor's default) instead of each cell at once
     #[arg(long)]
     pub kist: bool,
     /// The delay of each link to a relay, each way, in milliseconds, for the rows `far` and `codes` [default: 20, with --quick 5]
@@ -53,7 +53,8 @@ pub struct Options {
 pub struct Settings {
     /// The number of rounds of all rows except the codes.
     pub rounds: u32,
-    /// The number of rounds of the codes. It is smaller, because a frozen service takes C tor two minutes.
+    /// The number of rounds of the codes. It is smaller, because a frozen service takes C tor two
+    /// minutes.
     pub code_rounds: u32,
     /// How many times per round a program is started to measure the fast codes.
     pub code_starts: usize,
@@ -140,27 +141,27 @@ impl Settings {
         far_bytes: 1_000_000,
     };
 
-    /// Returns [`Settings::settle_seconds`].
+    /// Returns [`Settings::settle_seconds`] as a duration.
     pub fn settle(&self) -> Duration {
         Duration::from_secs_f64(self.settle_seconds)
     }
 
-    /// Returns [`Settings::rate_seconds`].
+    /// Returns [`Settings::rate_seconds`] as a duration.
     pub fn rate_time(&self) -> Duration {
         Duration::from_secs_f64(self.rate_seconds)
     }
 
-    /// Returns [`Settings::closing_seconds`].
+    /// Returns [`Settings::closing_seconds`] as a duration.
     pub fn closing(&self) -> Duration {
         Duration::from_secs_f64(self.closing_seconds)
     }
 
-    /// Returns [`Settings::flood_rest_seconds`].
+    /// Returns [`Settings::flood_rest_seconds`] as a duration.
     pub fn flood_rest(&self) -> Duration {
         Duration::from_secs_f64(self.flood_rest_seconds)
     }
 
-    /// Returns [`Settings::distance_ms`].
+    /// Returns [`Settings::distance_ms`] as a duration.
     pub fn distance(&self) -> Duration {
         Duration::from_millis(self.distance_ms)
     }

@@ -35,7 +35,8 @@ pub struct Report {
 }
 
 impl Report {
-    /// Returns the rows in which a run of the program failed, or in which it sent a code other than the row's.
+    /// Returns the rows in which a run of the program failed, or in which it sent a code other than
+    /// the row's.
     pub fn failed_rows(&self, program: Program) -> Vec<&'static str> {
         let failed = |row: &&ReportRow| {
             let code = row.id.strip_prefix("codes.");

@@ -1,8 +1,8 @@
 //! Measures throughput and processor time of transfers in both directions, in one stream and in eight.
 //!
-//! The clock runs on open streams, from the client's command to the last byte; for an upload, to the
-//! server's confirmation that it has received everything. A figure is the median of several starts of the
-//! program.
+//! The streams are open before the clock starts. It starts with the client's command and stops at the
+//! last byte, or, for an upload, when the server confirms that it has received everything. A figure is
+//! the median of several starts of the program.
 
 use std::time::{Duration, Instant};
 

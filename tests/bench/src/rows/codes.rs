@@ -11,8 +11,8 @@
 //! - Slow codes are requested from one program at a time, on its last start.
 //! - Codes that arrive only at the deadline are requested from all programs at the same time.
 //!
-//! A pause precedes each fast or slow request, so that the circuits of the previous request are closed and
-//! new ones are built.
+//! A pause precedes each fast or slow request, so that the circuits of the previous request are closed
+//! and new ones are built.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -47,8 +47,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// A reply code, and the time until it arrived.
 type Reply = (u8, Duration);
 
-/// Measures the codes of all programs, round by round. Calls `progress` with the round and the name of each
-/// step.
+/// Measures the codes of all programs, round by round. Calls `progress` with the round and the name of
+/// each step.
 ///
 /// # Errors
 /// If the network or a service cannot be set up. The failure of a program becomes part of the results.

@@ -1,5 +1,5 @@
-//! Measures the programs in a network whose links have a delay. There the figures depend on the number of
-//! round trips, and on how much data may be in flight.
+//! Measures the programs in a network whose links have a delay. There the figures depend on the number
+//! of round trips, and on how much data may be in flight.
 
 use anyhow::Result;
 

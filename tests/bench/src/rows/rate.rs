@@ -1,4 +1,5 @@
-//! Measures how many streams per second 1, 10 and 100 concurrent clients open, get an answer on, and close.
+//! Measures how many streams per second 1, 10 and 100 concurrent clients open, get an answer on, and
+//! close.
 //!
 //! Each row starts the program again: a circuit keeps state of its closed streams, so the thousands of
 //! streams of one row would affect the next.

@@ -37,7 +37,8 @@ type Statistic = fn(&Latencies) -> Result<f64>;
 pub(super) enum Gap {
     /// A pause, see [`PAUSES`].
     Pause,
-    /// No pause. Each stream begins when the previous one has ended; the timer adds at most a millisecond.
+    /// No pause. Each stream begins when the previous one has ended; the timer adds at most a
+    /// millisecond.
     None,
 }
 
@@ -144,7 +145,7 @@ impl Latencies {
     }
 }
 
-/// Times `count` streams, one after another, with a gap before each. Opens a few streams first, which are not
+/// Times `count` streams, one after another, with a gap before each. A few streams before them are not
 /// included.
 pub(super) fn measure_latencies(
     testbed: &Testbed,
