@@ -1,8 +1,8 @@
-//! Every row of the table. A row is named by its place: group first, then what it is about.
+//! All rows of the table.
 
 use serde::Serialize;
 
-/// What a figure counts.
+/// The unit of a figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
@@ -10,13 +10,13 @@ pub enum Unit {
     Seconds,
     /// Milliseconds.
     Milliseconds,
-    /// Streams in a second.
+    /// Streams per second.
     StreamsPerSecond,
-    /// Millions of bytes in a second.
+    /// Megabytes (1,000,000 bytes) per second.
     MegabytesPerSecond,
-    /// Seconds of the processor for a thousand million bytes.
+    /// Seconds of processor time per gigabyte (1,000,000,000 bytes).
     CpuSecondsPerGigabyte,
-    /// Milliseconds of the processor for a stream.
+    /// Milliseconds of processor time per stream.
     CpuMillisecondsPerStream,
     /// Units of 1,048,576 bytes.
     Mebibytes,
@@ -25,8 +25,8 @@ pub enum Unit {
 }
 
 impl Unit {
-    /// As it stands behind a figure.
-    pub fn word(self) -> &'static str {
+    /// Returns the symbol to print after a figure.
+    pub fn symbol(self) -> &'static str {
         match self {
             Unit::Seconds => "s",
             Unit::Milliseconds => "ms",
@@ -39,20 +39,20 @@ impl Unit {
         }
     }
 
-    /// Whether a bigger figure is the better one.
-    pub fn more_is_better(self) -> bool {
+    /// Whether a higher figure is better.
+    pub fn is_higher_better(self) -> bool {
         matches!(self, Unit::StreamsPerSecond | Unit::MegabytesPerSecond)
     }
 }
 
-/// One row.
+/// A row of the table.
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
-    /// Its name, such as `bulk.exit.down.1`; the first word is the group.
+    /// The name, such as `bulk.exit.down.1`. The part before the first dot is the group.
     pub id: &'static str,
-    /// What it is, in a few words.
+    /// A short description.
     pub title: &'static str,
-    /// What its figures count.
+    /// The unit of its figures.
     pub unit: Unit,
 }
 
@@ -74,7 +74,7 @@ pub const ROWS: &[Row] = &[
     ),
     row(
         "start.cold.cpu",
-        "start, empty cache: processor",
+        "start, empty cache: processor time",
         Unit::Seconds,
     ),
     row(
@@ -89,7 +89,7 @@ pub const ROWS: &[Row] = &[
     ),
     row(
         "start.warm.cpu",
-        "start, warm cache: processor",
+        "start, warm cache: processor time",
         Unit::Seconds,
     ),
     row(
@@ -154,7 +154,7 @@ pub const ROWS: &[Row] = &[
     ),
     row(
         "rate.exit.100.cpu",
-        "streams, exit, 100 at once: processor each",
+        "streams, exit, 100 at once: processor time each",
         Unit::CpuMillisecondsPerStream,
     ),
     row(
@@ -174,7 +174,7 @@ pub const ROWS: &[Row] = &[
     ),
     row(
         "rate.onion.100.cpu",
-        "streams, onion, 100 at once: processor each",
+        "streams, onion, 100 at once: processor time each",
         Unit::CpuMillisecondsPerStream,
     ),
     row(
@@ -184,7 +184,7 @@ pub const ROWS: &[Row] = &[
     ),
     row(
         "bulk.exit.down.1.cpu",
-        "download, exit, 1 stream: processor",
+        "download, exit, 1 stream: processor time",
         Unit::CpuSecondsPerGigabyte,
     ),
     row(
@@ -194,7 +194,7 @@ pub const ROWS: &[Row] = &[
     ),
     row(
         "bulk.exit.down.8.cpu",
-        "download, exit, 8 streams: processor",
+        "download, exit, 8 streams: processor time",
         Unit::CpuSecondsPerGigabyte,
     ),
     row(
@@ -204,7 +204,7 @@ pub const ROWS: &[Row] = &[
     ),
     row(
         "bulk.exit.up.1.cpu",
-        "upload, exit, 1 stream: processor",
+        "upload, exit, 1 stream: processor time",
         Unit::CpuSecondsPerGigabyte,
     ),
     row(
@@ -214,7 +214,7 @@ pub const ROWS: &[Row] = &[
     ),
     row(
         "bulk.exit.up.8.cpu",
-        "upload, exit, 8 streams: processor",
+        "upload, exit, 8 streams: processor time",
         Unit::CpuSecondsPerGigabyte,
     ),
     row(
@@ -224,7 +224,7 @@ pub const ROWS: &[Row] = &[
     ),
     row(
         "bulk.onion.down.1.cpu",
-        "download, onion, 1 stream: processor",
+        "download, onion, 1 stream: processor time",
         Unit::CpuSecondsPerGigabyte,
     ),
     row(
@@ -234,7 +234,7 @@ pub const ROWS: &[Row] = &[
     ),
     row(
         "bulk.onion.down.8.cpu",
-        "download, onion, 8 streams: processor",
+        "download, onion, 8 streams: processor time",
         Unit::CpuSecondsPerGigabyte,
     ),
     row(
@@ -244,7 +244,7 @@ pub const ROWS: &[Row] = &[
     ),
     row(
         "bulk.onion.up.1.cpu",
-        "upload, onion, 1 stream: processor",
+        "upload, onion, 1 stream: processor time",
         Unit::CpuSecondsPerGigabyte,
     ),
     row(
@@ -254,10 +254,10 @@ pub const ROWS: &[Row] = &[
     ),
     row(
         "bulk.onion.up.8.cpu",
-        "upload, onion, 8 streams: processor",
+        "upload, onion, 8 streams: processor time",
         Unit::CpuSecondsPerGigabyte,
     ),
-    row("memory.start", "memory after the start", Unit::Mebibytes),
+    row("memory.start", "memory after start", Unit::Mebibytes),
     row(
         "memory.1000",
         "memory per idle stream, 1,000 open",
@@ -270,32 +270,32 @@ pub const ROWS: &[Row] = &[
     ),
     row(
         "memory.closed",
-        "memory after all are closed",
+        "memory after all streams are closed",
         Unit::Mebibytes,
     ),
     row(
         "memory.latency.0",
-        "new stream, none open, p50",
+        "new stream, no other open, p50",
         Unit::Milliseconds,
     ),
     row(
         "memory.latency.5000",
-        "new stream, 5,000 idle ones open, p50",
+        "new stream, 5,000 idle streams open, p50",
         Unit::Milliseconds,
     ),
     row(
         "flood.cpu",
-        "request for a service that does not exist, client gone: processor",
+        "request for a nonexistent service, client gone: processor time",
         Unit::CpuMillisecondsPerStream,
     ),
     row(
         "flood.latency",
-        "new stream, onion, beside 300 of these, p99",
+        "new stream, onion, during 300 such requests, p99",
         Unit::Milliseconds,
     ),
     row(
         "flood.memory",
-        "memory that 300 of these leave behind",
+        "memory growth after 300 such requests",
         Unit::Mebibytes,
     ),
     row(
@@ -353,35 +353,30 @@ pub const ROWS: &[Row] = &[
         "far: upload, onion, 8 streams",
         Unit::MegabytesPerSecond,
     ),
-    row("codes.F0", "no descriptor: answer", Unit::Seconds),
+    row("codes.F0", "no descriptor: reply", Unit::Seconds),
     row(
         "codes.F1",
-        "descriptor's signature wrong: answer",
+        "descriptor signature wrong: reply",
         Unit::Seconds,
     ),
-    row("codes.F2", "service gone: answer", Unit::Seconds),
-    row("codes.F3", "service frozen: answer", Unit::Seconds),
-    row("codes.F4", "authorization missing: answer", Unit::Seconds),
-    row("codes.F5", "authorization wrong: answer", Unit::Seconds),
-    row("codes.F6", "address mistyped: answer", Unit::Seconds),
+    row("codes.F2", "service gone: reply", Unit::Seconds),
+    row("codes.F3", "service frozen: reply", Unit::Seconds),
+    row("codes.F4", "authorization missing: reply", Unit::Seconds),
+    row("codes.F5", "authorization wrong: reply", Unit::Seconds),
+    row("codes.F6", "address mistyped: reply", Unit::Seconds),
     row(
         "codes.F7",
-        "introduction points silent: answer",
+        "introduction points silent: reply",
         Unit::Seconds,
     ),
 ];
-
-/// The row of a name.
-pub fn find(id: &str) -> Option<&'static Row> {
-    ROWS.iter().find(|row| row.id == id)
-}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn no_two_rows_share_a_name() {
+    fn row_names_are_distinct() {
         for (number, row) in ROWS.iter().enumerate() {
             assert!(
                 ROWS[number + 1..].iter().all(|other| other.id != row.id),

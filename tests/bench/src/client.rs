@@ -1,4 +1,4 @@
-//! Who asks the proxies: many SOCKS5 clients at once, each with a deadline.
+//! SOCKS5 clients.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -8,22 +8,22 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::server::Order;
+use crate::server::Command;
 
-/// How long a stream may take to open, and an echo to come back. Nothing here should take a second.
+/// The time limit for opening a stream, and for an echo. Normally neither takes a second.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// A host name and a port.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// The name, an onion service's or another.
+    /// The host name or onion address.
     pub host: String,
     /// The port.
     pub port: u16,
 }
 
 impl Target {
-    /// A target.
+    /// Creates a target.
     pub fn new(host: &str, port: u16) -> Target {
         Target {
             host: host.to_owned(),
@@ -31,12 +31,13 @@ impl Target {
         }
     }
 
-    /// The SOCKS5 request to connect to it (RFC 1928, 4).
+    /// Returns the SOCKS5 CONNECT request for this target (RFC 1928, section 4).
     ///
     /// # Errors
-    /// When the name is longer than 255 bytes.
-    pub fn request(&self) -> Result<Vec<u8>> {
-        let length = u8::try_from(self.host.len()).context("longer than 255 bytes")?;
+    /// If the host name is longer than 255 bytes.
+    pub fn socks5_request(&self) -> Result<Vec<u8>> {
+        let length =
+            u8::try_from(self.host.len()).context("the host name is longer than 255 bytes")?;
         let mut request = vec![5, 1, 0, 3, length];
         request.extend(self.host.as_bytes());
         request.extend(self.port.to_be_bytes());
@@ -44,63 +45,66 @@ impl Target {
     }
 }
 
-/// Opens a stream.
+/// Opens a stream through the proxy.
 ///
 /// # Errors
-/// When the proxy refuses, breaks off, or takes longer than a minute.
-pub async fn open(proxy: SocketAddr, target: &Target) -> Result<TcpStream> {
-    match answer(proxy, target, LIMIT).await? {
+/// If the proxy refuses the request, closes the connection, or does not reply within a minute.
+pub async fn open_stream(proxy: SocketAddr, target: &Target) -> Result<TcpStream> {
+    match connect(proxy, target, LIMIT).await? {
         (0, stream) => Ok(stream),
-        (code, _) => bail!("the proxy said {code:02X}"),
+        (code, _) => bail!("the proxy replied {code:02X}"),
     }
 }
 
-/// The code that the proxy answers, within `limit`, and the connection.
+/// Sends a CONNECT request to the proxy and returns the reply code and the connection.
 ///
 /// # Errors
-/// When there is no answer.
-pub async fn answer(
+/// If there is no valid reply within `limit`.
+pub async fn connect(
     proxy: SocketAddr,
     target: &Target,
     limit: Duration,
 ) -> Result<(u8, TcpStream)> {
-    let asked = timeout(limit, ask(proxy, target)).await;
-    asked.map_err(|_| anyhow::anyhow!("no answer in {} s", limit.as_secs()))?
+    let connected = timeout(limit, connect_without_limit(proxy, target)).await;
+    connected.map_err(|_| anyhow::anyhow!("no reply within {} s", limit.as_secs()))?
 }
 
-async fn ask(proxy: SocketAddr, target: &Target) -> Result<(u8, TcpStream)> {
+async fn connect_without_limit(proxy: SocketAddr, target: &Target) -> Result<(u8, TcpStream)> {
     let mut stream = TcpStream::connect(proxy)
         .await
         .context("cannot connect to the proxy")?;
     stream.set_nodelay(true)?;
     stream.write_all(&[5, 1, 0]).await?;
-    let mut chosen = [0; 2];
-    let read = stream.read_exact(&mut chosen).await;
-    read.context("no answer to the greeting")?;
-    ensure!(chosen == [5, 0], "the proxy chose {chosen:02x?}");
-    stream.write_all(&target.request()?).await?;
+    let mut method = [0; 2];
+    let read = stream.read_exact(&mut method).await;
+    read.context("no reply to the greeting")?;
+    ensure!(
+        method == [5, 0],
+        "the proxy replied {method:02x?} to the greeting"
+    );
+    stream.write_all(&target.socks5_request()?).await?;
     let mut head = [0; 4];
     let read = stream.read_exact(&mut head).await;
-    read.context("no answer to the request")?;
-    let [_, code, _, kind] = head;
-    let address = match kind {
-        // C tor's answers to some requests have a kind that does not exist.
+    read.context("no reply to the request")?;
+    let [_, code, _, address_type] = head;
+    let address_length = match address_type {
+        // C tor sends some replies with address type 0, which is not in RFC 1928, and four bytes.
         0 | 1 => 4,
         4 => 16,
         3 => usize::from(stream.read_u8().await?),
-        other => bail!("an answer with address type {other}"),
+        other => bail!("the reply has the unknown address type {other}"),
     };
-    let mut rest = vec![0; address + 2];
-    stream.read_exact(&mut rest).await?;
+    let mut address_and_port = vec![0; address_length + 2];
+    stream.read_exact(&mut address_and_port).await?;
     Ok((code, stream))
 }
 
-/// Sends one byte on an open stream and waits until it comes back.
+/// Sends one byte on an open stream and waits until the server has sent it back.
 ///
 /// # Errors
-/// When it does not.
-pub async fn echo(stream: &mut TcpStream) -> Result<()> {
-    let mut message = Order::Echo(1).bytes().to_vec();
+/// If the byte does not come back within a minute.
+pub async fn echo_byte(stream: &mut TcpStream) -> Result<()> {
+    let mut message = Command::Echo(1).to_bytes().to_vec();
     message.push(b'.');
     let exchange = async {
         stream.write_all(&message).await?;
@@ -113,24 +117,24 @@ pub async fn echo(stream: &mut TcpStream) -> Result<()> {
     Ok(())
 }
 
-/// How long a stream took.
+/// How long a stream took, measured from before the TCP connection to the proxy.
 #[derive(Clone, Copy, Debug)]
-pub struct Took {
-    /// Until the proxy said that it was open.
+pub struct StreamTimes {
+    /// The time until the proxy reported success.
     pub open: Duration,
-    /// Until the first byte of an answer was there.
+    /// The time until the first byte of the server's answer.
     pub answer: Duration,
 }
 
-/// Opens a stream, has one byte echoed, and closes it.
+/// Opens a stream, echoes one byte on it, closes it, and returns how long it took.
 ///
 /// # Errors
-/// When any of it fails.
-pub async fn visit(proxy: SocketAddr, target: &Target) -> Result<Took> {
+/// If the stream cannot be opened or the byte does not come back.
+pub async fn time_stream(proxy: SocketAddr, target: &Target) -> Result<StreamTimes> {
     let begun = Instant::now();
-    let mut stream = open(proxy, target).await?;
+    let mut stream = open_stream(proxy, target).await?;
     let open = begun.elapsed();
-    echo(&mut stream).await?;
+    echo_byte(&mut stream).await?;
     let answer = begun.elapsed();
-    Ok(Took { open, answer })
+    Ok(StreamTimes { open, answer })
 }

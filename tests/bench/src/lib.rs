@@ -1,22 +1,25 @@
-//! Measures onionport beside C tor, and beside arti where there is one, on private Tor networks.
+//! Compares the performance of onionport, C tor and, if its binary is given, arti on private Tor
+//! networks.
 //!
-//! `scripts/bench` builds and runs it; `docs/performance.md` says what is measured and how to read it.
+//! `scripts/bench` builds and runs it; `docs/performance.md` explains what it measures and how to read
+//! the results.
 //!
 //! The programs take turns: in each round, each group of rows is measured with each program, one
-//! program running at a time, and who comes first changes from round to round. So whatever drifts on
-//! the machine hits all of them alike. What is reported is the median over the rounds.
+//! program at a time, and the order of the programs changes from round to round. A drift of the machine
+//! therefore affects all programs alike. The report contains medians over the rounds.
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`options`] | what the user asked for, and how much of everything a run takes |
-//! | [`catalog`] | every row: its name, title and unit |
-//! | [`world`] | a network, the onion service, the folders |
-//! | [`server`], [`client`] | what stands behind exits and service; who asks the proxies |
-//! | [`proxy`] | a running program under measurement, and what it uses |
-//! | [`rows`] | the measurements, a file for each group |
-//! | [`record`], [`stats`] | what was measured, run by run; percentiles |
+//! | [`options`] | the command line, and the size of each measurement |
+//! | [`catalog`] | all rows of the table: name, title and unit |
+//! | [`testbed`] | a private network, an onion service, and the folders of the programs |
+//! | [`server`] | the server behind the exits and the onion service |
+//! | [`client`] | SOCKS5 clients |
+//! | [`proxy`] | a running program under test, and its resource usage |
+//! | [`rows`] | the measurements, one file for each group of rows |
+//! | [`results`], [`stats`] | the results of all runs; medians and percentiles |
 //! | [`report`] | medians, ratios, the table, the JSON file, the plot |
-//! | [`machine`] | where it was measured |
+//! | [`machine`] | the computer, and the versions of the programs |
 
 #![forbid(unsafe_code)]
 
@@ -25,9 +28,9 @@ pub mod client;
 pub mod machine;
 pub mod options;
 pub mod proxy;
-pub mod record;
 pub mod report;
+pub mod results;
 pub mod rows;
 pub mod server;
 pub mod stats;
-pub mod world;
+pub mod testbed;

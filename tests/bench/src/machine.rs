@@ -1,4 +1,4 @@
-//! Where and with what it was measured.
+//! The computer, the date, and the versions of the programs.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,44 +8,42 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use crate::proxy::{Candidate, Kind};
+use crate::proxy::{Candidate, Program};
 
-/// More running processes for each core than this, before anything is measured, and the figures say
-/// little.
-const BUSY: f64 = 0.5;
+/// Above this load per core before the first measurement, the figures are not reliable.
+const MAX_LOAD_PER_CORE: f64 = 0.5;
 
-/// The machine, as far as it matters.
+/// The properties of the computer that affect the figures.
 #[derive(Clone, Debug, Serialize)]
 pub struct Machine {
-    /// What the processor calls itself.
+    /// The processor's model name.
     pub processor: String,
-    /// Cores that this process may use.
+    /// The number of cores that this process may use.
     pub cores: usize,
-    /// Memory, in GiB.
+    /// The memory, in GiB.
     pub memory_gib: f64,
-    /// The kernel's release.
+    /// The release of the Linux kernel, without the suffix of the build.
     pub kernel: String,
-    /// How many processes ran or wanted to, on average over the minute before.
+    /// The load average over the minute before the first measurement.
     pub load_before: f64,
 }
 
 impl Machine {
-    /// Looks at this machine.
-    pub fn look() -> Machine {
-        let cpuinfo = read("/proc/cpuinfo");
-        let meminfo = read("/proc/meminfo");
-        let kib: f64 = field(&meminfo, "MemTotal")
+    /// Reads the properties of this computer from `/proc`. Unreadable ones get a default value.
+    pub fn detect() -> Machine {
+        let cpuinfo = read_or_empty("/proc/cpuinfo");
+        let meminfo = read_or_empty("/proc/meminfo");
+        let kib: f64 = find_field(&meminfo, "MemTotal")
             .and_then(|text| text.split(' ').next()?.parse().ok())
             .unwrap_or_default();
-        let load = read("/proc/loadavg");
+        let load = read_or_empty("/proc/loadavg");
         Machine {
-            processor: field(&cpuinfo, "model name")
+            processor: find_field(&cpuinfo, "model name")
                 .unwrap_or("unknown")
                 .to_owned(),
             cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             memory_gib: kib / f64::from(1 << 20),
-            // What stands behind is the name of a build.
-            kernel: read("/proc/sys/kernel/osrelease")
+            kernel: read_or_empty("/proc/sys/kernel/osrelease")
                 .trim()
                 .split('-')
                 .next()
@@ -59,10 +57,10 @@ impl Machine {
         }
     }
 
-    /// What speaks against figures from this machine now, if anything does.
+    /// Returns a warning if the machine was too busy for reliable figures.
     pub fn warning(&self) -> Option<String> {
         let cores = self.cores;
-        let limit = BUSY * f64::from(u32::try_from(cores).unwrap_or(u32::MAX));
+        let limit = MAX_LOAD_PER_CORE * f64::from(u32::try_from(cores).unwrap_or(u32::MAX));
         (self.load_before > limit).then(|| {
             let load = self.load_before;
             format!(
@@ -72,41 +70,41 @@ impl Machine {
     }
 }
 
-/// The versions of the programs by their names, and the commit of the sources.
-pub fn versions(candidates: &[Candidate]) -> BTreeMap<String, String> {
+/// Returns the versions of the programs by their names, and the commit of the sources.
+pub fn find_versions(candidates: &[Candidate]) -> BTreeMap<String, String> {
     let mut versions = BTreeMap::new();
     for candidate in candidates {
-        let mut version = first_line(Command::new(&candidate.program).arg("--version"));
-        for line in &candidate.lines {
+        let mut version = first_output_line(Command::new(&candidate.path).arg("--version"));
+        for line in &candidate.torrc_lines {
             version.push_str(&format!(" with {line}"));
         }
-        versions.insert(candidate.kind.name().to_owned(), version);
+        versions.insert(candidate.program.name().to_owned(), version);
     }
-    if candidates.iter().all(|c| c.kind != Kind::CTor) {
-        // The relays are C tor's all the same.
+    if candidates.iter().all(|c| c.program != Program::CTor) {
+        // The relays are C tor processes even if C tor is not measured.
         versions.insert(
             "relays".to_owned(),
-            first_line(Command::new("tor").arg("--version")),
+            first_output_line(Command::new("tor").arg("--version")),
         );
     }
     versions.insert(
         "commit".to_owned(),
-        first_line(Command::new("git").args(["describe", "--always", "--dirty", "--tags"])),
+        first_output_line(Command::new("git").args(["describe", "--always", "--dirty", "--tags"])),
     );
     versions
 }
 
-/// Today, as `2026-11-23`, in UTC.
+/// Returns today's date in UTC, as `2026-11-23`.
 pub fn today() -> String {
     let seconds = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs());
-    date(seconds / 86_400)
+    format_date(seconds / 86_400)
 }
 
-/// The date of a day, counted from 1970-01-01, in the Gregorian calendar.
-fn date(day: u64) -> String {
-    // Counted in eras of 400 years from 0000-03-01, so that leap days come last in their year.
+/// Converts a count of days since 1970-01-01 to a date in the Gregorian calendar.
+fn format_date(day: u64) -> String {
+    // Count eras of 400 years from 0000-03-01, so that a leap day is the last day of its year.
     let day = day + 719_468;
     let (era, day) = (day / 146_097, day % 146_097);
     let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
@@ -121,26 +119,27 @@ fn date(day: u64) -> String {
     format!("{:04}-{month:02}-{day:02}", era * 400 + year + carry)
 }
 
-fn read(path: &str) -> String {
+/// Returns the content of a file, or an empty string if it cannot be read.
+fn read_or_empty(path: &str) -> String {
     fs::read_to_string(Path::new(path)).unwrap_or_default()
 }
 
-/// The text behind `name:` in a list of such lines.
-fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+/// Returns the value of the line `name: value`.
+fn find_field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     text.lines().find_map(|line| {
         let (key, value) = line.split_once(':')?;
         (key.trim() == name).then(|| value.trim())
     })
 }
 
-/// The first line that a program says.
-fn first_line(command: &mut Command) -> String {
-    let said = command
+/// Runs a command and returns the first line of its standard output.
+fn first_output_line(command: &mut Command) -> String {
+    let output = command
         .output()
         .map(|output| output.stdout)
         .unwrap_or_default();
-    let said = String::from_utf8_lossy(&said);
-    said.lines().next().unwrap_or("unknown").trim().to_owned()
+    let output = String::from_utf8_lossy(&output);
+    output.lines().next().unwrap_or("unknown").trim().to_owned()
 }
 
 #[cfg(test)]
@@ -148,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn days_have_their_dates() {
+    fn days_are_converted_to_dates() {
         for (day, expected) in [
             (0, "1970-01-01"),
             (789, "1972-02-29"),
@@ -156,14 +155,14 @@ mod tests {
             (11_017, "2000-03-01"),
             (20_780, "2026-11-23"),
         ] {
-            assert_eq!(date(day), expected);
+            assert_eq!(format_date(day), expected);
         }
     }
 
     #[test]
     fn fields_are_found_by_their_whole_name() {
         let text = "model\t\t: 2\nmodel name\t: A Processor\n";
-        assert_eq!(field(text, "model name"), Some("A Processor"));
-        assert_eq!(field(text, "name"), None);
+        assert_eq!(find_field(text, "model name"), Some("A Processor"));
+        assert_eq!(find_field(text, "name"), None);
     }
 }

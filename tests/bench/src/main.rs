@@ -1,4 +1,4 @@
-//! The `bench` program: see the library's documentation.
+//! The `bench` program. The library's documentation describes it.
 
 use std::fs;
 use std::path::PathBuf;
@@ -7,12 +7,12 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use bench::machine::{self, Machine};
-use bench::options::{Amounts, Options, Picked};
-use bench::proxy::{Candidate, Kind, in_turn};
-use bench::record::{Record, Sheet};
+use bench::options::{Options, RowFilter, Settings};
+use bench::proxy::{Candidate, Program, rotated};
 use bench::report::{self, Report, markers, plot, table};
+use bench::results::{Results, RunResults};
 use bench::rows::{CODES, GROUPS, Links, codes};
-use bench::world::World;
+use bench::testbed::Testbed;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
@@ -26,166 +26,175 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<()> {
-    let picked = options.picked()?;
-    let amounts = options.amounts();
-    let candidates = candidates(options)?;
+    let filter = options.row_filter()?;
+    let settings = options.settings();
+    let candidates = find_candidates(options)?;
     if let Some(file) = &options.write {
-        ensure!(file.exists(), "--write: there is no {}", file.display());
+        ensure!(file.exists(), "--write: {} does not exist", file.display());
     }
     let date = machine::today();
-    let machine = Machine::look();
+    let machine = Machine::detect();
     if let Some(warning) = machine.warning() {
         eprintln!("{warning}");
     }
-    let versions = machine::versions(&candidates);
+    let versions = machine::find_versions(&candidates);
     let progress = Progress(Instant::now());
-    let record = measure(&amounts, &candidates, &picked, &progress)?;
-    let programs: Vec<Kind> = candidates.iter().map(|c| c.kind).collect();
+    let results = measure(&settings, &candidates, &filter, &progress)?;
+    let programs: Vec<Program> = candidates.iter().map(|c| c.program).collect();
     let report = Report {
         date,
         machine,
         versions,
         quick: options.quick,
-        settings: amounts,
-        rows: report::lines(&programs, &picked, &record),
+        settings,
+        rows: report::collect_rows(&programs, &filter, &results),
         programs,
     };
-    save(options, &report)?;
-    // A short run is made to see whether everything works.
-    let failed = report.failed_rows(Kind::Onionport);
+    save_and_print(options, &report)?;
+    // A short run is a check, so a failed run or a wrong code is an error.
+    let failed = report.failed_rows(Program::Onionport);
     ensure!(
         !options.quick || failed.is_empty(),
-        "onionport has no figure for: {}",
+        "onionport failed, or sent a wrong code, in these rows: {}",
         failed.join(", ")
     );
     Ok(())
 }
 
-/// The programs to measure, in the order of the columns.
-fn candidates(options: &Options) -> Result<Vec<Candidate>> {
+/// Returns the programs to measure, in the order of the columns.
+fn find_candidates(options: &Options) -> Result<Vec<Candidate>> {
     let onionport = match &options.onionport {
         Some(path) => path.clone(),
-        None => beside_us("onionport")?,
+        None => sibling_program("onionport")?,
     };
     let mut candidates = vec![
-        (Kind::CTor, PathBuf::from("tor")),
-        (Kind::Onionport, onionport),
+        (Program::CTor, PathBuf::from("tor")),
+        (Program::Onionport, onionport),
     ];
-    candidates.extend(options.before.clone().map(|path| (Kind::Before, path)));
-    candidates.extend(options.arti.clone().map(|path| (Kind::Arti, path)));
-    for (kind, path) in &candidates {
-        // C tor is found by its name; the network cannot start without it.
-        let there = *kind == Kind::CTor || path.is_file();
-        ensure!(there, "there is no {} at {}", kind.name(), path.display());
+    candidates.extend(options.before.clone().map(|path| (Program::Before, path)));
+    candidates.extend(options.arti.clone().map(|path| (Program::Arti, path)));
+    for (program, path) in &candidates {
+        // C tor is found in `PATH`, and the network does not start without it.
+        let found = *program == Program::CTor || path.is_file();
+        ensure!(
+            found,
+            "{} is not a file: {}",
+            program.name(),
+            path.display()
+        );
     }
     let candidates = candidates.into_iter();
     Ok(candidates
-        .map(|(kind, program)| Candidate {
-            kind,
+        .map(|(program, path)| Candidate {
             program,
-            lines: match kind {
-                Kind::CTor => options.c_tor_line.clone(),
+            path,
+            torrc_lines: match program {
+                Program::CTor => options.c_tor_line.clone(),
                 _ => Vec::new(),
             },
         })
         .collect())
 }
 
-fn beside_us(name: &str) -> Result<PathBuf> {
-    let here = std::env::current_exe()?;
-    let folder = here.parent().context("this program is in no folder")?;
+/// Returns the path of a program in the folder of this program.
+fn sibling_program(name: &str) -> Result<PathBuf> {
+    let this = std::env::current_exe()?;
+    let folder = this
+        .parent()
+        .context("the path of this program has no folder")?;
     Ok(folder.join(name))
 }
 
-/// Measures everything that is wanted.
+/// Measures the selected rows. Failures become part of the results.
 fn measure(
-    amounts: &Amounts,
+    settings: &Settings,
     candidates: &[Candidate],
-    picked: &Picked,
+    filter: &RowFilter,
     progress: &Progress,
-) -> Result<Record> {
-    let mut record = Record::default();
+) -> Result<Results> {
+    let mut results = Results::default();
     for links in [Links::Near, Links::Far] {
         let groups: Vec<_> = GROUPS
             .iter()
-            .filter(|group| group.links == links && picked.wants_any(group.name))
+            .filter(|group| group.links == links && filter.includes_any(group.name))
             .collect();
         if groups.is_empty() {
             continue;
         }
-        progress.say("starting a network");
-        let world = match World::start(*amounts, links) {
-            Ok(world) => world,
-            Err(why) => {
-                eprintln!("no network: {why:#}");
+        progress.log("starting a network");
+        let testbed = match Testbed::start(*settings, links) {
+            Ok(testbed) => testbed,
+            Err(error) => {
+                eprintln!("cannot start the network: {error:#}");
                 for candidate in candidates {
-                    let mut sheet = Sheet::new(picked);
-                    groups
-                        .iter()
-                        .for_each(|group| sheet.fail_all(group.name, &why));
-                    record.add(candidate.kind, sheet);
+                    let mut run = RunResults::new(filter);
+                    for group in &groups {
+                        run.add_failures(group.name, &error);
+                    }
+                    results.add(candidate.program, run);
                 }
                 continue;
             }
         };
-        for round in 0..amounts.rounds {
+        for round in 0..settings.rounds {
             for group in &groups {
-                for candidate in in_turn(candidates, round) {
-                    progress.say_round(round, amounts.rounds, group.name, candidate.kind.name());
-                    let mut sheet = Sheet::new(picked);
-                    if let Err(why) = (group.measure)(&world, candidate, &mut sheet) {
-                        eprintln!("{} failed: {why:#}", candidate.kind.name());
-                        sheet.fail_all(group.name, &why);
+                for candidate in rotated(candidates, round) {
+                    let name = candidate.program.name();
+                    progress.log_round(round, settings.rounds, group.name, name);
+                    let mut run = RunResults::new(filter);
+                    if let Err(error) = (group.measure)(&testbed, candidate, &mut run) {
+                        eprintln!("{name} failed: {error:#}");
+                        run.add_failures(group.name, &error);
                     }
-                    record.add(candidate.kind, sheet);
+                    results.add(candidate.program, run);
                 }
             }
         }
     }
-    if picked.wants_any(CODES) {
-        progress.say("starting a network for the codes, and breaking services");
-        codes::measure(amounts, candidates, picked, &mut record, |round, whom| {
-            progress.say_round(round, amounts.code_rounds, CODES, whom);
+    if filter.includes_any(CODES) {
+        progress.log("starting a network for the codes, and breaking services");
+        codes::measure(settings, candidates, filter, &mut results, |round, step| {
+            progress.log_round(round, settings.code_rounds, CODES, step);
         })?;
     }
-    Ok(record)
+    Ok(results)
 }
 
-/// Tells on standard error how far it is.
+/// Logs the progress to standard error, with the time since the start.
 struct Progress(Instant);
 
 impl Progress {
-    fn say(&self, what: &str) {
-        eprintln!("{:6.1} s  {what}", self.0.elapsed().as_secs_f32());
+    fn log(&self, step: &str) {
+        eprintln!("{:6.1} s  {step}", self.0.elapsed().as_secs_f32());
     }
 
-    fn say_round(&self, round: u32, rounds: u32, group: &str, whom: &str) {
+    fn log_round(&self, round: u32, rounds: u32, group: &str, step: &str) {
         let round = round + 1;
-        self.say(&format!("round {round}/{rounds}  {group:8} {whom}"));
+        self.log(&format!("round {round}/{rounds}  {group:8} {step}"));
     }
 }
 
-/// Prints the table and writes all forms of the results.
-fn save(options: &Options, report: &Report) -> Result<()> {
+/// Prints the table and saves the results in all formats.
+fn save_and_print(options: &Options, report: &Report) -> Result<()> {
     let folder = &options.out;
-    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let put = |name: &str, text: &str| {
+    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let save = |name: &str, content: &str| {
         let path = folder.join(name);
-        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+        fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))
     };
-    let plain = table::plain(report);
-    let markdown = table::markdown(report);
-    put("results.txt", &plain)?;
-    put("results.md", &markdown)?;
-    put("results.json", &serde_json::to_string_pretty(report)?)?;
-    if let Some(svg) = plot::svg(report) {
-        put("results.svg", &svg)?;
+    let text = table::format_text(report);
+    let markdown = table::format_markdown(report);
+    save("results.txt", &text)?;
+    save("results.md", &markdown)?;
+    save("results.json", &serde_json::to_string_pretty(report)?)?;
+    if let Some(svg) = plot::draw_svg(report) {
+        save("results.svg", &svg)?;
     }
-    print!("{plain}");
-    println!("\nresults are in {}", folder.display());
+    print!("{text}");
+    println!("\nsaved the results in {}", folder.display());
     if let Some(file) = &options.write {
         markers::write(file, &markdown)?;
-        println!("the table is in {}", file.display());
+        println!("wrote the table to {}", file.display());
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What the user asked for, and how much of everything a run takes.
+//! The command line, and the size of each measurement.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,92 +9,94 @@ use serde::Serialize;
 
 use crate::catalog::ROWS;
 
-/// Measures onionport beside C tor, and arti where its binary is given, on a private Tor network.
+/// Compares the performance of onionport, C tor and, if its binary is given, arti on private Tor networks.
 #[derive(Clone, Debug, Parser)]
 #[command(version, args_override_self = true)]
 pub struct Options {
-    /// The onionport to measure [default: the one beside this program]
+    /// The onionport binary [default: the one in the folder of this program]
     #[arg(long, value_name = "PATH")]
     pub onionport: Option<PathBuf>,
-    /// Another build of onionport, to compare the two
+    /// Also measure another build of onionport
     #[arg(long, value_name = "PATH")]
     pub before: Option<PathBuf>,
-    /// Measure this arti as well
+    /// Also measure this arti binary
     #[arg(long, value_name = "PATH")]
     pub arti: Option<PathBuf>,
-    /// Only these rows, by name or by the beginning of it: `bulk`, `stream.exit`, `rate.exit.100`
+    /// Measure only these rows, given by name or by the first parts of the name: `bulk`, `stream.exit`, `rate.exit.100`
     #[arg(long, value_name = "ROW,...", value_delimiter = ',')]
     pub rows: Vec<String>,
-    /// Another line for C tor's torrc, such as `ConfluxEnabled 0`
+    /// Add a line to C tor's torrc, for example `ConfluxEnabled 0`
     #[arg(long, value_name = "LINE")]
     pub c_tor_line: Vec<String>,
-    /// Relays send in runs, as tor's do by default (KIST); else each cell at once
+    /// Let relays send in bursts (KIST, tor's default) instead of each cell at once
     #[arg(long)]
     pub kist: bool,
-    /// How long each link to a relay takes, each way, in milliseconds, for the rows `far` and `codes` [default: 20]
+    /// The delay of each link to a relay, each way, in milliseconds, for the rows `far` and `codes` [default: 20, with --quick 5]
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=200))]
     pub distance: Option<u64>,
-    /// How many rounds [default: 3, with --quick 1]
+    /// The number of rounds [default: 3, with --quick 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub rounds: Option<u32>,
-    /// A short run that shows that all works; its figures say nothing
+    /// Make a short run to check that everything works; its figures mean nothing
     #[arg(long)]
     pub quick: bool,
-    /// Where the results go
+    /// The folder for the results
     #[arg(long, value_name = "FOLDER", default_value = "bench-results")]
     pub out: PathBuf,
-    /// Put the table between the markers in this file
+    /// Also write the table between the markers of this file
     #[arg(long, value_name = "FILE")]
     pub write: Option<PathBuf>,
 }
 
-/// How much of everything a run takes; part of the results.
+/// The size of each measurement. The JSON results contain it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Amounts {
-    /// How often everything is measured.
+pub struct Settings {
+    /// The number of rounds of all rows except the codes.
     pub rounds: u32,
-    /// How often the codes are: a frozen service takes C tor two minutes.
+    /// The number of rounds of the codes. It is smaller, because a frozen service takes C tor two
+    /// minutes.
     pub code_rounds: u32,
-    /// How often, each round, a program is started and asked for those codes that come soon.
+    /// How many times per round a program is started to measure the fast codes.
     pub code_starts: usize,
-    /// After a program has said that it is usable, before it is measured, in seconds.
+    /// The pause between the moment a program is usable and the measurement, in seconds.
     pub settle_seconds: f64,
-    /// Streams opened one after another, for percentiles, all starts together.
+    /// The number of streams for percentiles, opened one after another, of all starts together.
     pub streams: usize,
-    /// How often a program is started for them: each start has circuits of its own.
+    /// How many times a program is started for these streams. Each start builds new circuits.
     pub stream_starts: usize,
-    /// For how long streams are opened at full speed, in seconds.
+    /// How long the rows `rate` open streams at full speed, in seconds.
     pub rate_seconds: f64,
-    /// How many bytes a transfer has, all its streams together.
+    /// The size of a transfer, in bytes, of all its streams together.
     pub bulk_bytes: u64,
-    /// How often a program is started for a transfer, each round, near and far: what is carried
+    /// How many times per round a program is started for a transfer, in both networks. Throughput
     /// depends on the relays of a circuit.
     pub transfer_starts: usize,
-    /// How often a program is started for a first onion connection, each round.
+    /// How many times per round a program is started for its first onion connection.
     pub cold_starts: usize,
-    /// After all streams are closed, before memory is looked at, in seconds.
+    /// The pause between closing all streams and measuring memory, in seconds.
     pub closing_seconds: f64,
-    /// How many clients ask for services that do not exist.
+    /// The number of requests for onion services that do not exist.
     pub flood_requests: u32,
-    /// After them, before memory is looked at, in seconds.
+    /// The pause between these requests and measuring memory, in seconds.
     pub flood_rest_seconds: f64,
-    /// The deadline of a request that is never answered (`socks_timeout`, `SocksTimeout`), in seconds.
+    /// The deadline of a request (`socks_timeout`, `SocksTimeout`), in seconds.
     pub deadline_seconds: u32,
-    /// The network's `cbtinitialtimeout` while codes are measured; none for tor's own, a minute.
+    /// The consensus parameter `cbtinitialtimeout` of the network for the codes, in milliseconds;
+    /// `None` for tor's default of one minute.
     pub circuit_timeout_ms: Option<u32>,
-    /// Whether the relays send in runs (KIST), instead of each cell at once.
+    /// Whether the relays send in bursts (KIST) instead of each cell at once.
     pub kist: bool,
-    /// How long each link to a relay takes, each way, where links take time, in milliseconds.
+    /// The delay of each link to a relay, each way, in the far network, in milliseconds.
     pub distance_ms: u64,
-    /// Streams opened one after another there, for a median.
+    /// The number of streams for a median in the far network, opened one after another.
     pub far_streams: usize,
-    /// How many bytes a transfer has there, all its streams together.
+    /// The size of a transfer in the far network, in bytes, of all its streams together.
     pub far_bytes: u64,
 }
 
-impl Amounts {
-    /// What makes the figures of a table.
-    const FULL: Amounts = Amounts {
+impl Settings {
+    /// The settings of a full run.
+    const FULL: Settings = Settings {
         rounds: 3,
         code_rounds: 2,
         code_starts: 6,
@@ -116,8 +118,8 @@ impl Amounts {
         far_bytes: 16_000_000,
     };
 
-    /// What shows that the harness works.
-    const QUICK: Amounts = Amounts {
+    /// The settings of a short run.
+    const QUICK: Settings = Settings {
         rounds: 1,
         code_rounds: 1,
         code_starts: 1,
@@ -139,86 +141,86 @@ impl Amounts {
         far_bytes: 1_000_000,
     };
 
-    /// [`Amounts::settle_seconds`].
+    /// Returns [`Settings::settle_seconds`] as a duration.
     pub fn settle(&self) -> Duration {
         Duration::from_secs_f64(self.settle_seconds)
     }
 
-    /// [`Amounts::rate_seconds`].
+    /// Returns [`Settings::rate_seconds`] as a duration.
     pub fn rate_time(&self) -> Duration {
         Duration::from_secs_f64(self.rate_seconds)
     }
 
-    /// [`Amounts::closing_seconds`].
+    /// Returns [`Settings::closing_seconds`] as a duration.
     pub fn closing(&self) -> Duration {
         Duration::from_secs_f64(self.closing_seconds)
     }
 
-    /// [`Amounts::flood_rest_seconds`].
+    /// Returns [`Settings::flood_rest_seconds`] as a duration.
     pub fn flood_rest(&self) -> Duration {
         Duration::from_secs_f64(self.flood_rest_seconds)
     }
 
-    /// [`Amounts::distance_ms`].
+    /// Returns [`Settings::distance_ms`] as a duration.
     pub fn distance(&self) -> Duration {
         Duration::from_millis(self.distance_ms)
     }
 }
 
 impl Options {
-    /// How much of everything to take.
-    pub fn amounts(&self) -> Amounts {
-        let amounts = if self.quick {
-            Amounts::QUICK
+    /// Returns the size of each measurement.
+    pub fn settings(&self) -> Settings {
+        let settings = if self.quick {
+            Settings::QUICK
         } else {
-            Amounts::FULL
+            Settings::FULL
         };
-        let rounds = self.rounds.unwrap_or(amounts.rounds);
-        Amounts {
+        let rounds = self.rounds.unwrap_or(settings.rounds);
+        Settings {
             rounds,
-            code_rounds: amounts.code_rounds.min(rounds),
+            code_rounds: settings.code_rounds.min(rounds),
             kist: self.kist,
-            distance_ms: self.distance.unwrap_or(amounts.distance_ms),
-            ..amounts
+            distance_ms: self.distance.unwrap_or(settings.distance_ms),
+            ..settings
         }
     }
 
-    /// The rows to measure.
+    /// Returns the filter for the rows to measure.
     ///
     /// # Errors
-    /// When a name given fits no row.
-    pub fn picked(&self) -> Result<Picked> {
+    /// If a given name matches no row.
+    pub fn row_filter(&self) -> Result<RowFilter> {
         for name in &self.rows {
-            if !ROWS.iter().any(|row| is_part_of(name, row.id)) {
-                bail!("--rows: there is no row `{name}`; the groups are {GROUPS}");
+            if !ROWS.iter().any(|row| is_below(name, row.id)) {
+                bail!("--rows: unknown row `{name}`; the groups are {GROUPS}");
             }
         }
-        Ok(Picked(self.rows.clone()))
+        Ok(RowFilter(self.rows.clone()))
     }
 }
 
-/// For the error message.
+/// The groups of rows, for the error message.
 const GROUPS: &str = "start, onion, stream, rate, bulk, memory, flood, far, codes";
 
-/// Which rows are wanted.
+/// Selects the rows to measure. An empty list selects all.
 #[derive(Clone, Debug)]
-pub struct Picked(Vec<String>);
+pub struct RowFilter(Vec<String>);
 
-impl Picked {
-    /// Whether a row is wanted.
-    pub fn wants(&self, id: &str) -> bool {
-        self.0.is_empty() || self.0.iter().any(|name| is_part_of(name, id))
+impl RowFilter {
+    /// Whether the row is to be measured.
+    pub fn includes(&self, id: &str) -> bool {
+        self.0.is_empty() || self.0.iter().any(|name| is_below(name, id))
     }
 
-    /// Whether a row below this beginning of a name is wanted.
-    pub fn wants_any(&self, beginning: &str) -> bool {
+    /// Whether any row with this name or below it is to be measured.
+    pub fn includes_any(&self, name: &str) -> bool {
         ROWS.iter()
-            .any(|row| is_part_of(beginning, row.id) && self.wants(row.id))
+            .any(|row| is_below(name, row.id) && self.includes(row.id))
     }
 }
 
-/// Whether `id` is `name`, or goes on behind it with a dot.
-fn is_part_of(name: &str, id: &str) -> bool {
+/// Whether `id` is `name`, or `name` followed by a dot and more.
+pub(crate) fn is_below(name: &str, id: &str) -> bool {
     id.strip_prefix(name)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
@@ -232,22 +234,26 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_picked_by_the_beginning_of_their_names() {
-        let picked = options("bulk.exit,rate.exit.10").picked().expect("names");
-        assert!(picked.wants("bulk.exit.down.8"));
-        assert!(picked.wants("rate.exit.10"));
-        assert!(!picked.wants("rate.exit.100"));
-        assert!(picked.wants_any("bulk.exit.up"));
-        assert!(!picked.wants_any("bulk.onion"));
-        assert!(!picked.wants_any("memory"));
+    fn rows_are_selected_by_the_first_parts_of_their_names() {
+        let filter = options("bulk.exit,rate.exit.10")
+            .row_filter()
+            .expect("known rows");
+        assert!(filter.includes("bulk.exit.down.8"));
+        assert!(filter.includes("rate.exit.10"));
+        assert!(!filter.includes("rate.exit.100"));
+        assert!(filter.includes_any("bulk.exit.up"));
+        assert!(!filter.includes_any("bulk.onion"));
+        assert!(!filter.includes_any("memory"));
     }
 
     #[test]
-    fn an_unknown_row_is_refused_with_the_names_there_are() {
-        let error = options("bulk,nothing").picked().expect_err("unknown");
+    fn an_unknown_row_is_refused_with_a_list_of_the_groups() {
+        let error = options("bulk,nothing")
+            .row_filter()
+            .expect_err("unknown row");
         assert_eq!(
             error.to_string(),
-            format!("--rows: there is no row `nothing`; the groups are {GROUPS}")
+            format!("--rows: unknown row `nothing`; the groups are {GROUPS}")
         );
     }
 }

@@ -1,8 +1,8 @@
-//! A program under measurement: started, watched, and stopped when dropped.
+//! The programs under test: starts them, reads their logs, and stops them when dropped.
 //!
-//! All are started in the same way: under `setpriv`, so that none outlives us, with what they log
-//! read line by line from their standard output and error. A moment that a log line marks is the
-//! moment the line arrived here.
+//! Each program runs under `setpriv`, which makes the kernel kill it when the benchmark ends. Its log
+//! is read line by line from standard output and standard error. The time of a log line is when the
+//! benchmark reads it.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -21,56 +21,56 @@ use nix::unistd::Pid;
 use serde::Serialize;
 use testnet::Network;
 
-mod setup;
+mod config;
 mod usage;
 
-pub use setup::Setup;
+pub use config::ExtraConfig;
 pub use usage::Usage;
 
-/// How long a program may take until it is usable.
+/// The time limit for a program to become usable.
 const READY_LIMIT: Duration = Duration::from_secs(90);
 
-/// How long a program may take to end when it is asked to.
+/// The time limit for a program to end after SIGTERM, before it is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
-/// How often to look whether it has ended.
+/// The interval for checking whether it has ended.
 const STOP_POLL: Duration = Duration::from_millis(20);
 
-/// How many of a program's last lines are told when it fails.
+/// How many of the last log lines an error message contains.
 const LAST_LINES: usize = 5;
 
-/// Who is measured.
+/// The programs that can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
-    /// This program.
+pub enum Program {
+    /// The onionport under test.
     Onionport,
-    /// Another build of it.
+    /// Another build of onionport.
     Before,
-    /// What all are compared with.
+    /// C tor, with which all others are compared.
     CTor,
-    /// arti's own proxy.
+    /// arti's SOCKS proxy.
     Arti,
 }
 
-impl Kind {
-    /// As it stands in the table.
+impl Program {
+    /// Returns the name for the table.
     pub fn name(self) -> &'static str {
         match self {
-            Kind::Onionport => "onionport",
-            Kind::Before => "onionport before",
-            Kind::CTor => "C tor",
-            Kind::Arti => "arti",
+            Program::Onionport => "onionport",
+            Program::Before => "onionport before",
+            Program::CTor => "C tor",
+            Program::Arti => "arti",
         }
     }
 
-    /// A word for the names of folders.
-    fn word(self) -> &'static str {
+    /// Returns the name of its data folder.
+    fn folder_name(self) -> &'static str {
         match self {
-            Kind::Onionport => "onionport",
-            Kind::Before => "before",
-            Kind::CTor => "ctor",
-            Kind::Arti => "arti",
+            Program::Onionport => "onionport",
+            Program::Before => "before",
+            Program::CTor => "ctor",
+            Program::Arti => "arti",
         }
     }
 }
@@ -78,76 +78,76 @@ impl Kind {
 /// A program to measure.
 #[derive(Clone, Debug)]
 pub struct Candidate {
-    /// Which it is.
-    pub kind: Kind,
-    /// Where it is.
-    pub program: PathBuf,
-    /// Lines for its configuration beyond those that all have.
-    pub lines: Vec<String>,
+    /// Which program it is.
+    pub program: Program,
+    /// The path of the binary, or its name if it is to be found in `PATH`.
+    pub path: PathBuf,
+    /// Additional torrc lines; empty except for C tor.
+    pub torrc_lines: Vec<String>,
 }
 
 impl Candidate {
-    /// The folder, below `folder`, in which it keeps what it learns of the network.
-    pub fn home(&self, folder: &Path) -> PathBuf {
-        folder.join(self.kind.word())
+    /// Returns the path of its data folder in `parent`.
+    pub fn data_dir(&self, parent: &Path) -> PathBuf {
+        parent.join(self.program.folder_name())
     }
 }
 
-/// All programs in the order of a round: each comes first in its turn.
-pub fn in_turn(candidates: &[Candidate], round: u32) -> impl Iterator<Item = &Candidate> {
+/// Returns all programs in the order for this round. Each round starts with the next program.
+pub fn rotated(candidates: &[Candidate], round: u32) -> impl Iterator<Item = &Candidate> {
     let first = usize::try_from(round).unwrap_or_default() % candidates.len().max(1);
     let (later, earlier) = candidates.split_at(first);
     earlier.iter().chain(later)
 }
 
-/// A running program that is usable.
+/// A running program that is usable. It is stopped when dropped.
 #[derive(Debug)]
 pub struct Proxy {
     child: Child,
-    socks: SocketAddr,
+    socks_addr: SocketAddr,
     started: Instant,
-    usable_after: Duration,
+    time_to_usable: Duration,
     last_lines: LastLines,
 }
 
 type LastLines = Arc<Mutex<VecDeque<String>>>;
 
-/// What a line says of how far a program is.
-enum Sign {
-    /// It accepts clients here.
+/// A step of the start, as a log line reports it.
+enum StartEvent {
+    /// The SOCKS port is open at this address.
     Listening(SocketAddr),
-    /// It has connected to the network.
+    /// The program has connected to the Tor network.
     Usable,
 }
 
 impl Proxy {
-    /// Starts a program with its files in `home`, which is made if it is missing, and waits until
-    /// it is usable.
+    /// Starts a program and waits until it is usable. Creates its data folder if it is missing.
     ///
     /// # Errors
-    /// When it cannot be started, ends, or takes too long; the text holds its last lines.
+    /// If it cannot be started, ends, or takes longer than 90 seconds. The message contains its last
+    /// log lines.
     pub fn start(
         candidate: &Candidate,
         network: &Network,
-        home: &Path,
-        setup: &Setup,
+        data_dir: &Path,
+        extra: &ExtraConfig,
     ) -> Result<Proxy> {
-        fs::create_dir_all(home)?;
-        setup::make_private(home)?;
-        // arti is the one that cannot say which port it was given.
+        fs::create_dir_all(data_dir)?;
+        config::make_private(data_dir)?;
+        // The port for arti, which cannot choose a free port and log it, as the others do.
         let free_port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
-        let arguments = setup.write(candidate, network, home, free_port)?;
+        let arguments = extra.write_file(candidate, network, data_dir, free_port)?;
         let (lines, inbox) = mpsc::channel();
         let started = Instant::now();
         let mut child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "--"])
-            .arg(&candidate.program)
+            .arg(&candidate.path)
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .with_context(|| format!("cannot start {}", candidate.program.display()))?;
+            .with_context(|| format!("cannot start {}", candidate.path.display()))?;
         let last_lines = LastLines::default();
         if let Some(output) = child.stdout.take() {
             read_lines(output, &last_lines, lines.clone());
@@ -157,32 +157,42 @@ impl Proxy {
         }
         let mut proxy = Proxy {
             child,
-            socks: free_port,
+            socks_addr: free_port,
             started,
-            usable_after: Duration::ZERO,
+            time_to_usable: Duration::ZERO,
             last_lines,
         };
         proxy
-            .wait_until_usable(candidate.kind, &inbox)
-            .with_context(|| format!("{} did not become usable", candidate.kind.name()))?;
+            .wait_until_usable(candidate.program, &inbox)
+            .with_context(|| format!("{} did not become usable", candidate.program.name()))?;
         Ok(proxy)
     }
 
-    fn wait_until_usable(&mut self, kind: Kind, lines: &Receiver<(Instant, String)>) -> Result<()> {
+    fn wait_until_usable(
+        &mut self,
+        program: Program,
+        lines: &Receiver<(Instant, String)>,
+    ) -> Result<()> {
         let deadline = self.started + READY_LIMIT;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let (when, line) = match lines.recv_timeout(left) {
                 Ok(line) => line,
                 Err(RecvTimeoutError::Timeout) => {
-                    bail!("waited {} s: {}", READY_LIMIT.as_secs(), self.last_lines())
+                    bail!(
+                        "timed out after {} s: {}",
+                        READY_LIMIT.as_secs(),
+                        self.last_lines()
+                    )
                 }
-                Err(RecvTimeoutError::Disconnected) => bail!("it ended: {}", self.last_lines()),
+                Err(RecvTimeoutError::Disconnected) => {
+                    bail!("the program ended: {}", self.last_lines())
+                }
             };
-            match sign(kind, &line) {
-                Some(Sign::Listening(address)) => self.socks = address,
-                Some(Sign::Usable) => {
-                    self.usable_after = when - self.started;
+            match parse_line(program, &line) {
+                Some(StartEvent::Listening(address)) => self.socks_addr = address,
+                Some(StartEvent::Usable) => {
+                    self.time_to_usable = when - self.started;
                     return Ok(());
                 }
                 None => {}
@@ -190,30 +200,31 @@ impl Proxy {
         }
     }
 
-    /// Its SOCKS port, which has `ExtendedErrors` where the program knows it.
-    pub fn socks(&self) -> SocketAddr {
-        self.socks
+    /// Returns the address of its SOCKS port, which has `ExtendedErrors` if the program supports it.
+    pub fn socks_addr(&self) -> SocketAddr {
+        self.socks_addr
     }
 
-    /// When it was started.
+    /// Returns when it was started.
     pub fn started(&self) -> Instant {
         self.started
     }
 
-    /// How long it took from the start until it said that it was usable.
-    pub fn usable_after(&self) -> Duration {
-        self.usable_after
+    /// Returns the time from the start until it reported that it was usable.
+    pub fn time_to_usable(&self) -> Duration {
+        self.time_to_usable
     }
 
-    /// What it has used so far.
+    /// Returns its resource usage so far.
     ///
     /// # Errors
-    /// When it has ended.
+    /// If it has ended.
     pub fn usage(&self) -> Result<Usage> {
-        Usage::of(self.child.id()).with_context(|| format!("it ended: {}", self.last_lines()))
+        Usage::read(self.child.id())
+            .with_context(|| format!("the program ended: {}", self.last_lines()))
     }
 
-    /// What it said last, in one line.
+    /// Returns its last log lines, joined into one.
     fn last_lines(&self) -> String {
         let lines = self
             .last_lines
@@ -224,7 +235,7 @@ impl Proxy {
 }
 
 impl Drop for Proxy {
-    /// Asks it to end, so that it can write down what it has learnt, and kills it if it does not.
+    /// Sends SIGTERM, so that the program can save its state, and kills it after the time limit.
     fn drop(&mut self) {
         let pid = i32::try_from(self.child.id()).map(Pid::from_raw);
         if pid.is_ok_and(|pid| kill(pid, Signal::SIGTERM).is_ok()) {
@@ -236,31 +247,32 @@ impl Drop for Proxy {
                 thread::sleep(STOP_POLL);
             }
         }
-        // Both fail only when it has ended already.
+        // Both fail only if it has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// What a line of a program's output says.
-fn sign(kind: Kind, line: &str) -> Option<Sign> {
-    match kind {
-        Kind::Onionport | Kind::Before => match line.strip_prefix("listening socks ") {
-            Some(place) => place.parse().ok().map(Sign::Listening),
-            None => (line == "bootstrapped").then_some(Sign::Usable),
+/// Recognises the log lines that report a step of the start.
+fn parse_line(program: Program, line: &str) -> Option<StartEvent> {
+    match program {
+        Program::Onionport | Program::Before => match line.strip_prefix("listening socks ") {
+            Some(address) => address.parse().ok().map(StartEvent::Listening),
+            None => (line == "bootstrapped").then_some(StartEvent::Usable),
         },
-        Kind::CTor => match line.split_once("Opened Socks listener connection (ready) on ") {
-            Some((_, place)) => place.trim().parse().ok().map(Sign::Listening),
-            None => line.contains("Bootstrapped 100%").then_some(Sign::Usable),
+        Program::CTor => match line.split_once("Opened Socks listener connection (ready) on ") {
+            Some((_, address)) => address.trim().parse().ok().map(StartEvent::Listening),
+            None => line
+                .contains("Bootstrapped 100%")
+                .then_some(StartEvent::Usable),
         },
-        Kind::Arti => line
+        Program::Arti => line
             .contains("Sufficiently bootstrapped")
-            .then_some(Sign::Usable),
+            .then_some(StartEvent::Usable),
     }
 }
 
-/// Reads lines in a thread of its own for as long as there are any, so that the program never waits
-/// for us.
+/// Reads lines in a new thread until the output ends, so that the program never blocks on a full pipe.
 fn read_lines(
     output: impl Read + Send + 'static,
     last_lines: &LastLines,
@@ -276,7 +288,7 @@ fn read_lines(
                 }
                 last.push_back(line.clone());
             }
-            // Nobody listens once the program is usable.
+            // The receiver is dropped once the program is usable.
             let _ = inbox.send((Instant::now(), line));
         }
     });
@@ -287,26 +299,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_signs_of_each_program_are_known() {
-        let listening = |kind, line| match sign(kind, line) {
-            Some(Sign::Listening(address)) => Some(address.port()),
+    fn the_start_messages_of_each_program_are_recognised() {
+        let listening = |program, line| match parse_line(program, line) {
+            Some(StartEvent::Listening(address)) => Some(address.port()),
             _ => None,
         };
-        let usable = |kind, line| matches!(sign(kind, line), Some(Sign::Usable));
+        let usable = |program, line| matches!(parse_line(program, line), Some(StartEvent::Usable));
         assert_eq!(
-            listening(Kind::Onionport, "listening socks 127.0.0.1:9150"),
+            listening(Program::Onionport, "listening socks 127.0.0.1:9150"),
             Some(9150)
         );
-        assert!(usable(Kind::Onionport, "bootstrapped"));
+        assert!(usable(Program::Onionport, "bootstrapped"));
         let opened = "Nov 23 04:00:00.000 [notice] Opened Socks listener connection (ready) on 127.0.0.1:41321";
-        assert_eq!(listening(Kind::CTor, opened), Some(41_321));
+        assert_eq!(listening(Program::CTor, opened), Some(41_321));
         assert!(usable(
-            Kind::CTor,
+            Program::CTor,
             "Nov 23 04:00:00.000 [notice] Bootstrapped 100% (done): Done"
         ));
-        assert!(!usable(Kind::CTor, "Bootstrapped 95% (circuit_create)"));
+        assert!(!usable(Program::CTor, "Bootstrapped 95% (circuit_create)"));
         assert!(usable(
-            Kind::Arti,
+            Program::Arti,
             "2026-11-22T10:00:00Z  INFO arti::subcommands::proxy: Sufficiently bootstrapped; proxy now functional."
         ));
     }

@@ -1,97 +1,94 @@
-//! What the runs come to: medians, ratios to C tor, and the forms in which they are shown.
+//! The report of a run: medians, ratios to C tor, and its output formats.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::catalog::{ROWS, Unit};
+use crate::catalog::{ROWS, Row, Unit};
 use crate::machine::Machine;
-use crate::options::{Amounts, Picked};
-use crate::proxy::Kind;
-use crate::record::{Outcome, Record};
+use crate::options::{RowFilter, Settings};
+use crate::proxy::Program;
+use crate::results::{Outcome, Results};
 use crate::stats::median;
 
 pub mod markers;
 pub mod plot;
 pub mod table;
 
-/// All there is to tell of a run.
+/// The report of a run. `results.json` contains all of it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// The day on which it began.
+    /// The date on which the run began, in UTC.
     pub date: String,
-    /// Where.
+    /// The computer.
     pub machine: Machine,
-    /// Of what.
+    /// The versions of the programs, and the commit.
     pub versions: BTreeMap<String, String>,
-    /// Whether it was a short run, whose figures say nothing.
+    /// Whether it was a short run, whose figures mean nothing.
     pub quick: bool,
-    /// How much of everything was done.
-    pub settings: Amounts,
+    /// The size of each measurement.
+    pub settings: Settings,
     /// The programs, in the order of the table's columns.
-    pub programs: Vec<Kind>,
-    /// The rows that were wanted.
-    pub rows: Vec<Line>,
+    pub programs: Vec<Program>,
+    /// The rows that were measured.
+    pub rows: Vec<ReportRow>,
 }
 
 impl Report {
-    /// The rows in which a run of a program failed, or in which it sent another code than that of the row.
-    pub fn failed_rows(&self, program: Kind) -> Vec<&'static str> {
-        let failed = |line: &&Line| {
-            let code = line.id.strip_prefix("codes.");
-            let cell = line.cells.iter().find(|cell| cell.program == program);
+    /// Returns the rows in which a run of the program failed, or in which it sent a code other than
+    /// the row's.
+    pub fn failed_rows(&self, program: Program) -> Vec<&'static str> {
+        let failed = |row: &&ReportRow| {
+            let code = row.id.strip_prefix("codes.");
+            let cell = row.cells.iter().find(|cell| cell.program == program);
             cell.is_some_and(|cell| {
-                cell.sound().is_none() || code.is_some_and(|code| cell.notes != [code])
+                cell.complete_median().is_none() || code.is_some_and(|code| cell.notes != [code])
             })
         };
-        self.rows
-            .iter()
-            .filter(failed)
-            .map(|line| line.id)
-            .collect()
+        self.rows.iter().filter(failed).map(|row| row.id).collect()
     }
 }
 
-/// One row of the table.
+/// A row of the table.
 #[derive(Clone, Debug, Serialize)]
-pub struct Line {
+pub struct ReportRow {
     /// The row's name.
     pub id: &'static str,
     /// The row's title.
     pub title: &'static str,
     /// The unit of all its figures.
     pub unit: Unit,
-    /// What each program came to.
+    /// The results of each program.
     pub cells: Vec<Cell>,
 }
 
-/// What one program came to in one row.
+/// The results of one program in one row.
 #[derive(Clone, Debug, Serialize)]
 pub struct Cell {
-    /// Which program.
-    pub program: Kind,
+    /// The program.
+    pub program: Program,
     /// The median of the rounds that did not fail.
     pub median: Option<f64>,
     /// The median divided by C tor's; none if a run of either failed.
     pub ratio: Option<f64>,
-    /// What was told with the figures, all that differs.
+    /// The distinct reply codes, for rows that measure codes.
     pub notes: Vec<String>,
-    /// Every round.
+    /// The result of each round.
     pub rounds: Vec<Round>,
 }
 
-/// One round.
+/// The result of one round.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Round {
     /// The figure.
     Value(f64),
-    /// Why there is none.
+    /// Why the run failed.
     Failed(String),
 }
 
 impl Cell {
-    fn new(program: Kind, outcomes: &[Outcome]) -> Cell {
+    fn new(program: Program, outcomes: &[Outcome]) -> Cell {
         let figures: Vec<f64> = outcomes
             .iter()
             .flatten()
@@ -120,38 +117,43 @@ impl Cell {
         }
     }
 
-    /// How many rounds failed.
-    pub fn failed(&self) -> usize {
+    /// Returns the number of failed rounds.
+    pub fn failed_rounds(&self) -> usize {
         self.rounds
             .iter()
             .filter(|round| matches!(round, Round::Failed(_)))
             .count()
     }
 
-    /// The median, if every round has a figure.
-    fn sound(&self) -> Option<f64> {
-        self.median.filter(|_| self.failed() == 0)
+    /// Returns the median if no round failed.
+    fn complete_median(&self) -> Option<f64> {
+        self.median.filter(|_| self.failed_rounds() == 0)
     }
 }
 
-impl Line {
-    /// The line of a row; none if it was not measured.
-    fn new(row: &crate::catalog::Row, programs: &[Kind], record: &Record) -> Option<Line> {
+impl ReportRow {
+    /// Collects the results of a row, or returns `None` if it was not measured.
+    fn new(row: &Row, programs: &[Program], results: &Results) -> Option<ReportRow> {
         let mut cells: Vec<Cell> = programs
             .iter()
-            .map(|&program| Cell::new(program, record.of(row.id, program)))
+            .map(|&program| Cell::new(program, results.get(row.id, program)))
             .collect();
         if cells.iter().all(|cell| cell.rounds.is_empty()) {
             return None;
         }
-        let base = cells.iter().find(|cell| cell.program == Kind::CTor);
-        let base = base.and_then(Cell::sound).filter(|base| *base > 0.0);
+        let base = cells.iter().find(|cell| cell.program == Program::CTor);
+        let base = base
+            .and_then(Cell::complete_median)
+            .filter(|base| *base > 0.0);
         for cell in &mut cells {
-            if cell.program != Kind::CTor {
-                cell.ratio = cell.sound().zip(base).map(|(own, base)| own / base);
+            if cell.program != Program::CTor {
+                cell.ratio = cell
+                    .complete_median()
+                    .zip(base)
+                    .map(|(own, base)| own / base);
             }
         }
-        Some(Line {
+        Some(ReportRow {
             id: row.id,
             title: row.title,
             unit: row.unit,
@@ -160,16 +162,16 @@ impl Line {
     }
 }
 
-/// The rows of a record, in the order of the catalogue.
-pub fn lines(programs: &[Kind], picked: &Picked, record: &Record) -> Vec<Line> {
+/// Collects the results of all measured rows, in the order of the catalogue.
+pub fn collect_rows(programs: &[Program], filter: &RowFilter, results: &Results) -> Vec<ReportRow> {
     ROWS.iter()
-        .filter(|row| picked.wants(row.id))
-        .filter_map(|row| Line::new(row, programs, record))
+        .filter(|row| filter.includes(row.id))
+        .filter_map(|row| ReportRow::new(row, programs, results))
         .collect()
 }
 
-/// A figure with as many digits as it is worth: three.
-pub fn digits(value: f64) -> String {
+/// Formats a figure with about three significant digits.
+pub fn format_figure(value: f64) -> String {
     let size = value.abs();
     if size >= 99.95 {
         format!("{value:.0}")
@@ -188,32 +190,32 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::options::Options;
-    use crate::record::Sheet;
+    use crate::results::RunResults;
 
-    /// A record of two rounds in which arti failed once, and C tor always at one row.
+    /// A report of two rounds, in which arti failed once and C tor failed in one row both times.
     pub(crate) fn example() -> Report {
         let options = Options::parse_from(["bench"]);
-        let picked = options.picked().expect("all");
-        let mut record = Record::default();
-        for (round, why) in [(1.0, None), (3.0, Some("it broke"))] {
-            let mut sheet = Sheet::new(&picked);
-            sheet.put("stream.exit.p50", 10.0 * round);
-            sheet.fail("bulk.exit.down.1", &anyhow::anyhow!("the proxy said 06"));
-            sheet.put_with("codes.F3", 120.0, "06".into());
-            record.add(Kind::CTor, sheet);
-            let mut sheet = Sheet::new(&picked);
-            sheet.put("stream.exit.p50", 5.0 * round);
-            sheet.put("bulk.exit.down.1", 7.25);
-            sheet.put_with("codes.F3", 12.0, "F3".into());
-            record.add(Kind::Onionport, sheet);
-            let mut sheet = Sheet::new(&picked);
-            match why {
-                Some(why) => sheet.fail("stream.exit.p50", &anyhow::anyhow!(why)),
-                None => sheet.put("stream.exit.p50", 50.0),
+        let filter = options.row_filter().expect("all rows");
+        let mut results = Results::default();
+        for (round, error) in [(1.0, None), (3.0, Some("broken"))] {
+            let mut run = RunResults::new(&filter);
+            run.add("stream.exit.p50", 10.0 * round);
+            run.add_failure("bulk.exit.down.1", &anyhow::anyhow!("the proxy replied 06"));
+            run.add_with_note("codes.F3", 120.0, "06".into());
+            results.add(Program::CTor, run);
+            let mut run = RunResults::new(&filter);
+            run.add("stream.exit.p50", 5.0 * round);
+            run.add("bulk.exit.down.1", 7.25);
+            run.add_with_note("codes.F3", 12.0, "F3".into());
+            results.add(Program::Onionport, run);
+            let mut run = RunResults::new(&filter);
+            match error {
+                Some(error) => run.add_failure("stream.exit.p50", &anyhow::anyhow!(error)),
+                None => run.add("stream.exit.p50", 50.0),
             }
-            record.add(Kind::Arti, sheet);
+            results.add(Program::Arti, run);
         }
-        let programs = vec![Kind::CTor, Kind::Onionport, Kind::Arti];
+        let programs = vec![Program::CTor, Program::Onionport, Program::Arti];
         Report {
             date: "2026-11-23".into(),
             machine: Machine {
@@ -225,60 +227,60 @@ pub(crate) mod tests {
             },
             versions: BTreeMap::from([("C tor".into(), "Tor version 0".into())]),
             quick: false,
-            settings: options.amounts(),
-            rows: lines(&programs, &picked, &record),
+            settings: options.settings(),
+            rows: collect_rows(&programs, &filter, &results),
             programs,
         }
     }
 
-    fn cell(report: &Report, id: &str, program: Kind) -> Cell {
-        let line = report.rows.iter().find(|line| line.id == id);
-        let cells = &line.expect("the row").cells;
+    fn cell(report: &Report, id: &str, program: Program) -> Cell {
+        let row = report.rows.iter().find(|row| row.id == id);
+        let cells = &row.expect("the row").cells;
         let cell = cells.iter().find(|cell| cell.program == program);
         cell.expect("the program").clone()
     }
 
     #[test]
-    fn a_ratio_is_that_of_the_medians() {
-        let cell = cell(&example(), "stream.exit.p50", Kind::Onionport);
+    fn the_ratio_divides_the_medians() {
+        let cell = cell(&example(), "stream.exit.p50", Program::Onionport);
         assert_eq!((cell.median, cell.ratio), (Some(10.0), Some(0.5)));
     }
 
     #[test]
-    fn there_is_no_ratio_when_a_run_of_either_side_failed() {
+    fn there_is_no_ratio_if_a_run_of_either_program_failed() {
         let report = example();
-        let arti = cell(&report, "stream.exit.p50", Kind::Arti);
+        let arti = cell(&report, "stream.exit.p50", Program::Arti);
         assert_eq!(
-            (arti.median, arti.ratio, arti.failed()),
+            (arti.median, arti.ratio, arti.failed_rounds()),
             (Some(50.0), None, 1)
         );
-        let ours = cell(&report, "bulk.exit.down.1", Kind::Onionport);
-        assert_eq!((ours.median, ours.ratio), (Some(7.25), None));
+        let onionport = cell(&report, "bulk.exit.down.1", Program::Onionport);
+        assert_eq!((onionport.median, onionport.ratio), (Some(7.25), None));
     }
 
     #[test]
-    fn a_failed_run_and_a_wrong_code_are_failures_of_the_row() {
+    fn a_row_fails_if_a_run_fails_or_the_code_is_wrong() {
         let report = example();
-        assert!(report.failed_rows(Kind::Onionport).is_empty());
+        assert!(report.failed_rows(Program::Onionport).is_empty());
         assert_eq!(
-            report.failed_rows(Kind::CTor),
+            report.failed_rows(Program::CTor),
             ["bulk.exit.down.1", "codes.F3"]
         );
-        // Rows without any run of a program are failures too, but for those that nobody measured.
+        // A row fails for a program without a run if another program was measured.
         assert_eq!(
-            report.failed_rows(Kind::Arti),
+            report.failed_rows(Program::Arti),
             ["stream.exit.p50", "bulk.exit.down.1", "codes.F3"]
         );
     }
 
     #[test]
-    fn rows_that_nobody_measured_are_left_out() {
-        let ids: Vec<_> = example().rows.iter().map(|line| line.id).collect();
+    fn rows_that_were_not_measured_are_left_out() {
+        let ids: Vec<_> = example().rows.iter().map(|row| row.id).collect();
         assert_eq!(ids, ["stream.exit.p50", "bulk.exit.down.1", "codes.F3"]);
     }
 
     #[test]
-    fn figures_have_three_digits() {
+    fn figures_have_about_three_significant_digits() {
         for (value, text) in [
             (0.0, "0.00"),
             (0.0012, "0.0012"),
@@ -288,7 +290,7 @@ pub(crate) mod tests {
             (99.96, "100"),
             (1234.5, "1234"),
         ] {
-            assert_eq!(digits(value), text);
+            assert_eq!(format_figure(value), text);
         }
     }
 }

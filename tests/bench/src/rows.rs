@@ -1,13 +1,16 @@
-//! The measurements, a file for each group of rows.
+//! The measurements, one file for each group of rows.
 //!
-//! Each group starts its program anew, some of them more than once, so that what one leaves behind
-//! changes nothing for the next.
+//! Each group starts its program again, some of them more than once, so that leftovers of one group
+//! (circuits, memory) do not affect the next.
+
+use std::net::SocketAddr;
 
 use anyhow::Result;
 
+use crate::client::{Target, time_stream};
 use crate::proxy::Candidate;
-use crate::record::Sheet;
-use crate::world::World;
+use crate::results::RunResults;
+use crate::testbed::Testbed;
 
 mod bulk;
 pub mod codes;
@@ -19,29 +22,29 @@ mod rate;
 mod start;
 mod stream;
 
-/// The name of the group that is not in [`GROUPS`]: it has a network of its own.
+/// The group that is not in [`GROUPS`], because it uses a separate network.
 pub const CODES: &str = "codes";
 
 /// Rows that are measured together.
 pub struct Group {
-    /// The first word of the names of its rows.
+    /// The first part of the names of its rows.
     pub name: &'static str,
-    /// In which network.
+    /// The network in which they are measured.
     pub links: Links,
-    /// Measures it once. An error is the outcome of all rows that have none yet.
-    pub measure: fn(&World, &Candidate, &mut Sheet<'_>) -> Result<()>,
+    /// Measures the rows once. An error is a failure of all its rows that have no outcome yet.
+    pub measure: fn(&Testbed, &Candidate, &mut RunResults<'_>) -> Result<()>,
 }
 
-/// What a network's links are like.
+/// The delay of a network's links.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Links {
-    /// Those of loopback: no time passes on them.
+    /// Loopback without delay.
     Near,
-    /// Each takes a while ([`Amounts::distance`](crate::options::Amounts::distance)).
+    /// Each link has the delay [`Settings::distance`](crate::options::Settings::distance).
     Far,
 }
 
-/// In the order in which they are measured.
+/// The groups, in the order in which they are measured.
 pub const GROUPS: &[Group] = &[
     Group {
         name: "start",
@@ -85,15 +88,15 @@ pub const GROUPS: &[Group] = &[
     },
 ];
 
-/// How many streams are opened before others are counted: the first ones build circuits.
+/// How many streams are opened before a measurement. The first streams wait for circuits.
 const WARM_UP: usize = 3;
 
-/// Notes a figure, or that there is none and why.
-fn note(sheet: &mut Sheet<'_>, id: &'static str, measured: Result<f64>) {
-    match measured {
-        Ok(value) => sheet.put(id, value),
-        Err(why) => sheet.fail(id, &why),
+/// Opens the first streams, which are not measured.
+async fn warm_up(proxy: SocketAddr, target: &Target) -> Result<()> {
+    for _ in 0..WARM_UP {
+        time_stream(proxy, target).await?;
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -104,7 +107,7 @@ mod tests {
     #[test]
     fn every_row_belongs_to_a_group() {
         for row in ROWS {
-            let group = row.id.split('.').next().expect("a first word");
+            let group = row.id.split('.').next().expect("a first part");
             assert!(
                 group == CODES || GROUPS.iter().any(|known| known.name == group),
                 "{}",

@@ -1,12 +1,12 @@
 //! The server behind the exits and behind the onion service.
 //!
-//! A client says one letter and a number of eight bytes, most significant first:
+//! A client sends commands. A command is one letter and a count of bytes (`u64`, big endian):
 //!
 //! | letter | what the server does |
 //! |---|---|
-//! | `e` | sends back that many bytes of what comes, as it comes, and takes the next order |
-//! | `d` | sends that many bytes, and closes |
-//! | `u` | takes that many bytes, sends one, and closes |
+//! | `e` | sends back the next `count` bytes as they arrive, then reads the next command |
+//! | `d` | sends `count` bytes and closes |
+//! | `u` | receives `count` bytes, sends one, and closes |
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -17,55 +17,55 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 
-/// The bytes of an order.
-pub const ORDER: usize = 9;
+/// The length of a command, in bytes.
+pub const COMMAND_LENGTH: usize = 9;
 
-/// How much is read or written at once.
-const BUFFER: usize = 64 * 1024;
+/// The size of the buffers for reading and writing.
+const BUFFER_SIZE: usize = 64 * 1024;
 
-/// How many connections may wait to be accepted.
+/// The backlog: how many connections may wait to be accepted.
 const BACKLOG: u32 = 4096;
 
-/// How long to pause when there is no room for another connection.
+/// The pause after a failed `accept`, for example when no more files can be opened.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// What a client can order.
+/// A command of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
+pub enum Command {
     /// Send back this many bytes.
     Echo(u64),
     /// Send this many bytes.
     Down(u64),
-    /// Take this many bytes.
+    /// Receive this many bytes.
     Up(u64),
 }
 
-impl Order {
-    /// As it is sent.
-    pub fn bytes(self) -> [u8; ORDER] {
+impl Command {
+    /// Encodes the command.
+    pub fn to_bytes(self) -> [u8; COMMAND_LENGTH] {
         let (letter, count) = match self {
-            Order::Echo(count) => (b'e', count),
-            Order::Down(count) => (b'd', count),
-            Order::Up(count) => (b'u', count),
+            Command::Echo(count) => (b'e', count),
+            Command::Down(count) => (b'd', count),
+            Command::Up(count) => (b'u', count),
         };
-        let mut bytes = [letter; ORDER];
+        let mut bytes = [letter; COMMAND_LENGTH];
         bytes[1..].copy_from_slice(&count.to_be_bytes());
         bytes
     }
 
-    fn parse(bytes: [u8; ORDER]) -> io::Result<Order> {
+    fn parse(bytes: [u8; COMMAND_LENGTH]) -> io::Result<Command> {
         let [letter, count @ ..] = bytes;
         let count = u64::from_be_bytes(count);
         match letter {
-            b'e' => Ok(Order::Echo(count)),
-            b'd' => Ok(Order::Down(count)),
-            b'u' => Ok(Order::Up(count)),
+            b'e' => Ok(Command::Echo(count)),
+            b'd' => Ok(Command::Down(count)),
+            b'u' => Ok(Command::Up(count)),
             _ => Err(io::ErrorKind::InvalidData.into()),
         }
     }
 }
 
-/// A server on a free port of 127.0.0.1; it stops when dropped.
+/// A server on a free port of 127.0.0.1. It stops when it is dropped.
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
@@ -73,10 +73,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts it on the runtime that is running.
+    /// Starts a server on the current runtime.
     ///
     /// # Errors
-    /// When it cannot listen.
+    /// If it cannot listen.
     pub async fn start() -> Result<Server> {
         let socket = TcpSocket::new_v4()?;
         socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
@@ -87,7 +87,7 @@ impl Server {
         })
     }
 
-    /// Where it listens.
+    /// Returns the address of its listener.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -103,7 +103,7 @@ async fn accept(listener: TcpListener) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                // A client that goes away in the middle is nothing to report.
+                // The error is ignored: the client measures, and reports broken streams itself.
                 tokio::spawn(async { serve(stream).await.ok() });
             }
             Err(_) => tokio::time::sleep(PAUSE).await,
@@ -114,19 +114,19 @@ async fn accept(listener: TcpListener) {
 async fn serve(mut stream: TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     loop {
-        let mut order = [0; ORDER];
-        stream.read_exact(&mut order).await?;
-        match Order::parse(order)? {
-            Order::Echo(count) => {
+        let mut command = [0; COMMAND_LENGTH];
+        stream.read_exact(&mut command).await?;
+        match Command::parse(command)? {
+            Command::Echo(count) => {
                 let (mut from, mut to) = stream.split();
                 tokio::io::copy(&mut (&mut from).take(count), &mut to).await?;
             }
-            Order::Down(count) => {
+            Command::Down(count) => {
                 send(&mut stream, count).await?;
                 return stream.shutdown().await;
             }
-            Order::Up(count) => {
-                take(&mut stream, count).await?;
+            Command::Up(count) => {
+                receive(&mut stream, count).await?;
                 stream.write_all(&[0]).await?;
                 return stream.shutdown().await;
             }
@@ -134,29 +134,29 @@ async fn serve(mut stream: TcpStream) -> io::Result<()> {
     }
 }
 
-/// Sends a number of bytes.
+/// Sends `count` bytes.
 ///
 /// # Errors
-/// When the other side takes no more.
+/// If the connection breaks.
 pub async fn send(stream: &mut TcpStream, mut count: u64) -> io::Result<()> {
-    let bytes = vec![0x5a; BUFFER];
+    let bytes = vec![0x5a; BUFFER_SIZE];
     while count > 0 {
-        let now = usize::try_from(count).map_or(BUFFER, |count| count.min(BUFFER));
-        stream.write_all(&bytes[..now]).await?;
-        count -= now as u64;
+        let length = usize::try_from(count).map_or(BUFFER_SIZE, |count| count.min(BUFFER_SIZE));
+        stream.write_all(&bytes[..length]).await?;
+        count -= length as u64;
     }
     Ok(())
 }
 
-/// Takes a number of bytes, and not one less.
+/// Receives exactly `count` bytes.
 ///
 /// # Errors
-/// When the other side breaks or ends before.
-pub async fn take(stream: &mut TcpStream, mut count: u64) -> io::Result<()> {
-    let mut bytes = vec![0; BUFFER];
+/// If the connection breaks, or the other side ends it earlier.
+pub async fn receive(stream: &mut TcpStream, mut count: u64) -> io::Result<()> {
+    let mut bytes = vec![0; BUFFER_SIZE];
     while count > 0 {
-        let most = usize::try_from(count).map_or(BUFFER, |count| count.min(BUFFER));
-        match stream.read(&mut bytes[..most]).await? {
+        let limit = usize::try_from(count).map_or(BUFFER_SIZE, |count| count.min(BUFFER_SIZE));
+        match stream.read(&mut bytes[..limit]).await? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             read => count -= read as u64,
         }
@@ -169,30 +169,30 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn each_order_is_followed_to_the_byte() {
+    async fn each_command_transfers_the_exact_number_of_bytes() {
         let server = Server::start().await.expect("server");
         let connect = || TcpStream::connect(server.address());
 
         let mut stream = connect().await.expect("connected");
         for text in [b"one", b"two"] {
-            let order = Order::Echo(3).bytes();
-            stream.write_all(&order).await.expect("sent");
+            let command = Command::Echo(3).to_bytes();
+            stream.write_all(&command).await.expect("sent");
             stream.write_all(text).await.expect("sent");
             let mut echo = [0; 3];
             stream.read_exact(&mut echo).await.expect("echo");
             assert_eq!(&echo, text);
         }
-        let order = Order::Down(100_001).bytes();
-        stream.write_all(&order).await.expect("sent");
-        take(&mut stream, 100_001).await.expect("all of it");
-        assert_eq!(stream.read(&mut [0]).await.expect("the end"), 0);
+        let command = Command::Down(100_001).to_bytes();
+        stream.write_all(&command).await.expect("sent");
+        receive(&mut stream, 100_001).await.expect("received");
+        assert_eq!(stream.read(&mut [0]).await.expect("end of stream"), 0);
 
         let mut stream = connect().await.expect("connected");
-        let order = Order::Up(100_001).bytes();
-        stream.write_all(&order).await.expect("sent");
+        let command = Command::Up(100_001).to_bytes();
+        stream.write_all(&command).await.expect("sent");
         send(&mut stream, 100_001).await.expect("sent");
         let mut rest = Vec::new();
-        stream.read_to_end(&mut rest).await.expect("the end");
+        stream.read_to_end(&mut rest).await.expect("end of stream");
         assert_eq!(rest, [0]);
     }
 }

@@ -1,8 +1,9 @@
-//! Percentiles of a few figures.
+//! Medians, percentiles and conversions of units.
 
 use std::time::Duration;
 
-/// The smallest figure that `percent` of all are not above (the nearest rank); none of none.
+/// Returns the smallest figure that is at least as large as `percent` % of all figures (nearest rank),
+/// or `None` if there are no figures.
 pub fn percentile(figures: &[f64], percent: u32) -> Option<f64> {
     let mut sorted = figures.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -11,7 +12,9 @@ pub fn percentile(figures: &[f64], percent: u32) -> Option<f64> {
     sorted.get(rank.saturating_sub(1)).copied()
 }
 
-/// The figure in the middle, or between the two in the middle; none of none.
+/// Returns the median, or `None` if there are no figures.
+///
+/// The median of an even number of figures is the midpoint of the two in the middle.
 pub fn median(figures: &[f64]) -> Option<f64> {
     let mut sorted = figures.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -23,9 +26,20 @@ pub fn median(figures: &[f64]) -> Option<f64> {
     Some(f64::midpoint(lower, upper))
 }
 
-/// A duration in milliseconds.
-pub fn milliseconds(duration: Duration) -> f64 {
+/// Converts a duration to milliseconds.
+pub fn to_milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
+}
+
+/// Converts bytes to units of 1,024 bytes.
+#[expect(clippy::cast_precision_loss, reason = "below 2^53 bytes")]
+pub fn to_kibibytes(bytes: u64) -> f64 {
+    bytes as f64 / 1024.0
+}
+
+/// Converts bytes to units of 1,048,576 bytes.
+pub fn to_mebibytes(bytes: u64) -> f64 {
+    to_kibibytes(bytes) / 1024.0
 }
 
 #[cfg(test)]
@@ -33,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn medians_and_percentiles_are_those_of_the_textbook() {
+    fn medians_and_percentiles_have_known_values() {
         assert_eq!(median(&[3.0, 1.0, 2.0]), Some(2.0));
         assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), Some(2.5));
         assert_eq!(median(&[]), None);

@@ -1,33 +1,33 @@
-//! What a process has used: proc(5).
+//! The resource usage of a process, from proc(5).
 
 use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-/// How often the clock ticks that processor time is counted in, in a second: `USER_HZ`, which is 100
-/// wherever Linux runs.
-const TICKS: f64 = 100.0;
+/// The unit of processor times in `/proc`, in ticks per second: `USER_HZ`, which is 100 on all common
+/// platforms.
+const TICKS_PER_SECOND: f64 = 100.0;
 
-/// What a process has used up to a moment.
+/// The resource usage of a process.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Usage {
-    /// Time on the processor, its own and the kernel's on its behalf, of all threads.
+    /// The processor time of all threads since the start, in user and kernel mode.
     pub processor: Duration,
-    /// Memory that is resident, in bytes.
+    /// The resident memory, in bytes.
     pub memory: u64,
 }
 
 impl Usage {
-    /// Looks at a process.
-    pub(super) fn of(pid: u32) -> Result<Usage> {
+    /// Reads the usage of a running process.
+    pub(super) fn read(pid: u32) -> Result<Usage> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-        Usage::parse(&stat, &status).context("a process that has no memory")
+        Usage::parse(&stat, &status).context("the process has ended, or its usage cannot be parsed")
     }
 
     fn parse(stat: &str, status: &str) -> Option<Usage> {
-        // The name may hold anything, spaces and brackets as well.
+        // The name of the process comes first and may contain spaces and brackets.
         let (_, fields) = stat.rsplit_once(") ")?;
         let mut times = fields.split(' ').skip(11).map(str::parse::<u32>);
         let (user, system) = (times.next()?.ok()?, times.next()?.ok()?);
@@ -37,7 +37,7 @@ impl Usage {
             .find_map(|line| line.strip_prefix("VmRSS:"))?;
         let kib: u64 = resident.trim().strip_suffix(" kB")?.parse().ok()?;
         Some(Usage {
-            processor: Duration::from_secs_f64(ticks / TICKS),
+            processor: Duration::from_secs_f64(ticks / TICKS_PER_SECOND),
             memory: kib * 1024,
         })
     }
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn processor_time_is_that_of_user_and_system() {
+    fn processor_time_is_the_sum_of_user_and_system_time() {
         let stat = "77 (a ) b) S 1 77 77 0 -1 4194304 100 0 0 0 150 25 3 4 20 0 3 0 1000 1 2";
         let usage = Usage::parse(stat, "Name:\ta\nVmRSS:\t    2048 kB\n").expect("usage");
         assert_eq!(usage.processor, Duration::from_millis(1750));
@@ -56,14 +56,14 @@ mod tests {
     }
 
     #[test]
-    fn our_own_usage_is_found() {
-        let usage = Usage::of(std::process::id()).expect("usage");
+    fn the_usage_of_the_own_process_is_read() {
+        let usage = Usage::read(std::process::id()).expect("usage");
         assert!(usage.memory > 100_000);
     }
 
     #[test]
-    fn a_process_that_has_ended_has_none() {
-        // The highest number that Linux gives is 2^22.
-        assert!(Usage::of(1 << 23).is_err());
+    fn an_ended_process_has_no_usage() {
+        // The highest process id on Linux is 2^22.
+        assert!(Usage::read(1 << 23).is_err());
     }
 }

@@ -1,24 +1,26 @@
-//! The table's place in a document: between two lines.
+//! Writes the table into a document, between two marker lines.
 
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 
-/// The line before the table.
+/// The marker line before the table.
 pub const BEGIN: &str = "<!-- results: begin -->";
-/// The line behind it.
+/// The marker line after the table.
 pub const END: &str = "<!-- results: end -->";
 
-/// Puts `text` between the markers of a file, in the place of what is there.
+/// Replaces the text between the markers of a file.
 ///
 /// # Errors
-/// When the file cannot be read or written, or has no markers.
+/// If the file cannot be read or written, or does not contain both markers.
 pub fn write(file: &Path, text: &str) -> Result<()> {
     let name = file.display();
     let old = fs::read_to_string(file).with_context(|| format!("cannot read {name}"))?;
     let Some(new) = replace(&old, text) else {
-        bail!("{name} has no lines `{BEGIN}` and `{END}`: add them where the table should be");
+        bail!(
+            "{name} does not contain the lines `{BEGIN}` and `{END}`: add them where the table belongs"
+        );
     };
     fs::write(file, new).with_context(|| format!("cannot write {name}"))
 }
@@ -37,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_between_the_markers_changes() {
+    fn only_the_text_between_the_markers_changes() {
         let old = format!("# Title\n{BEGIN}\nold\n{END}\nmore\n");
         let new = format!("# Title\n{BEGIN}\nnew\n{END}\nmore\n");
         assert_eq!(replace(&old, "new\n"), Some(new.clone()));

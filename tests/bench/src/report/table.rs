@@ -1,17 +1,17 @@
-//! The table, for a terminal and as Markdown.
+//! Formats the report as a table, in plain text and in Markdown.
 
 use std::fmt::Write as _;
 
-use super::{Cell, Line, Report, Round, digits};
-use crate::proxy::Kind;
+use super::{Cell, Report, ReportRow, Round, format_figure};
+use crate::proxy::Program;
 
-/// What stands for a figure that nobody took.
-const NOTHING: &str = "-";
+/// Printed in place of a missing figure.
+const NO_FIGURE: &str = "-";
 
-/// The table as plain text, with what has to be known beside it.
-pub fn plain(report: &Report) -> String {
-    let mut rows = vec![header(report)];
-    rows.extend(report.rows.iter().map(|line| cells(report, line)));
+/// Formats the table as plain text, followed by a description of the run and the failures.
+pub fn format_text(report: &Report) -> String {
+    let mut rows = vec![header_cells(report)];
+    rows.extend(report.rows.iter().map(|row| row_cells(report, row)));
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
     let width = |column: usize| {
         let lengths = rows.iter().filter_map(|row| row.get(column));
@@ -33,8 +33,8 @@ pub fn plain(report: &Report) -> String {
         }
         let _ = writeln!(text, "{}", line.trim_end());
     }
-    let _ = writeln!(text, "\n{}", circumstances(report).join("\n"));
-    let failures = failures(report);
+    let _ = writeln!(text, "\n{}", describe_run(report).join("\n"));
+    let failures = list_failures(report);
     if !failures.is_empty() {
         let _ = writeln!(text, "\nFailed runs, for which no ratio is given:");
         for failure in failures {
@@ -44,20 +44,20 @@ pub fn plain(report: &Report) -> String {
     text
 }
 
-/// The same as Markdown.
-pub fn markdown(report: &Report) -> String {
-    let mut text = format!("{}\n\n", circumstances(report).join("  \n"));
-    let header = header(report);
+/// Formats the table as Markdown, preceded by a description of the run and followed by the failures.
+pub fn format_markdown(report: &Report) -> String {
+    let mut text = format!("{}\n\n", describe_run(report).join("  \n"));
+    let header = header_cells(report);
     let rule = header.iter().enumerate().map(|(column, _)| match column {
         0 | 1 => "---",
         _ => "--:",
     });
     let rule: Vec<_> = rule.map(str::to_owned).collect();
-    let rows = report.rows.iter().map(|line| cells(report, line));
+    let rows = report.rows.iter().map(|row| row_cells(report, row));
     for row in [header, rule].into_iter().chain(rows) {
         let _ = writeln!(text, "| {} |", row.join(" | "));
     }
-    let failures = failures(report);
+    let failures = list_failures(report);
     if !failures.is_empty() {
         let _ = writeln!(text, "\nFailed runs, for which no ratio is given:\n");
         for failure in failures {
@@ -67,51 +67,55 @@ pub fn markdown(report: &Report) -> String {
     text
 }
 
-/// Two columns say what a row is, C tor has one, all others two.
-fn header(report: &Report) -> Vec<String> {
+/// Returns the header: name and title of the row, one column for C tor, and two for each other program.
+fn header_cells(report: &Report) -> Vec<String> {
     let mut header = vec!["row".to_owned(), "what".to_owned()];
     for program in &report.programs {
         header.push(program.name().to_owned());
-        if *program != Kind::CTor {
+        if *program != Program::CTor {
             header.push("/ C tor".to_owned());
         }
     }
     header
 }
 
-fn cells(report: &Report, line: &Line) -> Vec<String> {
-    let mut cells = vec![line.id.to_owned(), line.title.to_owned()];
+fn row_cells(report: &Report, row: &ReportRow) -> Vec<String> {
+    let mut cells = vec![row.id.to_owned(), row.title.to_owned()];
     for program in &report.programs {
-        let cell = line.cells.iter().find(|cell| cell.program == *program);
-        cells.push(cell.map_or(NOTHING.to_owned(), |cell| figure(line, cell)));
-        if *program != Kind::CTor {
+        let cell = row.cells.iter().find(|cell| cell.program == *program);
+        cells.push(cell.map_or(NO_FIGURE.to_owned(), |cell| format_cell(row, cell)));
+        if *program != Program::CTor {
             let ratio = cell.and_then(|cell| cell.ratio);
-            cells.push(ratio.map_or(NOTHING.to_owned(), |ratio| format!("{ratio:.2}")));
+            cells.push(ratio.map_or(NO_FIGURE.to_owned(), |ratio| format!("{ratio:.2}")));
         }
     }
     cells
 }
 
-/// A figure with its unit, the codes that came with it, and how many runs failed.
-fn figure(line: &Line, cell: &Cell) -> String {
+/// Formats the reply codes, the median with its unit, and the number of failed runs.
+fn format_cell(row: &ReportRow, cell: &Cell) -> String {
     let mut parts = Vec::new();
     if !cell.notes.is_empty() {
         parts.push(cell.notes.join("/"));
     }
     if let Some(median) = cell.median {
-        parts.push(format!("{} {}", digits(median), line.unit.word()));
+        parts.push(format!("{} {}", format_figure(median), row.unit.symbol()));
     }
-    if cell.failed() > 0 {
-        parts.push(format!("failed {}/{}", cell.failed(), cell.rounds.len()));
+    if cell.failed_rounds() > 0 {
+        parts.push(format!(
+            "failed {}/{}",
+            cell.failed_rounds(),
+            cell.rounds.len()
+        ));
     }
     if parts.is_empty() {
-        return NOTHING.to_owned();
+        return NO_FIGURE.to_owned();
     }
     parts.join(" ")
 }
 
-/// Where, when, with what and how it was measured.
-fn circumstances(report: &Report) -> Vec<String> {
+/// Describes the run, one line each: date and computer, versions, settings, warnings.
+fn describe_run(report: &Report) -> Vec<String> {
     let machine = &report.machine;
     let settings = &report.settings;
     let mut lines = vec![
@@ -126,7 +130,7 @@ fn circumstances(report: &Report) -> Vec<String> {
             .collect::<Vec<_>>()
             .join("; "),
         format!(
-            "medians, rounds: {} ({} for codes); {} streams for percentiles, {} s for rates, {} MB a transfer, {} starts a round for transfers, deadline {} s; relays that send {}; far and codes: links of {} ms each way, far: {} MB a transfer",
+            "medians, rounds: {} ({} for codes); {} streams for percentiles, {} s for rates, {} MB per transfer, {} starts per round for transfers, deadline {} s; relays that send {}; far and codes: links of {} ms each way, far: {} MB per transfer",
             settings.rounds,
             settings.code_rounds,
             settings.streams,
@@ -135,7 +139,7 @@ fn circumstances(report: &Report) -> Vec<String> {
             settings.transfer_starts,
             settings.deadline_seconds,
             if settings.kist {
-                "in runs (KIST)"
+                "in bursts (KIST)"
             } else {
                 "each cell at once"
             },
@@ -144,27 +148,30 @@ fn circumstances(report: &Report) -> Vec<String> {
         ),
     ];
     if report.quick {
-        lines.push("A short run to try the harness: its figures say nothing.".to_owned());
+        lines.push(
+            "This is a short run to check that everything works: its figures mean nothing."
+                .to_owned(),
+        );
     }
     lines.extend(machine.warning());
     lines
 }
 
-/// Each reason for which a run failed, once for each row and program.
-fn failures(report: &Report) -> Vec<String> {
+/// Returns the reasons for failed runs, each reason once for each row and program.
+fn list_failures(report: &Report) -> Vec<String> {
     let mut failures = Vec::new();
-    for line in &report.rows {
-        for cell in &line.cells {
+    for row in &report.rows {
+        for cell in &row.cells {
             let mut reasons: Vec<&str> = Vec::new();
             for round in &cell.rounds {
-                if let Round::Failed(why) = round
-                    && !reasons.contains(&why.as_str())
+                if let Round::Failed(reason) = round
+                    && !reasons.contains(&reason.as_str())
                 {
-                    reasons.push(why);
+                    reasons.push(reason);
                 }
             }
-            for why in reasons {
-                failures.push(format!("{}, {}: {why}", line.id, cell.program.name()));
+            for reason in reasons {
+                failures.push(format!("{}, {}: {reason}", row.id, cell.program.name()));
             }
         }
     }
@@ -177,8 +184,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_shows_figures_ratios_codes_and_failures() {
-        let text = plain(&example());
+    fn a_row_contains_figures_ratios_codes_and_failures() {
+        let text = format_text(&example());
         let line = |id: &str| {
             let found = text.lines().find(|line| line.starts_with(id));
             let words = found.expect("the row").split_whitespace();
@@ -194,15 +201,15 @@ mod tests {
         );
         assert_eq!(
             line("codes.F3"),
-            "codes.F3 service frozen: answer 06 120 s F3 12.0 s 0.10 - -"
+            "codes.F3 service frozen: reply 06 120 s F3 12.0 s 0.10 - -"
         );
-        assert!(text.contains("bulk.exit.down.1, C tor: the proxy said 06\n"));
+        assert!(text.contains("bulk.exit.down.1, C tor: the proxy replied 06\n"));
         assert!(text.contains("A Processor, 2 cores, 8 GiB, Linux 6.1"));
     }
 
     #[test]
-    fn markdown_has_as_many_columns_in_every_line() {
-        let text = markdown(&example());
+    fn all_markdown_rows_have_the_same_number_of_columns() {
+        let text = format_markdown(&example());
         let widths: Vec<_> = text
             .lines()
             .filter(|line| line.starts_with('|'))

@@ -1,8 +1,8 @@
-//! How much is carried, both ways, by one stream and by eight together; and what it costs the
-//! program.
+//! Measures throughput and processor time of transfers in both directions, in one stream and in eight.
 //!
-//! The clock runs from the first byte asked for, on streams that are open, to the last byte arrived:
-//! for an upload, to the server's word that it has all. A figure is the middle of some starts of the program.
+//! The streams are open before the clock starts. It starts with the client's command and stops at the
+//! last byte, or, for an upload, when the server confirms that it has received everything. A figure is
+//! the median of several starts of the program.
 
 use std::time::{Duration, Instant};
 
@@ -12,29 +12,29 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::client::{echo, open};
+use crate::client::{echo_byte, open_stream};
 use crate::proxy::{Candidate, Proxy};
-use crate::record::Sheet;
-use crate::server::{Order, send, take};
+use crate::results::RunResults;
+use crate::server::{Command, receive, send};
 use crate::stats::median;
-use crate::world::{Way, World};
+use crate::testbed::{Route, Testbed};
 
-/// How long a transfer may take.
+/// The time limit of a transfer.
 const LIMIT: Duration = Duration::from_secs(180);
 
-/// Which way it goes.
+/// The direction of a transfer, as the client sees it.
 #[derive(Clone, Copy)]
 pub(super) enum Direction {
     Down,
     Up,
 }
 
-/// Way, direction, number of streams, and the rows for speed and cost.
-type Transfer = (Way, Direction, u32, &'static str, &'static str);
+/// Route, direction, number of streams, and the rows for throughput and processor time.
+type Transfer = (Route, Direction, u32, &'static str, &'static str);
 
 const TRANSFERS: [Transfer; 8] = {
     use Direction::{Down, Up};
-    use Way::{Exit, Onion};
+    use Route::{Exit, Onion};
     [
         (Exit, Down, 1, "bulk.exit.down.1", "bulk.exit.down.1.cpu"),
         (Exit, Down, 8, "bulk.exit.down.8", "bulk.exit.down.8.cpu"),
@@ -47,103 +47,112 @@ const TRANSFERS: [Transfer; 8] = {
     ]
 };
 
-pub(super) fn measure(world: &World, candidate: &Candidate, sheet: &mut Sheet<'_>) -> Result<()> {
-    let mut transfers: Vec<(Transfer, Result<Vec<Took>>)> = TRANSFERS
+pub(super) fn measure(
+    testbed: &Testbed,
+    candidate: &Candidate,
+    run: &mut RunResults<'_>,
+) -> Result<()> {
+    let mut transfers: Vec<(Transfer, Result<Vec<TransferCost>>)> = TRANSFERS
         .into_iter()
-        .filter(|(.., speed, _)| sheet.wants_any(speed))
+        .filter(|(.., throughput, _)| run.includes_any(throughput))
         .map(|transfer| (transfer, Ok(Vec::new())))
         .collect();
-    for _ in 0..world.amounts.transfer_starts {
-        let proxy = world.start_settled(candidate)?;
-        for ((way, direction, streams, ..), took) in &mut transfers {
-            let Ok(before) = took else {
-                // One that failed decides the row, whatever the others are.
+    for _ in 0..testbed.settings.transfer_starts {
+        let proxy = testbed.start_settled(candidate)?;
+        for ((route, direction, streams, ..), costs) in &mut transfers {
+            let Ok(so_far) = costs else {
+                // One failed transfer makes the row fail, so the others are not needed.
                 continue;
             };
-            let bytes = world.amounts.bulk_bytes;
-            let transfer = transfer(world, &proxy, *way, *direction, *streams, bytes);
-            match world.runtime.block_on(transfer) {
-                Ok(carried) => before.push(carried),
-                Err(why) => *took = Err(why),
+            let bytes = testbed.settings.bulk_bytes;
+            let transfer = run_transfer(testbed, &proxy, *route, *direction, *streams, bytes);
+            match testbed.runtime.block_on(transfer) {
+                Ok(cost) => so_far.push(cost),
+                Err(error) => *costs = Err(error),
             }
         }
     }
-    for ((.., speed, cost), took) in transfers {
-        match took.and_then(|took| middle(&took)) {
-            Ok(took) => {
-                sheet.put(speed, took.megabytes_per_second);
-                sheet.put(cost, took.processor_per_gigabyte);
+    for ((.., throughput, processor), costs) in transfers {
+        match costs.and_then(|costs| medians(&costs)) {
+            Ok(cost) => {
+                run.add(throughput, cost.megabytes_per_second);
+                run.add(processor, cost.processor_per_gigabyte);
             }
-            Err(why) => sheet.fail_all(speed, &why),
+            Err(error) => run.add_failures(throughput, &error),
         }
     }
     Ok(())
 }
 
-/// What a transfer took.
-pub(super) struct Took {
+/// The throughput and the cost of a transfer.
+pub(super) struct TransferCost {
     pub(super) megabytes_per_second: f64,
+    /// In seconds.
     processor_per_gigabyte: f64,
 }
 
-/// The middle of what several starts took, each figure by itself.
-pub(super) fn middle(took: &[Took]) -> Result<Took> {
-    let middle = |figure: fn(&Took) -> f64| {
-        let figures: Vec<f64> = took.iter().map(figure).collect();
+/// Returns the median of each figure.
+pub(super) fn medians(costs: &[TransferCost]) -> Result<TransferCost> {
+    let median_of = |figure: fn(&TransferCost) -> f64| {
+        let figures: Vec<f64> = costs.iter().map(figure).collect();
         median(&figures).context("the program was not started")
     };
-    Ok(Took {
-        megabytes_per_second: middle(|took| took.megabytes_per_second)?,
-        processor_per_gigabyte: middle(|took| took.processor_per_gigabyte)?,
+    Ok(TransferCost {
+        megabytes_per_second: median_of(|cost| cost.megabytes_per_second)?,
+        processor_per_gigabyte: median_of(|cost| cost.processor_per_gigabyte)?,
     })
 }
 
-/// Carries a number of bytes, shared by some streams, on streams that are open.
-pub(super) async fn transfer(
-    world: &World,
+/// Opens streams, then transfers `bytes` in equal shares on them.
+pub(super) async fn run_transfer(
+    testbed: &Testbed,
     proxy: &Proxy,
-    way: Way,
+    route: Route,
     direction: Direction,
     streams: u32,
     bytes: u64,
-) -> Result<Took> {
-    let each = bytes / u64::from(streams);
+) -> Result<TransferCost> {
+    let share = bytes / u64::from(streams);
     let mut opened = Vec::new();
     for _ in 0..streams {
-        let mut stream = open(proxy.socks(), world.target(way)).await?;
-        echo(&mut stream).await?;
+        let mut stream = open_stream(proxy.socks_addr(), testbed.target(route)).await?;
+        echo_byte(&mut stream).await?;
         opened.push(stream);
     }
     let before = proxy.usage()?.processor;
     let begun = Instant::now();
-    let mut running = JoinSet::new();
+    let mut tasks = JoinSet::new();
     for stream in opened {
-        running.spawn(timeout(LIMIT, carry(stream, direction, each)));
+        tasks.spawn(timeout(LIMIT, transfer_on(stream, direction, share)));
     }
-    for carried in running.join_all().await {
-        carried
+    for transferred in tasks.join_all().await {
+        transferred
             .with_context(|| format!("a transfer took longer than {} s", LIMIT.as_secs()))?
-            .context("a transfer broke")?;
+            .context("a transfer failed")?;
     }
     let seconds = begun.elapsed().as_secs_f64();
     let processor = (proxy.usage()?.processor - before).as_secs_f64();
-    #[expect(clippy::cast_precision_loss, reason = "2^53 bytes are out of reach")]
-    let bytes = (each * u64::from(streams)) as f64;
-    Ok(Took {
+    #[expect(clippy::cast_precision_loss, reason = "below 2^53 bytes")]
+    let bytes = (share * u64::from(streams)) as f64;
+    Ok(TransferCost {
         megabytes_per_second: bytes / 1e6 / seconds,
         processor_per_gigabyte: processor / (bytes / 1e9),
     })
 }
 
-/// Carries a number of bytes on a stream.
-async fn carry(mut stream: TcpStream, direction: Direction, bytes: u64) -> std::io::Result<()> {
+/// Transfers `bytes` on one stream.
+async fn transfer_on(
+    mut stream: TcpStream,
+    direction: Direction,
+    bytes: u64,
+) -> std::io::Result<()> {
     match direction {
         Direction::Down => {
-            stream.write_all(&Order::Down(bytes).bytes()).await?;
-            take(&mut stream, bytes).await
+            stream.write_all(&Command::Down(bytes).to_bytes()).await?;
+            receive(&mut stream, bytes).await
         }
         Direction::Up => {
-            stream.write_all(&Order::Up(bytes).bytes()).await?;
+            stream.write_all(&Command::Up(bytes).to_bytes()).await?;
             send(&mut stream, bytes).await?;
             stream.read_exact(&mut [0]).await.map(drop)
         }

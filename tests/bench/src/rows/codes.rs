@@ -1,12 +1,18 @@
-//! How long each answer about a broken onion service takes, and which one it is.
+//! Measures which code each program replies for a broken onion service, and how long the reply takes.
 //!
-//! The services live in a network of their own, whose links take time, with relays that only one of them uses, so that its
-//! introduction points can be stopped. All are broken before the first program is asked. Answers that
-//! somebody has to work for are asked for one program after the other, those that come soon by several
-//! starts of it: what a program has once learnt of a service it answers without asking. Before each is
-//! a pause, so that circuits which the one before has left are closed, and others built. Of a frozen
-//! service, and of silent introduction points, nothing is heard, or not for long: that wait is spent by all
-//! programs at once.
+//! The services are in a separate network whose links have a delay. Some of its relays serve only as
+//! introduction points of one service, so that they can be stopped. All services are broken before the
+//! first request.
+//!
+//! How a code is measured depends on [`Pace`]:
+//!
+//! - Fast codes are requested from one program at a time, on several starts of it: what a program has
+//!   learnt about a service, it answers from its cache.
+//! - Slow codes are requested from one program at a time, on its last start.
+//! - Codes that arrive only at the deadline are requested from all programs at the same time.
+//!
+//! A pause precedes each fast or slow request, so that the circuits of the previous request are closed
+//! and new ones are built.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -14,176 +20,221 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use testnet::Network;
+use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
-use crate::client::{Target, answer};
-use crate::options::{Amounts, Picked};
-use crate::proxy::{Candidate, Proxy, Setup, in_turn};
-use crate::record::{Record, Sheet};
+use crate::client::{Target, connect};
+use crate::options::{RowFilter, Settings};
+use crate::proxy::{Candidate, ExtraConfig, Program, Proxy, rotated};
+use crate::results::{Results, RunResults};
 use crate::stats::percentile;
-use crate::world::Home;
+use crate::testbed::ScratchDir;
 
-mod stage;
+mod broken_targets;
 
-use stage::{Pace, Stage};
+use broken_targets::{BrokenTargets, Pace};
 
-/// Relays whose only use is to be introduction points that can be stopped.
+/// The number of relays that serve only as introduction points that can be stopped.
 const SPARE_RELAYS: usize = 6;
 
-/// How long an answer may take, in halves of the deadline. C tor begins its deadline anew when it has
-/// the descriptor; arti has none, and is given up.
-const PATIENCE: u32 = 3;
+/// The time limit for a reply, in halves of the deadline. C tor restarts its deadline when it has the
+/// descriptor; arti has no deadline.
+const LIMIT_IN_HALF_DEADLINES: u32 = 3;
 
-/// The pause between two questions.
+/// The pause before a request.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// What was answered, and after how long.
-type Answered = (u8, Duration);
+/// A reply code, and the time until it arrived.
+type Reply = (u8, Duration);
 
-/// Measures the codes of all programs, round by round. `tell` hears who is next.
+/// Measures the codes of all programs, round by round. Calls `progress` with the round and the name of
+/// each step.
 ///
 /// # Errors
-/// When the network or a service cannot be set up. A program that fails is noted in `record`.
+/// If the network or a service cannot be set up. The failure of a program becomes part of the results.
 pub fn measure(
-    amounts: &Amounts,
+    settings: &Settings,
     candidates: &[Candidate],
-    picked: &Picked,
-    record: &mut Record,
-    mut tell: impl FnMut(u32, &str),
+    filter: &RowFilter,
+    results: &mut Results,
+    mut progress: impl FnMut(u32, &str),
 ) -> Result<()> {
-    let network = Network::builder()
-        .spare_relays(SPARE_RELAYS)
-        .kist(amounts.kist)
-        .distance(Some(amounts.distance()))
-        .circuit_timeout_ms(amounts.circuit_timeout_ms)
-        .start()?;
-    // What fails becomes a row of the report.
-    network.mark_done();
-    let home = Home::new(network.dir())?;
-    let stage = Stage::set(&network, home.private("keys")?, picked)?;
-    let runtime = tokio::runtime::Runtime::new()?;
-    let setup = Setup {
-        deadline: Some(amounts.deadline_seconds),
-        keys: Some(stage.keys.clone()),
-    };
-    let limit = Duration::from_secs(amounts.deadline_seconds.into()) / 2 * PATIENCE;
-    let of_pace = |pace| -> Vec<_> { stage.broken.iter().filter(|b| b.pace == pace).collect() };
-    let (soon, late, silent) = (
-        of_pace(Pace::Soon),
-        of_pace(Pace::Late),
-        of_pace(Pace::Never),
-    );
-    let start = |candidate: &Candidate| -> Result<Proxy> {
-        let proxy = Proxy::start(candidate, &network, &candidate.home(home.path()), &setup)?;
-        std::thread::sleep(amounts.settle());
-        Ok(proxy)
-    };
-    let ask_one = |proxy: &Proxy, target: &Target| {
-        std::thread::sleep(PAUSE);
-        runtime.block_on(ask(proxy.socks(), target, limit))
-    };
-    for round in 0..amounts.code_rounds {
-        let mut asked = Vec::new();
-        for candidate in in_turn(candidates, round) {
-            tell(round, candidate.kind.name());
-            let mut sheet = Sheet::new(picked);
-            let ask_soon = || {
-                let mut samples = Samples::default();
-                let mut starts = 0;
-                loop {
-                    let proxy = start(candidate)?;
-                    for broken in &soon {
-                        if !samples.sound(broken.id) {
-                            continue;
-                        }
-                        samples.add(broken.id, ask_one(&proxy, &broken.target));
-                    }
-                    starts += 1;
-                    if starts >= amounts.code_starts || soon.is_empty() {
-                        return anyhow::Ok((proxy, samples));
-                    }
-                }
-            };
-            match ask_soon() {
-                Ok((proxy, mut samples)) => {
-                    for broken in &late {
-                        samples.add(broken.id, ask_one(&proxy, &broken.target));
-                    }
-                    samples.put(&mut sheet);
-                    asked.push((candidate.kind, proxy, sheet));
-                }
-                Err(why) => {
-                    sheet.fail_all(super::CODES, &why);
-                    record.add(candidate.kind, sheet);
+    let session = Session::start(settings, filter)?;
+    for round in 0..settings.code_rounds {
+        let mut running = Vec::new();
+        for candidate in rotated(candidates, round) {
+            progress(round, candidate.program.name());
+            let mut run = RunResults::new(filter);
+            match session.measure_in_turn(candidate, &mut run) {
+                Ok(proxy) => running.push((candidate.program, proxy, run)),
+                Err(error) => {
+                    run.add_failures(super::CODES, &error);
+                    results.add(candidate.program, run);
                 }
             }
         }
-        if !silent.is_empty() {
-            tell(round, "all, waiting for the deadline");
+        if session.targets.with_pace(Pace::AtDeadline).next().is_some() {
+            progress(round, "all, waiting for the deadline");
         }
-        let waits = async {
-            let mut waiting = JoinSet::new();
-            for (number, (_, proxy, _)) in asked.iter().enumerate() {
-                for (which, broken) in silent.iter().enumerate() {
-                    let (socks, target) = (proxy.socks(), broken.target.clone());
-                    waiting.spawn(async move { (number, which, ask(socks, &target, limit).await) });
-                }
-            }
-            waiting.join_all().await
-        };
-        for (number, which, said) in runtime.block_on(waits) {
-            let (_, _, sheet) = &mut asked[number];
-            let mut samples = Samples::default();
-            samples.add(silent[which].id, said);
-            samples.put(sheet);
-        }
-        for (kind, _, sheet) in asked {
-            record.add(kind, sheet);
+        session.measure_together(&mut running);
+        for (program, _, run) in running {
+            results.add(program, run);
         }
     }
     Ok(())
 }
 
-async fn ask(proxy: SocketAddr, target: &Target, limit: Duration) -> Result<Answered> {
+/// The network with the broken services.
+///
+/// The order of the fields matters: the network is dropped last.
+struct Session<'a> {
+    settings: &'a Settings,
+    /// The configuration of the programs.
+    extra: ExtraConfig,
+    /// The time limit for a reply.
+    limit: Duration,
+    runtime: Runtime,
+    targets: BrokenTargets,
+    /// Contains the data folders of the programs.
+    folder: ScratchDir,
+    network: Network,
+}
+
+impl<'a> Session<'a> {
+    /// Starts the network and breaks the services.
+    fn start(settings: &'a Settings, filter: &RowFilter) -> Result<Self> {
+        let network = Network::builder()
+            .spare_relays(SPARE_RELAYS)
+            .kist(settings.kist)
+            .distance(Some(settings.distance()))
+            .circuit_timeout_ms(settings.circuit_timeout_ms)
+            .start()?;
+        // Failures appear in the report, so the network's logs need not be kept.
+        network.mark_done();
+        let folder = ScratchDir::new(network.dir())?;
+        let key_dir = folder.create_private("keys")?;
+        let targets = BrokenTargets::start(&network, &key_dir, filter)?;
+        Ok(Session {
+            settings,
+            extra: ExtraConfig {
+                deadline_seconds: Some(settings.deadline_seconds),
+                key_dir: Some(key_dir),
+            },
+            limit: Duration::from_secs(settings.deadline_seconds.into()) / 2
+                * LIMIT_IN_HALF_DEADLINES,
+            runtime: Runtime::new()?,
+            targets,
+            folder,
+            network,
+        })
+    }
+
+    fn start_settled(&self, candidate: &Candidate) -> Result<Proxy> {
+        let data_dir = candidate.data_dir(self.folder.path());
+        let proxy = Proxy::start(candidate, &self.network, &data_dir, &self.extra)?;
+        std::thread::sleep(self.settings.settle());
+        Ok(proxy)
+    }
+
+    /// Measures the fast and the slow codes of a program, and returns its last start.
+    fn measure_in_turn(&self, candidate: &Candidate, run: &mut RunResults<'_>) -> Result<Proxy> {
+        let mut replies = Replies::default();
+        let mut starts = 0;
+        let proxy = loop {
+            let proxy = self.start_settled(candidate)?;
+            for broken in self.targets.with_pace(Pace::Fast) {
+                if replies.has_failed(broken.id) {
+                    continue;
+                }
+                replies.add(broken.id, self.pause_and_request(&proxy, &broken.target));
+            }
+            starts += 1;
+            let has_fast_codes = self.targets.with_pace(Pace::Fast).next().is_some();
+            if starts >= self.settings.code_starts || !has_fast_codes {
+                break proxy;
+            }
+        };
+        for broken in self.targets.with_pace(Pace::Slow) {
+            replies.add(broken.id, self.pause_and_request(&proxy, &broken.target));
+        }
+        replies.add_to(run);
+        Ok(proxy)
+    }
+
+    fn pause_and_request(&self, proxy: &Proxy, target: &Target) -> Result<Reply> {
+        std::thread::sleep(PAUSE);
+        let request = request_code(proxy.socks_addr(), target, self.limit);
+        self.runtime.block_on(request)
+    }
+
+    /// Measures the codes that arrive at the deadline, from all running programs at the same time.
+    fn measure_together(&self, running: &mut [(Program, Proxy, RunResults<'_>)]) {
+        let requests = async {
+            let mut tasks = JoinSet::new();
+            for (number, (_, proxy, _)) in running.iter().enumerate() {
+                for broken in self.targets.with_pace(Pace::AtDeadline) {
+                    let (id, target) = (broken.id, broken.target.clone());
+                    let (socks_addr, limit) = (proxy.socks_addr(), self.limit);
+                    tasks.spawn(async move {
+                        let reply = request_code(socks_addr, &target, limit).await;
+                        (number, id, reply)
+                    });
+                }
+            }
+            tasks.join_all().await
+        };
+        for (number, id, reply) in self.runtime.block_on(requests) {
+            let (_, _, run) = &mut running[number];
+            let mut replies = Replies::default();
+            replies.add(id, reply);
+            replies.add_to(run);
+        }
+    }
+}
+
+async fn request_code(proxy: SocketAddr, target: &Target, limit: Duration) -> Result<Reply> {
     let begun = Instant::now();
-    let (code, _) = answer(proxy, target, limit).await?;
+    let (code, _) = connect(proxy, target, limit).await?;
     Ok((code, begun.elapsed()))
 }
 
-/// What a program answered in a round: by row, all answers, or why there was none.
+/// The replies of one program in one round: for each row all replies, or why one is missing.
 #[derive(Default)]
-struct Samples(BTreeMap<&'static str, Result<Vec<Answered>>>);
+struct Replies(BTreeMap<&'static str, Result<Vec<Reply>>>);
 
-impl Samples {
-    /// Whether all was answered so far.
-    fn sound(&self, id: &str) -> bool {
-        self.0.get(id).is_none_or(Result::is_ok)
+impl Replies {
+    /// Whether a request of this row got no reply.
+    fn has_failed(&self, id: &str) -> bool {
+        self.0.get(id).is_some_and(Result::is_err)
     }
 
-    fn add(&mut self, id: &'static str, said: Result<Answered>) {
-        let samples = self.0.entry(id).or_insert_with(|| Ok(Vec::new()));
-        match (&mut *samples, said) {
-            (Ok(samples), Ok(answered)) => samples.push(answered),
-            (Ok(_), Err(why)) => *samples = Err(why),
+    /// Adds a reply. The first missing reply makes the row fail.
+    fn add(&mut self, id: &'static str, reply: Result<Reply>) {
+        let replies = self.0.entry(id).or_insert_with(|| Ok(Vec::new()));
+        match (&mut *replies, reply) {
+            (Ok(replies), Ok(reply)) => replies.push(reply),
+            (Ok(_), Err(error)) => *replies = Err(error),
             (Err(_), _) => {}
         }
     }
 
-    /// Notes the medians, with the codes. Another code than the one that was to be provoked is no
-    /// failure of the measurement: it is what the program says.
-    fn put(self, sheet: &mut Sheet<'_>) {
-        for (id, samples) in self.0 {
-            match samples {
-                Ok(samples) => {
-                    let codes: BTreeSet<u8> = samples.iter().map(|(code, _)| *code).collect();
+    /// Adds the median times to the results, with the codes as notes.
+    ///
+    /// A code other than the row's is not a failure: it is the measured behaviour of the program.
+    fn add_to(self, run: &mut RunResults<'_>) {
+        for (id, replies) in self.0 {
+            match replies {
+                Ok(replies) => {
+                    let codes: BTreeSet<u8> = replies.iter().map(|(code, _)| *code).collect();
                     let codes: Vec<_> = codes.iter().map(|code| format!("{code:02X}")).collect();
-                    let seconds: Vec<_> = samples.iter().map(|(_, t)| t.as_secs_f64()).collect();
-                    // A time that was measured: between two codes lies none that anybody had.
-                    if let Some(middle) = percentile(&seconds, 50) {
-                        sheet.put_with(id, middle, codes.join("/"));
+                    let seconds: Vec<_> = replies.iter().map(|(_, t)| t.as_secs_f64()).collect();
+                    // The nearest rank is a measured time. A midpoint could lie between the times of
+                    // two different codes.
+                    if let Some(median) = percentile(&seconds, 50) {
+                        run.add_with_note(id, median, codes.join("/"));
                     }
                 }
-                Err(why) => sheet.fail(id, &why),
+                Err(error) => run.add_failure(id, &error),
             }
         }
     }

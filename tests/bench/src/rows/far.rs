@@ -1,24 +1,25 @@
-//! The same program in a network whose links take time. What counts there is how
-//! many round trips something takes, and how much may be under way in one.
+//! Measures the programs in a network whose links have a delay. There the figures depend on the number
+//! of round trips, and on how much data may be in flight.
 
 use anyhow::Result;
 
-use super::bulk::{Direction, Took, middle, transfer};
-use super::stream::{Gap, latencies};
-use super::{note, onion};
+use super::bulk::{Direction, TransferCost, medians, run_transfer};
+use super::onion;
+use super::stream::{Gap, measure_latencies};
 use crate::proxy::Candidate;
-use crate::record::Sheet;
-use crate::world::{Way, World};
+use crate::results::RunResults;
+use crate::testbed::{Route, Testbed};
 
-/// The first byte of an answer, with streams right behind one another.
-const STREAMS: [(Way, &str); 2] = [
-    (Way::Exit, "far.exit.answer"),
-    (Way::Onion, "far.onion.answer"),
+/// The rows that measure the time until the first byte of an answer.
+const STREAMS: [(Route, &str); 2] = [
+    (Route::Exit, "far.exit.answer"),
+    (Route::Onion, "far.onion.answer"),
 ];
 
-const TRANSFERS: [(Way, Direction, u32, &str); 8] = {
+/// Route, direction, number of streams, and the row.
+const TRANSFERS: [(Route, Direction, u32, &str); 8] = {
     use Direction::{Down, Up};
-    use Way::{Exit, Onion};
+    use Route::{Exit, Onion};
     [
         (Exit, Down, 1, "far.exit.down.1"),
         (Exit, Down, 8, "far.exit.down.8"),
@@ -31,40 +32,47 @@ const TRANSFERS: [(Way, Direction, u32, &str); 8] = {
     ]
 };
 
-pub(super) fn measure(world: &World, candidate: &Candidate, sheet: &mut Sheet<'_>) -> Result<()> {
-    if sheet.wants("far.onion.cold") {
-        note(sheet, "far.onion.cold", onion::first(world, candidate));
+pub(super) fn measure(
+    testbed: &Testbed,
+    candidate: &Candidate,
+    run: &mut RunResults<'_>,
+) -> Result<()> {
+    if run.includes("far.onion.cold") {
+        let time = onion::time_first_connection(testbed, candidate);
+        run.add_outcome("far.onion.cold", time);
     }
-    if STREAMS.iter().any(|(_, row)| sheet.wants(row)) {
-        let proxy = world.start_settled(candidate)?;
-        for (way, row) in STREAMS {
-            let took = latencies(world, &proxy, way, world.amounts.far_streams, Gap::None);
-            note(sheet, row, took.and_then(|took| took.answer(50)));
+    if STREAMS.iter().any(|(_, row)| run.includes(row)) {
+        let proxy = testbed.start_settled(candidate)?;
+        let count = testbed.settings.far_streams;
+        for (route, row) in STREAMS {
+            let latencies = measure_latencies(testbed, &proxy, route, count, Gap::None);
+            run.add_outcome(row, latencies.and_then(|latencies| latencies.answer(50)));
         }
     }
-    for (way, direction, streams, row) in TRANSFERS {
-        if sheet.wants(row) {
-            let took = fresh_transfers(world, candidate, way, direction, streams);
-            note(sheet, row, took.map(|took| took.megabytes_per_second));
+    for (route, direction, streams, row) in TRANSFERS {
+        if run.includes(row) {
+            let cost = transfer_on_fresh_circuits(testbed, candidate, route, direction, streams);
+            run.add_outcome(row, cost.map(|cost| cost.megabytes_per_second));
         }
     }
     Ok(())
 }
 
-/// Transfers on circuits that have carried nothing before: what may be under way grows with what was.
-fn fresh_transfers(
-    world: &World,
+/// Runs one transfer for each start of the program, so that its circuits have carried no data before:
+/// the congestion window of a circuit grows with the data that it carries.
+fn transfer_on_fresh_circuits(
+    testbed: &Testbed,
     candidate: &Candidate,
-    way: Way,
+    route: Route,
     direction: Direction,
     streams: u32,
-) -> Result<Took> {
-    let bytes = world.amounts.far_bytes;
-    let mut all = Vec::new();
-    for _ in 0..world.amounts.transfer_starts {
-        let proxy = world.start_settled(candidate)?;
-        let transfer = transfer(world, &proxy, way, direction, streams, bytes);
-        all.push(world.runtime.block_on(transfer)?);
+) -> Result<TransferCost> {
+    let bytes = testbed.settings.far_bytes;
+    let mut costs = Vec::new();
+    for _ in 0..testbed.settings.transfer_starts {
+        let proxy = testbed.start_settled(candidate)?;
+        let transfer = run_transfer(testbed, &proxy, route, direction, streams, bytes);
+        costs.push(testbed.runtime.block_on(transfer)?);
     }
-    middle(&all)
+    medians(&costs)
 }

@@ -1,27 +1,32 @@
-//! The first connection to an onion service by a program that has just been started: descriptor,
-//! introduction, rendezvous, and one byte there and back.
+//! Measures the first connection of a fresh program to an onion service: descriptor, introduction,
+//! rendezvous, and one byte each way.
 
 use anyhow::{Context as _, Result};
 
-use super::note;
-use crate::client::visit;
+use crate::client::time_stream;
 use crate::proxy::Candidate;
-use crate::record::Sheet;
-use crate::stats::{median, milliseconds};
-use crate::world::World;
+use crate::results::RunResults;
+use crate::stats::{median, to_milliseconds};
+use crate::testbed::Testbed;
 
-pub(super) fn measure(world: &World, candidate: &Candidate, sheet: &mut Sheet<'_>) -> Result<()> {
-    note(sheet, "onion.cold", first(world, candidate));
+pub(super) fn measure(
+    testbed: &Testbed,
+    candidate: &Candidate,
+    run: &mut RunResults<'_>,
+) -> Result<()> {
+    run.add_outcome("onion.cold", time_first_connection(testbed, candidate));
     Ok(())
 }
 
-/// What a first connection takes, in milliseconds; the middle of some starts.
-pub(super) fn first(world: &World, candidate: &Candidate) -> Result<f64> {
+/// Returns the time until the first answer, in milliseconds: the median of several starts.
+pub(super) fn time_first_connection(testbed: &Testbed, candidate: &Candidate) -> Result<f64> {
     let mut answers = Vec::new();
-    for _ in 0..world.amounts.cold_starts {
-        let proxy = world.start_settled(candidate)?;
-        let took = world.runtime.block_on(visit(proxy.socks(), &world.onion))?;
-        answers.push(milliseconds(took.answer));
+    for _ in 0..testbed.settings.cold_starts {
+        let proxy = testbed.start_settled(candidate)?;
+        let times = testbed
+            .runtime
+            .block_on(time_stream(proxy.socks_addr(), &testbed.onion))?;
+        answers.push(to_milliseconds(times.answer));
     }
     median(&answers).context("the program was not started")
 }

@@ -1,46 +1,51 @@
-//! How many streams are opened, answered and closed in a second, by 1, 10 and 100 clients at once.
+//! Measures how many streams per second 1, 10 and 100 concurrent clients open, get an answer on, and
+//! close.
 //!
-//! The program is started anew for each: a circuit remembers streams that were closed on it, so that the
-//! thousands of one row would be part of the next.
+//! Each row starts the program again: a circuit keeps state of its closed streams, so the thousands of
+//! streams of one row would affect the next.
 
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use tokio::task::JoinSet;
 
-use super::WARM_UP;
-use crate::client::visit;
+use super::warm_up;
+use crate::client::time_stream;
 use crate::proxy::{Candidate, Proxy};
-use crate::record::Sheet;
-use crate::stats::milliseconds;
-use crate::world::{Way, World};
+use crate::results::RunResults;
+use crate::stats::to_milliseconds;
+use crate::testbed::{Route, Testbed};
 
-pub(super) fn measure(world: &World, candidate: &Candidate, sheet: &mut Sheet<'_>) -> Result<()> {
-    for (way, clients, id, processor) in [
-        (Way::Exit, 1, "rate.exit.1", None),
-        (Way::Exit, 10, "rate.exit.10", None),
-        (Way::Exit, 100, "rate.exit.100", Some("rate.exit.100.cpu")),
-        (Way::Onion, 1, "rate.onion.1", None),
-        (Way::Onion, 10, "rate.onion.10", None),
+pub(super) fn measure(
+    testbed: &Testbed,
+    candidate: &Candidate,
+    run: &mut RunResults<'_>,
+) -> Result<()> {
+    for (route, clients, id, processor_id) in [
+        (Route::Exit, 1, "rate.exit.1", None),
+        (Route::Exit, 10, "rate.exit.10", None),
+        (Route::Exit, 100, "rate.exit.100", Some("rate.exit.100.cpu")),
+        (Route::Onion, 1, "rate.onion.1", None),
+        (Route::Onion, 10, "rate.onion.10", None),
         (
-            Way::Onion,
+            Route::Onion,
             100,
             "rate.onion.100",
             Some("rate.onion.100.cpu"),
         ),
     ] {
-        if !sheet.wants_any(id) {
+        if !run.includes_any(id) {
             continue;
         }
-        let started = world.start_settled(candidate);
-        match started.and_then(|proxy| rate(world, &proxy, way, clients)) {
+        let started = testbed.start_settled(candidate);
+        match started.and_then(|proxy| measure_rate(testbed, &proxy, route, clients)) {
             Ok(rate) => {
-                sheet.put(id, rate.streams_per_second);
-                if let Some(processor) = processor {
-                    sheet.put(processor, rate.processor);
+                run.add(id, rate.streams_per_second);
+                if let Some(processor_id) = processor_id {
+                    run.add(processor_id, rate.processor_ms_per_stream);
                 }
             }
-            Err(why) => sheet.fail_all(id, &why),
+            Err(error) => run.add_failures(id, &error),
         }
     }
     Ok(())
@@ -48,43 +53,40 @@ pub(super) fn measure(world: &World, candidate: &Candidate, sheet: &mut Sheet<'_
 
 struct Rate {
     streams_per_second: f64,
-    /// Milliseconds of the processor for each stream.
-    processor: f64,
+    processor_ms_per_stream: f64,
 }
 
-/// Lets `clients` at once open one stream after another for a while.
-fn rate(world: &World, proxy: &Proxy, way: Way, clients: u32) -> Result<Rate> {
-    let (socks, target) = (proxy.socks(), world.target(way));
-    world.runtime.block_on(async {
-        for _ in 0..WARM_UP {
-            visit(socks, target).await?;
-        }
+/// Runs `clients` concurrent clients, each of which opens one stream after another.
+fn measure_rate(testbed: &Testbed, proxy: &Proxy, route: Route, clients: u32) -> Result<Rate> {
+    let (socks_addr, target) = (proxy.socks_addr(), testbed.target(route));
+    testbed.runtime.block_on(async {
+        warm_up(socks_addr, target).await?;
         let before = proxy.usage()?.processor;
         let begun = Instant::now();
-        let end = begun + world.amounts.rate_time();
-        let mut running = JoinSet::new();
+        let end = begun + testbed.settings.rate_time();
+        let mut tasks = JoinSet::new();
         for _ in 0..clients {
             let target = target.clone();
-            running.spawn(async move {
+            tasks.spawn(async move {
                 let mut streams = 0_u32;
                 while Instant::now() < end {
-                    visit(socks, &target).await?;
+                    time_stream(socks_addr, &target).await?;
                     streams += 1;
                 }
                 anyhow::Ok(streams)
             });
         }
         let mut streams = 0;
-        for counted in running.join_all().await {
-            streams += counted.with_context(|| format!("with {clients} clients at once"))?;
+        for counted in tasks.join_all().await {
+            streams += counted.with_context(|| format!("with {clients} concurrent clients"))?;
         }
         ensure!(streams > 0, "no stream was opened in time");
         let streams = f64::from(streams);
         let processor = proxy.usage()?.processor - before;
         Ok(Rate {
-            // The last ones end after the time is over.
+            // Divide by the real duration: the last streams end after `end`.
             streams_per_second: streams / begun.elapsed().as_secs_f64(),
-            processor: milliseconds(processor) / streams,
+            processor_ms_per_stream: to_milliseconds(processor) / streams,
         })
     })
 }

@@ -1,58 +1,70 @@
-//! From the start of the process until it is usable, and until the first stream has brought an answer:
-//! with an empty folder, and with what that start left there.
+//! Measures how long a program takes to become usable and to get the first answer on a stream, with an
+//! empty data folder, and with the data that this first start has left.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
-use crate::client::visit;
-use crate::proxy::{Candidate, Proxy, Setup};
-use crate::record::Sheet;
-use crate::world::World;
+use crate::client::time_stream;
+use crate::proxy::{Candidate, ExtraConfig, Proxy};
+use crate::results::RunResults;
+use crate::testbed::Testbed;
 
-/// How long to try for the first stream.
-const FIRST_LIMIT: Duration = Duration::from_secs(60);
+/// The time limit for opening the first stream, with all tries.
+const FIRST_STREAM_LIMIT: Duration = Duration::from_secs(60);
 
-/// Between two tries.
+/// The pause between two tries.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// What one start took.
-struct Took {
+/// How long one start times.
+struct StartTimes {
+    /// Until the program was usable.
     usable: Duration,
+    /// Until the first answer on a stream.
     stream: Duration,
+    /// The processor time until that moment.
     processor: Duration,
 }
 
-pub(super) fn measure(world: &World, candidate: &Candidate, sheet: &mut Sheet<'_>) -> Result<()> {
-    let home = world.empty_home()?;
+pub(super) fn measure(
+    testbed: &Testbed,
+    candidate: &Candidate,
+    run: &mut RunResults<'_>,
+) -> Result<()> {
+    let data_dir = testbed.scratch_dir()?;
     let rows = [
         ["start.cold.usable", "start.cold.stream", "start.cold.cpu"],
         ["start.warm.usable", "start.warm.stream", "start.warm.cpu"],
     ];
     for [usable, stream, processor] in rows {
-        let took = start(world, candidate, home.path())?;
-        sheet.put(usable, took.usable.as_secs_f64());
-        sheet.put(stream, took.stream.as_secs_f64());
-        sheet.put(processor, took.processor.as_secs_f64());
+        let times = time_start(testbed, candidate, data_dir.path())?;
+        run.add(usable, times.usable.as_secs_f64());
+        run.add(stream, times.stream.as_secs_f64());
+        run.add(processor, times.processor.as_secs_f64());
     }
     Ok(())
 }
 
-fn start(world: &World, candidate: &Candidate, home: &Path) -> Result<Took> {
-    let proxy = Proxy::start(candidate, &world.network, home, &Setup::default())?;
-    let deadline = Instant::now() + FIRST_LIMIT;
-    world.runtime.block_on(async {
-        while let Err(error) = visit(proxy.socks(), &world.exit).await {
+fn time_start(testbed: &Testbed, candidate: &Candidate, data_dir: &Path) -> Result<StartTimes> {
+    let proxy = Proxy::start(
+        candidate,
+        &testbed.network,
+        data_dir,
+        &ExtraConfig::default(),
+    )?;
+    let deadline = Instant::now() + FIRST_STREAM_LIMIT;
+    testbed.runtime.block_on(async {
+        while let Err(error) = time_stream(proxy.socks_addr(), &testbed.exit).await {
             if Instant::now() >= deadline {
-                return Err(error).context("no stream after the start");
+                return Err(error).context("no stream could be opened after the start");
             }
             tokio::time::sleep(PAUSE).await;
         }
         Ok(())
     })?;
-    Ok(Took {
-        usable: proxy.usable_after(),
+    Ok(StartTimes {
+        usable: proxy.time_to_usable(),
         stream: proxy.started().elapsed(),
         processor: proxy.usage()?.processor,
     })

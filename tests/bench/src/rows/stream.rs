@@ -1,47 +1,49 @@
-//! New streams on a circuit that is open already, one after another.
+//! Measures new streams on an open circuit, one after another.
 
 use std::ops::Range;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use super::{WARM_UP, note};
-use crate::client::visit;
+use super::WARM_UP;
+use crate::client::time_stream;
 use crate::proxy::{Candidate, Proxy};
-use crate::record::Sheet;
-use crate::stats::{milliseconds, percentile};
-use crate::world::{Way, World};
+use crate::results::RunResults;
+use crate::stats::{percentile, to_milliseconds};
+use crate::testbed::{Route, Testbed};
 
-/// The pauses are spread evenly over this range, in milliseconds. All are longer than an
-/// acknowledgement may be delayed (40 ms), so that none waits for that of the stream before; and of
-/// differing length, so that they keep step with no timer.
+/// The range over which the pauses are spread evenly, in milliseconds.
+///
+/// All pauses exceed the delay of a TCP acknowledgement (40 ms), so that no stream waits for an
+/// acknowledgement of the previous one. Their lengths differ, so that they do not align with a timer.
 const PAUSES: Range<u64> = 50..150;
 
-/// Consecutive pauses differ by this, modulo the range.
+/// The difference between consecutive pauses, modulo the range, in milliseconds.
 const STRIDE: u64 = 37;
 
-/// Streams one after another.
+/// A series of streams, one after another.
 struct Series {
-    way: Way,
+    route: Route,
     gap: Gap,
-    rows: &'static [(&'static str, Told)],
+    /// The rows that it provides, each with its statistic.
+    rows: &'static [(&'static str, Statistic)],
 }
 
-/// What a row tells of a series.
-type Told = fn(&Latencies) -> Result<f64>;
+/// Computes the figure of a row from the streams of a series.
+type Statistic = fn(&Latencies) -> Result<f64>;
 
-/// What is between two streams.
+/// The time between two streams.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Gap {
-    /// A pause.
+    /// A pause, see [`PAUSES`].
     Pause,
-    /// Nothing but the turn of a timer, a millisecond at most: the next begins when the one before has
-    /// ended.
+    /// No pause. Each stream begins when the previous one has ended; the timer adds at most a
+    /// millisecond.
     None,
 }
 
 impl Gap {
-    /// How long to wait before a stream.
+    /// Returns how long to wait before the stream with this number.
     fn before(self, number: usize) -> Duration {
         match self {
             Gap::Pause => {
@@ -56,66 +58,70 @@ impl Gap {
 
 const SERIES: [Series; 4] = [
     Series {
-        way: Way::Exit,
+        route: Route::Exit,
         gap: Gap::None,
         rows: &[
-            ("stream.exit.p50", |took| took.open(50)),
-            ("stream.exit.p99", |took| took.open(99)),
-            ("stream.exit.answer", |took| took.answer(50)),
+            ("stream.exit.p50", |times| times.open(50)),
+            ("stream.exit.p99", |times| times.open(99)),
+            ("stream.exit.answer", |times| times.answer(50)),
         ],
     },
     Series {
-        way: Way::Exit,
+        route: Route::Exit,
         gap: Gap::Pause,
-        rows: &[("stream.exit.rested", |took| took.open(50))],
+        rows: &[("stream.exit.rested", |times| times.open(50))],
     },
     Series {
-        way: Way::Onion,
+        route: Route::Onion,
         gap: Gap::None,
         rows: &[
-            ("stream.onion.p50", |took| took.open(50)),
-            ("stream.onion.p99", |took| took.open(99)),
-            ("stream.onion.answer", |took| took.answer(50)),
+            ("stream.onion.p50", |times| times.open(50)),
+            ("stream.onion.p99", |times| times.open(99)),
+            ("stream.onion.answer", |times| times.answer(50)),
         ],
     },
     Series {
-        way: Way::Onion,
+        route: Route::Onion,
         gap: Gap::Pause,
-        rows: &[("stream.onion.rested", |took| took.open(50))],
+        rows: &[("stream.onion.rested", |times| times.open(50))],
     },
 ];
 
-/// Which relays a circuit has got decides much. So the program is started several times, and the
-/// percentiles are those of all streams.
-pub(super) fn measure(world: &World, candidate: &Candidate, sheet: &mut Sheet<'_>) -> Result<()> {
-    let starts = world.amounts.stream_starts;
-    let count = world.amounts.streams.div_ceil(starts);
+/// The times depend on the relays of a circuit, so the program is started several times, and the
+/// percentiles cover the streams of all starts.
+pub(super) fn measure(
+    testbed: &Testbed,
+    candidate: &Candidate,
+    run: &mut RunResults<'_>,
+) -> Result<()> {
+    let starts = testbed.settings.stream_starts;
+    let count = testbed.settings.streams.div_ceil(starts);
     let mut all = SERIES.map(|_| Ok(Latencies::default()));
     for _ in 0..starts {
-        let proxy = world.start_settled(candidate)?;
+        let proxy = testbed.start_settled(candidate)?;
         for (series, all) in SERIES.iter().zip(&mut all) {
             if let Ok(so_far) = all
-                && series.rows.iter().any(|(row, _)| sheet.wants(row))
+                && series.rows.iter().any(|(row, _)| run.includes(row))
             {
-                match latencies(world, &proxy, series.way, count, series.gap) {
+                match measure_latencies(testbed, &proxy, series.route, count, series.gap) {
                     Ok(more) => so_far.extend(more),
-                    Err(why) => *all = Err(why),
+                    Err(error) => *all = Err(error),
                 }
             }
         }
     }
     for (series, all) in SERIES.iter().zip(all) {
-        for (row, told) in series.rows {
+        for (row, statistic) in series.rows {
             match &all {
-                Ok(took) => note(sheet, row, told(took)),
-                Err(why) => sheet.fail(row, why),
+                Ok(latencies) => run.add_outcome(row, statistic(latencies)),
+                Err(error) => run.add_failure(row, error),
             }
         }
     }
     Ok(())
 }
 
-/// What a number of streams took, in milliseconds.
+/// The times of several streams, in milliseconds.
 #[derive(Default)]
 pub(super) struct Latencies {
     open: Vec<f64>,
@@ -128,37 +134,37 @@ impl Latencies {
         self.answer.extend(more.answer);
     }
 
-    /// A percentile of the time until the stream was open.
+    /// Returns a percentile of the time until the stream was open.
     pub(super) fn open(&self, percent: u32) -> Result<f64> {
-        percentile(&self.open, percent).context("no streams were opened")
+        percentile(&self.open, percent).context("no stream was opened")
     }
 
-    /// A percentile of the time until an answer was there.
+    /// Returns a percentile of the time until the first byte of the answer.
     pub(super) fn answer(&self, percent: u32) -> Result<f64> {
-        percentile(&self.answer, percent).context("no streams were opened")
+        percentile(&self.answer, percent).context("no stream was opened")
     }
 }
 
-/// Opens `count` streams one after another, with a gap before each; and some before them that do
-/// not count.
-pub(super) fn latencies(
-    world: &World,
+/// Times `count` streams, one after another, with a gap before each. A few streams before them are not
+/// included.
+pub(super) fn measure_latencies(
+    testbed: &Testbed,
     proxy: &Proxy,
-    way: Way,
+    route: Route,
     count: usize,
     gap: Gap,
 ) -> Result<Latencies> {
-    let target = world.target(way);
+    let target = testbed.target(route);
     let mut latencies = Latencies::default();
-    world.runtime.block_on(async {
+    testbed.runtime.block_on(async {
         for number in 0..WARM_UP + count {
             tokio::time::sleep(gap.before(number)).await;
-            let took = visit(proxy.socks(), target)
+            let times = time_stream(proxy.socks_addr(), target)
                 .await
-                .with_context(|| format!("stream {number} one after another"))?;
+                .with_context(|| format!("stream {number} of the series failed"))?;
             if number >= WARM_UP {
-                latencies.open.push(milliseconds(took.open));
-                latencies.answer.push(milliseconds(took.answer));
+                latencies.open.push(to_milliseconds(times.open));
+                latencies.answer.push(to_milliseconds(times.answer));
             }
         }
         Ok(latencies)
