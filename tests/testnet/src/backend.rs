@@ -414,12 +414,14 @@ mod tests {
     #[test]
     fn the_echo_server_echoes_until_the_client_half_closes() {
         let server = EchoServer::start().expect("a server");
-        let mut stream = TcpStream::connect(server.address()).expect("connected");
-        stream.write_all(b"hello").expect("sent");
+        let mut stream = TcpStream::connect(server.address()).expect("a connection");
+        stream.write_all(b"hello").expect("the bytes are sent");
         let mut echo = [0; 5];
         stream.read_exact(&mut echo).expect("an echo");
-        stream.write_all(b" world").expect("sent");
-        stream.shutdown(Shutdown::Write).expect("half-closed");
+        stream.write_all(b" world").expect("the bytes are sent");
+        stream
+            .shutdown(Shutdown::Write)
+            .expect("the client half-closes");
         assert_eq!(
             (&echo[..], &read_all(&mut stream)[..]),
             (&b"hello"[..], &b" world"[..])
@@ -431,9 +433,13 @@ mod tests {
     fn the_http_server_answers_only_get_requests_with_its_body() {
         let server = HttpServer::start("the body").expect("a server");
         let request = |request: &str| {
-            let mut stream = TcpStream::connect(server.address()).expect("connected");
-            stream.write_all(request.as_bytes()).expect("sent");
-            stream.shutdown(Shutdown::Write).expect("half-closed");
+            let mut stream = TcpStream::connect(server.address()).expect("a connection");
+            stream
+                .write_all(request.as_bytes())
+                .expect("the bytes are sent");
+            stream
+                .shutdown(Shutdown::Write)
+                .expect("the client half-closes");
             String::from_utf8(read_all(&mut stream)).expect("the answer is text")
         };
         let reply = request("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -447,7 +453,7 @@ mod tests {
     #[test]
     fn the_bulk_server_sends_exactly_the_configured_number_of_bytes() {
         let server = BulkServer::start(100_001).expect("a server");
-        let mut stream = TcpStream::connect(server.address()).expect("connected");
+        let mut stream = TcpStream::connect(server.address()).expect("a connection");
         assert_eq!(read_all(&mut stream), counted_bytes(100_001));
     }
 
@@ -462,7 +468,7 @@ mod tests {
     fn a_connection_to_an_unresponsive_port_times_out() {
         let port = UnresponsivePort::new().expect("a port");
         let error = TcpStream::connect_timeout(&port.address(), Duration::from_millis(300))
-            .expect_err("no answer");
+            .expect_err("the connection times out");
         assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
     }
 
@@ -470,7 +476,7 @@ mod tests {
     fn a_dropped_server_closes_its_connections() {
         let server = SilentServer::start().expect("a server");
         let address = server.address();
-        let mut stream = TcpStream::connect(address).expect("connected");
+        let mut stream = TcpStream::connect(address).expect("a connection");
         stream
             .set_read_timeout(Some(Duration::from_millis(200)))
             .expect("the time-out is set");

@@ -1,8 +1,8 @@
 //! Corrupts descriptors in the memory of the HSDirs.
 //!
-//! An HSDir checks a descriptor when it is uploaded, but not when it is fetched, so an invalid one cannot be uploaded. This
-//! module finds the text in the HSDir's memory by its first line, identifies it by the service's blinded key, and overwrites
-//! it in place through `/proc/PID/mem`.
+//! An invalid descriptor cannot be uploaded, because the HSDir checks it, but the HSDir does not check again what it serves.
+//! Therefore this module finds the text in the HSDir's memory by its first line, identifies it by the service's blinded key,
+//! and overwrites it in place through `/proc/PID/mem`.
 
 use std::fs::{self, File};
 use std::io;

@@ -96,7 +96,7 @@ impl Network {
         self.shared.workdir.mark_done();
     }
 
-    /// Prints the last lines of a log on drop if the folder is kept.
+    /// Prints the last lines of a log when the network is dropped without [`Network::mark_done`].
     pub fn show_if_kept(&self, log: &Path) {
         self.shared.workdir.show_if_kept(log);
     }

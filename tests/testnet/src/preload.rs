@@ -12,14 +12,14 @@ use crate::process::{find_program, run};
 /// The name of the library that binds connections to [`NETWORK_SIDE`](crate::NETWORK_SIDE).
 const SOURCE_ADDRESS: &str = "source_address";
 
-/// Makes every `tor` that is started later below the network's folder connect from
+/// Makes every `tor` that is started later in a subfolder of `network_folder` connect from
 /// [`NETWORK_SIDE`](crate::NETWORK_SIDE). Needs a C compiler.
 pub(crate) fn bind_source_address(network_folder: &Path) -> Result<()> {
     let source = include_str!("source_address.c");
     compile(network_folder, SOURCE_ADDRESS, source)
 }
 
-/// Compiles the C text `source` to a shared library, `NAME.so` in `folder`.
+/// Compiles C source text to the shared library `NAME.so` in `folder`.
 pub(crate) fn compile(folder: &Path, name: &str, source: &str) -> Result<()> {
     let file = folder.join(name).with_extension("c");
     fs::write(&file, source)?;

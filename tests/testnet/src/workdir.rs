@@ -28,7 +28,7 @@ for try in 1 2 3 4 5 6 7 8 9 10; do
 done
 "#;
 
-/// How many lines of a log are printed when the folder is kept.
+/// How many lines from the end of each log are printed.
 const PRINTED_LINES: usize = 60;
 
 /// A private temporary folder.
@@ -41,7 +41,7 @@ pub(crate) struct WorkDir {
     path: PathBuf,
     watcher: Mutex<Child>,
     done: AtomicBool,
-    /// The logs whose last lines are printed when the folder is kept.
+    /// The logs whose last lines are printed on drop unless [`WorkDir::mark_done`] was called.
     logs_to_print: Mutex<Vec<PathBuf>>,
 }
 
@@ -84,7 +84,7 @@ impl WorkDir {
         self.done.store(true, Ordering::Relaxed);
     }
 
-    /// Prints the last lines of a log on drop if the folder is kept.
+    /// Prints the last lines of a log on drop unless [`WorkDir::mark_done`] was called.
     pub(crate) fn show_if_kept(&self, log: &Path) {
         lock(&self.logs_to_print).push(log.to_owned());
     }

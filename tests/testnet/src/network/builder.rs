@@ -123,7 +123,7 @@ impl NetworkBuilder {
         let mut workdir: Option<Arc<WorkDir>> = None;
         retry_if_port_taken(|| {
             if let Some(previous) = workdir.take() {
-                // Its start only failed for lack of a port: the logs are of no use.
+                // It failed only because a port was taken, so its logs are not needed.
                 previous.mark_done();
             }
             self.start_once(workdir.insert(Arc::new(WorkDir::new()?)))
