@@ -236,7 +236,7 @@ fn all_connections_go_through_a_proxy(world: &World, bridge: &Bridge) -> Result<
             ..Start::default()
         };
         world.check(what, start, is_proxied)?;
-        ensure!(!proxy.asked().is_empty(), "{what}");
+        ensure!(!proxy.requested().is_empty(), "{what}");
     }
     let (_, proxy) = &proxies[1];
     let obfs4 = bridge.obfs4_line().context("obfs4 was asked for")?;

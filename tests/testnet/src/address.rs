@@ -1,4 +1,4 @@
-//! Onion addresses, right ones and wrong ones. Every function gives a name that ends in `.onion`.
+//! Valid and invalid onion addresses (rend-spec-v3, 6). Every public function returns a name that ends in `.onion`.
 
 use curve25519_dalek::constants::EIGHT_TORSION;
 use curve25519_dalek::edwards::CompressedEdwardsY;
@@ -11,7 +11,7 @@ use sha3::{Digest, Sha3_256};
 /// Length of a version 3 address without `.onion`.
 const V3_LENGTH: usize = 56;
 
-/// The valid address of a key made this moment, which therefore nobody ever published.
+/// Returns the valid address of a new random key, for which no descriptor was ever published.
 pub fn unpublished() -> String {
     encode(
         &SigningKey::from_bytes(&OsRng.r#gen())
@@ -21,80 +21,81 @@ pub fn unpublished() -> String {
     )
 }
 
-/// `address` with a checksum that does not match.
+/// Returns `address` with a wrong checksum.
 ///
 /// # Panics
-/// Like all functions here that take an address: if it is no version 3 address.
+/// Like all functions here that take an address: if it is not a version 3 address.
 pub fn bad_checksum(address: &str) -> String {
     let mut bytes = decode(address);
     bytes[32] ^= 0xff;
     format!("{}.onion", base32(&bytes))
 }
 
-/// `address` without its last character.
+/// Returns `address` without its last character.
 pub fn too_short(address: &str) -> String {
     format!("{}.onion", &label(address)[..V3_LENGTH - 1])
 }
 
-/// `address` with `aa` appended: 58 characters, of which the first 56 are right. Some programs connect all the same.
+/// Returns `address` with `aa` appended: 58 characters, of which the first 56 are valid. Some programs ignore the rest and
+/// connect.
 pub fn too_long_alias(address: &str) -> String {
     format!("{}aa.onion", label(address))
 }
 
-/// Sixteen random base32 characters: the shape of a version 2 address.
+/// Returns an address in the form of version 2: 16 random base32 characters.
 pub fn version_two() -> String {
     let mut bytes = [0; 10];
     OsRng.fill_bytes(&mut bytes);
     format!("{}.onion", base32(&bytes))
 }
 
-/// The key of `address` with version 4 and the checksum that belongs to it.
+/// Returns the address of the same key with version 4 and the checksum for that version.
 pub fn wrong_version(address: &str) -> String {
-    encode(&key(address), 4)
+    encode(&public_key(address), 4)
 }
 
-/// 56 characters with the right version and checksum, whose key is no point of the curve.
+/// Returns an address with a valid version and checksum, whose key is not a point of the curve.
 pub fn not_a_point() -> String {
-    let key = std::iter::repeat_with(|| OsRng.r#gen::<[u8; 32]>())
+    let public_key = std::iter::repeat_with(|| OsRng.r#gen::<[u8; 32]>())
         .find(|bytes| CompressedEdwardsY(*bytes).decompress().is_none())
-        .expect("half of all strings are no points");
-    encode(&key, 3)
+        .expect("half of all strings are not points");
+    encode(&public_key, 3)
 }
 
-/// The key of `address` plus a point of small order, with the right version and checksum.
+/// Returns an address with a valid version and checksum, whose key is that of `address` plus a point of small order.
 pub fn torsion(address: &str) -> String {
-    let point = CompressedEdwardsY(key(address))
+    let point = CompressedEdwardsY(public_key(address))
         .decompress()
         .expect("the key of an address is a point");
     encode(&(point + EIGHT_TORSION[1]).compress().to_bytes(), 3)
 }
 
-/// The address of an ed25519 public key, with the given version and the checksum for it.
-pub(crate) fn encode(key: &[u8; 32], version: u8) -> String {
+/// Returns the address of an ed25519 public key with the given version and a matching checksum.
+pub(crate) fn encode(public_key: &[u8; 32], version: u8) -> String {
     let checksum = Sha3_256::new()
         .chain_update(b".onion checksum")
-        .chain_update(key)
+        .chain_update(public_key)
         .chain_update([version])
         .finalize();
-    let bytes = [&key[..], &checksum[..2], &[version]].concat();
+    let bytes = [&public_key[..], &checksum[..2], &[version]].concat();
     format!("{}.onion", base32(&bytes))
 }
 
-/// The ed25519 public key within an address.
-pub(crate) fn key(address: &str) -> [u8; 32] {
+/// Returns the ed25519 public key in an address.
+pub(crate) fn public_key(address: &str) -> [u8; 32] {
     decode(address)[..32]
         .try_into()
         .expect("an address holds 35 bytes")
 }
 
-/// The address without `.onion`.
+/// Returns the address without `.onion`.
 fn label(address: &str) -> &str {
     let label = address.strip_suffix(".onion").unwrap_or(address);
-    assert_eq!(label.len(), V3_LENGTH, "no version 3 address: {address}");
+    assert_eq!(label.len(), V3_LENGTH, "not a version 3 address: {address}");
     label
 }
 
-/// The 35 bytes of an address: key, checksum, version.
+/// Decodes the 35 bytes of an address: key (32), checksum (2), version (1).
 fn decode(address: &str) -> Vec<u8> {
     BASE32_NOPAD
         .decode(label(address).to_ascii_uppercase().as_bytes())
@@ -109,17 +110,19 @@ fn base32(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    /// A well-known address: the checksum rule is checked against the world, not against ourselves.
+    /// A published address, so that the checksum is not only checked against this module's own code.
     const KNOWN: &str = "2gzyxa5ihm7nsggfxnu52rck2vv4rvmdlkiu3zzui5du4xyclen53wid.onion";
 
-    /// Whether version and checksum are right.
+    /// Whether version and checksum are valid.
     fn is_consistent(address: &str) -> bool {
         let bytes = decode(address);
-        encode(&key(address), bytes[34]) == address && bytes[34] == 3
+        encode(&public_key(address), bytes[34]) == address && bytes[34] == 3
     }
 
     fn is_point(address: &str) -> bool {
-        CompressedEdwardsY(key(address)).decompress().is_some()
+        CompressedEdwardsY(public_key(address))
+            .decompress()
+            .is_some()
     }
 
     #[test]
@@ -128,35 +131,35 @@ mod tests {
     }
 
     #[test]
-    fn unpublished_addresses_are_valid_and_fresh() {
+    fn unpublished_addresses_are_valid_and_new_each_time() {
         let address = unpublished();
         assert!(is_consistent(&address) && is_point(&address));
         assert_ne!(address, unpublished());
     }
 
     #[test]
-    fn each_wrong_address_is_wrong_in_its_one_way() {
-        let flipped = bad_checksum(KNOWN);
-        assert!(!is_consistent(&flipped));
-        assert_eq!(key(&flipped), key(KNOWN));
+    fn each_invalid_address_has_exactly_its_one_fault() {
+        let bad_checksum = bad_checksum(KNOWN);
+        assert!(!is_consistent(&bad_checksum));
+        assert_eq!(public_key(&bad_checksum), public_key(KNOWN));
 
         assert_eq!(too_short(KNOWN).len(), KNOWN.len() - 1);
         assert_eq!(too_long_alias(KNOWN).replace("aa.onion", ".onion"), KNOWN);
         assert_eq!(version_two().len(), 16 + ".onion".len());
 
-        let version = wrong_version(KNOWN);
-        assert_eq!(decode(&version)[34], 4);
-        assert_eq!(encode(&key(KNOWN), 4), version);
+        let version_four = wrong_version(KNOWN);
+        assert_eq!(decode(&version_four)[34], 4);
+        assert_eq!(encode(&public_key(KNOWN), 4), version_four);
 
-        let off_curve = not_a_point();
-        assert!(is_consistent(&off_curve) && !is_point(&off_curve));
+        let not_a_point = not_a_point();
+        assert!(is_consistent(&not_a_point) && !is_point(&not_a_point));
 
-        let twisted = torsion(KNOWN);
-        assert!(is_consistent(&twisted) && is_point(&twisted));
-        let point = CompressedEdwardsY(key(&twisted))
+        let torsion = torsion(KNOWN);
+        assert!(is_consistent(&torsion) && is_point(&torsion));
+        let point = CompressedEdwardsY(public_key(&torsion))
             .decompress()
-            .expect("point");
+            .expect("the key is a point");
         assert!(!point.is_torsion_free());
-        assert_ne!(twisted, KNOWN);
+        assert_ne!(torsion, KNOWN);
     }
 }

@@ -1,11 +1,12 @@
-//! Servers to stand behind onion services and exits. Each has its own threads and stops when dropped, with its connections.
+//! Servers that clients reach through onion services and exits. Each has its own threads. A dropped server stops and closes
+//! its connections.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -14,16 +15,18 @@ use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, bind, getsockname, listen, socket,
 };
 
-/// More connections than a queue of length 0 can hold on any system.
-const LONGEST_QUEUE: usize = 16;
+use crate::sync::lock;
+
+/// More connections than a backlog of 0 holds on any system.
+const MAX_QUEUED: usize = 16;
 
 /// How many ports are tried until one is free on IPv4 and IPv6.
 const PORT_TRIES: usize = 16;
 
-/// How long the head of an HTTP request may be.
-const LONGEST_HEAD: usize = 16 * 1024;
+/// The longest accepted head of an HTTP request, in bytes.
+const MAX_HEAD: usize = 16 * 1024;
 
-/// Listener, threads and connections of a server.
+/// The threads and connections of a server.
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
@@ -31,7 +34,7 @@ pub(crate) struct Server {
     acceptor: Option<JoinHandle<()>>,
 }
 
-/// What the threads of a server share.
+/// The state that the threads of a server share.
 #[derive(Debug, Default)]
 struct State {
     stop: AtomicBool,
@@ -40,7 +43,7 @@ struct State {
 }
 
 impl Server {
-    /// Listens on a free port of `ip` and lets `handle` have each connection on a thread of its own.
+    /// Listens on a free port of `ip`, and calls `handle` for each connection on a thread of its own.
     pub(crate) fn start(
         ip: IpAddr,
         handle: impl Fn(TcpStream) -> std::io::Result<()> + Send + Sync + 'static,
@@ -48,7 +51,7 @@ impl Server {
         Self::start_at((ip, 0).into(), handle)
     }
 
-    /// The same at a given port.
+    /// Does the same as [`Server::start`] at a given port.
     fn start_at(
         address: SocketAddr,
         handle: impl Fn(TcpStream) -> std::io::Result<()> + Send + Sync + 'static,
@@ -66,7 +69,7 @@ impl Server {
                         return;
                     }
                     let Ok(stream) = stream else {
-                        // Out of file descriptors, most likely; some may come free.
+                        // Most likely there is no free file descriptor; wait until one is closed.
                         thread::sleep(Duration::from_millis(10));
                         continue;
                     };
@@ -74,20 +77,12 @@ impl Server {
                     let Ok(copy) = stream.try_clone() else {
                         continue;
                     };
-                    shared
-                        .open
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .insert(number, copy);
+                    lock(&shared.open).insert(number, copy);
                     let (shared, handle) = (Arc::clone(&shared), Arc::clone(&handle));
                     thread::spawn(move || {
-                        // A client that goes away in the middle is nothing to report.
+                        // An error only means that the client closed the connection early.
                         let _ = handle(stream);
-                        shared
-                            .open
-                            .lock()
-                            .unwrap_or_else(PoisonError::into_inner)
-                            .remove(&number);
+                        lock(&shared.open).remove(&number);
                     });
                 }
             })?;
@@ -102,33 +97,27 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.state.stop.store(true, Ordering::SeqCst);
-        // Wakes the thread that waits for a connection.
+        // Wakes the accepting thread.
         let _ = TcpStream::connect(self.address);
         if let Some(acceptor) = self.acceptor.take() {
             let _ = acceptor.join();
         }
-        for stream in self
-            .state
-            .open
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .values()
-        {
+        for stream in lock(&self.state.open).values() {
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
 }
 
-/// The methods that all servers have.
+/// The methods of all servers that have no other state.
 macro_rules! server_methods {
     ($name:ident) => {
         impl $name {
-            /// Where it listens.
+            /// Returns the address at which it listens.
             pub fn address(&self) -> SocketAddr {
                 self.0.address
             }
 
-            /// How many connections it has accepted so far.
+            /// Returns how many connections it has accepted.
             pub fn connections(&self) -> usize {
                 self.0.state.accepted.load(Ordering::SeqCst)
             }
@@ -136,7 +125,7 @@ macro_rules! server_methods {
     };
 }
 
-/// Sends back what it gets. A half-close is kept: it echoes until the client closes its side, then closes its own.
+/// A server that sends back all bytes it receives until the client half-closes, and then closes its own side.
 #[derive(Debug)]
 pub struct EchoServer(Server);
 
@@ -170,7 +159,7 @@ impl EchoServer {
 
 server_methods!(EchoServer);
 
-/// Answers every GET with the same body, and closes; anything else gets 405.
+/// A server that answers every GET request with the same body, and other requests with 405, and then closes.
 #[derive(Debug)]
 pub struct HttpServer(Server);
 
@@ -184,7 +173,7 @@ impl HttpServer {
         Server::start(Ipv4Addr::LOCALHOST.into(), move |mut stream| {
             let mut head = Vec::new();
             let mut buffer = [0; 1024];
-            while memchr::memmem::find(&head, b"\r\n\r\n").is_none() && head.len() < LONGEST_HEAD {
+            while memchr::memmem::find(&head, b"\r\n\r\n").is_none() && head.len() < MAX_HEAD {
                 match stream.read(&mut buffer)? {
                     0 => return Ok(()),
                     count => head.extend_from_slice(&buffer[..count]),
@@ -198,7 +187,7 @@ impl HttpServer {
             stream.write_all(head.as_bytes())?;
             stream.write_all(body)?;
             stream.shutdown(Shutdown::Write)?;
-            // Closing with unread bytes would be a reset, which can overtake the answer.
+            // Closing with unread bytes would reset the connection, and the reset can overtake the answer.
             std::io::copy(&mut stream, &mut std::io::sink()).map(drop)
         })
         .map(Self)
@@ -207,18 +196,18 @@ impl HttpServer {
 
 server_methods!(HttpServer);
 
-/// `length` bytes from a sequence in which every place looks different: the number of each group of eight bytes, most
-/// significant byte first.
+/// Returns the first `length` bytes of a sequence of 64-bit numbers (0, 1, 2 and so on) in network byte order. Bytes that are
+/// lost, repeated or in the wrong order change it.
 pub fn counted_bytes(length: usize) -> Vec<u8> {
     (0u64..).flat_map(u64::to_be_bytes).take(length).collect()
 }
 
-/// Sends a number of [`counted_bytes`] as fast as they are taken, and closes. It does not read.
+/// A server that sends a number of [`counted_bytes`] as fast as the client reads, and closes. It does not read.
 #[derive(Debug)]
 pub struct BulkServer(Server);
 
 impl BulkServer {
-    /// Listens on a free port of 127.0.0.1; sends `count` bytes on every connection.
+    /// Listens on a free port of 127.0.0.1, and sends `count` bytes on every connection.
     ///
     /// # Errors
     /// When it cannot listen.
@@ -226,17 +215,17 @@ impl BulkServer {
         Self::start_at((Ipv4Addr::LOCALHOST, 0).into(), count)
     }
 
-    /// Two of them at the same port: one on 127.0.0.1 that sends `v4` bytes, one on `::1` that sends `v6`.
+    /// Starts two servers at the same port: one on 127.0.0.1, which sends `v4` bytes, and one on `::1`, which sends `v6`.
     ///
     /// # Errors
-    /// When no port is free on both.
+    /// When no port is free on both addresses.
     pub fn start_pair(v4: usize, v6: usize) -> Result<(Self, Self)> {
         let mut taken = Vec::new();
         loop {
             let first = Self::start(v4)?;
             match Self::start_at((Ipv6Addr::LOCALHOST, first.address().port()).into(), v6) {
                 Ok(second) => return Ok((first, second)),
-                // Held, so that the system offers another port.
+                // Kept, so that the system offers another port.
                 Err(_) if taken.len() < PORT_TRIES => taken.push(first),
                 Err(error) => return Err(error),
             }
@@ -255,7 +244,7 @@ impl BulkServer {
 
 server_methods!(BulkServer);
 
-/// Accepts connections, reads what comes, and never says a word.
+/// A server that accepts connections and reads, but never sends a byte.
 #[derive(Debug)]
 pub struct SilentServer(Server);
 
@@ -267,7 +256,7 @@ impl SilentServer {
     pub fn start() -> Result<Self> {
         Server::start(Ipv4Addr::LOCALHOST.into(), |mut stream| {
             std::io::copy(&mut stream, &mut std::io::sink())?;
-            // The client has closed its side; ours stays open until the server is dropped.
+            // The client has half-closed; the server's side stays open until the server is dropped.
             loop {
                 thread::park_timeout(Duration::from_secs(1));
                 if stream.take_error()?.is_some() || stream.peer_addr().is_err() {
@@ -281,11 +270,11 @@ impl SilentServer {
 
 server_methods!(SilentServer);
 
-/// Sends back what it gets, as [`EchoServer`] does, and remembers it.
+/// A server that sends back all bytes it receives, as [`EchoServer`] does, and records them.
 #[derive(Debug)]
 pub struct RecordingServer {
     server: Server,
-    /// What came on each connection, in the order in which they were accepted.
+    /// The bytes received on each connection, in the order in which the connections were accepted.
     received: Arc<Mutex<Vec<Vec<u8>>>>,
 }
 
@@ -316,22 +305,19 @@ impl RecordingServer {
         Ok(Self { server, received })
     }
 
-    /// Where it listens.
+    /// Returns the address at which it listens.
     pub fn address(&self) -> SocketAddr {
         self.server.address
     }
 
-    /// What came on each connection so far.
+    /// Returns the bytes received on each connection.
     pub fn received(&self) -> Vec<Vec<u8>> {
         lock(&self.received).clone()
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A port of 127.0.0.1 that refuses connections, and that nobody else can take meanwhile: bound, but not listening.
+/// A port of 127.0.0.1 that refuses connections. Its socket is bound, so that no other process takes the port, but does not
+/// listen.
 #[derive(Debug)]
 pub struct ClosedPort {
     address: SocketAddr,
@@ -339,7 +325,7 @@ pub struct ClosedPort {
 }
 
 impl ClosedPort {
-    /// Takes a free port.
+    /// Binds a free port.
     ///
     /// # Errors
     /// When there is none.
@@ -351,14 +337,14 @@ impl ClosedPort {
         })
     }
 
-    /// Its address.
+    /// Returns its address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 }
 
-/// A port of 127.0.0.1 at which a connection neither succeeds nor fails: its queue is full, so the system drops what
-/// comes, and whoever connects waits until it has had enough.
+/// A port of 127.0.0.1 at which every connection times out: the backlog of its listener is full, so the system drops
+/// connection requests.
 #[derive(Debug)]
 pub struct UnresponsivePort {
     address: SocketAddr,
@@ -367,18 +353,18 @@ pub struct UnresponsivePort {
 }
 
 impl UnresponsivePort {
-    /// Takes a free port and fills its queue.
+    /// Binds a free port and fills its backlog.
     ///
     /// # Errors
-    /// When there is no free port, or the queue cannot be filled.
+    /// When there is no free port, or the backlog cannot be filled.
     pub fn new() -> Result<Self> {
         let (held, address) = bound_socket()?;
         listen(&held, Backlog::new(0)?)?;
         let mut queued = Vec::new();
         while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(100)) {
             queued.push(stream);
-            if queued.len() > LONGEST_QUEUE {
-                bail!("the queue of a port has no end");
+            if queued.len() > MAX_QUEUED {
+                bail!("the system accepts connections in spite of a full backlog");
             }
         }
         Ok(Self {
@@ -388,13 +374,13 @@ impl UnresponsivePort {
         })
     }
 
-    /// Its address.
+    /// Returns its address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 }
 
-/// A TCP socket on a free port of 127.0.0.1 that does not listen.
+/// Binds a TCP socket to a free port of 127.0.0.1, without listening.
 fn bound_socket() -> Result<(OwnedFd, SocketAddr)> {
     let held = socket(
         AddressFamily::Inet,
@@ -417,21 +403,25 @@ mod tests {
     fn read_all(stream: &mut TcpStream) -> Vec<u8> {
         stream
             .set_read_timeout(Some(Duration::from_secs(5)))
-            .expect("timeout");
+            .expect("the time-out is set");
         let mut bytes = Vec::new();
-        stream.read_to_end(&mut bytes).expect("an end");
+        stream
+            .read_to_end(&mut bytes)
+            .expect("the server closes the connection");
         bytes
     }
 
     #[test]
-    fn the_echo_goes_on_until_the_client_closes_its_side() {
-        let server = EchoServer::start().expect("server");
-        let mut stream = TcpStream::connect(server.address()).expect("connected");
-        stream.write_all(b"hello").expect("sent");
+    fn the_echo_server_echoes_until_the_client_half_closes() {
+        let server = EchoServer::start().expect("a server");
+        let mut stream = TcpStream::connect(server.address()).expect("a connection");
+        stream.write_all(b"hello").expect("the bytes are sent");
         let mut echo = [0; 5];
-        stream.read_exact(&mut echo).expect("echo");
-        stream.write_all(b" world").expect("sent");
-        stream.shutdown(Shutdown::Write).expect("half-closed");
+        stream.read_exact(&mut echo).expect("an echo");
+        stream.write_all(b" world").expect("the bytes are sent");
+        stream
+            .shutdown(Shutdown::Write)
+            .expect("the client half-closes");
         assert_eq!(
             (&echo[..], &read_all(&mut stream)[..]),
             (&b"hello"[..], &b" world"[..])
@@ -440,53 +430,59 @@ mod tests {
     }
 
     #[test]
-    fn http_answers_get_and_nothing_else() {
-        let server = HttpServer::start("the body").expect("server");
-        let ask = |request: &str| {
-            let mut stream = TcpStream::connect(server.address()).expect("connected");
-            stream.write_all(request.as_bytes()).expect("sent");
-            stream.shutdown(Shutdown::Write).expect("half-closed");
-            String::from_utf8(read_all(&mut stream)).expect("text")
+    fn the_http_server_answers_only_get_requests_with_its_body() {
+        let server = HttpServer::start("the body").expect("a server");
+        let request = |request: &str| {
+            let mut stream = TcpStream::connect(server.address()).expect("a connection");
+            stream
+                .write_all(request.as_bytes())
+                .expect("the bytes are sent");
+            stream
+                .shutdown(Shutdown::Write)
+                .expect("the client half-closes");
+            String::from_utf8(read_all(&mut stream)).expect("the answer is text")
         };
-        let reply = ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        let reply = request("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
         assert!(
             reply.starts_with("HTTP/1.1 200 OK\r\n") && reply.ends_with("\r\n\r\nthe body"),
             "{reply}"
         );
-        assert!(ask("POST / HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 405 "));
+        assert!(request("POST / HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 405 "));
     }
 
     #[test]
-    fn bulk_sends_exactly_the_number_asked_for() {
-        let server = BulkServer::start(100_001).expect("server");
-        let mut stream = TcpStream::connect(server.address()).expect("connected");
+    fn the_bulk_server_sends_exactly_the_configured_number_of_bytes() {
+        let server = BulkServer::start(100_001).expect("a server");
+        let mut stream = TcpStream::connect(server.address()).expect("a connection");
         assert_eq!(read_all(&mut stream), counted_bytes(100_001));
     }
 
     #[test]
-    fn a_closed_port_refuses() {
-        let port = ClosedPort::new().expect("port");
-        let error = TcpStream::connect(port.address()).expect_err("nobody listens");
+    fn a_closed_port_refuses_connections() {
+        let port = ClosedPort::new().expect("a port");
+        let error = TcpStream::connect(port.address()).expect_err("the port is closed");
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
     }
 
     #[test]
-    fn an_unresponsive_port_lets_nobody_in_and_tells_nobody() {
-        let port = UnresponsivePort::new().expect("port");
+    fn a_connection_to_an_unresponsive_port_times_out() {
+        let port = UnresponsivePort::new().expect("a port");
         let error = TcpStream::connect_timeout(&port.address(), Duration::from_millis(300))
-            .expect_err("no answer");
+            .expect_err("the connection times out");
         assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
     }
 
     #[test]
-    fn a_dropped_server_takes_its_connections_along() {
-        let server = SilentServer::start().expect("server");
+    fn a_dropped_server_closes_its_connections() {
+        let server = SilentServer::start().expect("a server");
         let address = server.address();
-        let mut stream = TcpStream::connect(address).expect("connected");
+        let mut stream = TcpStream::connect(address).expect("a connection");
         stream
             .set_read_timeout(Some(Duration::from_millis(200)))
-            .expect("timeout");
-        let error = stream.read(&mut [0; 1]).expect_err("it says nothing");
+            .expect("the time-out is set");
+        let error = stream
+            .read(&mut [0; 1])
+            .expect_err("the server sends nothing");
         assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
         drop(server);
         assert!(read_all(&mut stream).is_empty());

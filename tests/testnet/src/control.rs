@@ -1,4 +1,4 @@
-//! A minimal client of tor's control port, over the unix socket in a node's own folder.
+//! A minimal client of tor's control port (control-spec), over the unix socket in a node's folder.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
@@ -8,23 +8,24 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-/// How long a running `tor` may take for an answer.
+/// How long a running `tor` may take to answer a command.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
 /// An authenticated connection to a control port.
 #[derive(Debug)]
 pub(crate) struct Control {
     stream: BufReader<UnixStream>,
-    /// A line of which only the first part has come yet.
+    /// The received part of an incomplete line.
     partial: Vec<u8>,
-    /// Events that came while we waited for an answer.
+    /// Events received while waiting for an answer.
     events: VecDeque<String>,
 }
 
 impl Control {
-    /// Connects and authenticates; no password, since the folder is private.
-    pub(crate) fn connect(socket: &Path) -> Result<Self> {
-        let stream = UnixStream::connect(socket)
+    /// Connects to the `tor` in `folder` and authenticates without a password: the folder is private.
+    pub(crate) fn connect(folder: &Path) -> Result<Self> {
+        let socket = folder.join("control");
+        let stream = UnixStream::connect(&socket)
             .with_context(|| format!("no control socket at {}", socket.display()))?;
         let mut control = Self {
             stream: BufReader::new(stream),
@@ -35,7 +36,11 @@ impl Control {
         Ok(control)
     }
 
-    /// Sends a command and gives the lines of its answer without their status codes, data blocks joined with newlines.
+    /// Sends a command and returns the lines of its answer, without status codes. The lines of a data block are joined with
+    /// newlines.
+    ///
+    /// # Errors
+    /// When tor refuses the command, does not answer in time, or closes the connection.
     pub(crate) fn command(&mut self, command: &str) -> Result<Vec<String>> {
         self.stream
             .get_mut()
@@ -66,14 +71,19 @@ impl Control {
         }
     }
 
-    /// The value of one `GETINFO` key, or `None` if tor does not know it (yet).
+    /// Returns the value of one `GETINFO` key, or `None` if tor does not have it (yet).
     pub(crate) fn info(&mut self, key: &str) -> Option<String> {
         let answer = self.command(&format!("GETINFO {key}")).ok()?;
         let value = answer.first()?.strip_prefix(key)?.strip_prefix('=')?;
         Some(value.trim_start_matches('\n').to_owned())
     }
 
-    /// The next event asked for with `SETEVENTS`, or `None` when `limit` is over.
+    /// Whether tor has enough directory information to build circuits.
+    pub(crate) fn has_directory(&mut self) -> bool {
+        self.info("status/enough-dir-info").as_deref() == Some("1")
+    }
+
+    /// Returns the next event requested with `SETEVENTS`, or `None` if none comes within `limit`.
     pub(crate) fn event(&mut self, limit: Duration) -> Result<Option<String>> {
         if let Some(event) = self.events.pop_front() {
             return Ok(Some(event));
@@ -87,18 +97,18 @@ impl Control {
             text.push_str(&self.data_block(Instant::now() + ANSWER_LIMIT)?);
         }
         if !status.starts_with('6') {
-            bail!("an answer that nobody asked for: {line}");
+            bail!("unexpected answer: {line}");
         }
         Ok(Some(text))
     }
 
-    /// The lines up to the lone full stop.
+    /// Reads the lines of a data block, up to the lone full stop that ends it.
     fn data_block(&mut self, deadline: Instant) -> Result<String> {
         let mut block = String::new();
         loop {
             let line = self
                 .line(deadline)?
-                .ok_or_else(|| anyhow!("the control port stopped within an answer"))?;
+                .ok_or_else(|| anyhow!("tor's answer is incomplete"))?;
             if line == "." {
                 return Ok(block);
             }
@@ -108,7 +118,7 @@ impl Control {
         }
     }
 
-    /// One line without its end, or `None` when the deadline has come.
+    /// Reads one line, without its line end; returns `None` at the deadline.
     fn line(&mut self, deadline: Instant) -> Result<Option<String>> {
         loop {
             let left = deadline
@@ -129,13 +139,13 @@ impl Control {
                     }
                 }
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return Err(e).context("reading tor's control port"),
+                Err(e) => return Err(e).context("cannot read from tor's control port"),
             }
         }
     }
 }
 
-/// Takes a line apart: status code, the character after it (` `, `-` or `+`), the text.
+/// Splits a line into its status code, the character after it (` `, `-` or `+`), and the text.
 fn split(line: &str) -> Result<(String, char, String)> {
     let status = line
         .get(..3)
@@ -145,6 +155,6 @@ fn split(line: &str) -> Result<(String, char, String)> {
         (Some(status), Some(kind @ (' ' | '-' | '+'))) => {
             Ok((status.to_owned(), kind, line[4..].to_owned()))
         }
-        _ => bail!("no control port line: {line:?}"),
+        _ => bail!("not a control port line: {line:?}"),
     }
 }

@@ -1,8 +1,8 @@
-//! Descriptors spoilt where they lie: in the memory of the directories.
+//! Corrupts descriptors in the memory of the HSDirs.
 //!
-//! A directory checks what is uploaded to it, so a wrong descriptor cannot be sent; but nobody checks again what it serves.
-//! The text in its memory is found by its first line, recognised by the service's blinded key, and overwritten in place
-//! through `/proc/PID/mem`.
+//! An invalid descriptor cannot be uploaded, because the HSDir checks it, but the HSDir does not check again what it serves.
+//! Therefore this module finds the text in the HSDir's memory by its first line, identifies it by the service's blinded key,
+//! and overwrites it in place through `/proc/PID/mem`.
 
 use std::fs::{self, File};
 use std::io;
@@ -24,48 +24,49 @@ use crate::network::Network;
 use crate::service::Service;
 use crate::torrc::{Schedule, unix_now};
 
-/// What is done to a descriptor.
+/// The fault that a descriptor gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Corruption {
-    /// The outer signature no longer matches the text.
+    /// The outer signature does not match the text.
     Signature,
     /// A keyword of the outer layer is misspelt, so that the text cannot be parsed.
     Syntax,
-    /// The text parses and the signature is right (made anew with the service's own key), but the encrypted body is
-    /// garbage, so that it cannot be decrypted.
+    /// The text can be parsed and has a valid signature by the service's own key, but the encrypted body is garbage, so that
+    /// it cannot be decrypted.
     Body,
 }
 
-/// Where it is done.
+/// The HSDirs on which a descriptor is corrupted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Where {
-    /// On every directory that has a descriptor of the service, of any time period.
+    /// Every HSDir that has a descriptor of the service, of any time period.
     EveryHsDir,
-    /// On one directory that has the descriptor of the present time period.
+    /// One HSDir that has the descriptor of the current time period.
     OneHsDir,
 }
 
 /// The first line of a descriptor.
 const FIRST_LINE: &[u8] = b"hs-descriptor 3\n";
 
-/// What stands before the signature.
+/// The text before the signature.
 const SIGNATURE: &[u8] = b"\nsignature ";
 
 /// Base64 characters of a signature.
 const SIGNATURE_LENGTH: usize = 86;
 
-/// No descriptor is longer; the limit of the protocol.
+/// The longest descriptor that an HSDir accepts, in bytes.
 const LONGEST: usize = 50_000;
 
-/// What the descriptor's signature is made over, before the text.
+/// The prefix of the signed text.
 const SIGNATURE_PREFIX: &[u8] = b"Tor onion service descriptor sig v3";
 
 impl Network {
-    /// Spoils the descriptors of one service, and only its, where the directories keep them. Gives the number of
-    /// directories changed. Publishing anew (`restart`, `set_authorized`) mends it.
+    /// Corrupts the descriptors of one service in the memory of the HSDirs, and returns the number of HSDirs changed. When the
+    /// service publishes again (`restart`, `set_authorized`), its descriptors are valid again.
     ///
     /// # Errors
-    /// When no directory has a descriptor of the service, or the memory of the relays may not be read (be root, or their user).
+    /// When no HSDir has a descriptor of the service, or the memory of the relays cannot be read: that needs their user or
+    /// root.
     pub fn corrupt_descriptor(
         &self,
         service: &Service,
@@ -78,28 +79,33 @@ impl Network {
             Where::OneHsDir => now..now + 1,
         };
         let keys = periods
-            .map(|period| BlindedKey::of(service, self.shared.schedule, period))
+            .map(|period| BlindedKey::derive(service, self.shared.schedule, period))
             .collect::<Result<Vec<_>>>()?;
         let mut changed = 0;
-        for relay in self.shared.relays.iter().filter(|r| r.role.is_common()) {
+        for relay in self
+            .shared
+            .relays
+            .iter()
+            .filter(|r| r.role.is_for_clients())
+        {
             let Some(pid) = relay.tor().as_ref().map(crate::process::Tor::pid) else {
                 continue;
             };
             let found = corrupt_in_process(pid, &keys, corruption)
-                .with_context(|| format!("in the memory of {}", relay.nickname))?;
+                .with_context(|| format!("cannot change the memory of {}", relay.nickname))?;
             changed += usize::from(found);
             if found && place == Where::OneHsDir {
                 break;
             }
         }
         if changed == 0 {
-            bail!("no directory has a descriptor of {}", service.address());
+            bail!("no HSDir has a descriptor of {}", service.address());
         }
         Ok(changed)
     }
 }
 
-/// Overwrites every copy of the keys' descriptors in a process; tells whether there was one.
+/// Corrupts every copy of the descriptors of `keys` in a process, and returns whether there was one.
 fn corrupt_in_process(pid: u32, keys: &[BlindedKey], corruption: Corruption) -> Result<bool> {
     let memory = File::options()
         .read(true)
@@ -110,7 +116,7 @@ fn corrupt_in_process(pid: u32, keys: &[BlindedKey], corruption: Corruption) -> 
         let mut bytes = vec![0; usize::try_from(region.end - region.start)?];
         match memory.read_exact_at(&mut bytes, region.start) {
             Ok(()) => {}
-            // A mapping that went away, or one of the kernel's own.
+            // The mapping has been removed, or is one of the kernel's own.
             Err(e)
                 if matches!(e.kind(), io::ErrorKind::UnexpectedEof)
                     || e.raw_os_error() == Some(nix::libc::EIO) =>
@@ -129,20 +135,21 @@ fn corrupt_in_process(pid: u32, keys: &[BlindedKey], corruption: Corruption) -> 
             else {
                 continue;
             };
-            let spoilt = spoil(text, key, corruption).context("a descriptor of unknown form")?;
+            let corrupted =
+                corrupt(text, key, corruption).context("a descriptor has an unknown format")?;
             assert_eq!(
-                spoilt.len(),
+                corrupted.len(),
                 text.len(),
-                "a descriptor must keep its length in memory"
+                "a descriptor keeps its length in memory"
             );
-            memory.write_all_at(&spoilt, region.start + u64::try_from(at)?)?;
+            memory.write_all_at(&corrupted, region.start + u64::try_from(at)?)?;
             found = true;
         }
     }
     Ok(found)
 }
 
-/// The address ranges of a process that it may read and write.
+/// Parses `/proc/PID/maps` (proc(5)): returns the address ranges that the process may read and write.
 fn writable_regions(maps: &str) -> Vec<Range<u64>> {
     let parse = |line: &str| {
         let mut words = line.split_ascii_whitespace();
@@ -156,7 +163,7 @@ fn writable_regions(maps: &str) -> Vec<Range<u64>> {
     maps.lines().filter_map(parse).collect()
 }
 
-/// The descriptor that starts here, up to the end of its signature; none if it is only a fragment.
+/// Returns the descriptor at the start of `bytes`, up to the end of its signature; `None` if it is only a fragment.
 fn whole_descriptor(bytes: &[u8]) -> Option<&[u8]> {
     let bytes = &bytes[..bytes.len().min(LONGEST)];
     let end = memmem::find(bytes, SIGNATURE)? + SIGNATURE.len() + SIGNATURE_LENGTH;
@@ -166,20 +173,20 @@ fn whole_descriptor(bytes: &[u8]) -> Option<&[u8]> {
     whole.then_some(text)
 }
 
-/// The blinded key in the certificate of a descriptor: the key that signed it, in the certificate's extension.
+/// Returns the blinded key of a descriptor: its certificate contains, in an extension, the key that signed the certificate.
 fn blinded_key_in(text: &[u8]) -> Option<[u8; 32]> {
     let certificate = BASE64.decode(&certificate_base64(text)?.1).ok()?;
-    // Version, type, expiry (4), key type, key (32), number of extensions; then length (2), type, flags, key.
+    // cert-spec: version, type, expiry (4), key type, key (32), number of extensions; then length (2), type, flags, key.
     certificate.get(CERTIFICATE_SIGNER)?.try_into().ok()
 }
 
-/// Where in a certificate the certified key stands.
+/// The position of the certified key in a certificate.
 const CERTIFICATE_KEY: Range<usize> = 7..39;
 
-/// Where in a certificate the key stands that signed it.
+/// The position of the signer's key in a certificate.
 const CERTIFICATE_SIGNER: Range<usize> = 44..76;
 
-/// Where the base64 lines of the certificate are, and the characters without the line ends.
+/// Returns the position of the certificate's base64 lines, and their characters without the line ends.
 fn certificate_base64(text: &[u8]) -> Option<(Range<usize>, Vec<u8>)> {
     let range = between(
         text,
@@ -194,43 +201,43 @@ fn certificate_base64(text: &[u8]) -> Option<(Range<usize>, Vec<u8>)> {
     Some((range, characters))
 }
 
-/// What stands between two marks.
+/// Returns the range between two markers.
 fn between(text: &[u8], before: &[u8], after: &[u8]) -> Option<Range<usize>> {
     let start = memmem::find(text, before)? + before.len();
     let length = memmem::find(&text[start..], after)?;
     Some(start..start + length)
 }
 
-/// The text with the wanted fault, of the same length.
-fn spoil(text: &[u8], key: &BlindedKey, corruption: Corruption) -> Option<Vec<u8>> {
-    let mut spoilt = text.to_vec();
+/// Returns the text with the given fault and the same length; `None` if the text has an unknown format.
+fn corrupt(text: &[u8], key: &BlindedKey, corruption: Corruption) -> Option<Vec<u8>> {
+    let mut corrupted = text.to_vec();
     let signature = memmem::find(text, SIGNATURE)? + SIGNATURE.len();
     match corruption {
-        // The first half only: the second would no longer be a number in range, another kind of fault.
-        Corruption::Signature => change_base64(&mut spoilt[signature + 4..signature + 20]),
+        // Only the first half: with a change in the second half, that would be a number out of range, which is another fault.
+        Corruption::Signature => change_base64(&mut corrupted[signature + 4..signature + 20]),
         Corruption::Syntax => {
             let keyword = memmem::find(text, b"\nsuperencrypted\n")? + 1;
-            spoilt[keyword] = b'x';
+            corrupted[keyword] = b'x';
         }
         Corruption::Body => {
             let body = between(text, b"-----BEGIN MESSAGE-----\n", b"-----END MESSAGE-----")?;
             let middle = body.start + body.len() / 2;
-            change_base64(&mut spoilt[middle..(middle + 60).min(body.end - 1)]);
-            sign_anew(&mut spoilt, key)?;
+            change_base64(&mut corrupted[middle..(middle + 60).min(body.end - 1)]);
+            sign_with_new_key(&mut corrupted, key)?;
         }
     }
-    Some(spoilt)
+    Some(corrupted)
 }
 
-/// Replaces each base64 character by another.
+/// Replaces each base64 character with another one.
 fn change_base64(characters: &mut [u8]) {
     for character in characters.iter_mut().filter(|c| **c != b'\n') {
         *character = if *character == b'A' { b'B' } else { b'A' };
     }
 }
 
-/// Puts a new signing key into a descriptor, certified with the blinded key, and signs with it.
-fn sign_anew(text: &mut [u8], key: &BlindedKey) -> Option<()> {
+/// Signs a descriptor with a new signing key, which the blinded key certifies.
+fn sign_with_new_key(text: &mut [u8], key: &BlindedKey) -> Option<()> {
     let signing_key = SigningKey::from_bytes(&OsRng.r#gen());
     let (range, characters) = certificate_base64(text)?;
     let mut certificate = BASE64.decode(&characters).ok()?;
@@ -242,7 +249,7 @@ fn sign_anew(text: &mut [u8], key: &BlindedKey) -> Option<()> {
     for place in text[range].iter_mut().filter(|c| **c != b'\n') {
         *place = characters.next()?;
     }
-    // The signed part ends with the line before the signature's.
+    // The signed text ends with the line before the signature.
     let end = memmem::find(text, SIGNATURE)? + 1;
     let signature = signing_key.sign(&[SIGNATURE_PREFIX, &text[..end]].concat());
     let start = end + SIGNATURE.len() - 1;
@@ -257,23 +264,23 @@ struct BlindedKey {
 }
 
 impl BlindedKey {
-    /// Blinds the key of a service, as rend-spec-v3 A.2 says.
-    fn of(service: &Service, schedule: Schedule, period: u64) -> Result<Self> {
+    /// Derives the blinded key of a service (rend-spec-v3, A.2).
+    fn derive(service: &Service, schedule: Schedule, period: u64) -> Result<Self> {
         let file = fs::read(service.key_folder().join("hs_ed25519_secret_key"))
-            .context("no key of the service")?;
+            .context("cannot read the key of the service")?;
         let master: [u8; 64] = file
             .get(32..)
             .unwrap_or_default()
             .try_into()
-            .context("a key file of unknown form")?;
+            .context("the key file has an unknown format")?;
         let master = ExpandedSecretKey::from_bytes(&master);
-        let public = crate::address::key(service.address());
+        let public = crate::address::public_key(service.address());
         let factor = clamp_integer(blinding_factor(&public, period, schedule.period_minutes()));
         let point = CompressedEdwardsY(public)
             .decompress()
-            .context("the address holds no key")?;
+            .context("the address contains no key")?;
         let blinded = point.mul_clamped(factor).compress().to_bytes();
-        // Any secret prefix will do; the specification's is only for being the same every time.
+        // The specification derives the prefix so that signatures are reproducible; any secret prefix makes valid ones.
         let secret = ExpandedSecretKey {
             scalar: Scalar::from_bytes_mod_order(factor) * master.scalar,
             hash_prefix: Sha3_256::new()
@@ -294,7 +301,7 @@ impl BlindedKey {
     }
 }
 
-/// What a key is multiplied with for a time period.
+/// Returns the factor by which a key is multiplied for a time period (rend-spec-v3, A.2).
 fn blinding_factor(public: &[u8; 32], period: u64, period_minutes: u64) -> [u8; 32] {
     const BASEPOINT: &[u8] = b"(15112221349535400772501151409588531511454012693041857206046113283949847762202, \
                                46316835694926478169428394003475163141307993866256225615783033603165251855960)";
@@ -314,7 +321,7 @@ mod tests {
     use super::*;
     use ed25519_dalek::Signature;
 
-    /// A blinded key that needs no service.
+    /// Returns a random key in place of a service's blinded key.
     fn blinded_key() -> BlindedKey {
         let secret = ExpandedSecretKey::from(&OsRng.r#gen::<[u8; 32]>());
         BlindedKey {
@@ -323,7 +330,7 @@ mod tests {
         }
     }
 
-    /// A text in the form of a descriptor, with a certificate by `key` and no right signature.
+    /// Returns a text in the format of a descriptor, with a certificate for `key` and an invalid signature.
     fn descriptor(key: &BlindedKey) -> Vec<u8> {
         let mut certificate = vec![1, 8, 0, 0, 0, 0, 1];
         certificate.extend([7; 32]);
@@ -348,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn a_descriptor_is_known_by_its_key_and_only_when_whole() {
+    fn only_a_complete_descriptor_is_found_and_it_is_identified_by_its_blinded_key() {
         let key = blinded_key();
         let text = descriptor(&key);
         let memory = [&text[..], b"\n\0rubbish"].concat();
@@ -360,16 +367,16 @@ mod tests {
     }
 
     #[test]
-    fn each_corruption_changes_its_part_and_nothing_else() {
+    fn each_corruption_changes_only_its_part_of_the_text() {
         let key = blinded_key();
         let text = descriptor(&key);
         let changed = |corruption| {
-            let spoilt = spoil(&text, &key, corruption).expect("the form is right");
-            assert_eq!(spoilt.len(), text.len());
-            String::from_utf8(spoilt).expect("ascii")
+            let corrupted = corrupt(&text, &key, corruption).expect("the format is known");
+            assert_eq!(corrupted.len(), text.len());
+            String::from_utf8(corrupted).expect("ascii")
         };
         let original = String::from_utf8(text.clone()).expect("ascii");
-        let (head, _) = original.split_once("signature ").expect("signature");
+        let (head, _) = original.split_once("signature ").expect("a signature");
         let signature = changed(Corruption::Signature);
         assert!(signature.starts_with(head) && signature != original);
         assert_eq!(
@@ -381,28 +388,28 @@ mod tests {
     #[test]
     fn a_garbled_body_is_signed_with_the_services_key() {
         let key = blinded_key();
-        let text = spoil(&descriptor(&key), &key, Corruption::Body).expect("the form is right");
+        let text = corrupt(&descriptor(&key), &key, Corruption::Body).expect("the format is known");
         assert_eq!(blinded_key_in(&text), Some(key.public));
         let certificate = BASE64
-            .decode(&certificate_base64(&text).expect("certificate").1)
+            .decode(&certificate_base64(&text).expect("a certificate").1)
             .expect("base64");
         let (signed, signature) = certificate.split_at(certificate.len() - 64);
-        let blinded = VerifyingKey::from_bytes(&key.public).expect("key");
+        let blinded = VerifyingKey::from_bytes(&key.public).expect("a key");
         blinded
             .verify_strict(signed, &Signature::from_slice(signature).expect("64 bytes"))
-            .expect("certified");
+            .expect("the blinded key certifies the signing key");
         let signer: [u8; 32] = certificate[CERTIFICATE_KEY].try_into().expect("32 bytes");
-        let end = memmem::find(&text, SIGNATURE).expect("signature") + 1;
+        let end = memmem::find(&text, SIGNATURE).expect("a signature") + 1;
         let signature = BASE64_NOPAD
             .decode(&text[text.len() - SIGNATURE_LENGTH..])
             .expect("base64");
         VerifyingKey::from_bytes(&signer)
-            .expect("key")
+            .expect("a key")
             .verify_strict(
                 &[SIGNATURE_PREFIX, &text[..end]].concat(),
                 &Signature::from_slice(&signature).expect("64 bytes"),
             )
-            .expect("signed");
+            .expect("the signing key signs the text");
     }
 
     #[test]

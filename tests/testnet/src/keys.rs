@@ -13,31 +13,32 @@ use x25519_dalek::{PublicKey, StaticSecret};
 
 use crate::workdir::private_folder;
 
-/// A client's key pair for an onion service that asks for authorization.
+/// A client's key pair for an onion service with client authorization.
 #[derive(Clone)]
 pub struct ClientKey {
     secret: StaticSecret,
 }
 
 impl ClientKey {
-    /// Makes a fresh random key pair.
+    /// Generates a random key pair.
     pub fn generate() -> Self {
         Self {
             secret: StaticSecret::random_from_rng(OsRng),
         }
     }
 
-    /// The public half, which the service is told.
+    /// Returns the public half, which the service gets.
     pub fn public(&self) -> ClientPublicKey {
         ClientPublicKey(PublicKey::from(&self.secret).to_bytes())
     }
 
-    /// The line of the service's `authorized_clients/NAME.auth`: `descriptor:x25519:` and 52 base32 characters.
+    /// Returns the content of the service's `authorized_clients/NAME.auth`: one line, `descriptor:x25519:` and 52 base32
+    /// characters.
     pub fn authorized_client_line(&self) -> String {
         self.public().to_string()
     }
 
-    /// The line of the client's `NAME.auth_private` for `onion_address` (with or without `.onion`):
+    /// Returns the content of the client's `NAME.auth_private` for `onion_address` (with or without `.onion`): one line,
     /// `ADDRESS:descriptor:x25519:` and 52 base32 characters.
     pub fn private_file(&self, onion_address: &str) -> String {
         let address = onion_address
@@ -49,8 +50,11 @@ impl ClientKey {
         )
     }
 
-    /// Writes `NAME.auth_private` for `onion_address` into `folder` (made, mode 0700, if missing), readable only by us.
-    /// Gives the path of the file; fails if it cannot be written.
+    /// Writes `NAME.auth_private` for `onion_address` into `folder`, with mode 0600, and returns the path of the file.
+    /// Creates the folder with mode 0700 if it is missing.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
     pub fn write_to(&self, folder: &Path, name: &str, onion_address: &str) -> Result<PathBuf> {
         private_folder(folder)?;
         let path = folder.join(format!("{name}.auth_private"));
@@ -73,7 +77,7 @@ impl fmt::Debug for ClientKey {
     }
 }
 
-/// The public half of a [`ClientKey`]. It prints as the line of `authorized_clients/NAME.auth`.
+/// The public half of a [`ClientKey`]. `Display` writes the line of `authorized_clients/NAME.auth`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientPublicKey([u8; 32]);
 
@@ -88,10 +92,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_private_line_belongs_to_the_public_line() {
+    fn the_private_line_holds_the_secret_of_the_public_line() {
         let key = ClientKey::generate();
         let line = key.private_file(&format!("{}.onion", "a".repeat(56)));
-        let (address, secret) = line.split_once(":descriptor:x25519:").expect("separator");
+        let (address, secret) = line.split_once(":descriptor:x25519:").expect("a separator");
         assert_eq!(address, "a".repeat(56));
         assert_eq!(secret.len(), 52);
         let secret: [u8; 32] = BASE32_NOPAD
@@ -107,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn two_keys_differ() {
+    fn two_generated_keys_differ() {
         assert_ne!(
             ClientKey::generate().public(),
             ClientKey::generate().public()
@@ -115,24 +119,24 @@ mod tests {
     }
 
     #[test]
-    fn the_file_is_private_and_ends_with_auth_private() {
+    fn the_key_file_is_private_and_its_name_ends_with_auth_private() {
         use std::os::unix::fs::PermissionsExt;
-        let folder = tempfile::tempdir().expect("folder");
+        let folder = tempfile::tempdir().expect("a folder");
         let key = ClientKey::generate();
         let path = key
             .write_to(&folder.path().join("auth"), "bob", &"b".repeat(56))
-            .expect("written");
+            .expect("the key is written");
         assert_eq!(
             path.file_name().and_then(|n| n.to_str()),
             Some("bob.auth_private")
         );
-        let mode = |p: &Path| fs::metadata(p).expect("metadata").permissions().mode() & 0o777;
+        let mode = |p: &Path| fs::metadata(p).expect("the metadata").permissions().mode() & 0o777;
         assert_eq!(
-            (mode(&path), mode(path.parent().expect("parent"))),
+            (mode(&path), mode(path.parent().expect("a folder"))),
             (0o600, 0o700)
         );
         assert_eq!(
-            fs::read_to_string(path).expect("text").trim_end(),
+            fs::read_to_string(path).expect("the key file").trim_end(),
             key.private_file(&"b".repeat(56))
         );
     }

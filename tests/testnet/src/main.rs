@@ -1,4 +1,4 @@
-//! `testnet run`: a private Tor network to try things on, until Ctrl-C.
+//! `testnet run`: runs a private Tor network for experiments, until Ctrl-C.
 
 use std::fs;
 use std::io::{IsTerminal, Read};
@@ -26,31 +26,31 @@ struct Options {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Start a network, an onion service and a C tor client, say where they are, and end on Ctrl-C, SIGTERM or the end of
-    /// the standard input.
+    /// Start a network, an onion service and a C tor client, and print their addresses. Ends on Ctrl-C, SIGTERM or the end
+    /// of standard input.
     Run {
-        /// Relays beside the three authorities.
+        /// Number of relays besides the three authorities.
         #[arg(long, value_name = "N", default_value_t = 8)]
         relays: usize,
-        /// Further relays that clients do not use, for introduction points that can be stopped.
+        /// Number of further relays that clients do not use, for introduction points that can be stopped.
         #[arg(long, value_name = "N", default_value_t = 0)]
         spare_relays: usize,
-        /// The network's first circuit timeout in milliseconds [default: tor's, a minute].
+        /// Initial circuit time-out in milliseconds [default: tor's, one minute].
         #[arg(long, value_name = "MS")]
         circuit_timeout: Option<u32>,
-        /// Relays and the service send each cell at once, instead of in runs as tor's do by default (KIST).
+        /// Make relays and services send each cell at once, instead of in batches as tor's default scheduler (KIST) does.
         #[arg(long)]
         at_once: bool,
-        /// How long each link to a relay takes, each way, in milliseconds.
+        /// Delay of every connection to a relay in each direction, in milliseconds.
         #[arg(long, value_name = "MS")]
         distance: Option<u64>,
-        /// The onion service's virtual port; an HTTP server answers behind it.
+        /// Virtual port of the onion service, whose target is an HTTP server.
         #[arg(long, value_name = "PORT", default_value_t = 80)]
         service: u16,
     },
 }
 
-/// The exit status of a program that a signal ended.
+/// The exit status after a signal during the start, as shells report it for SIGINT.
 const INTERRUPTED: i32 = 130;
 
 fn main() -> ExitCode {
@@ -77,11 +77,11 @@ fn main() -> ExitCode {
     }
 }
 
-/// Starts everything, prints one line for each thing, and waits.
+/// Starts the network, the service and the client, prints their addresses line by line, and waits for the end.
 fn run(builder: NetworkBuilder, virtual_port: u16) -> Result<()> {
     let ready = Arc::new(AtomicBool::new(false));
     let (end, ended) = channel();
-    watch_signals(end.clone(), Arc::clone(&ready))?;
+    end_on_signal(end.clone(), Arc::clone(&ready))?;
 
     let network = builder.start()?;
     println!("folder {}", network.dir().display());
@@ -101,15 +101,17 @@ fn run(builder: NetworkBuilder, virtual_port: u16) -> Result<()> {
 
     ready.store(true, Ordering::SeqCst);
     println!("ready");
-    watch_input(end);
-    ended.recv().context("nobody left to say when to end")?;
+    end_on_closed_input(end);
+    ended
+        .recv()
+        .context("the threads that wait for a signal have ended")?;
     network.mark_done();
     Ok(())
 }
 
-/// Tells `end` when a signal comes. Before all is ready the process ends at once instead: its children die with it and
-/// their watcher removes the folder.
-fn watch_signals(end: Sender<()>, ready: Arc<AtomicBool>) -> Result<()> {
+/// Notifies `end` of a signal. Before everything is `ready`, a signal ends the process at once: the kernel kills its children,
+/// and the watcher removes the folder.
+fn end_on_signal(end: Sender<()>, ready: Arc<AtomicBool>) -> Result<()> {
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
     thread::spawn(move || {
         for _ in signals.forever() {
@@ -121,9 +123,9 @@ fn watch_signals(end: Sender<()>, ready: Arc<AtomicBool>) -> Result<()> {
     Ok(())
 }
 
-/// Tells `end` when the standard input ends, if there is somebody at the other side of it: shells give /dev/null to
-/// programs in the background, whose end means nothing.
-fn watch_input(end: Sender<()>) {
+/// Notifies `end` when standard input ends, if that is a terminal, a pipe or a socket. Shells give /dev/null to programs in the
+/// background, and its end means nothing.
+fn end_on_closed_input(end: Sender<()>) {
     let stdin = std::io::stdin();
     let piped = fs::metadata("/proc/self/fd/0")
         .is_ok_and(|m| m.file_type().is_fifo() || m.file_type().is_socket());
@@ -131,7 +133,7 @@ fn watch_input(end: Sender<()>) {
         return;
     }
     thread::spawn(move || {
-        // An error is an end, too.
+        // An error counts as the end.
         let _ = std::io::copy(&mut stdin.lock().take(u64::MAX), &mut std::io::sink());
         let _ = end.send(());
     });

@@ -1,17 +1,16 @@
-//! The network itself: authorities and relays, from keys to a full consensus.
+//! The network itself: authorities, relays and bridges.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use nix::sys::signal::Signal;
 
-use crate::distance::Distance;
-use crate::judge::{CTor, ClientOptions};
-use crate::names::NameServer;
+use crate::c_tor::{CTor, ClientOptions};
+use crate::forwarder::Forwarders;
+use crate::name_server::NameServer;
 use crate::process::{Tor, is_connected_to};
 use crate::service::{Service, ServiceOptions};
 use crate::torrc::{Common, Schedule};
@@ -31,28 +30,30 @@ pub use self::relay::{RelayId, Role};
 use self::watch::Watch;
 pub use self::watch::{Arrival, NETWORK_SIDE};
 
-/// Between two looks at something awaited.
-pub(crate) const POLL: Duration = Duration::from_millis(50);
-
-/// What the network, its services and its clients hold together. The order matters: processes end before their folder goes.
+/// The parts that the network, its services and its clients share. The order of the fields matters: the processes end before
+/// their folder is removed.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) relays: Vec<Relay>,
     pub(crate) common: Common,
     pub(crate) schedule: Schedule,
-    #[expect(dead_code, reason = "the exits ask it as long as it lives")]
-    names: NameServer,
-    /// The relays are reached through it as long as it lives.
-    distance: Option<Distance>,
+    #[expect(dead_code, reason = "it answers the exits until it is dropped")]
+    name_server: NameServer,
+    /// Forwards connections to the relays until it is dropped.
+    forwarders: Option<Forwarders>,
     watch: Option<Watch>,
-    nodes_made: AtomicUsize,
+    /// How many folders for clients, services and bridges exist.
+    folder_count: AtomicUsize,
     workdir: Arc<WorkDir>,
 }
 
 impl Shared {
-    /// A folder for one more client or service.
+    /// Creates the folder of a new client, service or bridge, and returns its name and path.
     pub(crate) fn new_folder(&self, kind: &str) -> Result<(String, PathBuf)> {
-        let name = format!("{kind}{}", self.nodes_made.fetch_add(1, Ordering::Relaxed));
+        let name = format!(
+            "{kind}{}",
+            self.folder_count.fetch_add(1, Ordering::Relaxed)
+        );
         let folder = self.workdir.private_folder(&name)?;
         Ok((name, folder))
     }
@@ -69,31 +70,33 @@ impl Shared {
     }
 }
 
-/// A running private Tor network. All of it is killed when this and all its services and clients are dropped; its folder
-/// then goes if [`Network::mark_done`] was called, and stays otherwise. May be shared between threads.
+/// A running private Tor network. It may be shared between threads.
+///
+/// Its processes are killed when the network and all its services, bridges and clients are dropped. The folder is then
+/// removed if [`Network::mark_done`] was called, and kept otherwise.
 #[derive(Debug)]
 pub struct Network {
     pub(crate) shared: Arc<Shared>,
 }
 
 impl Network {
-    /// Settings for a network: 3 authorities and 8 relays, tor's own timeouts.
+    /// Returns the default settings of a network: three authorities, eight relays, tor's own time-outs.
     pub fn builder() -> NetworkBuilder {
         NetworkBuilder::new()
     }
 
-    /// The folder with everything in it: one folder for each node, with its `torrc` and `log`.
+    /// Returns the folder of the network. It contains one folder for each node, with its `torrc` and `log`.
     pub fn dir(&self) -> &Path {
         self.shared.workdir.path()
     }
 
-    /// Says that all went well, so that the folder goes with the network. A test that returns early or panics does not
-    /// get here: its logs are kept.
+    /// Marks the run as successful, so that the folder is removed with the network. The logs of a test that returns early or
+    /// panics before this call are kept.
     pub fn mark_done(&self) {
         self.shared.workdir.mark_done();
     }
 
-    /// Has the last lines of a log printed if the folder is kept.
+    /// Prints the last lines of a log when the network is dropped without [`Network::mark_done`].
     pub fn show_if_kept(&self, log: &Path) {
         self.shared.workdir.show_if_kept(log);
     }
@@ -114,8 +117,8 @@ impl Network {
         Bridge::start(&self.shared, options)
     }
 
-    /// Everybody who has connected to a relay or bridge of a [watched](NetworkBuilder::watched) network until now and runs no
-    /// `tor` of the network, in order. Nobody who came before this call is missing.
+    /// Returns every connection so far to a relay or bridge of a [watched](NetworkBuilder::watched) network, in order, except
+    /// those that the network's own `tor` processes made. None that was made before this call is missing.
     ///
     /// # Errors
     /// When the network is not watched.
@@ -132,9 +135,9 @@ impl Network {
         CTor::start(&self.shared, &options)
     }
 
-    /// A configuration for an arti client of this network, as TOML: `[tor_network]` with authorities and fallbacks,
-    /// `[path_rules]`, `[address_filter]` (local addresses allowed, as connections and as answers), and `[storage]` below
-    /// `state_dir`, whose permissions are not looked at.
+    /// Returns the configuration of an arti client of this network, as TOML: `[tor_network]` with authorities and fallbacks,
+    /// `[path_rules]`, `[address_filter]` (local addresses are allowed as destinations and as answers), and `[storage]` below
+    /// `state_dir`, without checks of permissions.
     pub fn arti_config(&self, state_dir: &Path) -> String {
         let authorities: Vec<&Relay> = self.shared.authorities().collect();
         let v3idents: Vec<String> = authorities
@@ -176,18 +179,18 @@ impl Network {
         )
     }
 
-    /// A torrc for a C tor client of this network, for those who start it themselves: with its data, control socket and
-    /// log in `folder`, which has to be private, and `lines` at its end. Without a `SocksPort` line it has tor's own port.
+    /// Returns a torrc for a C tor client of this network that the caller starts. Data, control socket and log are in
+    /// `folder`, which must be private; `lines` are appended. Without a `SocksPort` line the client uses tor's default port.
     pub fn client_torrc(&self, folder: &Path, lines: &[String]) -> String {
         self.shared.common.client(folder, lines)
     }
 
-    /// The valid onion address of a key that never published anything.
+    /// Returns a valid onion address for which no descriptor was ever published.
     pub fn unpublished_address(&self) -> String {
         crate::address::unpublished()
     }
 
-    /// All relays with a role, in the order of their nicknames' numbers.
+    /// Returns all relays with a role, in the order of the numbers in their nicknames.
     pub fn relays(&self, role: Role) -> Vec<RelayId> {
         self.shared
             .relays
@@ -197,60 +200,60 @@ impl Network {
             .collect()
     }
 
-    /// The nickname of a relay (`auth0`, `relay3`, `spare1`), which is also the name of its folder.
+    /// Returns the nickname of a relay (`auth0`, `relay3`, `spare1`), which is also the name of its folder.
     pub fn nickname(&self, relay: &RelayId) -> Option<&str> {
         self.shared.relay(relay).ok().map(|r| r.nickname.as_str())
     }
 
-    /// Where clients connect to a relay.
+    /// Returns the address at which clients connect to a relay.
     ///
     /// # Errors
-    /// When it is not of this network.
+    /// When the relay is not in this network.
     pub fn or_address(&self, relay: &RelayId) -> Result<SocketAddr> {
         let port = self.shared.relay(relay)?.or_port;
         Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
     }
 
-    /// The relay that has a connection to a server outside of the network, as the exit of an open stream has.
+    /// Returns the relay that has a connection to `server`: the exit of an open stream.
     ///
     /// # Errors
-    /// When none has.
+    /// When no relay has one.
     pub fn relay_connected_to(&self, server: SocketAddr) -> Result<RelayId> {
-        let ours = |relay: &&Relay| {
+        let is_connected = |relay: &&Relay| {
             let pid = relay.tor().as_ref().map(Tor::pid);
             pid.is_some_and(|pid| is_connected_to(pid, server))
         };
-        let found = self.shared.relays.iter().find(ours);
+        let found = self.shared.relays.iter().find(is_connected);
         Ok(found
             .with_context(|| format!("no relay is connected to {server}"))?
             .id
             .clone())
     }
 
-    /// Stops relays (SIGSTOP): their connections stay open and nothing moves.
+    /// Stops relays (SIGSTOP): their connections stay open, but nothing is read or sent.
     ///
     /// # Errors
-    /// When one of them is not of this network or does not run.
+    /// When one of them is not in this network or does not run.
     pub fn freeze_relays(&self, relays: &[RelayId]) -> Result<()> {
         relays
             .iter()
             .try_for_each(|id| self.shared.relay(id)?.signal(Signal::SIGSTOP))
     }
 
-    /// Lets stopped relays go on (SIGCONT).
+    /// Continues stopped relays (SIGCONT).
     ///
     /// # Errors
-    /// When one of them is not of this network or does not run.
+    /// When one of them is not in this network or does not run.
     pub fn thaw_relays(&self, relays: &[RelayId]) -> Result<()> {
         relays
             .iter()
             .try_for_each(|id| self.shared.relay(id)?.signal(Signal::SIGCONT))
     }
 
-    /// Kills a relay (SIGKILL): its connections break. The consensus goes on listing it.
+    /// Kills a relay (SIGKILL): its connections break. The consensus still lists it.
     ///
     /// # Errors
-    /// When it is not of this network or does not run.
+    /// When the relay is not in this network or does not run.
     pub fn kill_relay(&self, relay: &RelayId) -> Result<()> {
         let relay = self.shared.relay(relay)?;
         relay
@@ -261,16 +264,16 @@ impl Network {
         Ok(())
     }
 
-    /// Starts a relay again with the same keys and port, killing it first if it runs, and waits until it knows the
-    /// network. Descriptors it held as an onion service directory are lost.
+    /// Kills a relay if it runs, starts it with the same keys and port, and waits until it has the consensus. The descriptors
+    /// that it held as an HSDir are lost.
     ///
     /// # Errors
-    /// When it is not of this network, ends, or does not learn the consensus in time.
+    /// When the relay is not in this network, ends, or does not get the consensus in time.
     pub fn restart_relay(&self, relay: &RelayId) -> Result<()> {
         let relay = self.shared.relay(relay)?;
         drop(relay.tor().take());
         let tor = Tor::start(&relay.nickname, &relay.folder)?;
         *relay.tor() = Some(tor);
-        self.shared.wait_until_informed(relay)
+        relay.wait_for_directory()
     }
 }

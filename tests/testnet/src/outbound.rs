@@ -1,8 +1,8 @@
-//! A proxy between a client and the relays, which notes where it was asked to go.
+//! A proxy between a client and the relays, which records the requested addresses.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use anyhow::Result;
@@ -10,24 +10,26 @@ use data_encoding::BASE64;
 use socket2::{Domain, Socket, Type};
 
 use crate::backend::Server;
+use crate::sync::lock;
 
-/// The address from which the proxy connects to relays: a watched network sees there what came through it.
+/// The address from which the proxy connects to relays. The [`Arrival`](crate::Arrival)s of a watched network that come from
+/// it are connections through the proxy.
 pub const PROXY_SIDE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
 
-/// How long the head of a CONNECT request may be.
-const LONGEST_HEAD: u64 = 16 * 1024;
+/// The longest accepted head of a CONNECT request, in bytes.
+const MAX_HEAD: u64 = 16 * 1024;
 
-/// SOCKS5 (RFC 1928), with a login (RFC 1929) or without, or HTTP CONNECT. Whoever lacks the login, and whoever asks for
-/// anything but a connection to an IPv4 address, is sent away.
+/// A SOCKS5 proxy (RFC 1928), optionally with a login (RFC 1929), or a proxy for HTTP CONNECT. It refuses clients without the
+/// login, and requests for anything but a connection to an IPv4 address.
 #[derive(Debug)]
 pub struct OutboundProxy {
     server: Server,
     scheme: &'static str,
     login: Option<Login>,
-    asked: Arc<Mutex<Vec<SocketAddr>>>,
+    requested: Arc<Mutex<Vec<SocketAddr>>>,
 }
 
-/// What a client has to say first.
+/// The required credentials.
 #[derive(Clone, Debug)]
 struct Login {
     user: String,
@@ -35,7 +37,7 @@ struct Login {
 }
 
 impl OutboundProxy {
-    /// Starts a SOCKS5 proxy on a free port of 127.0.0.1; with a login, nobody gets in without it.
+    /// Starts a SOCKS5 proxy on a free port of 127.0.0.1. With `login`, clients must authenticate.
     ///
     /// # Errors
     /// When it cannot listen.
@@ -43,7 +45,7 @@ impl OutboundProxy {
         Self::start("socks5", login, socks5)
     }
 
-    /// The same for HTTP CONNECT, where the login is one of Basic authentication.
+    /// Starts a proxy for HTTP CONNECT on a free port of 127.0.0.1. With `login`, clients must authenticate (Basic).
     ///
     /// # Errors
     /// When it cannot listen.
@@ -60,93 +62,92 @@ impl OutboundProxy {
             user: user.to_owned(),
             password: password.to_owned(),
         });
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let (wanted, noted) = (login.clone(), Arc::clone(&asked));
-        let server = Server::start(Ipv4Addr::LOCALHOST.into(), move |mut near| {
-            near.set_nodelay(true)?;
-            let Some(place) = handshake(&mut near, wanted.as_ref())? else {
-                return near.shutdown(Shutdown::Both);
+        let requested = Arc::new(Mutex::new(Vec::new()));
+        let (required, record) = (login.clone(), Arc::clone(&requested));
+        let server = Server::start(Ipv4Addr::LOCALHOST.into(), move |mut client| {
+            client.set_nodelay(true)?;
+            let Some(address) = handshake(&mut client, required.as_ref())? else {
+                return client.shutdown(Shutdown::Both);
             };
-            let mut all = noted.lock().unwrap_or_else(PoisonError::into_inner);
-            all.push(place);
-            drop(all);
-            pass(near, connect(place)?)
+            lock(&record).push(address);
+            copy_both_ways(client, connect(address)?)
         })?;
         Ok(Self {
             server,
             scheme,
             login,
-            asked,
+            requested,
         })
     }
 
-    /// What `outbound_proxy` has to say for it.
+    /// Returns the value of arti's setting `outbound_proxy` for this proxy.
     pub fn url(&self) -> String {
         let login = self.login.as_ref();
         let login = login.map(|login| format!("{}:{}@", login.user, login.password));
-        let (scheme, place) = (self.scheme, self.server.address);
-        format!("{scheme}://{}{place}", login.unwrap_or_default())
+        let (scheme, address) = (self.scheme, self.server.address);
+        format!("{scheme}://{}{address}", login.unwrap_or_default())
     }
 
-    /// Where it listens.
+    /// Returns the address at which it listens.
     pub fn address(&self) -> SocketAddr {
         self.server.address
     }
 
-    /// Where it was asked to connect to, in order.
-    pub fn asked(&self) -> Vec<SocketAddr> {
-        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        asked.clone()
+    /// Returns the addresses to which clients have requested connections, in order.
+    pub fn requested(&self) -> Vec<SocketAddr> {
+        lock(&self.requested).clone()
     }
 }
 
-/// Where a SOCKS5 client wants to go; nothing if it is to be sent away. The word that all is well is sent before the
-/// connection is made: a failure is an end.
-fn socks5(near: &mut TcpStream, login: Option<&Login>) -> std::io::Result<Option<SocketAddr>> {
+/// Reads a SOCKS5 request and returns the requested address, or `None` if the client is refused.
+///
+/// The reply reports success before the connection to the address is opened. If that fails, the client's connection closes.
+fn socks5(client: &mut TcpStream, login: Option<&Login>) -> std::io::Result<Option<SocketAddr>> {
     const NONE: u8 = 0;
     const PASSWORD: u8 = 2;
-    let counted = |near: &mut TcpStream| {
+    let read_with_length = |client: &mut TcpStream| {
         let mut length = [0];
-        near.read_exact(&mut length)?;
+        client.read_exact(&mut length)?;
         let mut bytes = vec![0; usize::from(length[0])];
-        near.read_exact(&mut bytes)?;
+        client.read_exact(&mut bytes)?;
         std::io::Result::Ok(bytes)
     };
     let mut version = [0];
-    near.read_exact(&mut version)?;
-    let offered = counted(near)?;
+    client.read_exact(&mut version)?;
+    let offered = read_with_length(client)?;
     let method = if login.is_some() { PASSWORD } else { NONE };
     if version != [5] || !offered.contains(&method) {
-        near.write_all(&[5, 0xff])?;
+        client.write_all(&[5, 0xff])?;
         return Ok(None);
     }
-    near.write_all(&[5, method])?;
+    client.write_all(&[5, method])?;
     if let Some(login) = login {
-        near.read_exact(&mut version)?;
-        let (user, password) = (counted(near)?, counted(near)?);
-        let right = user == login.user.as_bytes() && password == login.password.as_bytes();
-        near.write_all(&[1, u8::from(!right)])?;
-        if !right {
+        client.read_exact(&mut version)?;
+        let (user, password) = (read_with_length(client)?, read_with_length(client)?);
+        let is_valid = user == login.user.as_bytes() && password == login.password.as_bytes();
+        client.write_all(&[1, u8::from(!is_valid)])?;
+        if !is_valid {
             return Ok(None);
         }
     }
     let mut request = [0; 10];
-    near.read_exact(&mut request)?;
+    client.read_exact(&mut request)?;
     let [5, 1, _, 1, a, b, c, d, port @ ..] = request else {
-        near.write_all(&[5, 7, 0, 1, 0, 0, 0, 0, 0, 0])?;
+        client.write_all(&[5, 7, 0, 1, 0, 0, 0, 0, 0, 0])?;
         return Ok(None);
     };
-    near.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0])?;
+    client.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0])?;
     Ok(Some(SocketAddr::from((
         [a, b, c, d],
         u16::from_be_bytes(port),
     ))))
 }
 
-/// The same for HTTP CONNECT.
-fn http(near: &mut TcpStream, login: Option<&Login>) -> std::io::Result<Option<SocketAddr>> {
-    // A client says nothing more until it is answered, so no byte behind the head is lost in the buffer.
-    let mut reader = BufReader::new(near.try_clone()?.take(LONGEST_HEAD));
+/// Reads an HTTP CONNECT request and returns the requested address, or `None` if the client is refused. Like [`socks5`], it
+/// reports success before the connection is opened.
+fn http(client: &mut TcpStream, login: Option<&Login>) -> std::io::Result<Option<SocketAddr>> {
+    // The client waits for the reply before it sends more, so the buffer never holds bytes that follow the head.
+    let mut reader = BufReader::new(client.try_clone()?.take(MAX_HEAD));
     let mut lines = Vec::new();
     loop {
         let mut line = String::new();
@@ -158,7 +159,7 @@ fn http(near: &mut TcpStream, login: Option<&Login>) -> std::io::Result<Option<S
             line => lines.push(line.to_owned()),
         }
     }
-    let wanted = login.map(|login| {
+    let required = login.map(|login| {
         let pair = format!("{}:{}", login.user, login.password);
         format!("Basic {}", BASE64.encode(pair.as_bytes()))
     });
@@ -167,44 +168,44 @@ fn http(near: &mut TcpStream, login: Option<&Login>) -> std::io::Result<Option<S
         name.eq_ignore_ascii_case("proxy-authorization")
             .then(|| value.trim().to_owned())
     });
-    if given != wanted {
-        near.write_all(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")?;
+    if given != required {
+        client.write_all(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")?;
         return Ok(None);
     }
-    let place = lines.first().and_then(|line| {
+    let address = lines.first().and_then(|line| {
         let target = line.strip_prefix("CONNECT ")?;
         target.split(' ').next()?.parse().ok()
     });
-    near.write_all(match place {
+    client.write_all(match address {
         Some(_) => b"HTTP/1.1 200 OK\r\n\r\n",
         None => b"HTTP/1.1 400 Bad Request\r\n\r\n",
     })?;
-    Ok(place)
+    Ok(address)
 }
 
-fn connect(place: SocketAddr) -> std::io::Result<TcpStream> {
-    let socket = Socket::new(Domain::for_address(place), Type::STREAM, None)?;
+fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.bind(&SocketAddr::from((PROXY_SIDE, 0)).into())?;
-    socket.connect(&place.into())?;
+    socket.connect(&address.into())?;
     socket.set_tcp_nodelay(true)?;
     Ok(socket.into())
 }
 
-/// Passes bytes both ways until both sides have ended, or one breaks.
-fn pass(mut near: TcpStream, mut far: TcpStream) -> std::io::Result<()> {
-    let (mut from_far, mut to_near) = (far.try_clone()?, near.try_clone()?);
+/// Copies bytes in both directions until both sides have closed or one has failed.
+fn copy_both_ways(mut client: TcpStream, mut relay: TcpStream) -> std::io::Result<()> {
+    let (mut from_relay, mut to_client) = (relay.try_clone()?, client.try_clone()?);
     let back = thread::spawn(move || {
-        let ended = std::io::copy(&mut from_far, &mut to_near);
-        let _ = to_near.shutdown(Shutdown::Write);
-        ended
+        let result = std::io::copy(&mut from_relay, &mut to_client);
+        let _ = to_client.shutdown(Shutdown::Write);
+        result
     });
-    let ended = std::io::copy(&mut near, &mut far);
-    // Without this the other thread could wait for a relay that has nothing to say.
-    let _ = far.shutdown(if ended.is_ok() {
+    let result = std::io::copy(&mut client, &mut relay);
+    // After an error both directions close, since otherwise the other thread could wait for an idle relay.
+    let _ = relay.shutdown(if result.is_ok() {
         Shutdown::Write
     } else {
         Shutdown::Both
     });
     let _ = back.join();
-    ended.map(drop)
+    result.map(drop)
 }

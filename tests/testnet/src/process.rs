@@ -1,8 +1,8 @@
-//! Child processes that cannot outlive us, and the waiting that goes with them.
+//! Child processes that cannot outlive this process, and helpers that wait for them.
 //!
-//! Every `tor` runs under `setpriv --pdeathsig KILL`, so the kernel kills it when its parent dies, stopped (SIGSTOP) or not.
-//! That signal comes when the *thread* that started the child ends, and test harnesses start a thread for each test:
-//! so one thread of our own, which lives as long as the process, starts all children.
+//! Every `tor` runs under `setpriv --pdeathsig KILL`, so the kernel kills it when its parent dies, even if it is stopped
+//! (SIGSTOP). The kernel sends that signal when the *thread* that started the child ends (prctl(2)), and test harnesses
+//! start a thread for each test. Therefore one dedicated thread, which lives as long as the process, starts all children.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -10,8 +10,8 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::OnceLock;
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,42 +19,50 @@ use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::clock;
+use crate::control::Control;
+use crate::preload;
+use crate::sync::lock;
 
-/// What is loaded into each `tor` of a network that has this file in its folder.
-pub(crate) const OWN_SIDE: &str = "own_side.so";
+/// Time between two checks of an awaited condition.
+pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// One order to the thread that starts children: the command, and where the child goes.
-type SpawnOrder = (Command, Sender<std::io::Result<Child>>);
+/// How often a start is attempted when another process takes one of the chosen ports.
+const START_ATTEMPTS: usize = 3;
 
-/// Starts a command from the thread that never ends.
+/// A request to the thread that starts children: the command, and the channel for the child.
+type SpawnRequest = (Command, Sender<std::io::Result<Child>>);
+
+/// Starts a command on the thread that lives as long as the process.
 pub(crate) fn spawn(command: Command) -> Result<Child> {
-    static SPAWNER: OnceLock<Sender<SpawnOrder>> = OnceLock::new();
+    static SPAWNER: OnceLock<Sender<SpawnRequest>> = OnceLock::new();
     let spawner = SPAWNER.get_or_init(|| {
-        let (orders, inbox) = channel::<SpawnOrder>();
+        let (sender, requests) = channel::<SpawnRequest>();
         thread::Builder::new()
             .name("testnet-spawner".into())
             .spawn(move || {
-                for (mut command, answer) in inbox {
-                    // The asker may have gone away; then the child goes with the answer.
-                    let _ = answer.send(command.spawn());
+                for (mut command, reply) in requests {
+                    // Fails only if the requesting thread has ended.
+                    let _ = reply.send(command.spawn());
                 }
             })
-            .expect("no thread left for starting processes");
-        orders
+            .expect("the spawner thread starts");
+        sender
     });
     let program = command.get_program().to_string_lossy().into_owned();
-    let (answer, reply) = channel();
+    let (reply, child) = channel();
     spawner
-        .send((command, answer))
+        .send((command, reply))
         .map_err(|_| anyhow!("the spawner thread is gone"))?;
-    reply
+    child
         .recv()
         .context("the spawner thread is gone")?
         .with_context(|| format!("cannot start {program}"))
 }
 
-/// Where a program is, or one line that says how to get it.
+/// Finds a program in `PATH` and the usual folders.
+///
+/// # Errors
+/// When it is not installed; the message names the package to install.
 pub(crate) fn find_program(name: &str) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
@@ -71,7 +79,10 @@ pub(crate) fn find_program(name: &str) -> Result<PathBuf> {
         })
 }
 
-/// Runs a helper program to its end; an error holds what it said.
+/// Runs a helper program to its end, with `input` as its standard input.
+///
+/// # Errors
+/// When it fails; the message contains its output.
 pub(crate) fn run(mut command: Command, input: &str) -> Result<()> {
     let program = command.get_program().to_string_lossy().into_owned();
     command
@@ -80,16 +91,16 @@ pub(crate) fn run(mut command: Command, input: &str) -> Result<()> {
         .stderr(Stdio::piped());
     let mut child = spawn(command)?;
     if let Some(mut stdin) = child.stdin.take() {
-        // It may end without reading.
+        // Fails if the program ends without reading.
         let _ = stdin.write_all(input.as_bytes());
     }
     let output = child.wait_with_output()?;
     if !output.status.success() {
-        let said = [output.stdout, output.stderr].concat();
+        let text = [output.stdout, output.stderr].concat();
         bail!(
             "{program} failed ({}): {}",
             output.status,
-            String::from_utf8_lossy(&said).trim()
+            String::from_utf8_lossy(&text).trim()
         );
     }
     Ok(())
@@ -97,12 +108,11 @@ pub(crate) fn run(mut command: Command, input: &str) -> Result<()> {
 
 /// Whether a process has an open connection to an IPv4 address (proc(5), `/proc/pid/net/tcp`).
 pub(crate) fn is_connected_to(pid: u32, server: SocketAddr) -> bool {
-    /// State of an open connection.
     const ESTABLISHED: &str = "01";
     let SocketAddr::V4(server) = server else {
         return false;
     };
-    // In the byte order of the machine.
+    // The file shows addresses in the byte order of the machine.
     let ip = u32::from_ne_bytes(server.ip().octets());
     let remote = format!("{ip:08X}:{:04X}", server.port());
     let table = fs::read_to_string(format!("/proc/{pid}/net/tcp")).unwrap_or_default();
@@ -127,9 +137,9 @@ pub(crate) struct Tor {
 }
 
 impl Tor {
-    /// Starts `tor` with the file `torrc` of `folder`; its messages go to `log` (by the torrc) and `output` there.
+    /// Starts `tor` with the `torrc` in `folder`. Its messages go to the files `log` (set in the torrc) and `output` there.
     pub(crate) fn start(name: &str, folder: &Path) -> Result<Self> {
-        // A log or socket left by an earlier run would be taken for this one's.
+        // A log or socket of an earlier run would be mistaken for this one's.
         let _ = fs::rename(folder.join("log"), folder.join("log.old"));
         let _ = fs::remove_file(folder.join("control"));
         let output = File::create(folder.join("output"))?;
@@ -142,16 +152,7 @@ impl Tor {
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output);
-        let own_side = folder.parent().map(|network| network.join(OWN_SIDE));
-        let mut libraries: Vec<PathBuf> = own_side.into_iter().filter(|f| f.exists()).collect();
-        if let Some((library, environment)) = clock::library(folder) {
-            libraries.push(library);
-            command.envs(environment);
-        }
-        if !libraries.is_empty() {
-            let libraries: Vec<_> = libraries.iter().map(|f| f.display().to_string()).collect();
-            command.env("LD_PRELOAD", libraries.join(":"));
-        }
+        preload::configure(&mut command, folder);
         detach_from_terminal(&mut command);
         Ok(Self {
             name: name.to_owned(),
@@ -160,47 +161,64 @@ impl Tor {
         })
     }
 
-    /// The process id.
+    /// Returns the process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Sends a signal. It is an error if the process has ended.
+    /// Waits until the process accepts connections to its control socket, for up to `limit`.
+    ///
+    /// # Errors
+    /// When the process ends, or the limit is over.
+    pub(crate) fn wait_for_control(&mut self, limit: Duration) -> Result<Control> {
+        let what = format!("the control socket of {}", self.name);
+        wait_for(&what, limit, || {
+            self.check_alive()?;
+            Ok(Control::connect(&self.folder).ok())
+        })
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// When the process has ended.
     pub(crate) fn signal(&mut self, signal: Signal) -> Result<()> {
-        if let Some(status) = self.exited()? {
+        if let Some(status) = self.exit_status()? {
             bail!("{} has ended already ({status})", self.name);
         }
         let pid = Pid::from_raw(i32::try_from(self.pid())?);
         kill(pid, signal).with_context(|| format!("cannot send {signal} to {}", self.name))
     }
 
-    /// Kills the process, stopped or not, and waits for its end.
+    /// Kills the process, even if it is stopped, and waits for its end.
     pub(crate) fn kill(&mut self) {
-        // Both fail only when it has ended already.
+        // Both fail only if the process has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
-    /// The exit status, if the process has ended.
-    fn exited(&mut self) -> Result<Option<ExitStatus>> {
+    /// Returns the exit status, or `None` while the process runs.
+    fn exit_status(&mut self) -> Result<Option<ExitStatus>> {
         Ok(self.child.try_wait()?)
     }
 
-    /// An error that tells why, if the process has ended.
+    /// Checks that the process runs.
+    ///
+    /// # Errors
+    /// When the process has ended: [`PortTaken`] if it could not bind its port, otherwise its last warnings.
     pub(crate) fn check_alive(&mut self) -> Result<()> {
-        let Some(status) = self.exited()? else {
+        let Some(status) = self.exit_status()? else {
             return Ok(());
         };
-        let complaints = self.complaints();
-        if complaints.contains("Could not bind to") || complaints.contains("Address already in use")
-        {
+        let warnings = self.last_warnings();
+        if warnings.contains("Could not bind to") || warnings.contains("Address already in use") {
             return Err(anyhow!(PortTaken(self.name.clone())));
         }
-        bail!("{} ended ({status}): {complaints}", self.name)
+        bail!("{} ended ({status}): {warnings}", self.name)
     }
 
-    /// What it last warned of, for error messages.
-    fn complaints(&self) -> String {
+    /// Returns the last warnings and errors that it logged, for error messages.
+    fn last_warnings(&self) -> String {
         let text = ["log", "output"]
             .map(|file| fs::read(self.folder.join(file)).unwrap_or_default())
             .concat();
@@ -219,7 +237,19 @@ impl Drop for Tor {
     }
 }
 
-/// Somebody took the port between our choice and the bind: the one failure that is worth another try.
+/// Sends a signal to a `tor` that may have been killed, named `name` in the error.
+///
+/// # Errors
+/// When it does not run.
+pub(crate) fn signal(tor: &Mutex<Option<Tor>>, name: &str, signal: Signal) -> Result<()> {
+    lock(tor)
+        .as_mut()
+        .ok_or_else(|| anyhow!("{name} is not running"))?
+        .signal(signal)
+}
+
+/// The error of a `tor` that could not bind a port because another process took it after it had been chosen. Only this
+/// error is worth another attempt.
 #[derive(Debug)]
 pub(crate) struct PortTaken(String);
 
@@ -231,17 +261,30 @@ impl std::fmt::Display for PortTaken {
 
 impl std::error::Error for PortTaken {}
 
-/// Keeps a Ctrl-C in the terminal away from the child: it goes when we go, in order.
+/// Runs `start`, and repeats it with new ports while it fails with [`PortTaken`], up to three times in all.
+pub(crate) fn retry_if_port_taken<T>(mut start: impl FnMut() -> Result<T>) -> Result<T> {
+    for _ in 1..START_ATTEMPTS {
+        match start() {
+            Err(error) if error.is::<PortTaken>() => {}
+            result => return result,
+        }
+    }
+    start()
+}
+
+/// Puts the child in a process group of its own, so that a Ctrl-C in the terminal does not reach it: this process ends it.
 pub(crate) fn detach_from_terminal(command: &mut Command) {
     use std::os::unix::process::CommandExt;
     command.process_group(0);
 }
 
-/// Asks `condition` every `pause` until it gives a value; after `limit` an error that names `what` was awaited.
+/// Evaluates `condition` every [`POLL_INTERVAL`] until it returns a value.
+///
+/// # Errors
+/// When `condition` fails, or there is no value after `limit`; the message names `what` was awaited.
 pub(crate) fn wait_for<T>(
     what: &str,
     limit: Duration,
-    pause: Duration,
     mut condition: impl FnMut() -> Result<Option<T>>,
 ) -> Result<T> {
     let start = Instant::now();
@@ -250,9 +293,9 @@ pub(crate) fn wait_for<T>(
             return Ok(value);
         }
         if start.elapsed() >= limit {
-            bail!("waited {} s in vain for {what}", limit.as_secs());
+            bail!("timed out after {} s waiting for {what}", limit.as_secs());
         }
-        thread::sleep(pause);
+        thread::sleep(POLL_INTERVAL);
     }
 }
 
@@ -261,8 +304,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_missing_program_is_told_in_one_line_with_the_remedy() {
-        let error = find_program("tor-that-is-nowhere").expect_err("it is nowhere");
+    fn a_missing_program_is_reported_with_the_package_to_install() {
+        let error = find_program("tor-that-is-nowhere").expect_err("the program does not exist");
         assert_eq!(
             format!("{error:#}"),
             "no `tor-that-is-nowhere` found: install it with `apt-get install tor`"
@@ -270,32 +313,46 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_ends_with_the_name_of_what_was_awaited() {
-        let pause = Duration::from_millis(1);
+    fn a_wait_that_times_out_names_the_awaited_condition() {
         let mut left = 3;
-        let reached = wait_for("the third look", Duration::from_secs(5), pause, || {
+        let reached = wait_for("the third check", Duration::from_secs(5), || {
             left -= 1;
-            Ok((left == 0).then_some("there"))
+            Ok((left == 0).then_some("reached"))
         });
-        assert_eq!(reached.expect("reached"), "there");
-        let error = wait_for("what never comes", Duration::ZERO, pause, || Ok(None::<()>));
-        let error = error.expect_err("it never comes").to_string();
-        assert!(error.contains("what never comes"), "{error}");
+        assert_eq!(reached.expect("the condition is met"), "reached");
+        let error = wait_for("a lost cause", Duration::ZERO, || Ok(None::<()>));
+        let error = error.expect_err("the wait times out").to_string();
+        assert!(error.contains("a lost cause"), "{error}");
     }
 
-    /// The kernel kills a child when the thread that started it ends: ours must not be the caller's.
     #[test]
-    fn a_child_outlives_the_thread_that_asked_for_it() {
+    fn a_start_is_repeated_only_if_a_port_was_taken() {
+        let mut attempts = 0;
+        let mut start = |taken: bool| {
+            attempts += 1;
+            match taken {
+                true => Err::<(), _>(anyhow!(PortTaken("relay0".into()))),
+                false => Err(anyhow!("another error")),
+            }
+        };
+        retry_if_port_taken(|| start(true)).expect_err("every port is taken");
+        retry_if_port_taken(|| start(false)).expect_err("another error");
+        assert_eq!(attempts, START_ATTEMPTS + 1);
+    }
+
+    /// The kernel kills a child when the thread that started it ends, so that must not be the caller's thread.
+    #[test]
+    fn a_child_outlives_the_thread_that_requested_it() {
         let mut child = thread::spawn(|| {
-            let mut command = Command::new(find_program("setpriv").expect("setpriv"));
+            let mut command = Command::new(find_program("setpriv").expect("setpriv is installed"));
             command.args(["--pdeathsig", "KILL", "sleep", "60"]);
-            spawn(command).expect("started")
+            spawn(command).expect("the child starts")
         })
         .join()
-        .expect("no panic");
+        .expect("the thread does not panic");
         thread::sleep(Duration::from_millis(200));
         assert!(child.try_wait().expect("a status").is_none());
-        child.kill().expect("killed");
-        child.wait().expect("dead");
+        child.kill().expect("the child is killed");
+        child.wait().expect("the child ends");
     }
 }

@@ -1,10 +1,10 @@
-//! Onion services, and what can be done to them.
+//! Onion services, and the ways to break them.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -13,34 +13,36 @@ use nix::sys::signal::Signal;
 use crate::clock;
 use crate::control::Control;
 use crate::keys::ClientPublicKey;
-use crate::network::{POLL, RelayId, Role, Shared};
-use crate::process::{Tor, wait_for};
+use crate::network::{RelayId, Role, Shared};
+use crate::process::{POLL_INTERVAL, Tor};
+use crate::sync::lock;
 use crate::torrc::unix_now;
 use crate::workdir::private_folder;
 
-/// How long a service may take until it is published.
+/// How long a service may take until its control socket answers, and again until its descriptors are published.
 const PUBLISH_LIMIT: Duration = Duration::from_secs(60);
 
-/// How many directories a descriptor goes to: two replicas, four directories each (fewer in a smaller network).
+/// How many HSDirs store a descriptor: four for each of its two replicas (fewer in a smaller network).
 const HSDIRS_PER_DESCRIPTOR: usize = 8;
 
 /// Settings of an onion service.
 #[derive(Clone, Debug)]
 pub struct ServiceOptions {
-    /// Virtual ports and the loopback addresses behind them. An address nobody listens at makes a closed port.
+    /// Virtual ports and their targets, which are addresses on loopback. With a target that does not listen, the port is
+    /// closed.
     pub ports: Vec<(u16, SocketAddr)>,
-    /// The clients that may come; with none in the list, everybody may.
+    /// The keys of the authorized clients; if empty, every client may connect.
     pub authorized: Vec<ClientPublicKey>,
-    /// Whether proof-of-work defences are on.
+    /// Whether proof-of-work defences are enabled.
     pub proof_of_work: bool,
-    /// How many introduction points; 3 is tor's default.
+    /// The number of introduction points; 3, tor's default, by default.
     pub introduction_points: u8,
-    /// Whether the introduction points are to be spare relays, so that they can be stopped without harm to anything else;
-    /// see [`NetworkBuilder::spare_relays`](crate::NetworkBuilder::spare_relays).
+    /// Whether the introduction points are spare relays, which can be stopped without affecting anything else; see
+    /// [`NetworkBuilder::spare_relays`](crate::NetworkBuilder::spare_relays).
     pub intro_points_on_spare_relays: bool,
     /// Whether its `tor` has a clock of its own, for [`Service::advance_clock`]. Needs a C compiler.
     pub movable_clock: bool,
-    /// More lines for its torrc.
+    /// Further lines for its torrc.
     pub extra_torrc_lines: Vec<String>,
 }
 
@@ -59,7 +61,7 @@ impl Default for ServiceOptions {
 }
 
 impl ServiceOptions {
-    /// An open service with one virtual port.
+    /// Returns the options of a service with one virtual port and without client authorization.
     pub fn with_port(virtual_port: u16, backend: SocketAddr) -> Self {
         Self {
             ports: vec![(virtual_port, backend)],
@@ -68,7 +70,7 @@ impl ServiceOptions {
     }
 }
 
-/// A running onion service in a tor of its own, killed when dropped.
+/// An onion service in a `tor` of its own, which is killed when the service is dropped.
 #[derive(Debug)]
 pub struct Service {
     name: String,
@@ -76,12 +78,12 @@ pub struct Service {
     address: String,
     options: ServiceOptions,
     running: Mutex<Option<Running>>,
-    /// How many seconds its clock is ahead.
-    clock_ahead: Mutex<i64>,
+    /// By how many seconds its clock is ahead.
+    clock_offset: Mutex<i64>,
     pub(crate) shared: Arc<Shared>,
 }
 
-/// The process of a service and the line to it.
+/// The process of a service and its control connection.
 #[derive(Debug)]
 struct Running {
     tor: Tor,
@@ -98,11 +100,11 @@ impl Service {
             address: String::new(),
             options,
             running: Mutex::new(None),
-            clock_ahead: Mutex::new(0),
+            clock_offset: Mutex::new(0),
             shared: Arc::clone(shared),
         };
         if service.options.movable_clock {
-            clock::make(&service.folder)?;
+            clock::create(&service.folder)?;
         }
         service.write_authorized(&service.options.authorized)?;
         let lines = service.torrc_lines()?;
@@ -112,7 +114,7 @@ impl Service {
         )?;
         service.restart()?;
         let hostname = fs::read_to_string(service.folder.join("hs/hostname"))
-            .context("tor made no hostname")?;
+            .context("tor wrote no host name")?;
         hostname.trim().clone_into(&mut service.address);
         Ok(service)
     }
@@ -143,8 +145,9 @@ impl Service {
         Ok(lines)
     }
 
-    /// Has the service choose its introduction points among the spare relays, and go its ways through the relays meant for that
-    /// and no others. Directories and clients' rendezvous points it has to take as they come, excluded or not.
+    /// Returns the lines that make the service use the spare relays as introduction points and only relays with the role
+    /// [`Role::SparePath`] on its circuits. They do not restrict HSDirs and rendezvous points: tor uses those even if they are
+    /// excluded.
     fn lines_for_spare_relays(&self) -> Result<Vec<String>> {
         let list = |wanted: fn(Role) -> bool| {
             let relays = self.shared.relays.iter().filter(|r| wanted(r.role));
@@ -157,25 +160,25 @@ impl Service {
         }
         let path = list(|role| role == Role::SparePath).join(",");
         Ok(vec![
-            format!("ExcludeNodes {}", list(Role::is_common).join(",")),
+            format!("ExcludeNodes {}", list(Role::is_for_clients).join(",")),
             format!("EntryNodes {path}"),
             format!("HSLayer2Nodes {path}"),
             format!("MiddleNodes {path}"),
         ])
     }
 
-    /// Its address: 56 characters and `.onion`.
+    /// Returns its address: 56 characters and `.onion`.
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// Kills the service's tor (SIGKILL): its introduction circuits go with it. Nothing happens if it does not run.
+    /// Kills the service's `tor` (SIGKILL), and with it the introduction circuits. Does nothing if it does not run.
     pub fn kill(&self) {
         drop(self.running().take());
     }
 
-    /// Starts the service again with the same keys, killing it first if it runs, and waits until it is published.
-    /// It chooses new introduction points.
+    /// Kills the service's `tor` if it runs, starts it with the same keys, and waits until its descriptors are published. It
+    /// chooses new introduction points.
     ///
     /// # Errors
     /// When tor ends, or publishing takes longer than a minute.
@@ -183,16 +186,8 @@ impl Service {
         let mut slot = self.running();
         drop(slot.take());
         let mut tor = Tor::start(&self.name, &self.folder)?;
-        let mut control = wait_for(
-            &format!("the control socket of {}", self.name),
-            PUBLISH_LIMIT,
-            POLL,
-            || {
-                tor.check_alive()?;
-                Ok(Control::connect(&self.folder.join("control")).ok())
-            },
-        )?;
-        // The socket is there long before tor knows enough of the network to publish, so no event is missed.
+        let mut control = tor.wait_for_control(PUBLISH_LIMIT)?;
+        // No event is missed: the socket answers long before tor has the directory information that publishing needs.
         control.command("SETEVENTS HS_DESC")?;
         let mut running = Running { tor, control };
         self.wait_until_published(&mut running, PUBLISH_LIMIT)?;
@@ -200,7 +195,7 @@ impl Service {
         Ok(())
     }
 
-    /// Stops the service's tor (SIGSTOP): introduction points go on acknowledging, the rendezvous never comes.
+    /// Stops the service's `tor` (SIGSTOP): introduction points still acknowledge introductions, but no rendezvous completes.
     ///
     /// # Errors
     /// When it does not run.
@@ -208,7 +203,7 @@ impl Service {
         self.with_running(|running| running.tor.signal(Signal::SIGSTOP))
     }
 
-    /// Lets a stopped service go on (SIGCONT).
+    /// Continues a stopped service (SIGCONT).
     ///
     /// # Errors
     /// When it does not run.
@@ -216,14 +211,14 @@ impl Service {
         self.with_running(|running| running.tor.signal(Signal::SIGCONT))
     }
 
-    /// Makes these the authorized clients (none: open to all) in place of those before, and waits until the new
-    /// descriptors are published.
+    /// Replaces the list of authorized clients and waits until the new descriptors are published. With an empty list, every
+    /// client may connect.
     ///
     /// # Errors
     /// When the service does not run, or publishing takes longer than a minute.
     pub fn set_authorized(&self, clients: &[ClientPublicKey]) -> Result<()> {
         self.write_authorized(clients)?;
-        next_second();
+        wait_for_newer_revision();
         self.with_running(|running| {
             while running.control.event(Duration::from_millis(1))?.is_some() {}
             running.tor.signal(Signal::SIGHUP)?;
@@ -231,8 +226,8 @@ impl Service {
         })
     }
 
-    /// Moves the clock of a service with [`ServiceOptions::movable_clock`] forward. By 100 seconds and more at once, tor
-    /// takes it for a jump and gives up its circuits.
+    /// Moves the clock of a service with [`ServiceOptions::movable_clock`] forward. Tor closes its circuits if the clock jumps
+    /// by 100 seconds or more.
     ///
     /// # Errors
     /// When the service has no clock of its own.
@@ -240,15 +235,12 @@ impl Service {
         if !self.options.movable_clock {
             bail!("{} has no clock of its own", self.name);
         }
-        let mut ahead = self
-            .clock_ahead
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        *ahead += i64::try_from(by.as_secs())?;
-        clock::set_ahead(&self.folder, *ahead)
+        let mut offset = lock(&self.clock_offset);
+        *offset += i64::try_from(by.as_secs())?;
+        clock::set_offset(&self.folder, *offset)
     }
 
-    /// Waits until the service has published new descriptors, for up to `limit`.
+    /// Waits up to `limit` until the service has published new descriptors.
     ///
     /// # Errors
     /// When it does not run, or does not publish in time.
@@ -256,8 +248,9 @@ impl Service {
         self.with_running(|running| self.wait_until_published(running, limit))
     }
 
-    /// The relays at which it waits for introductions now, as its own tor says: those of the descriptor of the present time
-    /// period and those of its neighbour's, each chosen apart, so between three and six relays (with three for each).
+    /// Returns the relays that are its introduction points according to its own `tor`. The descriptors of the current and the
+    /// neighbouring time period each have their own introduction points, chosen independently: with three each, these are
+    /// three to six relays.
     ///
     /// # Errors
     /// When it does not run, or is stopped.
@@ -265,23 +258,23 @@ impl Service {
         self.with_running(|running| established_introduction_points(&mut running.control))
     }
 
-    /// Its process id, or none if it does not run.
+    /// Returns its process id, or `None` if it does not run.
     pub fn pid(&self) -> Option<u32> {
         self.running().as_ref().map(|running| running.tor.pid())
     }
 
-    /// Its log file.
+    /// Returns the path of its log.
     pub fn log(&self) -> PathBuf {
         self.folder.join("log")
     }
 
-    /// The folder with its keys, the `HiddenServiceDir`.
+    /// Returns the folder with its keys, the `HiddenServiceDir`.
     pub fn key_folder(&self) -> PathBuf {
         self.folder.join("hs")
     }
 
     fn running(&self) -> MutexGuard<'_, Option<Running>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.running)
     }
 
     fn with_running<T>(&self, action: impl FnOnce(&mut Running) -> Result<T>) -> Result<T> {
@@ -307,27 +300,27 @@ impl Service {
         Ok(())
     }
 
-    /// Waits until the descriptors of both time periods (this one and its neighbour) are at all their directories. Tor
-    /// sends them no sooner than all introduction circuits stand.
+    /// Waits until all HSDirs have the descriptors of both time periods, the current one and its neighbour. Tor uploads them
+    /// only when all introduction circuits are established.
     fn wait_until_published(&self, running: &mut Running, limit: Duration) -> Result<()> {
         let hsdirs = self
             .shared
             .relays
             .iter()
-            .filter(|r| r.role.is_common())
+            .filter(|r| r.role.is_for_clients())
             .count();
         let mut uploads = Uploads::default();
         let deadline = Instant::now() + limit;
         loop {
-            if let Some(event) = running.control.event(POLL)? {
-                uploads.note(&event);
-            } else if uploads.complete(hsdirs.min(HSDIRS_PER_DESCRIPTOR)) {
+            if let Some(event) = running.control.event(POLL_INTERVAL)? {
+                uploads.record(&event);
+            } else if uploads.are_complete(hsdirs.min(HSDIRS_PER_DESCRIPTOR)) {
                 return Ok(());
             }
             running.tor.check_alive()?;
             if Instant::now() >= deadline {
                 bail!(
-                    "{} was not published within {} s: {uploads:?}",
+                    "{} did not publish its descriptors within {} s: {uploads:?}",
                     self.name,
                     limit.as_secs()
                 );
@@ -336,60 +329,60 @@ impl Service {
     }
 }
 
-/// Waits until the clock shows another second. Tor makes a descriptor's revision number of the time in seconds, and the
-/// directories refuse a second descriptor of the same second as an old one.
-fn next_second() {
+/// Waits until a new descriptor gets a higher revision counter than one published before. Tor derives it from the time in
+/// seconds, and HSDirs reject a descriptor whose revision counter is not higher.
+fn wait_for_newer_revision() {
     let now = unix_now();
     while unix_now() <= now + 1 {
-        std::thread::sleep(POLL);
+        std::thread::sleep(POLL_INTERVAL);
     }
 }
 
-/// The descriptor uploads of a service, as its `HS_DESC` events tell them.
+/// The descriptor uploads of a service, according to its `HS_DESC` events.
 #[derive(Debug, Default)]
 struct Uploads {
-    /// The directories each descriptor was sent to.
-    begun: HashMap<String, HashSet<RelayId>>,
-    sent: usize,
-    arrived: usize,
+    /// The HSDirs to which each descriptor was sent.
+    hsdirs: HashMap<String, HashSet<RelayId>>,
+    started: usize,
+    succeeded: usize,
     failed: usize,
 }
 
 impl Uploads {
-    fn note(&mut self, event: &str) {
+    fn record(&mut self, event: &str) {
         let words: Vec<&str> = event.split_whitespace().collect();
         let ["HS_DESC", action, _address, _auth, hsdir, ..] = words[..] else {
             return;
         };
         match action {
             "UPLOAD" => {
-                self.sent += 1;
+                self.started += 1;
                 let descriptor = words.get(5).copied().unwrap_or_default().to_owned();
-                self.begun
+                self.hsdirs
                     .entry(descriptor)
                     .or_default()
                     .extend(RelayId::from_fingerprint(hsdir));
             }
-            "UPLOADED" => self.arrived += 1,
+            "UPLOADED" => self.succeeded += 1,
             "FAILED" => self.failed += 1,
             _ => {}
         }
     }
 
-    /// Whether two descriptors are with `hsdirs` directories each and no upload is under way.
-    fn complete(&self, hsdirs: usize) -> bool {
-        self.begun.len() >= 2
-            && self.begun.values().all(|at| at.len() >= hsdirs)
-            && self.arrived > 0
-            && self.arrived + self.failed >= self.sent
+    /// Whether two descriptors were sent to `hsdirs` HSDirs each and no upload is in progress.
+    fn are_complete(&self, hsdirs: usize) -> bool {
+        self.hsdirs.len() >= 2
+            && self.hsdirs.values().all(|sent_to| sent_to.len() >= hsdirs)
+            && self.succeeded > 0
+            && self.succeeded + self.failed >= self.started
     }
 }
 
-/// Where the circuits for introductions end.
+/// Returns the last relays of all established introduction circuits.
 fn established_introduction_points(control: &mut Control) -> Result<Vec<RelayId>> {
     let circuits = control
         .info("circuit-status")
-        .context("no list of circuits")?;
+        .context("tor returned no list of circuits")?;
     let mut points: Vec<RelayId> = circuits
         .lines()
         .filter(|line| {
@@ -414,32 +407,32 @@ mod tests {
     }
 
     #[test]
-    fn published_means_both_descriptors_everywhere_and_nothing_under_way() {
+    fn uploads_are_complete_when_all_hsdirs_have_both_descriptors_and_no_upload_is_in_progress() {
         let mut uploads = Uploads::default();
         for descriptor in ["one", "two"] {
             for hsdir in ['A', 'B'] {
-                uploads.note(&event("UPLOAD", hsdir, descriptor));
+                uploads.record(&event("UPLOAD", hsdir, descriptor));
             }
         }
-        for done in 0..4 {
-            assert!(!uploads.complete(2), "after {done} of 4");
-            uploads.note(&event(
-                if done == 2 { "FAILED" } else { "UPLOADED" },
+        for ended in 0..4 {
+            assert!(!uploads.are_complete(2), "after {ended} of 4 uploads");
+            uploads.record(&event(
+                if ended == 2 { "FAILED" } else { "UPLOADED" },
                 'A',
                 "",
             ));
         }
-        assert!(uploads.complete(2));
-        assert!(!uploads.complete(3));
-        uploads.note(&event("UPLOAD", 'A', "one"));
-        assert!(!uploads.complete(2));
+        assert!(uploads.are_complete(2));
+        assert!(!uploads.are_complete(3));
+        uploads.record(&event("UPLOAD", 'A', "one"));
+        assert!(!uploads.are_complete(2));
     }
 
     #[test]
-    fn one_descriptor_is_not_enough() {
+    fn uploads_of_only_one_descriptor_are_not_complete() {
         let mut uploads = Uploads::default();
-        uploads.note(&event("UPLOAD", 'A', "one"));
-        uploads.note(&event("UPLOADED", 'A', ""));
-        assert!(!uploads.complete(1));
+        uploads.record(&event("UPLOAD", 'A', "one"));
+        uploads.record(&event("UPLOADED", 'A', ""));
+        assert!(!uploads.are_complete(1));
     }
 }

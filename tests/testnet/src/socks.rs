@@ -1,4 +1,4 @@
-//! A raw SOCKS5 client: what a proxy says, and when.
+//! A raw SOCKS5 client (RFC 1928), which returns a proxy's reply as it is and the time it took.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -17,34 +17,34 @@ pub struct SocksRequest<'a> {
     login: Option<(&'a str, &'a str)>,
 }
 
-/// What came back.
+/// The reply of a SOCKS5 proxy.
 #[derive(Debug)]
 pub struct SocksReply {
-    /// The reply code (REP): 00 is success, F0 to F7 are proposal 304's and C tor's later ones.
+    /// The reply code (REP): 00 is success; F0 to F7 are those of proposal 304 and C tor's later ones.
     pub code: u8,
-    /// The address in the reply: for a lookup, the answer.
+    /// The address in the reply; for a lookup, the answer.
     pub bound: SocksAddress,
-    /// From the first byte of the connection to the last byte of the reply.
+    /// The time from the start of the connection to the last byte of the reply.
     pub elapsed: Duration,
-    /// The connection, after success.
+    /// The connection; `None` unless the code is 00.
     pub stream: Option<TcpStream>,
 }
 
-/// An address within a reply.
+/// The address in a reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SocksAddress {
-    /// IPv4 or IPv6.
+    /// An IPv4 or IPv6 address.
     Ip(IpAddr),
     /// A name.
     Name(String),
-    /// Address type 0, which no specification knows: C tor's reply to a lookup that failed.
+    /// Address type 0, which no specification defines: C tor's reply to a failed lookup.
     None,
 }
 
-/// Asks `proxy` to connect to `host` and `port`; see [`SocksRequest`] for more.
+/// Requests a connection to `host` and `port` from `proxy`. [`SocksRequest`] has more options.
 ///
 /// # Errors
-/// When no whole reply comes within `timeout`, or what comes is no SOCKS5.
+/// When no complete reply comes within `timeout`, or the reply is not SOCKS5.
 pub fn socks5_connect(
     proxy: SocketAddr,
     host: &str,
@@ -55,7 +55,8 @@ pub fn socks5_connect(
 }
 
 impl<'a> SocksRequest<'a> {
-    /// A CONNECT without login, with a minute's patience. An IP address as `host` is sent as one, anything else as a name.
+    /// Returns a CONNECT request without a login and with a time-out of one minute. If `host` is an IP address, it is sent as an
+    /// address, otherwise as a name.
     pub fn new(proxy: SocketAddr, host: &'a str, port: u16) -> Self {
         Self {
             proxy,
@@ -67,84 +68,88 @@ impl<'a> SocksRequest<'a> {
         }
     }
 
-    /// How long to wait for the whole reply.
+    /// Sets the time-out for the complete reply.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// A user name and password, which isolate streams from each other.
+    /// Sets a user name and password (RFC 1929). Tor isolates streams with different ones from each other.
     pub fn login(mut self, user: &'a str, password: &'a str) -> Self {
         self.login = Some((user, password));
         self
     }
 
-    /// The command byte: 01 CONNECT, F0 Tor's RESOLVE, F1 RESOLVE_PTR.
+    /// Sets the command byte: 01 CONNECT, or Tor's F0 RESOLVE and F1 RESOLVE_PTR.
     pub fn command(mut self, command: u8) -> Self {
         self.command = command;
         self
     }
 
-    /// Sends it and waits for the reply.
+    /// Sends the request and waits for the reply.
     ///
     /// # Errors
-    /// When no whole reply comes within the timeout, or what comes is no SOCKS5. A refusal by the proxy is no error.
+    /// When no complete reply comes within the time-out, or the reply is not SOCKS5. A reply with a failure code is not an
+    /// error.
     pub fn send(&self) -> Result<SocksReply> {
         let start = Instant::now();
-        let mut wire = Wire {
+        let mut connection = Connection {
             stream: TcpStream::connect_timeout(&self.proxy, self.timeout)?,
             deadline: start + self.timeout,
         };
-        wire.stream.set_nodelay(true)?;
+        connection.stream.set_nodelay(true)?;
         let method = if self.login.is_some() { 2 } else { 0 };
-        wire.send(&[5, 1, method])?;
-        match wire.receive::<2>()? {
+        connection.send(&[5, 1, method])?;
+        match connection.receive::<2>()? {
             [5, chosen] if chosen == method => {}
             other => bail!("the proxy answered the greeting with {other:02x?}"),
         }
         if let Some((user, password)) = self.login {
             let mut login = vec![1];
-            push_counted(&mut login, user)?;
-            push_counted(&mut login, password)?;
-            wire.send(&login)?;
-            match wire.receive::<2>()? {
+            push_with_length(&mut login, user)?;
+            push_with_length(&mut login, password)?;
+            connection.send(&login)?;
+            match connection.receive::<2>()? {
                 [_, 0] => {}
                 other => bail!("the proxy answered the login with {other:02x?}"),
             }
         }
-        wire.send(&self.request()?)?;
-        let [version, code, _, kind] = wire.receive::<4>().context("no reply to the request")?;
+        connection.send(&self.encode()?)?;
+        let [version, code, _, kind] = connection
+            .receive::<4>()
+            .context("no reply to the request")?;
         if version != 5 {
-            bail!("a reply of version {version}");
+            bail!("the reply has version {version}");
         }
         let bound = match kind {
-            // C tor refuses lookups with ten bytes of which all but two are zero.
+            // C tor's reply to a failed lookup has ten bytes, all zero but the version and the code.
             0 => {
-                wire.receive::<4>()?;
+                connection.receive::<4>()?;
                 SocksAddress::None
             }
-            1 => SocksAddress::Ip(IpAddr::from(wire.receive::<4>()?)),
-            4 => SocksAddress::Ip(IpAddr::from(wire.receive::<16>()?)),
+            1 => SocksAddress::Ip(IpAddr::from(connection.receive::<4>()?)),
+            4 => SocksAddress::Ip(IpAddr::from(connection.receive::<16>()?)),
             3 => {
-                let [length] = wire.receive::<1>()?;
+                let [length] = connection.receive::<1>()?;
                 let mut name = vec![0; usize::from(length)];
-                wire.fill(&mut name)?;
+                connection.read_exact(&mut name)?;
                 SocksAddress::Name(String::from_utf8(name)?)
             }
-            other => bail!("a reply with address type {other}"),
+            other => bail!("the reply has address type {other}"),
         };
-        wire.receive::<2>()?;
+        connection.receive::<2>()?;
         let elapsed = start.elapsed();
-        wire.stream.set_read_timeout(None)?;
+        connection.stream.set_read_timeout(None)?;
         Ok(SocksReply {
             code,
             bound,
             elapsed,
-            stream: (code == 0).then_some(wire.stream),
+            stream: (code == 0).then_some(connection.stream),
         })
     }
 
-    fn request(&self) -> Result<Vec<u8>> {
+    /// Encodes the request that follows the greeting and the login.
+    fn encode(&self) -> Result<Vec<u8>> {
         let mut request = vec![5, self.command, 0];
         match self.host.parse() {
             Ok(IpAddr::V4(ip)) => {
@@ -157,7 +162,7 @@ impl<'a> SocksRequest<'a> {
             }
             Err(_) => {
                 request.push(3);
-                push_counted(&mut request, self.host)?;
+                push_with_length(&mut request, self.host)?;
             }
         }
         request.extend(self.port.to_be_bytes());
@@ -165,20 +170,20 @@ impl<'a> SocksRequest<'a> {
     }
 }
 
-/// Appends a length byte and the text.
-fn push_counted(bytes: &mut Vec<u8>, text: &str) -> Result<()> {
+/// Appends the length of `text` as one byte, and `text`.
+fn push_with_length(bytes: &mut Vec<u8>, text: &str) -> Result<()> {
     bytes.push(u8::try_from(text.len()).context("longer than 255 bytes")?);
     bytes.extend(text.as_bytes());
     Ok(())
 }
 
-/// A connection on which all reading has to be done by one deadline.
-struct Wire {
+/// A connection to a proxy with one deadline for everything that is read.
+struct Connection {
     stream: TcpStream,
     deadline: Instant,
 }
 
-impl Wire {
+impl Connection {
     fn send(&mut self, bytes: &[u8]) -> Result<()> {
         self.stream
             .write_all(bytes)
@@ -187,11 +192,11 @@ impl Wire {
 
     fn receive<const N: usize>(&mut self) -> Result<[u8; N]> {
         let mut bytes = [0; N];
-        self.fill(&mut bytes)?;
+        self.read_exact(&mut bytes)?;
         Ok(bytes)
     }
 
-    fn fill(&mut self, mut bytes: &mut [u8]) -> Result<()> {
+    fn read_exact(&mut self, mut bytes: &mut [u8]) -> Result<()> {
         while !bytes.is_empty() {
             let left = self.deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -207,7 +212,7 @@ impl Wire {
                         std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
                     ) => {}
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e).context("the proxy broke the connection"),
+                Err(e) => return Err(e).context("the connection to the proxy failed"),
             }
         }
         Ok(())

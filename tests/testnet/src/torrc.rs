@@ -1,4 +1,4 @@
-//! The configuration files of all nodes, and the few things they must agree on.
+//! The configuration files of all nodes, and the voting schedule that they share.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -7,19 +7,20 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::network::{RelayId, Role};
 
-/// Seconds for collecting votes, and again for collecting signatures.
+/// Seconds for exchanging votes, and again for exchanging signatures.
 pub(crate) const VOTE_DELAY: u64 = 2;
 
-/// A voting interval that tor accepts (it divides half an hour) makes an onion service time period of 24 times its length.
+/// Voting intervals in seconds. They divide half an hour, which tor requires.
 const VOTING_INTERVALS: [u64; 5] = [300, 360, 450, 600, 900];
 
-/// How far away the next turn of the period should be.
-const WANTED_CALM: u64 = 45 * 60;
+/// Seconds that should be left until the next time period when a network starts.
+const MIN_REST_OF_PERIOD: u64 = 45 * 60;
 
-/// When the authorities vote, and with that how long an onion service time period is.
+/// The times at which the authorities vote, from which the length of an onion service's time period follows.
 ///
-/// C tor in testing mode takes the period from the voting interval and does not look at the consensus parameter `hsdir_interval`;
-/// arti goes by the parameter. So both must say the same, or the two look for descriptors under different keys.
+/// C tor in testing mode derives the time period from the voting interval and ignores the consensus parameter
+/// `hsdir_interval`, which arti uses. Both must result in the same period, or the two look for descriptors under different
+/// keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Schedule {
     /// Seconds between two votes.
@@ -27,79 +28,81 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    /// Chooses the interval so that no time period turns soon: a service that was killed before the turn would be
-    /// "not found" after it, which is another failure than the one wanted.
-    pub(crate) fn for_now() -> Self {
+    /// Chooses the interval so that the time period does not end soon. After its end, a service that was killed before is "not
+    /// found" instead of the failure that a test expects.
+    pub(crate) fn choose() -> Self {
         Self::at(unix_now())
     }
 
     fn at(now: u64) -> Self {
-        let calm = |interval: &u64| {
+        let rest = |interval: &u64| {
             Self {
                 voting_interval: *interval,
             }
-            .seconds_to_turn(now)
+            .rest_of_period(now)
         };
         let voting_interval = VOTING_INTERVALS
             .into_iter()
-            .find(|interval| calm(interval) >= WANTED_CALM)
-            .or_else(|| VOTING_INTERVALS.into_iter().max_by_key(calm))
+            .find(|interval| rest(interval) >= MIN_REST_OF_PERIOD)
+            .or_else(|| VOTING_INTERVALS.into_iter().max_by_key(rest))
             .unwrap_or(VOTING_INTERVALS[0]);
         Self { voting_interval }
     }
 
-    /// The length of a time period in seconds: 24 rounds.
+    /// Returns the length of a time period in seconds: 24 voting intervals.
     pub(crate) fn period(self) -> u64 {
         24 * self.voting_interval
     }
 
-    /// The length of a time period in minutes, the unit of the protocol.
+    /// Returns the length of a time period in minutes, the unit of rend-spec-v3.
     pub(crate) fn period_minutes(self) -> u64 {
         self.period() / 60
     }
 
-    /// The number of the time period at a point of Unix time. Periods are shifted by half their length.
+    /// Returns the number of the time period at a Unix time. Time periods begin half their length later than multiples of it.
     pub(crate) fn period_number(self, now: u64) -> u64 {
         (now - self.period() / 2) / self.period()
     }
 
-    fn seconds_to_turn(self, now: u64) -> u64 {
+    /// Returns the seconds from `now` to the end of the time period.
+    fn rest_of_period(self, now: u64) -> u64 {
         self.period() - (now - self.period() / 2) % self.period()
     }
 
-    /// The `TestingV3AuthVotingStartOffset` that makes the time `valid_after` the start of an interval.
+    /// Returns the `TestingV3AuthVotingStartOffset` with which an interval starts at the Unix time `valid_after`.
     pub(crate) fn offset_for(self, valid_after: u64) -> u64 {
         valid_after % self.voting_interval
     }
 }
 
-/// Seconds since 1970.
+/// Returns the Unix time in seconds.
 pub(crate) fn unix_now() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |d| d.as_secs())
 }
 
-/// What every node of a network is told.
+/// The settings that all nodes of a network share.
 #[derive(Clone, Debug)]
 pub(crate) struct Common {
     /// The `DirAuthority` lines.
     pub(crate) authority_lines: String,
-    /// The level of the nodes' logs, `notice` or `info` or `debug`.
+    /// The log level of all nodes: `notice`, `info` or `debug`.
     pub(crate) log_level: String,
-    /// Whether relays and services send in runs; else each cell at once.
+    /// Whether relays and services use the scheduler KIST; otherwise they send each cell at once.
     pub(crate) kist: bool,
 }
 
 impl Common {
-    /// The part of a torrc that all nodes share.
+    /// Returns the part of a torrc that all nodes share.
     fn head(&self, folder: &Path) -> String {
         let folder = folder.display();
         let level = &self.log_level;
         let authorities = &self.authority_lines;
-        let us = std::process::id();
-        // Reading the lists of countries costs every node a second of the processor.
-        // Tor forbids others of the same user to look into its memory unless told; corrupting descriptors needs it.
+        let this_process = std::process::id();
+        // - GeoIPFile: loading the default files takes every node a second of processor time.
+        // - DisableDebuggerAttachment: by default tor denies other processes access to its memory, which
+        //   `Network::corrupt_descriptor` needs.
         format!(
             "TestingTorNetwork 1\n\
              DataDirectory {folder}/data\n\
@@ -111,12 +114,12 @@ impl Common {
              DisableDebuggerAttachment 0\n\
              GeoIPFile /dev/null\n\
              GeoIPv6File /dev/null\n\
-             __OwningControllerProcess {us}\n\
+             __OwningControllerProcess {this_process}\n\
              {authorities}"
         )
     }
 
-    /// The line for those who carry what others measure.
+    /// Returns the scheduler line for relays and services.
     fn scheduler(&self) -> &'static str {
         if self.kist {
             ""
@@ -125,29 +128,29 @@ impl Common {
         }
     }
 
-    /// A relay's torrc.
+    /// Returns a relay's torrc.
     pub(crate) fn relay(&self, folder: &Path, relay: &RelayPart<'_>) -> String {
         let head = self.head(folder) + self.scheduler();
         let RelayPart {
             nickname,
             or_port,
-            behind,
+            listen_port,
             exit,
             resolv_conf,
         } = relay;
-        let or_port = match behind {
+        let or_port = match listen_port {
             None => format!("OrPort 127.0.0.1:{or_port}"),
-            Some(own) => {
-                format!("OrPort 127.0.0.1:{or_port} NoListen\nOrPort 127.0.0.1:{own} NoAdvertise")
-            }
+            Some(listen_port) => format!(
+                "OrPort 127.0.0.1:{or_port} NoListen\nOrPort 127.0.0.1:{listen_port} NoAdvertise"
+            ),
         };
         if !exit {
             return format!(
                 "{head}Nickname {nickname}\nAddress 127.0.0.1\n{or_port}\nSocksPort 0\nAssumeReachable 1\nExitRelay 0\n"
             );
         }
-        // An exit policy for 127.0.0.0/8 alone is dropped from the microdescriptor's summary of ports, so all must be
-        // accepted. Binding exit connections to loopback keeps every packet on this machine nevertheless.
+        // The policy accepts all addresses, because a microdescriptor's port summary ignores a policy for 127.0.0.0/8 alone.
+        // Exit connections are bound to loopback, so that no packet leaves this machine.
         let mut text = head;
         let _ = write!(
             text,
@@ -176,7 +179,7 @@ impl Common {
         text
     }
 
-    /// The lines that make a relay a bridge.
+    /// Returns the lines that turn a relay into a bridge.
     pub(crate) fn bridge(&self, obfs4: Option<&Obfs4Part<'_>>) -> String {
         let mut text =
             "BridgeRelay 1\nPublishServerDescriptor 0\nBridgeDistribution none\n".to_owned();
@@ -192,7 +195,7 @@ impl Common {
         text
     }
 
-    /// The lines that make a relay an authority.
+    /// Returns the lines that turn a relay into an authority.
     pub(crate) fn authority(&self, authority: &AuthorityPart<'_>) -> String {
         let AuthorityPart {
             dir_port,
@@ -204,9 +207,9 @@ impl Common {
         } = authority;
         let interval = schedule.voting_interval;
         let offset = schedule.offset_for(*first_vote);
-        // Tor makes two introduction points more than it was told, as a reserve; here it is to have those it was told.
-        // On loopback circuits are built in milliseconds, and timeouts learned from that would be too short for
-        // the first busy moment of the machine.
+        // - hs_intro_num_extra: by default a service has two introduction points more than configured, as a reserve.
+        // - cbtmintimeout: circuits on loopback are built in milliseconds; a time-out learned from that would be too short
+        //   as soon as the machine is busy.
         let mut parameters = format!(
             "hsdir_interval={} hs_intro_num_extra=0 cbtmintimeout=1000",
             schedule.period_minutes()
@@ -214,8 +217,8 @@ impl Common {
         if let Some(timeout) = circuit_timeout_ms {
             let _ = write!(parameters, " cbtinitialtimeout={timeout}");
         }
-        // Without shared randomness both sides use the fallback value for the hash ring, always. With it, arti would misread
-        // C tor's values, which say no time, in a network whose periods are not days.
+        // Without shared randomness C tor and arti use the fallback value for the HSDir ring. With it, arti would misread C
+        // tor's values, which carry no time, because the time periods here are not days.
         let mut text = format!(
             "AuthoritativeDirectory 1\n\
              V3AuthoritativeDirectory 1\n\
@@ -261,12 +264,12 @@ impl Common {
         text
     }
 
-    /// The torrc of an onion service.
+    /// Returns the torrc of an onion service.
     pub(crate) fn service(&self, folder: &Path, lines: &[String]) -> String {
         self.client(folder, lines) + self.scheduler()
     }
 
-    /// The torrc of a client, which relays nothing.
+    /// Returns the torrc of a client.
     pub(crate) fn client(&self, folder: &Path, lines: &[String]) -> String {
         let mut text = self.head(folder);
         for line in lines {
@@ -276,45 +279,45 @@ impl Common {
     }
 }
 
-/// What one relay's torrc needs.
+/// The settings of one relay.
 pub(crate) struct RelayPart<'a> {
     pub(crate) nickname: &'a str,
     /// The port that the network knows.
     pub(crate) or_port: u16,
-    /// The port that it listens on, if that is another one.
-    pub(crate) behind: Option<u16>,
+    /// The port that it listens on, if `or_port` is that of a forwarder.
+    pub(crate) listen_port: Option<u16>,
     pub(crate) exit: bool,
     pub(crate) resolv_conf: &'a Path,
 }
 
-/// What the torrc of a bridge with obfs4 needs beside a relay's.
+/// The further settings of a bridge with obfs4.
 pub(crate) struct Obfs4Part<'a> {
     pub(crate) program: &'a Path,
     /// The port that the transport listens on.
     pub(crate) port: u16,
 }
 
-/// What an authority's torrc needs beside a relay's.
+/// The further settings of an authority.
 pub(crate) struct AuthorityPart<'a> {
     pub(crate) dir_port: u16,
     pub(crate) schedule: Schedule,
     /// Unix time of the first consensus.
     pub(crate) first_vote: u64,
     pub(crate) circuit_timeout_ms: Option<u32>,
-    pub(crate) votes: &'a Votes,
-    /// What [`bandwidths_file`] wrote.
+    pub(crate) votes: &'a FlagVotes,
+    /// The file with the text that [`bandwidths_file`] returns.
     pub(crate) bandwidths: &'a Path,
 }
 
-/// Which relays get a flag; `None` for all.
+/// The relays that get each flag; `None` for all.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Votes {
+pub(crate) struct FlagVotes {
     pub(crate) guards: Option<Vec<RelayId>>,
     pub(crate) hs_dirs: Option<Vec<RelayId>>,
     pub(crate) exits: Option<Vec<RelayId>>,
 }
 
-/// A `DirAuthority` line.
+/// Returns a `DirAuthority` line.
 pub(crate) fn authority_line(
     nickname: &str,
     or_port: u16,
@@ -327,19 +330,20 @@ pub(crate) fn authority_line(
     )
 }
 
-/// The "measured" bandwidths that the authorities vote for.
+/// Returns the file with the "measured" bandwidths for which the authorities vote.
 ///
-/// Without them the first consensus has what relays say of themselves after some seconds: nothing, but for the one or two that have
-/// tested themselves already. Those would then be everybody's guard, rendezvous point and exit, all at once, and circuits fail.
-/// Spare relays get so little that nobody chooses them who can choose others.
+/// Without it the first consensus contains the bandwidths that the relays measured themselves in the first seconds: only one
+/// or two have done that. Every client would choose those as guard, rendezvous point and exit at the same time, and circuits
+/// would fail. Spare relays get so little that clients choose others.
 pub(crate) fn bandwidths_file<'a>(relays: impl Iterator<Item = (&'a RelayId, Role)>) -> String {
     let mut text = format!("{}\n", unix_now());
     for (id, role) in relays {
         let bandwidth = match role {
-            // As much as tor can reckon with (it counts bytes in 31 bits). The consensus says 0 for authorities all the same.
+            // Kilobytes per second, close to the maximum: tor computes in bytes, with 31 bits. Authorities get 0 in the
+            // consensus in any case.
             Role::Authority | Role::Relay => 2_000_000,
             Role::Spare => 100,
-            // So little that hardly ever a service chooses one as its introduction point.
+            // So little that a service almost never chooses one as its introduction point.
             Role::SparePath => 2,
         };
         let _ = writeln!(text, "node_id=${id} bw={bandwidth}");
@@ -347,7 +351,7 @@ pub(crate) fn bandwidths_file<'a>(relays: impl Iterator<Item = (&'a RelayId, Rol
     text
 }
 
-/// The resolver configuration of the exits.
+/// Returns the resolver configuration of the exits.
 pub(crate) fn resolv_conf(server: SocketAddr) -> String {
     format!("nameserver {server}\n")
 }
@@ -357,20 +361,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_period_turns_soon_whenever_the_network_starts() {
-        // Two days hold every phase of all lengths.
+    fn no_time_period_ends_soon_after_the_start_of_a_network() {
+        // Two days contain every phase of all lengths.
         for now in (1_700_000_000..1_700_000_000 + 2 * 86_400).step_by(60) {
             let schedule = Schedule::at(now);
             assert!(
-                schedule.seconds_to_turn(now) >= WANTED_CALM,
+                schedule.rest_of_period(now) >= MIN_REST_OF_PERIOD,
                 "at {now}: {schedule:?}"
             );
         }
     }
 
     #[test]
-    fn periods_are_counted_as_the_specification_says() {
-        // rend-spec-v3: at 2016-04-13 11:00 UTC the daily period is 16903, since 12:00 it is 16904.
+    fn time_periods_are_numbered_as_in_the_specification() {
+        // The example of rend-spec-v3: the number is 16903 at 2016-04-13 11:00 UTC, and 16904 from 12:00 on.
         let daily = Schedule {
             voting_interval: 3600,
         };

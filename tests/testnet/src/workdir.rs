@@ -1,23 +1,24 @@
-//! The temporary folder of a network, and the watcher that removes it when we cannot.
+//! The temporary folder of a network, and a watcher that removes it if this process is killed.
 
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
 use crate::process::{detach_from_terminal, spawn};
+use crate::sync::lock;
 
-/// Unix socket paths hold 107 bytes; this much of it is for the part below the folder.
+/// Unix socket paths hold 107 bytes; the rest is for the part below the folder.
 const LONGEST_PATH: usize = 70;
 
-/// What the watcher runs. Its standard input ends when we do, however we end; "keep" before that means hands off.
-/// The pause lets the killed `tor` processes go first, or they would put files into a folder being removed.
+/// The shell script of the watcher. Its standard input ends when this process ends, in whatever way; the line "keep" before
+/// that dismisses it. The pause lets the killed `tor` processes end first, since they may still write to the folder.
 const WATCHER: &str = r#"
 read -r word && [ "$word" = keep ] && exit 0
 for try in 1 2 3 4 5 6 7 8 9 10; do
@@ -27,33 +28,34 @@ for try in 1 2 3 4 5 6 7 8 9 10; do
 done
 "#;
 
-/// How many lines of a log are printed when the folder is kept.
-const SHOWN_LINES: usize = 60;
+/// How many lines from the end of each log are printed.
+const PRINTED_LINES: usize = 60;
 
-/// A private temporary folder. Dropping it removes it if [`WorkDir::mark_done`] was called; otherwise something went
-/// wrong, and it is kept and its path printed. `TESTNET_KEEP=1` keeps it in any case. A process that is killed leaves
-/// no folder.
+/// A private temporary folder.
+///
+/// Dropping it removes it if [`WorkDir::mark_done`] was called. Otherwise something has failed: the folder is kept and its
+/// path printed. `TESTNET_KEEP=1` keeps it in any case. If this process is killed, the watcher removes the folder.
 #[derive(Debug)]
 pub(crate) struct WorkDir {
     folder: Mutex<Option<TempDir>>,
     path: PathBuf,
     watcher: Mutex<Child>,
     done: AtomicBool,
-    /// The logs whose last lines are printed when the folder is kept.
-    shown: Mutex<Vec<PathBuf>>,
+    /// The logs whose last lines are printed on drop unless [`WorkDir::mark_done`] was called.
+    logs_to_print: Mutex<Vec<PathBuf>>,
 }
 
 impl WorkDir {
-    /// Makes the folder below the system's place for temporary files.
+    /// Creates the folder in the system's folder for temporary files.
     pub(crate) fn new() -> Result<Self> {
         let folder = tempfile::Builder::new()
             .prefix("testnet-")
             .tempdir()
-            .context("cannot make a temporary folder")?;
+            .context("cannot create a temporary folder")?;
         let path = folder.path().to_owned();
         if path.as_os_str().len() > LONGEST_PATH {
             bail!(
-                "the temporary folder {} has too long a path for sockets below it: set TMPDIR",
+                "the path of the temporary folder {} is too long for sockets in it: set TMPDIR to a shorter one",
                 path.display()
             );
         }
@@ -65,46 +67,44 @@ impl WorkDir {
             .stderr(Stdio::null());
         detach_from_terminal(&mut command);
         let mut watcher = spawn(command)?;
-        if keep_asked_for() {
-            dismiss(&mut watcher);
+        if is_keep_requested() {
+            dismiss_watcher(&mut watcher);
         }
         Ok(Self {
             folder: Mutex::new(Some(folder)),
             path,
             watcher: Mutex::new(watcher),
             done: AtomicBool::new(false),
-            shown: Mutex::default(),
+            logs_to_print: Mutex::default(),
         })
     }
 
-    /// Says that nobody will need the files any more.
+    /// Marks the files as no longer needed, so that the folder is removed on drop.
     pub(crate) fn mark_done(&self) {
         self.done.store(true, Ordering::Relaxed);
     }
 
-    /// Has the last lines of a log printed if the folder is kept.
+    /// Prints the last lines of a log on drop unless [`WorkDir::mark_done`] was called.
     pub(crate) fn show_if_kept(&self, log: &Path) {
-        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        shown.push(log.to_owned());
+        lock(&self.logs_to_print).push(log.to_owned());
     }
 
-    /// Prints the last lines of the logs that are to be shown.
-    fn show_logs(&self) {
-        for path in &*self.shown.lock().unwrap_or_else(PoisonError::into_inner) {
+    fn print_logs(&self) {
+        for path in &*lock(&self.logs_to_print) {
             let log = fs::read(path).unwrap_or_default();
             let log = String::from_utf8_lossy(&log);
             let lines: Vec<&str> = log.lines().collect();
-            let last = &lines[lines.len().saturating_sub(SHOWN_LINES)..];
+            let last = &lines[lines.len().saturating_sub(PRINTED_LINES)..];
             eprintln!("--- end of {}\n{}\n---", path.display(), last.join("\n"));
         }
     }
 
-    /// Its path.
+    /// Returns the path of the folder.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Makes a folder in it that only we can enter, as `tor` insists.
+    /// Creates a subfolder with mode 0700, which `tor` requires.
     pub(crate) fn private_folder(&self, name: &str) -> Result<PathBuf> {
         let path = self.path.join(name);
         private_folder(&path)?;
@@ -112,24 +112,24 @@ impl WorkDir {
     }
 }
 
-/// Makes a folder (and those above it) that only we can enter; one that is there already stays.
+/// Creates a folder and its parents with mode 0700; does nothing if the folder exists.
 pub(crate) fn private_folder(path: &Path) -> Result<()> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(path)
-        .with_context(|| format!("cannot make the folder {}", path.display()))
+        .with_context(|| format!("cannot create the folder {}", path.display()))
 }
 
-/// Whether the folder is to stay in any case.
-fn keep_asked_for() -> bool {
+/// Whether the environment variable `TESTNET_KEEP` is set to anything but 0.
+fn is_keep_requested() -> bool {
     std::env::var_os("TESTNET_KEEP").is_some_and(|v| !v.is_empty() && v != "0")
 }
 
-/// Tells the watcher to leave the folder alone.
-fn dismiss(watcher: &mut Child) {
+/// Ends the watcher without removing the folder.
+fn dismiss_watcher(watcher: &mut Child) {
     if let Some(mut stdin) = watcher.stdin.take() {
-        // Without a watcher nobody removes the folder either.
+        // Fails only if the watcher has ended, and then it does not remove the folder either.
         let _ = stdin.write_all(b"keep\n");
     }
 }
@@ -138,7 +138,7 @@ impl Drop for WorkDir {
     fn drop(&mut self) {
         let failed = std::thread::panicking() || !self.done.load(Ordering::Relaxed);
         if failed {
-            self.show_logs();
+            self.print_logs();
         }
         let Ok(watcher) = self.watcher.get_mut() else {
             return;
@@ -147,8 +147,8 @@ impl Drop for WorkDir {
             return;
         };
         if let Some(folder) = folder.take() {
-            if failed || keep_asked_for() {
-                dismiss(watcher);
+            if failed || is_keep_requested() {
+                dismiss_watcher(watcher);
                 eprintln!("testnet: files kept in {}", folder.keep().display());
             } else {
                 drop(folder);
@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_goes_with_its_owner_only_after_the_owner_said_that_all_went_well() {
+    fn a_dropped_folder_is_removed_only_if_it_was_marked_done() {
         let done = WorkDir::new().expect("a folder");
         let path = done.path().to_owned();
         assert!(path.exists());
@@ -176,6 +176,6 @@ mod tests {
         let path = failed.path().to_owned();
         drop(failed);
         assert!(path.exists());
-        fs::remove_dir_all(&path).expect("removed");
+        fs::remove_dir_all(&path).expect("the folder is removed");
     }
 }

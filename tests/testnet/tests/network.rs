@@ -1,4 +1,4 @@
-//! One network, and C tor as the client that is led into each way of breaking; and what is left after a violent end.
+//! The private network, seen by C tor clients: each way to break a service, the targets behind exits, and the clean-up.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -13,13 +13,16 @@ use testnet::{
     Service, ServiceOptions, SocksAddress, SocksRequest, Where, addresses, socks5_connect,
 };
 
-/// Longer than any of these cases takes.
-const PATIENCE: Duration = Duration::from_secs(40);
+/// How long to wait for a reply: longer than any of these requests takes.
+const REPLY_LIMIT: Duration = Duration::from_secs(40);
 
-/// What the server behind the services says.
+/// How long to wait for a reply that must not come.
+const SILENCE: Duration = Duration::from_secs(4);
+
+/// The answer of the HTTP server behind the services.
 const BODY: &str = "behind the onion";
 
-/// Everything the cases need.
+/// The network, server and services of most tests here.
 struct Stage {
     network: Network,
     server: HttpServer,
@@ -30,7 +33,7 @@ struct Stage {
 }
 
 impl Stage {
-    fn set() -> Self {
+    fn start() -> Self {
         let start = Instant::now();
         let network = Network::builder()
             .circuit_timeout_ms(Some(2500))
@@ -48,7 +51,7 @@ impl Stage {
         let [service, bystander, authorized] = thread::scope(|scope| {
             [open.clone(), open, closed]
                 .map(|options| scope.spawn(|| network.service(options)))
-                .map(|worker| worker.join().expect("no panic").expect("a service"))
+                .map(|worker| worker.join().expect("a result").expect("a service"))
         });
         eprintln!("three services: {:.1} s", start.elapsed().as_secs_f32());
         Self {
@@ -61,15 +64,19 @@ impl Stage {
         }
     }
 
-    /// A client that knows no descriptor and remembers no failure yet.
+    /// Starts a client, which has no cached descriptor and no recorded failure.
     fn client(&self) -> CTor {
-        self.network
-            .c_tor_client(ClientOptions::default())
-            .expect("a client")
+        start_client(&self.network)
     }
 
-    /// A client with a key for the authorized service.
-    fn client_with(&self, name: &str, key: &ClientKey) -> CTor {
+    /// Requests the service's port 80 with a new client, and returns the reply code.
+    fn code_for_new_client(&self, service: &Service) -> u8 {
+        request_code(self.client().extended_port(), service.address(), 80)
+    }
+
+    /// Requests the authorized service with a new client that has `key`, and returns the reply code. The client's key folder
+    /// is `name`.
+    fn code_with_key(&self, name: &str, key: &ClientKey) -> u8 {
         let folder = self.network.dir().join(name);
         key.write_to(&folder, "service", self.authorized.address())
             .expect("a key file");
@@ -77,13 +84,19 @@ impl Stage {
             onion_auth_dir: Some(folder),
             ..ClientOptions::default()
         };
-        self.network.c_tor_client(options).expect("a client")
+        let client = self.network.c_tor_client(options).expect("a client");
+        request_code(client.extended_port(), self.authorized.address(), 80)
     }
 }
 
-/// The code of a CONNECT.
-fn code(port: SocketAddr, host: &str, target: u16) -> u8 {
-    let reply = socks5_connect(port, host, target, PATIENCE)
+fn start_client(network: &Network) -> CTor {
+    let options = ClientOptions::default();
+    network.c_tor_client(options).expect("a client")
+}
+
+/// Requests `host` and the port `target` from the SOCKS port `port`, and returns the reply code.
+fn request_code(port: SocketAddr, host: &str, target: u16) -> u8 {
+    let reply = socks5_connect(port, host, target, REPLY_LIMIT)
         .unwrap_or_else(|e| panic!("{host}:{target}: {e:#}"));
     eprintln!(
         "{host}:{target}: {:02x} after {:.1} s",
@@ -93,63 +106,64 @@ fn code(port: SocketAddr, host: &str, target: u16) -> u8 {
     reply.code
 }
 
-/// The code for the service's port 80, with a client that comes new to it.
-fn fresh_code(stage: &Stage, service: &Service) -> u8 {
-    code(stage.client().extended_port(), service.address(), 80)
+/// Requests the service's port 80 and checks that no reply comes.
+fn assert_no_reply(client: &CTor, service: &Service) {
+    let reply = socks5_connect(client.extended_port(), service.address(), 80, SILENCE);
+    assert!(reply.is_err(), "{reply:?}");
 }
 
 #[test]
-fn every_way_of_breaking_is_what_c_tor_takes_it_for() {
-    let stage = Stage::set();
-    let judge = stage.client();
-    reachable_services_answer(&stage, &judge);
-    wrong_addresses_are_told_apart(&stage, &judge);
-    authorization_is_asked_for(&stage, &judge);
-    exits_reach_the_backends(&stage, &judge);
-    spoilt_descriptors_spoil_one_service(&stage);
-    a_frozen_service_thaws(&stage);
-    relays_come_back(&stage);
-    a_killed_service_comes_back(&stage);
+fn c_tor_replies_to_each_failure_with_the_documented_code() {
+    let stage = Stage::start();
+    let client = stage.client();
+    reachable_services_answer(&stage, &client);
+    invalid_addresses_are_reported(&stage, &client);
+    client_authorization_is_enforced(&stage, &client);
+    exits_reach_the_servers(&stage, &client);
+    corrupt_descriptors_break_only_their_service(&stage);
+    a_frozen_service_continues_after_thaw(&stage);
+    a_killed_relay_restarts(&stage);
+    a_killed_service_restarts(&stage);
     // A client keeps its network alive.
-    drop(judge);
+    drop(client);
     stage.network.mark_done();
-    nothing_is_left(stage);
+    a_dropped_network_leaves_nothing_behind(stage);
 }
 
-fn reachable_services_answer(stage: &Stage, judge: &CTor) {
-    let reply = socks5_connect(judge.extended_port(), stage.service.address(), 80, PATIENCE)
-        .expect("a reply");
+fn reachable_services_answer(stage: &Stage, client: &CTor) {
+    let address = stage.service.address();
+    let reply = socks5_connect(client.extended_port(), address, 80, REPLY_LIMIT).expect("a reply");
     assert_eq!(reply.code, 0x00);
     let mut stream = reply.stream.expect("a connection");
-    stream.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("sent");
+    stream
+        .write_all(b"GET / HTTP/1.1\r\n\r\n")
+        .expect("the request is sent");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer");
     assert!(answer.ends_with(BODY), "{answer}");
     assert_eq!(stage.server.connections(), 1);
     assert!(stage.service.introduction_points().expect("points").len() >= 3);
 
-    assert_eq!(
-        code(judge.extended_port(), stage.service.address(), 81),
-        0x05
-    );
-    let reply = SocksRequest::new(judge.plain_port(), stage.service.address(), 80)
+    assert_eq!(request_code(client.extended_port(), address, 81), 0x05);
+    let reply = SocksRequest::new(client.plain_port(), address, 80)
         .login("one", "two")
         .send();
     assert_eq!(reply.expect("a reply").code, 0x00);
 }
 
-fn wrong_addresses_are_told_apart(stage: &Stage, judge: &CTor) {
-    let extended = judge.extended_port();
+fn invalid_addresses_are_reported(stage: &Stage, client: &CTor) {
+    let (extended, plain) = (client.extended_port(), client.plain_port());
     let address = stage.service.address();
+    let network = &stage.network;
     assert_eq!(
-        code(extended, &stage.network.unpublished_address(), 80),
+        request_code(extended, &network.unpublished_address(), 80),
         0xf0
     );
     assert_eq!(
-        code(judge.plain_port(), &stage.network.unpublished_address(), 80),
+        request_code(plain, &network.unpublished_address(), 80),
         0x04
     );
-    let wrong = [
+    let invalid = [
         addresses::bad_checksum(address),
         addresses::too_short(address),
         addresses::too_long_alias(address),
@@ -157,72 +171,43 @@ fn wrong_addresses_are_told_apart(stage: &Stage, judge: &CTor) {
         addresses::not_a_point(),
         addresses::torsion(address),
     ];
-    for address in wrong {
-        assert_eq!(code(extended, &address, 80), 0xf6, "{address}");
+    for address in invalid {
+        assert_eq!(request_code(extended, &address, 80), 0xf6, "{address}");
     }
-    // C tor reckons the checksum with whatever version it finds, and looks at the version no further.
-    assert_eq!(code(extended, &addresses::wrong_version(address), 80), 0x00);
+    // C tor computes the checksum with the version in the address and does not check the version itself.
+    let wrong_version = addresses::wrong_version(address);
+    assert_eq!(request_code(extended, &wrong_version, 80), 0x00);
 }
 
-fn authorization_is_asked_for(stage: &Stage, judge: &CTor) {
-    let address = stage.authorized.address();
+fn client_authorization_is_enforced(stage: &Stage, client: &CTor) {
+    let service = &stage.authorized;
     let other_key = ClientKey::generate();
-    assert_eq!(code(judge.extended_port(), address, 80), 0xf4);
-    assert_eq!(
-        code(
-            stage.client_with("right", &stage.key).extended_port(),
-            address,
-            80
-        ),
-        0x00
-    );
-    assert_eq!(
-        code(
-            stage.client_with("wrong", &other_key).extended_port(),
-            address,
-            80
-        ),
-        0xf5
-    );
-    stage
-        .authorized
+    let missing = request_code(client.extended_port(), service.address(), 80);
+    assert_eq!(missing, 0xf4);
+    assert_eq!(stage.code_with_key("right", &stage.key), 0x00);
+    assert_eq!(stage.code_with_key("wrong", &other_key), 0xf5);
+    service
         .set_authorized(&[other_key.public()])
-        .expect("published anew");
-    assert_eq!(
-        code(
-            stage.client_with("revoked", &stage.key).extended_port(),
-            address,
-            80
-        ),
-        0xf5
-    );
-    assert_eq!(
-        code(
-            stage.client_with("granted", &other_key).extended_port(),
-            address,
-            80
-        ),
-        0x00
-    );
-    stage
-        .authorized
-        .set_authorized(&[])
-        .expect("published anew");
-    assert_eq!(fresh_code(stage, &stage.authorized), 0x00);
+        .expect("new descriptors");
+    assert_eq!(stage.code_with_key("revoked", &stage.key), 0xf5);
+    assert_eq!(stage.code_with_key("granted", &other_key), 0x00);
+    service.set_authorized(&[]).expect("new descriptors");
+    assert_eq!(stage.code_for_new_client(service), 0x00);
 }
 
-fn exits_reach_the_backends(stage: &Stage, judge: &CTor) {
-    let port = judge.extended_port();
-    let four = stage.server.address().port();
-    let six = EchoServer::start_on(Ipv6Addr::LOCALHOST.into()).expect("a server");
+fn exits_reach_the_servers(stage: &Stage, client: &CTor) {
+    let port = client.extended_port();
+    let code = |host, target| request_code(port, host, target);
+    let http = stage.server.address().port();
+    let v6_echo = EchoServer::start_on(Ipv6Addr::LOCALHOST.into()).expect("a server");
     let closed = ClosedPort::new().expect("a port");
-    assert_eq!(code(port, "127.0.0.1", four), 0x00);
-    assert_eq!(code(port, "good.test", four), 0x00);
-    assert_eq!(code(port, "both.test", four), 0x00);
-    assert_eq!(code(port, "six.test", six.address().port()), 0x00);
-    assert_eq!(code(port, "nowhere.test", four), 0x04);
-    assert_eq!(code(port, "127.0.0.1", closed.address().port()), 0x01);
-    assert_eq!(code(port, "127.0.0.1", 9), 0x01);
+    assert_eq!(code("127.0.0.1", http), 0x00);
+    assert_eq!(code("good.test", http), 0x00);
+    assert_eq!(code("both.test", http), 0x00);
+    assert_eq!(code("six.test", v6_echo.address().port()), 0x00);
+    assert_eq!(code("nowhere.test", http), 0x04);
+    assert_eq!(code("127.0.0.1", closed.address().port()), 0x01);
+    assert_eq!(code("127.0.0.1", 9), 0x01);
 
     let look_up = |command, host| {
         SocksRequest::new(port, host, 0)
@@ -241,77 +226,66 @@ fn exits_reach_the_backends(stage: &Stage, judge: &CTor) {
     assert_eq!(look_up(0xf0, "nowhere.test").code, 0x04);
 }
 
-fn spoilt_descriptors_spoil_one_service(stage: &Stage) {
+fn corrupt_descriptors_break_only_their_service(stage: &Stage) {
     let Stage {
         network,
         service,
         bystander,
         ..
     } = stage;
-    let spoil = |corruption, place| {
+    let corrupt = |corruption, place| {
         network
             .corrupt_descriptor(service, corruption, place)
-            .expect("spoilt")
+            .expect("the descriptors are corrupted")
     };
-    assert_eq!(spoil(Corruption::Signature, Where::OneHsDir), 1);
-    assert_eq!(fresh_code(stage, service), 0x00);
+    assert_eq!(corrupt(Corruption::Signature, Where::OneHsDir), 1);
+    assert_eq!(stage.code_for_new_client(service), 0x00);
     for corruption in [Corruption::Signature, Corruption::Syntax, Corruption::Body] {
-        // Eight directories have each of two descriptors.
-        let directories = spoil(corruption, Where::EveryHsDir);
-        assert!(
-            (8..=11).contains(&directories),
-            "{corruption:?} at {directories}"
-        );
+        // Each of the two descriptors is on eight of the eleven HSDirs.
+        let count = corrupt(corruption, Where::EveryHsDir);
+        assert!((8..=11).contains(&count), "{corruption:?} on {count}");
         let client = stage.client();
-        assert_eq!(
-            code(client.extended_port(), service.address(), 80),
-            0x04,
-            "{corruption:?}"
-        );
-        assert_eq!(
-            code(client.extended_port(), bystander.address(), 80),
-            0x00,
-            "{corruption:?}"
-        );
+        for (service, expected) in [(service, 0x04), (bystander, 0x00)] {
+            let code = request_code(client.extended_port(), service.address(), 80);
+            assert_eq!(code, expected, "{corruption:?}");
+        }
     }
-    service.restart().expect("published anew");
-    assert_eq!(fresh_code(stage, service), 0x00);
+    service.restart().expect("new descriptors");
+    assert_eq!(stage.code_for_new_client(service), 0x00);
 }
 
-fn a_frozen_service_thaws(stage: &Stage) {
+fn a_frozen_service_continues_after_thaw(stage: &Stage) {
     let client = stage.client();
-    stage.bystander.freeze().expect("frozen");
-    let wait = Duration::from_secs(4);
-    let reply = socks5_connect(client.extended_port(), stage.bystander.address(), 80, wait);
-    assert!(reply.is_err(), "{reply:?}");
-    stage.bystander.thaw().expect("thawed");
-    assert_eq!(
-        code(client.extended_port(), stage.bystander.address(), 80),
-        0x00
-    );
+    let service = &stage.bystander;
+    service.freeze().expect("the service is stopped");
+    assert_no_reply(&client, service);
+    service.thaw().expect("the service continues");
+    let code = request_code(client.extended_port(), service.address(), 80);
+    assert_eq!(code, 0x00);
 }
 
-fn relays_come_back(stage: &Stage) {
+fn a_killed_relay_restarts(stage: &Stage) {
     let network = &stage.network;
     let relay = &network.relays(Role::Relay)[0];
     network
         .freeze_relays(std::slice::from_ref(relay))
-        .expect("frozen");
+        .expect("the relay is stopped");
     network
         .thaw_relays(std::slice::from_ref(relay))
-        .expect("thawed");
-    network.kill_relay(relay).expect("killed");
+        .expect("the relay continues");
+    network.kill_relay(relay).expect("the relay is killed");
     assert!(network.kill_relay(relay).is_err());
-    network.restart_relay(relay).expect("back");
+    network.restart_relay(relay).expect("the relay restarts");
     assert_eq!(network.nickname(relay), Some("relay0"));
 }
 
-fn a_killed_service_comes_back(stage: &Stage) {
+fn a_killed_service_restarts(stage: &Stage) {
     let Stage { service, .. } = stage;
     service.kill();
     assert!(service.freeze().is_err() && service.pid().is_none());
-    // At first a client may come to wait for a rendezvous, and all its later requests with it; so each time a new client.
-    let deadline = Instant::now() + PATIENCE;
+    // Each attempt uses a new client: soon after the kill, a client may start to wait for a rendezvous, and then its later
+    // requests wait too.
+    let deadline = Instant::now() + REPLY_LIMIT;
     loop {
         let client = stage.client();
         let wait = Duration::from_secs(10);
@@ -319,15 +293,14 @@ fn a_killed_service_comes_back(stage: &Stage) {
         if reply.as_ref().is_ok_and(|reply| reply.code == 0xf2) {
             break;
         }
-        assert!(Instant::now() < deadline, "it never became F2: {reply:?}");
+        assert!(Instant::now() < deadline, "not F2 in time: {reply:?}");
     }
-    service.restart().expect("published anew");
-    assert_eq!(fresh_code(stage, service), 0x00);
+    service.restart().expect("new descriptors");
+    assert_eq!(stage.code_for_new_client(service), 0x00);
 }
 
-/// Introduction points that nothing else depends on: stopping them stops one service.
 #[test]
-fn spare_introduction_points_stop_alone() {
+fn stopping_spare_introduction_points_affects_only_their_service() {
     let network = Network::builder()
         .relays(5)
         .spare_relays(3)
@@ -336,11 +309,11 @@ fn spare_introduction_points_stop_alone() {
         .expect("a network");
     let server = HttpServer::start(BODY).expect("a server");
     let open = ServiceOptions::with_port(80, server.address());
-    let spared = ServiceOptions {
+    let on_spare_relays = ServiceOptions {
         intro_points_on_spare_relays: true,
         ..open.clone()
     };
-    let service = network.service(spared).expect("a service");
+    let service = network.service(on_spare_relays).expect("a service");
     let bystander = network.service(open).expect("a service");
     let mut points = service.introduction_points().expect("points");
     let mut spares = network.relays(Role::Spare);
@@ -348,46 +321,47 @@ fn spare_introduction_points_stop_alone() {
     spares.sort();
     assert_eq!(points, spares);
 
-    let client = || {
-        let options = ClientOptions::default();
-        network.c_tor_client(options).expect("a client")
+    let code = |service: &Service| {
+        let client = start_client(&network);
+        request_code(client.extended_port(), service.address(), 80)
     };
-    let ask = |service: &Service| code(client().extended_port(), service.address(), 80);
-    assert_eq!(ask(&service), 0x00);
-    network.freeze_relays(&points).expect("frozen");
-    assert_eq!(ask(&bystander), 0x00);
-    let wait = Duration::from_secs(4);
-    let reply = socks5_connect(client().extended_port(), service.address(), 80, wait);
-    assert!(reply.is_err(), "{reply:?}");
-    network.thaw_relays(&points).expect("thawed");
-    assert_eq!(ask(&service), 0x00);
+    assert_eq!(code(&service), 0x00);
+    network
+        .freeze_relays(&points)
+        .expect("the introduction points are stopped");
+    assert_eq!(code(&bystander), 0x00);
+    assert_no_reply(&start_client(&network), &service);
+    network
+        .thaw_relays(&points)
+        .expect("the introduction points continue");
+    assert_eq!(code(&service), 0x00);
     network.mark_done();
 }
 
-/// Dropping ends what runs, what is stopped, and the folder.
-fn nothing_is_left(stage: Stage) {
+/// Also ends processes that are stopped, and removes the folder.
+fn a_dropped_network_leaves_nothing_behind(stage: Stage) {
     let folder = stage.network.dir().to_owned();
-    stage.bystander.freeze().expect("frozen");
+    stage.bystander.freeze().expect("the service is stopped");
     stage
         .network
         .freeze_relays(&stage.network.relays(Role::Relay)[..2])
-        .expect("frozen");
+        .expect("the relays are stopped");
     assert!(processes_of(&folder).len() >= 12);
     drop(stage);
     assert_eq!(processes_of(&folder), Vec::<u32>::new());
     assert!(!folder.exists());
 }
 
-/// A `testnet run` that is killed, and so has no time to clean up, with one of its relays stopped.
+/// One of its relays is stopped.
 #[test]
-fn a_killed_owner_leaves_nothing_behind() {
-    let mut owner = Command::new(env!("CARGO_BIN_EXE_testnet"))
+fn a_killed_testnet_program_leaves_no_process_and_no_folder() {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_testnet"))
         .args(["run", "--relays", "5", "--service", "8080"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
-        .expect("started");
-    let lines: Vec<String> = BufReader::new(owner.stdout.take().expect("output"))
+        .expect("the program starts");
+    let lines: Vec<String> = BufReader::new(program.stdout.take().expect("its output"))
         .lines()
         .map(|line| line.expect("text"))
         .take_while(|line| line != "ready")
@@ -402,11 +376,12 @@ fn a_killed_owner_leaves_nothing_behind() {
     let config = fs::read_to_string(value("arti-config")).expect("a configuration");
     assert!(config.contains("[tor_network]"));
     let (address, port) = value("service").split_once(':').expect("a port");
-    let judge: SocketAddr = value("c-tor-extended").parse().expect("an address");
-    assert_eq!(code(judge, address, port.parse().expect("a number")), 0x00);
+    let socks_port: SocketAddr = value("c-tor-extended").parse().expect("an address");
+    let code = request_code(socks_port, address, port.parse().expect("a number"));
+    assert_eq!(code, 0x00);
 
     let processes = processes_of(&folder);
-    // Eight relays, a service, a client, and the watcher of the folder.
+    // Three authorities, five relays, a service, a client, and the watcher of the folder.
     assert_eq!(processes.len(), 11);
     let stopped = processes_of(&folder.join("relay0"));
     assert!(
@@ -416,8 +391,8 @@ fn a_killed_owner_leaves_nothing_behind() {
             .expect("kill")
             .success()
     );
-    owner.kill().expect("killed");
-    owner.wait().expect("dead");
+    program.kill().expect("the program is killed");
+    program.wait().expect("the program ends");
     let deadline = Instant::now() + Duration::from_secs(10);
     while folder.exists() || !processes_of(&folder).is_empty() {
         assert!(
@@ -429,7 +404,7 @@ fn a_killed_owner_leaves_nothing_behind() {
     }
 }
 
-/// The processes that have a path below `folder` (or itself) among their arguments.
+/// Returns the processes that have the path of `folder`, or of a file below it, among their arguments.
 fn processes_of(folder: &Path) -> Vec<u32> {
     let folder = folder.to_str().expect("text");
     let mentions = |pid: &u32| {

@@ -1,4 +1,4 @@
-//! Settings of a network, and its start.
+//! The settings of a network, and its start.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,30 +8,29 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::identity::make_keys;
-use super::watch::{Watch, make_own_side};
+use super::identity::generate_keys;
+use super::watch::Watch;
 use super::{Network, Relay, Role, Shared};
-use crate::distance::Distance;
-use crate::names::NameServer;
+use crate::forwarder::Forwarders;
+use crate::name_server::NameServer;
 use crate::ports::free_ports;
-use crate::process::{PortTaken, Tor, find_program};
+use crate::preload;
+use crate::process::{Tor, find_program, retry_if_port_taken};
 use crate::torrc::{
-    AuthorityPart, Common, RelayPart, Schedule, VOTE_DELAY, Votes, authority_line, bandwidths_file,
-    resolv_conf, unix_now,
+    AuthorityPart, Common, FlagVotes, RelayPart, Schedule, VOTE_DELAY, authority_line,
+    bandwidths_file, resolv_conf, unix_now,
 };
 use crate::workdir::WorkDir;
 
-/// Three, the fewest among which a majority is more than one.
+/// The number of authorities: three, so that a majority is more than one.
 const AUTHORITIES: usize = 3;
 
-/// Beside the authorities. Clients keep samples of guards and of second hops and want more than a handful of relays.
+/// The default number of relays besides the authorities. Clients keep samples of guards and of second hops, for which a
+/// handful of relays is too few.
 const DEFAULT_RELAYS: usize = 8;
 
-/// For services on spare relays.
+/// The number of relays with the role [`Role::SparePath`], if there are spare relays.
 const SPARE_PATH: usize = 4;
-
-/// How often a whole start is tried when somebody else takes one of our ports.
-const STARTS: usize = 3;
 
 /// Settings of a network to be started; see [`Network::builder`].
 #[derive(Clone, Debug)]
@@ -46,7 +45,6 @@ pub struct NetworkBuilder {
 }
 
 impl NetworkBuilder {
-    /// 3 authorities and 8 relays, tor's own timeouts.
     pub(super) fn new() -> Self {
         Self {
             relays: DEFAULT_RELAYS,
@@ -59,92 +57,93 @@ impl NetworkBuilder {
         }
     }
 
-    /// How many relays beside the three authorities; 8 if not said. All are guards, exits and onion service directories.
-    /// These carry the traffic: the consensus gives authorities no bandwidth, so that clients leave them alone. With fewer
-    /// than five there are too few different ones for a long circuit.
+    /// Sets the number of relays besides the three authorities; 8 by default. All are guards, exits and HSDirs. They carry the
+    /// traffic: clients do not choose the authorities, since the consensus gives these no bandwidth. Fewer than five are too
+    /// few for a long circuit, which needs different relays.
     pub fn relays(mut self, count: usize) -> Self {
         self.relays = count;
         self
     }
 
-    /// How many further relays (none if not said) for the introduction points of services with
-    /// `intro_points_on_spare_relays`, which want three of them or more. They are neither guards nor exits nor directories,
-    /// and have next to no bandwidth, so that nobody else goes through them and stopping them harms nothing else. Four relays
-    /// for the circuits of such services come on top.
+    /// Sets the number of spare relays; 0 by default. They are the introduction points of services with
+    /// `intro_points_on_spare_relays`, which need at least three. They are neither guards nor exits nor HSDirs and have almost
+    /// no bandwidth, so that nothing else uses them and stopping them affects only those services. The network then also has
+    /// four relays for the circuits of such services.
     pub fn spare_relays(mut self, count: usize) -> Self {
         self.spare_relays = count;
         self
     }
 
-    /// The consensus parameter `cbtinitialtimeout` in milliseconds: every timeout of a client that has not timed
-    /// 100 circuits yet is a multiple of it. `None`, the default, leaves tor's 60 s, which is what users have. No timeout
-    /// learned later is shorter than a second, either way.
+    /// Sets the consensus parameter `cbtinitialtimeout`, in milliseconds. All circuit time-outs of a client are multiples of it
+    /// until the client has measured 100 circuits. With `None`, the default, tor's 60 s apply, as on the public network. In
+    /// both cases a time-out learned later is at least one second.
     pub fn circuit_timeout_ms(mut self, timeout: Option<u32>) -> Self {
         self.circuit_timeout_ms = timeout;
         self
     }
 
-    /// Whether relays and services send in runs that are some milliseconds apart (KIST), which is the default and what
-    /// tor does. Otherwise they send each cell as soon as they have it: what then takes time is not the network.
+    /// Sets whether relays and services use tor's default scheduler KIST, which sends cells in batches some milliseconds apart;
+    /// true by default. Otherwise they send each cell at once, so that measured times are not those of the scheduler.
     pub fn kist(mut self, kist: bool) -> Self {
         self.kist = kist;
         self
     }
 
-    /// How long each link to a relay takes, each way: those of clients and services and those between relays. Nothing if
-    /// not said.
+    /// Sets the delay of every connection to a relay in each direction, for clients, services and other relays; none by
+    /// default.
     pub fn distance(mut self, each_way: Option<Duration>) -> Self {
         self.distance = each_way;
         self
     }
 
-    /// Whether to note who connects to which relay and bridge: see [`Network::arrivals`]. Everything that runs `tor` then
-    /// connects from [`NETWORK_SIDE`](crate::NETWORK_SIDE), so that whatever comes from another address is a client's. Needs
-    /// a C compiler.
+    /// Sets whether to record the connections of clients to relays and bridges; see [`Network::arrivals`]. Every `tor` of the
+    /// network then connects from [`NETWORK_SIDE`](crate::NETWORK_SIDE), so that a connection from any other address is a
+    /// client's. Needs a C compiler.
     pub fn watched(mut self, watched: bool) -> Self {
         self.watched = watched;
         self
     }
 
-    /// How much all nodes log: `notice` (the default), `info` or `debug`. The logs are `DIR/NODE/log`.
+    /// Sets the log level of all nodes: `notice`, `info` or `debug`. The default is that of the environment variable
+    /// `TESTNET_LOG`, or else `notice`. The logs are the files `DIR/NODE/log`.
     pub fn log_level(mut self, level: &str) -> Self {
         level.clone_into(&mut self.log_level);
         self
     }
 
-    /// Starts the network. Returns when the consensus lists every relay with the flags it should have, and every relay
-    /// knows that consensus: about 14 seconds on two idle cores.
+    /// Starts the network. Returns when the consensus lists every relay with its flags and every relay has that consensus:
+    /// after about 14 seconds on two idle cores.
     ///
     /// # Errors
-    /// When there is no `tor`, when a node ends, when a wait is over its limit; the text says which and why.
+    /// When a program is not installed, a node ends, or a wait times out; the message contains the details.
     pub fn start(self) -> Result<Network> {
         for program in ["tor", "tor-gencert", "setpriv"] {
             find_program(program)?;
         }
-        for _ in 1..STARTS {
-            let workdir = Arc::new(WorkDir::new()?);
-            match self.start_once(&workdir) {
-                Err(error) if error.is::<PortTaken>() => workdir.mark_done(),
-                result => return result,
+        let mut workdir: Option<Arc<WorkDir>> = None;
+        retry_if_port_taken(|| {
+            if let Some(previous) = workdir.take() {
+                // It failed only because a port was taken, so its logs are not needed.
+                previous.mark_done();
             }
-        }
-        self.start_once(&Arc::new(WorkDir::new()?))
+            self.start_once(workdir.insert(Arc::new(WorkDir::new()?)))
+        })
     }
 
     fn start_once(&self, workdir: &Arc<WorkDir>) -> Result<Network> {
         if self.watched {
-            make_own_side(workdir.path())?;
+            preload::bind_source_address(workdir.path())?;
         }
-        let names = NameServer::start()?;
+        let name_server = NameServer::start()?;
         let resolver_file = workdir.path().join("resolv.conf");
-        fs::write(&resolver_file, resolv_conf(names.address()))?;
+        fs::write(&resolver_file, resolv_conf(name_server.address()))?;
 
         let plans = self.plans(workdir.path())?;
-        let mut relays = make_keys(&plans)?;
+        let mut relays = generate_keys(&plans)?;
         let watch = self.watched.then(Watch::default);
         let each_way = self.distance.or(self.watched.then_some(Duration::ZERO));
-        let distance = each_way
-            .map(|each_way| set_apart(&mut relays, each_way, watch.as_ref()))
+        let forwarders = each_way
+            .map(|each_way| add_forwarders(&mut relays, each_way, watch.as_ref()))
             .transpose()?;
         let authority_lines = relays.iter().zip(&plans).filter_map(|(relay, plan)| {
             let v3ident = relay.v3ident.as_ref()?;
@@ -161,8 +160,8 @@ impl NetworkBuilder {
             log_level: self.log_level.clone(),
             kist: self.kist,
         };
-        let schedule = Schedule::for_now();
-        let votes = votes(&relays);
+        let schedule = Schedule::choose();
+        let votes = flag_votes(&relays);
         let bandwidths = workdir.path().join("bandwidths");
         fs::write(
             &bandwidths,
@@ -172,13 +171,13 @@ impl NetworkBuilder {
             let part = RelayPart {
                 nickname: &relay.nickname,
                 or_port: relay.or_port,
-                behind: relay.behind,
-                exit: relay.role.is_common(),
+                listen_port: relay.listen_port,
+                exit: relay.role.is_for_clients(),
                 resolv_conf: &resolver_file,
             };
             let mut torrc = common.relay(&relay.folder, &part);
             if let Some(dir_port) = plan.dir_port {
-                // The authorities are told to vote when they know all relays; until then the vote is far away.
+                // Far in the future: `reach_consensus` moves the vote when the authorities know all relays.
                 let first_vote = unix_now() + schedule.voting_interval - 2 * VOTE_DELAY;
                 torrc.push_str(&common.authority(&AuthorityPart {
                     dir_port,
@@ -196,10 +195,10 @@ impl NetworkBuilder {
             relays,
             common,
             schedule,
-            names,
-            distance,
+            name_server,
+            forwarders,
             watch,
-            nodes_made: AtomicUsize::new(0),
+            folder_count: AtomicUsize::new(0),
             workdir: Arc::clone(workdir),
         };
         shared.reach_consensus()?;
@@ -208,7 +207,7 @@ impl NetworkBuilder {
         })
     }
 
-    /// Names, folders and ports of all nodes.
+    /// Chooses the nicknames, folders and ports of all nodes.
     fn plans(&self, folder: &Path) -> Result<Vec<Plan>> {
         let spare_path = if self.spare_relays > 0 { SPARE_PATH } else { 0 };
         let roles = [
@@ -223,7 +222,7 @@ impl NetworkBuilder {
         let mut plans = Vec::new();
         for (role, count) in roles {
             for number in 0..count {
-                // At most 19 letters and digits, tor says.
+                // A nickname has at most 19 letters and digits (dir-spec).
                 let prefix = match role {
                     Role::Authority => "auth",
                     Role::Relay => "relay",
@@ -245,41 +244,45 @@ impl NetworkBuilder {
     }
 }
 
-/// A node before it has keys.
+/// A node that has no keys yet.
 pub(super) struct Plan {
     pub(super) nickname: String,
     pub(super) role: Role,
     pub(super) folder: PathBuf,
     pub(super) or_port: u16,
-    /// Only of an authority.
+    /// The directory port of an authority; `None` for other relays.
     pub(super) dir_port: Option<u16>,
 }
 
-/// Who gets which flag: everybody everything, unless there are spare relays.
-fn votes(relays: &[Relay]) -> Votes {
-    if relays.iter().all(|r| r.role.is_common()) {
-        return Votes::default();
+/// Chooses the relays that get each flag: all relays get all flags, unless there are spare relays.
+fn flag_votes(relays: &[Relay]) -> FlagVotes {
+    if relays.iter().all(|r| r.role.is_for_clients()) {
+        return FlagVotes::default();
     }
     let ids = |wanted: fn(Role) -> bool| {
         let chosen = relays.iter().filter(|r| wanted(r.role));
         Some(chosen.map(|r| r.id.clone()).collect())
     };
-    Votes {
+    FlagVotes {
         guards: ids(|role| role != Role::Spare),
-        hs_dirs: ids(Role::is_common),
-        exits: ids(Role::is_common),
+        hs_dirs: ids(Role::is_for_clients),
+        exits: ids(Role::is_for_clients),
     }
 }
 
-/// Puts a front before each relay, from which everything takes a while; `watch` is told who comes there.
-fn set_apart(relays: &mut [Relay], each_way: Duration, watch: Option<&Watch>) -> Result<Distance> {
-    let distance = Distance::new()?;
+/// Puts a forwarder in front of each relay, with a delay in each direction; `watch` records the connections.
+fn add_forwarders(
+    relays: &mut [Relay],
+    each_way: Duration,
+    watch: Option<&Watch>,
+) -> Result<Forwarders> {
+    let forwarders = Forwarders::new()?;
     for relay in relays {
-        relay.behind = Some(relay.or_port);
+        relay.listen_port = Some(relay.or_port);
         relay.or_port = match watch {
-            None => distance.front(relay.or_port, each_way)?,
-            Some(watch) => watch.front(&distance, &relay.id, relay.or_port, each_way)?,
+            None => forwarders.add(relay.or_port, each_way)?,
+            Some(watch) => watch.add_forwarder(&forwarders, &relay.id, relay.or_port, each_way)?,
         };
     }
-    Ok(distance)
+    Ok(forwarders)
 }

@@ -1,4 +1,4 @@
-//! From processes just started to a consensus that every relay knows.
+//! The wait from the start of the processes to a consensus that every relay has.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -7,75 +7,57 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use nix::sys::signal::Signal;
 
-use super::{POLL, Relay, Role, Shared};
+use super::{Relay, Role, Shared};
 use crate::control::Control;
 use crate::process::wait_for;
 use crate::torrc::{VOTE_DELAY, unix_now};
 
-/// How often the authorities are asked to vote until every relay is listed in full.
-const VOTES: usize = 4;
+/// How often the authorities vote at most until the consensus lists every relay with all its flags.
+const MAX_VOTES: usize = 4;
 
-/// How long a `tor` may take until its control socket answers.
-const SOCKET_LIMIT: Duration = Duration::from_secs(30);
-
-/// How long the relays may take to tell the authorities about themselves.
+/// How long the relays may take to upload their descriptors to the authorities.
 const UPLOAD_LIMIT: Duration = Duration::from_secs(40);
 
-/// How long relays may take to learn the consensus.
-const SPREAD_LIMIT: Duration = Duration::from_secs(60);
-
 impl Shared {
-    /// From freshly started processes to a full consensus that every relay knows.
+    /// Waits until the control sockets of all relays answer and every relay has a complete consensus.
     pub(super) fn reach_consensus(&self) -> Result<()> {
         let mut authorities = Vec::new();
         for relay in &self.relays {
-            let control = wait_for(
-                &format!("the control socket of {}", relay.nickname),
-                SOCKET_LIMIT,
-                POLL,
-                || {
-                    relay.check_alive()?;
-                    Ok(relay.control().ok())
-                },
-            )?;
+            let control = relay.wait_for_control()?;
             if relay.role == Role::Authority {
                 authorities.push(control);
             }
         }
         for control in &mut authorities {
-            wait_for(
-                "the relays' descriptors at the authorities",
-                UPLOAD_LIMIT,
-                POLL,
-                || {
-                    self.check_relays()?;
-                    let known = control.info("desc/all-recent").unwrap_or_default();
-                    let known = known
-                        .lines()
-                        .filter(|line| line.starts_with("router "))
-                        .count();
-                    Ok((known >= self.relays.len()).then_some(()))
-                },
-            )?;
+            let what = "the relays' descriptors at the authorities";
+            wait_for(what, UPLOAD_LIMIT, || {
+                self.check_relays()?;
+                let descriptors = control.info("desc/all-recent").unwrap_or_default();
+                let count = descriptors
+                    .lines()
+                    .filter(|line| line.starts_with("router "))
+                    .count();
+                Ok((count >= self.relays.len()).then_some(()))
+            })?;
         }
         let mut missing = String::new();
-        for _ in 0..VOTES {
+        for _ in 0..MAX_VOTES {
             self.vote(&mut authorities)?;
             missing = self.missing_flags(&mut authorities)?;
             if missing.is_empty() {
-                return self.spread();
+                return self.wait_for_directories();
             }
         }
-        bail!("the consensus still lacks, after {VOTES} votes: {missing}")
+        bail!("after {MAX_VOTES} votes the consensus lacks: {missing}")
     }
 
     fn check_relays(&self) -> Result<()> {
         self.relays.iter().try_for_each(Relay::check_alive)
     }
 
-    /// Lets all authorities vote now, and waits for a consensus newer than the one before.
+    /// Makes all authorities vote and waits for a new consensus.
     ///
-    /// They vote by the clock, at multiples of the interval plus an offset: so the offset is what we change.
+    /// The authorities vote at multiples of the interval plus an offset. This sets the offset so that the next vote is due.
     fn vote(&self, authorities: &mut [Control]) -> Result<()> {
         let valid_after = unix_now() + 2 * VOTE_DELAY + 1;
         let offset = self.schedule.offset_for(valid_after);
@@ -83,9 +65,9 @@ impl Shared {
         for control in authorities.iter_mut() {
             control.command(&format!("SETCONF TestingV3AuthVotingStartOffset={offset}"))?;
         }
-        // An authority that lost the votes of the others has none to show; the next vote mends it.
+        // A time-out is not an error: an authority that missed the votes of the others has no consensus until the next vote.
         let limit = Duration::from_secs(2 * VOTE_DELAY + 6);
-        let _ = wait_for("the vote", limit, POLL, || {
+        let _ = wait_for("the vote", limit, || {
             self.check_relays()?;
             let now: Vec<_> = authorities.iter_mut().map(consensus).collect();
             Ok(now
@@ -97,12 +79,12 @@ impl Shared {
         self.check_relays()
     }
 
-    /// What the consensus of an authority lacks, in words; empty if nothing.
+    /// Describes the flags that the authorities' consensuses lack; empty if they are complete.
     fn missing_flags(&self, authorities: &mut [Control]) -> Result<String> {
         let mut missing = String::new();
         for (number, control) in authorities.iter_mut().enumerate() {
             let Some(text) = consensus(control) else {
-                write!(missing, "all of authority {number}; ")?;
+                write!(missing, "everything at authority {number}; ")?;
                 continue;
             };
             let flags = flags_by_nickname(&text);
@@ -125,48 +107,26 @@ impl Shared {
         Ok(missing)
     }
 
-    /// Waits until every relay knows the consensus and the other relays.
-    fn spread(&self) -> Result<()> {
-        // The relays have asked for a consensus in vain for a while, at growing distances; a reload makes them ask again now.
-        // Not the authorities: they have it, and would forget when they were told to vote.
+    /// Waits until every relay has the consensus and the descriptors of the other relays.
+    fn wait_for_directories(&self) -> Result<()> {
+        // The relays retry the download of the consensus at growing intervals; a reload makes them retry at once. The
+        // authorities have the consensus, and a reload would reset the voting offset that was set with SETCONF.
         self.relays
             .iter()
             .filter(|r| r.role != Role::Authority)
             .try_for_each(|relay| relay.signal(Signal::SIGHUP))?;
-        self.relays
-            .iter()
-            .try_for_each(|relay| self.wait_until_informed(relay))
-    }
-
-    pub(super) fn wait_until_informed(&self, relay: &Relay) -> Result<()> {
-        let mut control = wait_for(
-            &format!("the control socket of {}", relay.nickname),
-            SOCKET_LIMIT,
-            POLL,
-            || {
-                relay.check_alive()?;
-                Ok(relay.control().ok())
-            },
-        )?;
-        wait_for(
-            &format!("{} to learn the consensus", relay.nickname),
-            SPREAD_LIMIT,
-            POLL,
-            || {
-                relay.check_alive()?;
-                Ok((control.info("status/enough-dir-info").as_deref() == Some("1")).then_some(()))
-            },
-        )
+        self.relays.iter().try_for_each(Relay::wait_for_directory)
     }
 }
 
+/// Returns an authority's consensus, if it has one.
 fn consensus(control: &mut Control) -> Option<String> {
     control
         .info("dir/status-vote/current/consensus")
         .filter(|text| !text.is_empty())
 }
 
-/// The `s` lines of a consensus, under the nicknames of the `r` lines before them.
+/// Maps each relay's nickname (from the `r` lines of a consensus) to its flags (from the `s` lines).
 fn flags_by_nickname(consensus: &str) -> HashMap<&str, Vec<&str>> {
     let mut flags = HashMap::new();
     let mut nickname = "";

@@ -1,21 +1,29 @@
-//! The relays of a network, and what each is there for.
+//! The relays of a network and their roles.
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use nix::sys::signal::Signal;
 
 use crate::control::Control;
-use crate::process::Tor;
+use crate::process::{self, Tor, wait_for};
+use crate::sync::lock;
 
-/// A relay or authority, named by the fingerprint of its RSA identity (40 upper case hex digits).
+/// How long a `tor` may take until its control socket answers.
+const SOCKET_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long a relay may take to get the consensus.
+const DIRECTORY_LIMIT: Duration = Duration::from_secs(60);
+
+/// The identity of a relay or authority: the fingerprint of its RSA key, 40 upper-case hex digits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RelayId(String);
 
 impl RelayId {
-    /// Takes a fingerprint with or without `$` before and `~nickname` or `=nickname` behind it.
+    /// Parses a fingerprint with an optional `$` before it and an optional `~nickname` or `=nickname` after it.
     pub(crate) fn from_fingerprint(text: &str) -> Option<Self> {
         let hex: String = text
             .trim_start_matches('$')
@@ -25,7 +33,7 @@ impl RelayId {
         (hex.len() == 40).then(|| Self(hex.to_ascii_uppercase()))
     }
 
-    /// The fingerprint: 40 upper case hex digits.
+    /// Returns the fingerprint: 40 upper-case hex digits.
     pub fn fingerprint(&self) -> &str {
         &self.0
     }
@@ -37,23 +45,24 @@ impl fmt::Display for RelayId {
     }
 }
 
-/// What a relay is there for.
+/// The purpose of a relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// A directory authority, which is also a relay with all flags.
     Authority,
-    /// A relay with all flags: guard, exit, onion service directory.
+    /// A relay with all flags: guard, exit, HSDir.
     Relay,
-    /// A relay that is neither guard nor exit nor onion service directory: see [`NetworkBuilder::spare_relays`](super::NetworkBuilder::spare_relays).
+    /// A relay that is neither guard nor exit nor HSDir; see
+    /// [`NetworkBuilder::spare_relays`](super::NetworkBuilder::spare_relays).
     Spare,
-    /// A guard and middle hop for the services that have their introduction points on spare relays, and nothing else. There
-    /// are four of these if there are spare relays.
+    /// A guard and middle hop for the services that have their introduction points on spare relays, and for nothing else. A
+    /// network with spare relays has four of these.
     SparePath,
 }
 
 impl Role {
-    /// Whether clients use it.
-    pub(crate) fn is_common(self) -> bool {
+    /// Whether clients use relays with this role.
+    pub(crate) fn is_for_clients(self) -> bool {
         matches!(self, Self::Authority | Self::Relay)
     }
 }
@@ -65,24 +74,40 @@ pub(crate) struct Relay {
     pub(crate) role: Role,
     pub(crate) nickname: String,
     pub(super) ed_identity: String,
-    /// Where the network reaches it.
+    /// The port that the network knows.
     pub(super) or_port: u16,
-    /// Where it listens, if that is behind a front.
-    pub(super) behind: Option<u16>,
-    /// Only of an authority.
+    /// The port that it listens on, if `or_port` is that of a forwarder.
+    pub(super) listen_port: Option<u16>,
+    /// The fingerprint of an authority's signing identity; `None` for other relays.
     pub(super) v3ident: Option<String>,
     pub(super) folder: PathBuf,
     pub(super) tor: Mutex<Option<Tor>>,
 }
 
 impl Relay {
-    pub(super) fn control(&self) -> Result<Control> {
-        Control::connect(&self.folder.join("control"))
+    /// Waits until its control socket accepts connections.
+    pub(super) fn wait_for_control(&self) -> Result<Control> {
+        // Not `Tor::wait_for_control`, which would keep the process locked during the wait.
+        let what = format!("the control socket of {}", self.nickname);
+        wait_for(&what, SOCKET_LIMIT, || {
+            self.check_alive()?;
+            Ok(Control::connect(&self.folder).ok())
+        })
     }
 
-    /// The running process, or none after a kill.
+    /// Waits until it has the consensus and the descriptors of the other relays.
+    pub(super) fn wait_for_directory(&self) -> Result<()> {
+        let mut control = self.wait_for_control()?;
+        let what = format!("the consensus at {}", self.nickname);
+        wait_for(&what, DIRECTORY_LIMIT, || {
+            self.check_alive()?;
+            Ok(control.has_directory().then_some(()))
+        })
+    }
+
+    /// Returns the running process, or `None` after it was killed.
     pub(crate) fn tor(&self) -> MutexGuard<'_, Option<Tor>> {
-        self.tor.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.tor)
     }
 
     pub(super) fn check_alive(&self) -> Result<()> {
@@ -90,9 +115,6 @@ impl Relay {
     }
 
     pub(super) fn signal(&self, signal: Signal) -> Result<()> {
-        self.tor()
-            .as_mut()
-            .ok_or_else(|| anyhow!("{} is not running", self.nickname))?
-            .signal(signal)
+        process::signal(&self.tor, &self.nickname, signal)
     }
 }

@@ -1,31 +1,29 @@
-//! A C tor client, whose answers ours are judged by.
+//! C tor clients, whose replies are compared with those of other clients.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use crate::control::Control;
-use crate::network::{POLL, Shared};
+use crate::network::Shared;
 use crate::ports::free_ports;
-use crate::process::{PortTaken, Tor, wait_for};
+use crate::process::{Tor, retry_if_port_taken, wait_for};
+use crate::sync::lock;
 use crate::workdir::private_folder;
 
-/// How often another pair of ports is tried.
-const STARTS: usize = 3;
-
-/// How long a client may take until it is ready.
+/// How long a client may take until its control socket answers, and again until it is bootstrapped.
 const BOOTSTRAP_LIMIT: Duration = Duration::from_secs(60);
 
 /// Settings of a C tor client.
 #[derive(Clone, Debug, Default)]
 pub struct ClientOptions {
-    /// Its `ClientOnionAuthDir`; made (mode 0700) if missing, for tor refuses to start without it.
+    /// Its `ClientOnionAuthDir`. Created with mode 0700 if missing, since tor does not start without it.
     pub onion_auth_dir: Option<PathBuf>,
-    /// More lines for its torrc.
+    /// Further lines for its torrc.
     pub extra_torrc_lines: Vec<String>,
 }
 
@@ -42,13 +40,7 @@ pub struct CTor {
 
 impl CTor {
     pub(crate) fn start(shared: &Arc<Shared>, options: &ClientOptions) -> Result<Self> {
-        for _ in 1..STARTS {
-            match Self::start_once(shared, options) {
-                Err(error) if error.is::<PortTaken>() => {}
-                result => return result,
-            }
-        }
-        Self::start_once(shared, options)
+        retry_if_port_taken(|| Self::start_once(shared, options))
     }
 
     fn start_once(shared: &Arc<Shared>, options: &ClientOptions) -> Result<Self> {
@@ -69,25 +61,12 @@ impl CTor {
         lines.extend(options.extra_torrc_lines.iter().cloned());
         fs::write(folder.join("torrc"), shared.common.client(&folder, &lines))?;
         let mut tor = Tor::start(&name, &folder)?;
-        let mut control = wait_for(
-            &format!("the control socket of {name}"),
-            BOOTSTRAP_LIMIT,
-            POLL,
-            || {
-                tor.check_alive()?;
-                Ok(Control::connect(&folder.join("control")).ok())
-            },
-        )?;
-        wait_for(
-            &format!("{name} to bootstrap"),
-            BOOTSTRAP_LIMIT,
-            POLL,
-            || {
-                tor.check_alive()?;
-                let phase = control.info("status/bootstrap-phase").unwrap_or_default();
-                Ok(phase.contains("PROGRESS=100 ").then_some(()))
-            },
-        )?;
+        let mut control = tor.wait_for_control(BOOTSTRAP_LIMIT)?;
+        wait_for(&format!("{name} to bootstrap"), BOOTSTRAP_LIMIT, || {
+            tor.check_alive()?;
+            let phase = control.info("status/bootstrap-phase").unwrap_or_default();
+            Ok(phase.contains("PROGRESS=100 ").then_some(()))
+        })?;
         let (tor, control) = (Mutex::new(tor), Mutex::new(control));
         Ok(Self {
             tor,
@@ -99,52 +78,48 @@ impl CTor {
         })
     }
 
-    /// The SOCKS port with the flag `ExtendedErrors`.
+    /// Returns the SOCKS port with the flag `ExtendedErrors`.
     pub fn extended_port(&self) -> SocketAddr {
         self.extended_port
     }
 
-    /// The SOCKS port without flags.
+    /// Returns the SOCKS port without flags.
     pub fn plain_port(&self) -> SocketAddr {
         self.plain_port
     }
 
-    /// Where it listens on `ip` with a port that the system chose (`auto`), for example on the line `DNSPort IP:auto`.
-    /// `kind` is tor's word for it: `socks`, `httptunnel`, `dns`, `trans`.
+    /// Returns the address of a listener on `ip` whose port the system chose, as for the line `DNSPort IP:auto`. `kind` is a
+    /// key of `GETINFO net/listeners`: `socks`, `httptunnel`, `dns`, `trans`.
     ///
     /// # Errors
-    /// When it does not listen there, or has ended.
+    /// When it has no such listener, or has ended.
     pub fn listener(&self, kind: &str, ip: Ipv4Addr) -> Result<SocketAddr> {
         let listeners = self
             .control(&format!("GETINFO net/listeners/{kind}"))?
             .join(" ");
         let (_, rest) = listeners
             .split_once(&format!("\"{ip}:"))
-            .with_context(|| format!("no {kind} on {ip}: {listeners}"))?;
+            .with_context(|| format!("no {kind} listener on {ip}: {listeners}"))?;
         let port = rest.split('"').next().unwrap_or_default().parse()?;
         Ok(SocketAddr::new(ip.into(), port))
     }
 
-    /// Its log file.
+    /// Returns the path of its log.
     pub fn log(&self) -> PathBuf {
         self.folder.join("log")
     }
 
-    /// Its process id, for measuring what it uses.
+    /// Returns its process id.
     pub fn pid(&self) -> u32 {
-        self.tor
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pid()
+        lock(&self.tor).pid()
     }
 
-    /// Sends a command to its control port, such as `SIGNAL NEWNYM` or `SIGNAL HUP`, and gives the lines of the answer.
+    /// Sends a command such as `SIGNAL NEWNYM` or `SIGNAL HUP` to its control port, and returns the lines of the answer.
     ///
     /// # Errors
     /// When tor refuses the command, or has ended.
     pub fn control(&self, command: &str) -> Result<Vec<String>> {
-        let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
-        control
+        lock(&self.control)
             .command(command)
             .with_context(|| format!("the C tor client in {}", self.folder.display()))
     }

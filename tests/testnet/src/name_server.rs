@@ -1,4 +1,4 @@
-//! The name server that every exit asks.
+//! The name server of all exits.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -12,16 +12,27 @@ use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::rdata::PTR;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
-/// How often the server looks whether it is to stop.
-const POLL: Duration = Duration::from_millis(100);
+/// The time between two checks of the flag that stops the server.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Seconds an answer may be kept.
+/// How long an answer may be cached, in seconds.
 const TTL: u32 = 60;
 
-/// A UDP name server on loopback. It knows `good.test` (127.0.0.1), `six.test` (::1 only), `both.test` (both) and
-/// `public.test` (203.0.113.7, where nobody is); the
-/// address 192.0.2.7 is `good.test` and 2001:db8::7 is `six.test` (no loopback addresses, because exits refuse to look up the
-/// names of internal ones); `slow.test` is never answered, `broken.test` gets SERVFAIL, anything else NXDOMAIN.
+/// A UDP name server on loopback.
+///
+/// | query | answer |
+/// |---|---|
+/// | `good.test` | 127.0.0.1 |
+/// | `six.test` | ::1 |
+/// | `both.test` | 127.0.0.1 and ::1 |
+/// | `public.test` | 203.0.113.7, which no host has |
+/// | PTR of 192.0.2.7 | `good.test` |
+/// | PTR of 2001:db8::7 | `six.test` |
+/// | `slow.test` | none, ever |
+/// | `broken.test` | SERVFAIL |
+/// | anything else | NXDOMAIN |
+///
+/// There are no PTR records of loopback addresses, because exits refuse to look up the names of internal addresses.
 #[derive(Debug)]
 pub(crate) struct NameServer {
     address: SocketAddr,
@@ -32,13 +43,13 @@ pub(crate) struct NameServer {
 impl NameServer {
     pub(crate) fn start() -> Result<Self> {
         let socket = UdpSocket::bind("127.0.0.1:0").context("cannot bind the name server")?;
-        socket.set_read_timeout(Some(POLL))?;
+        socket.set_read_timeout(Some(POLL_INTERVAL))?;
         let address = socket.local_addr()?;
         let stop = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&stop);
+        let stopped = Arc::clone(&stop);
         let thread = thread::Builder::new()
-            .name("testnet-names".into())
-            .spawn(move || serve(&socket, &told))?;
+            .name("testnet-name-server".into())
+            .spawn(move || serve(&socket, &stopped))?;
         Ok(Self {
             address,
             stop,
@@ -74,53 +85,53 @@ fn serve(socket: &UdpSocket, stop: &AtomicBool) {
                     e.kind(),
                     ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
                 ) => {}
-            // An ICMP error for an answer nobody waited for any more.
+            // An ICMP error: the client's socket was closed before the answer came.
             Err(_) => thread::sleep(Duration::from_millis(1)),
         }
     }
 }
 
-/// What stands behind a name.
-enum Known {
+/// The answer for a name.
+enum Answer {
     Addresses(&'static [IpAddr]),
     Name(&'static str),
-    NeverAnswered,
-    Broken,
-    Unknown,
+    None,
+    ServerFailure,
+    NoSuchName,
 }
 
-fn look_up(name: &str) -> Known {
+fn look_up(name: &str) -> Answer {
     const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
     const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
     const PUBLIC: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 7));
     match name {
-        "good.test" => Known::Addresses(&[V4]),
-        "public.test" => Known::Addresses(&[PUBLIC]),
-        "six.test" => Known::Addresses(&[V6]),
-        "both.test" => Known::Addresses(&[V4, V6]),
-        "slow.test" => Known::NeverAnswered,
-        "broken.test" => Known::Broken,
-        "7.2.0.192.in-addr.arpa" => Known::Name("good.test"),
+        "good.test" => Answer::Addresses(&[V4]),
+        "public.test" => Answer::Addresses(&[PUBLIC]),
+        "six.test" => Answer::Addresses(&[V6]),
+        "both.test" => Answer::Addresses(&[V4, V6]),
+        "slow.test" => Answer::None,
+        "broken.test" => Answer::ServerFailure,
+        "7.2.0.192.in-addr.arpa" => Answer::Name("good.test"),
         name if name == format!("7.{}8.b.d.0.1.0.0.2.ip6.arpa", "0.".repeat(23)) => {
-            Known::Name("six.test")
+            Answer::Name("six.test")
         }
-        _ => Known::Unknown,
+        _ => Answer::NoSuchName,
     }
 }
 
-/// The answer to a question packet; none to nonsense and to the name that is never answered.
+/// Returns the packet that answers a query packet; `None` for a malformed one and for the name that is never answered.
 fn answer(packet: &[u8]) -> Option<Vec<u8>> {
-    let question = Message::from_vec(packet).ok()?;
-    let query = question.queries.first()?;
-    let asked = query.name().to_ascii().to_ascii_lowercase();
-    let mut reply = Message::response(question.metadata.id, question.metadata.op_code);
-    reply.metadata.recursion_desired = question.metadata.recursion_desired;
+    let message = Message::from_vec(packet).ok()?;
+    let query = message.queries.first()?;
+    let name = query.name().to_ascii().to_ascii_lowercase();
+    let mut reply = Message::response(message.metadata.id, message.metadata.op_code);
+    reply.metadata.recursion_desired = message.metadata.recursion_desired;
     reply.metadata.recursion_available = true;
-    // The question goes back as it came: tor varies the case of the letters and checks that.
+    // Repeats the query unchanged: tor randomizes the case of the letters and checks it in the answer.
     reply.add_query(query.clone());
     let mut records = Vec::new();
-    match look_up(asked.trim_end_matches('.')) {
-        Known::Addresses(addresses) => {
+    match look_up(name.trim_end_matches('.')) {
+        Answer::Addresses(addresses) => {
             records.extend(addresses.iter().filter_map(|address| {
                 match (address, query.query_type()) {
                     (IpAddr::V4(v4), RecordType::A) => Some(RData::A((*v4).into())),
@@ -129,13 +140,13 @@ fn answer(packet: &[u8]) -> Option<Vec<u8>> {
                 }
             }))
         }
-        Known::Name(name) if query.query_type() == RecordType::PTR => {
+        Answer::Name(name) if query.query_type() == RecordType::PTR => {
             records.push(RData::PTR(PTR(Name::from_ascii(format!("{name}.")).ok()?)));
         }
-        Known::Name(_) => {}
-        Known::NeverAnswered => return None,
-        Known::Broken => reply.metadata.response_code = ResponseCode::ServFail,
-        Known::Unknown => reply.metadata.response_code = ResponseCode::NXDomain,
+        Answer::Name(_) => {}
+        Answer::None => return None,
+        Answer::ServerFailure => reply.metadata.response_code = ResponseCode::ServFail,
+        Answer::NoSuchName => reply.metadata.response_code = ResponseCode::NXDomain,
     }
     for data in records {
         reply.add_answer(Record::from_rdata(query.name().clone(), TTL, data));
@@ -148,27 +159,27 @@ mod tests {
     use super::*;
     use hickory_proto::op::{OpCode, Query};
 
-    /// Asks the server over UDP; `None` if it does not answer.
-    fn ask(server: &NameServer, name: &str, kind: RecordType) -> Option<Message> {
-        let mut question = Message::new(4711, hickory_proto::op::MessageType::Query, OpCode::Query);
-        question.add_query(Query::query(Name::from_ascii(name).expect("name"), kind));
-        let socket = UdpSocket::bind("127.0.0.1:0").expect("socket");
+    /// Sends a query over UDP and returns the answer, or `None` if none comes within half a second.
+    fn query(server: &NameServer, name: &str, kind: RecordType) -> Option<Message> {
+        let mut message = Message::new(4711, hickory_proto::op::MessageType::Query, OpCode::Query);
+        message.add_query(Query::query(Name::from_ascii(name).expect("a name"), kind));
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
         socket
             .set_read_timeout(Some(Duration::from_millis(500)))
-            .expect("timeout");
+            .expect("the time-out is set");
         socket
-            .send_to(&question.to_vec().expect("packet"), server.address())
-            .expect("sent");
+            .send_to(&message.to_vec().expect("a packet"), server.address())
+            .expect("the query is sent");
         let mut packet = [0; 1500];
         let length = socket.recv(&mut packet).ok()?;
         Some(Message::from_vec(&packet[..length]).expect("a message"))
     }
 
     #[test]
-    fn every_name_answers_as_promised() {
-        let server = NameServer::start().expect("server");
+    fn every_name_is_answered_as_documented() {
+        let server = NameServer::start().expect("a server");
         let answers = |name: &str, kind| {
-            let reply = ask(&server, name, kind).expect("an answer");
+            let reply = query(&server, name, kind).expect("an answer");
             assert_eq!(reply.metadata.id, 4711);
             let records: Vec<String> = reply.answers.iter().map(|r| r.data.to_string()).collect();
             (reply.metadata.response_code, records.join(" "))
@@ -202,15 +213,15 @@ mod tests {
     }
 
     #[test]
-    fn the_case_of_the_question_comes_back() {
-        let server = NameServer::start().expect("server");
-        let reply = ask(&server, "GoOd.TeSt.", RecordType::A).expect("an answer");
+    fn the_answer_repeats_the_case_of_the_query() {
+        let server = NameServer::start().expect("a server");
+        let reply = query(&server, "GoOd.TeSt.", RecordType::A).expect("an answer");
         assert_eq!(reply.queries[0].name().to_ascii(), "GoOd.TeSt.");
     }
 
     #[test]
     fn the_slow_name_is_never_answered() {
-        let server = NameServer::start().expect("server");
-        assert!(ask(&server, "slow.test.", RecordType::A).is_none());
+        let server = NameServer::start().expect("a server");
+        assert!(query(&server, "slow.test.", RecordType::A).is_none());
     }
 }
