@@ -61,7 +61,7 @@ fn main() -> Result<()> {
     print_step("connecting to each destination through both, as a SOCKS5 client");
     println!();
     println!(
-        "code, C tor: the reply codes on a port with ExtendedErrors; plain: onionport's code on another port"
+        "code, C tor: the reply codes on a port with ExtendedErrors; plain: onionport's code on a port without"
     );
     println!();
     println!(

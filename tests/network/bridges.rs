@@ -38,7 +38,7 @@ fn wait_until_saved(state: &Path, fingerprint: &str) -> Result<()> {
 fn a_changed_line_for_the_same_bridge_takes_effect_at_once() -> Result<()> {
     let watched = WatchedNetwork::shared()?;
     let bridge = watched.network.bridge(BridgeOptions { obfs4: true })?;
-    let obfs4 = bridge.obfs4_line().context("the bridge has obfs4")?;
+    let obfs4 = bridge.obfs4_line().context("the bridge has no obfs4")?;
     let state = tempfile::tempdir_in(watched.network.dir())?;
     let settings = socks_timeout(LIMIT);
     let start = Start::new(&watched.network)

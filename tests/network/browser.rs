@@ -314,7 +314,7 @@ async fn the_right_key_opens_the_site(
     let secret = right
         .rsplit(':')
         .next()
-        .context("a key")?
+        .context("no key in the file")?
         .to_ascii_lowercase();
     let saved = browser.follow(&submit(&secret), PAGE_LIMIT).await?;
     ensure!(saved == 200, "{saved}");

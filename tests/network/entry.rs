@@ -70,8 +70,8 @@ impl WatchedNetwork {
         (self.service.address(), 80)
     }
 
-    /// Opens streams at the start, after a request for new circuits, and after a reload, and checks each connection to a
-    /// relay meanwhile.
+    /// Opens streams at the start, after a request for new circuits, and after a reload, and checks each connection
+    /// to a relay meanwhile.
     fn check(
         &self,
         what: &str,
@@ -178,8 +178,8 @@ fn an_http_proxy_with_a_login_is_refused() -> Result<()> {
 fn only_a_bridge_is_connected_to(watched: &WatchedNetwork, bridge: &Bridge) -> Result<()> {
     let start = Start::new(&watched.network);
     let plain = bridge.line();
-    let obfs4 = bridge.obfs4_line().context("the bridge has obfs4")?;
-    let obfs4_port = bridge.obfs4_port().context("the bridge has obfs4")?;
+    let obfs4 = bridge.obfs4_line().context("the bridge has no obfs4")?;
+    let obfs4_port = bridge.obfs4_port().context("the bridge has no obfs4")?;
     let at = |port: u16| {
         let id = bridge.id().clone();
         move |a: &Arrival| is_direct(a) && a.relay == id && a.port == port
@@ -221,7 +221,7 @@ fn all_connections_go_through_a_proxy(watched: &WatchedNetwork, bridge: &Bridge)
         ensure!(!proxy.asked().is_empty(), "{what}");
     }
     let (_, proxy) = &proxies[1];
-    let obfs4 = bridge.obfs4_line().context("the bridge has obfs4")?;
+    let obfs4 = bridge.obfs4_line().context("the bridge has no obfs4")?;
     for line in [&bridge.line(), &obfs4] {
         let config = bridges_config(&[line]) + &proxy_config(proxy);
         let at_bridge = |a: &Arrival| is_proxied(a) && a.relay == *bridge.id();

@@ -1,4 +1,5 @@
-//! The program is started repeatedly with the same folders: which guards it keeps, and what it does about damaged files.
+//! The program is started repeatedly with the same folders: which guards it keeps, and what it does about damaged
+//! files.
 
 use std::collections::BTreeSet;
 use std::fs;

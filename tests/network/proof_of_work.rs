@@ -32,7 +32,8 @@ fn a_service_with_proof_of_work_defences_is_reached() -> Result<()> {
     Ok(())
 }
 
-/// A service raises its effort when clients queue up. C tor decides this every five minutes, so the test moves its clock.
+/// A service raises its effort when clients queue up. C tor decides this every five minutes, so the test moves its
+/// clock.
 #[test]
 fn a_client_meets_the_effort_that_the_service_has_raised() -> Result<()> {
     /// How many clients queue up at a service that accepts one per second.

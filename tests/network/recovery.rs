@@ -20,7 +20,8 @@ use crate::setup::{
 
 /// What tor-hsclient logs when it starts to set up a rendezvous.
 const RENDEZVOUS: &str = "setting up rendezvous point";
-/// What tor-hsclient logs when the introduction was acknowledged and the service has to connect to the rendezvous point.
+/// What tor-hsclient logs when the introduction was acknowledged and the service has to connect to the rendezvous
+/// point.
 const AT_RENDEZVOUS: &str = "awaiting rendezvous completion";
 /// How long the program may take to reach a point where it waits.
 const SOON: Duration = Duration::from_secs(30);

@@ -91,7 +91,7 @@ fn write_transport_program(folder: &Path, name: &str) -> Result<String> {
 fn a_changed_transport_program_is_started_or_a_warning_names_the_setting() -> Result<()> {
     let watched = WatchedNetwork::shared()?;
     let bridge = watched.network.bridge(BridgeOptions { obfs4: true })?;
-    let line = bridge.obfs4_line().context("the bridge has obfs4")?;
+    let line = bridge.obfs4_line().context("the bridge has no obfs4")?;
     let folder = tempfile::tempdir_in(watched.network.dir())?;
     let torrc = |name| {
         let program = write_transport_program(folder.path(), name)?;

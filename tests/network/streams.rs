@@ -73,8 +73,8 @@ fn streams_carry_what_was_sent_and_lookups_answer_as_c_tor_does() -> Result<()> 
     Ok(())
 }
 
-/// Checks for the message that the service logs for each acknowledgement under congestion control. The old fixed windows
-/// would limit a stream to 500 cells per round trip: 0.8 MB/s with round trips of 0.3 s.
+/// Checks for the message that the service logs for each acknowledgement under congestion control. The old fixed
+/// windows would limit a stream to 500 cells per round trip: 0.8 MB/s with round trips of 0.3 s.
 fn congestion_control_was_negotiated(service: &Service) -> Result<()> {
     let log = std::fs::read_to_string(service.log())?;
     assert!(

@@ -51,7 +51,7 @@ async fn respond(mut request: Request<Incoming>) -> Result<Response<Full<Bytes>>
     let path = request.uri().path().to_owned();
     let build = |content_type: &str, body: Vec<u8>| {
         let mut response = Response::new(Full::new(Bytes::from(body)));
-        let content_type = content_type.parse().expect("a value");
+        let content_type = content_type.parse().expect("a header value");
         response.headers_mut().insert(CONTENT_TYPE, content_type);
         response
     };
@@ -66,7 +66,9 @@ async fn respond(mut request: Request<Incoming>) -> Result<Response<Full<Bytes>>
         }
         (&Method::GET, "/download") => {
             let mut response = build("application/octet-stream", vec![b'd'; DOWNLOAD]);
-            let name = "attachment; filename=file.bin".parse().expect("a value");
+            let name = "attachment; filename=file.bin"
+                .parse()
+                .expect("a header value");
             response.headers_mut().insert(CONTENT_DISPOSITION, name);
             response
         }
@@ -75,7 +77,7 @@ async fn respond(mut request: Request<Incoming>) -> Result<Response<Full<Bytes>>
             let mut response = build("text/plain", Vec::new());
             *response.status_mut() = StatusCode::FOUND;
             let to = request.uri().query().unwrap_or("/");
-            let to = to.parse().expect("a value");
+            let to = to.parse().expect("a header value");
             response.headers_mut().insert(LOCATION, to);
             response
         }
@@ -86,9 +88,12 @@ async fn respond(mut request: Request<Incoming>) -> Result<Response<Full<Bytes>>
                 let mut response = Response::new(Full::default());
                 *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
                 let headers = response.headers_mut();
-                headers.insert(CONNECTION, "Upgrade".parse().expect("a value"));
-                headers.insert(UPGRADE, "websocket".parse().expect("a value"));
-                headers.insert("sec-websocket-accept", accept.parse().expect("a value"));
+                headers.insert(CONNECTION, "Upgrade".parse().expect("a header value"));
+                headers.insert(UPGRADE, "websocket".parse().expect("a header value"));
+                headers.insert(
+                    "sec-websocket-accept",
+                    accept.parse().expect("a header value"),
+                );
                 response
             }
             None => build("text/plain", b"this is a WebSocket".to_vec()),
