@@ -1,8 +1,12 @@
-//! Shows what onionport tells its clients: starts a private Tor network on this computer, breaks
-//! onion services in each way, and asks onionport and C tor for each. Run it with `scripts/demo`.
+//! Shows what onionport replies to its clients: starts a private Tor network on this computer, breaks onion services in
+//! each way, and requests each through onionport and through C tor. Run it with `scripts/demo`.
 
+#[allow(dead_code, reason = "only the network tests use all of it")]
 #[path = "../network/daemon.rs"]
 mod daemon;
+#[allow(dead_code, reason = "only the network tests use all of it")]
+#[path = "../network/setup.rs"]
+mod setup;
 #[path = "../network/stage.rs"]
 mod stage;
 
@@ -14,79 +18,77 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use onionport::failure::Failure;
-use testnet::{CTor, ClientOptions, Network, socks5_connect};
+use testnet::{CTor, socks5_connect};
 
 use daemon::Onionport;
-use stage::{Case, SETTINGS, Stage, patience};
+use setup::{DEFAULT_LIMIT, client_timeout, network_builder};
+use stage::{Case, Stage};
 
-/// The deadline of onionport and of C tor, if nothing is configured.
-const LIMIT: Duration = Duration::from_secs(120);
-
-/// The deadline with `--quick`.
+/// The deadline of both programs with `--quick`. Otherwise both have their default, which is the same.
 const QUICK_LIMIT: Duration = Duration::from_secs(30);
 
-/// A code and the seconds it took; nothing if there was no answer.
-type Said = Option<(u8, f32)>;
+/// A reply code and after how many seconds it came; `None` if there was no reply.
+type Reply = Option<(u8, f32)>;
+
+/// Escape sequences for colours of a terminal.
+const RED: u8 = 31;
+const GREEN: u8 = 32;
+const YELLOW: u8 = 33;
+const CYAN: u8 = 36;
+const NO_COLOUR: u8 = 0;
 
 fn main() -> Result<()> {
     let limit = match std::env::args().nth(1).as_deref() {
-        None => LIMIT,
+        None => DEFAULT_LIMIT,
         Some("--quick") => QUICK_LIMIT,
-        Some(other) => bail!("unknown argument {other}: the only one is --quick"),
+        Some(other) => bail!("unknown argument {other}: the only argument is --quick"),
     };
     let colours = std::io::stdout().is_terminal();
     let begun = Instant::now();
-    let step = |what: &str| {
-        println!("{:5.1} s  {what}", begun.elapsed().as_secs_f32());
+    let print_step = |step: &str| {
+        println!("{:5.1} s  {step}", begun.elapsed().as_secs_f32());
         let _ = std::io::stdout().flush();
     };
-    step("starting a private Tor network: 3 authorities, 8 relays, all on this computer ...");
-    let network = Network::builder()
-        .relays(8)
-        .circuit_timeout_ms(Some(2500))
-        .start()?;
-    step("publishing onion services, and breaking each in its own way ...");
+    print_step("starting a private Tor network: 3 authorities, 8 relays, all on this computer ...");
+    let network = network_builder().start()?;
+    print_step("publishing onion services, and breaking each in another way ...");
     let folder = tempfile::tempdir_in(network.dir())?;
-    let stage = Stage::set(&network, &folder.path().join("keys"))?;
-    step("starting C tor, to compare with ...");
-    let judge = network.c_tor_client(ClientOptions {
-        onion_auth_dir: Some(stage.keys.clone()),
-        extra_torrc_lines: vec![format!("SocksTimeout {}", limit.as_secs())],
-    })?;
-    step("starting onionport ...");
-    let settings = format!(
-        "{SETTINGS}\nsocks_timeout = {}\nclient_onion_auth_dir = {:?}",
-        limit.as_secs(),
-        stage.keys.display().to_string()
-    );
-    let onionport = Onionport::start(&program()?, &network, &settings)?;
-    step("asking both for each service, as a SOCKS5 client on a port with ExtendedErrors:");
+    let stage = Stage::set_up(&network, &folder.path().join("keys"))?;
+    print_step("starting C tor, to compare with ...");
+    let c_tor = stage.start_c_tor(&network, limit, &[])?;
+    print_step("starting onionport ...");
+    let onionport = stage.start_proxy(&network, limit, "")?;
+    print_step("connecting to each destination through both, as a SOCKS5 client");
     println!();
     println!(
-        "{:35} {:14} {:>4} {:>6}  {:30} {:>5}  {:>5} {:>6}",
-        "what is broken", "address", "code", "s", "meaning", "plain", "C tor", "s"
+        "code, C tor: the reply codes on a port with ExtendedErrors; plain: onionport's code on a port without"
+    );
+    println!();
+    println!(
+        "{:35} {:14} {:>4} {:>7}  {:30} {:>5}  {:>5} {:>7}",
+        "what is wrong", "address", "code", "seconds", "meaning", "plain", "C tor", "seconds"
     );
 
     let wrong = std::thread::scope(|scope| {
-        let (sender, answers) = mpsc::channel();
+        let (sender, results) = mpsc::channel();
         for case in &stage.cases {
             let sender = sender.clone();
-            let (onionport, judge) = (&onionport, &judge);
+            let (onionport, c_tor) = (&onionport, &c_tor);
             scope.spawn(move || {
-                let _ = sender.send((case, Answers::of(case, onionport, judge, limit)));
+                let _ = sender.send((case, Replies::request(case, onionport, c_tor, limit)));
             });
         }
         drop(sender);
         let mut waiting = stage.cases.len();
         let mut wrong = Vec::new();
-        for (case, answers) in answers {
+        for (case, replies) in results {
             waiting -= 1;
-            if !answers.are_right(case) {
-                wrong.push(case.broken);
+            if !replies.are_right(case) {
+                wrong.push(case.name);
             }
-            println!("{}", answers.row(case, colours));
+            println!("{}", replies.to_row(case, colours));
             if waiting == 2 {
-                step("waiting for the slowest two, who say nothing ...");
+                print_step("waiting for the last two, which do not answer ...");
             }
         }
         wrong
@@ -97,18 +99,18 @@ fn main() -> Result<()> {
         "onionport's code is wrong for: {}",
         wrong.join(", ")
     );
-    step("done; stopping everything");
+    print_step("done; stopping all programs");
     network.mark_done();
     Ok(())
 }
 
-/// The program stands beside the folder of the examples.
+/// Returns the path of the program, which is in the folder above that of the examples.
 fn program() -> Result<PathBuf> {
-    let here = std::env::current_exe()?;
-    let folder = here
+    let demo = std::env::current_exe()?;
+    let folder = demo
         .parent()
         .and_then(|p| p.parent())
-        .context("no folder")?;
+        .context("the demo is not in a folder of examples")?;
     let program = folder.join("onionport");
     ensure!(
         program.exists(),
@@ -118,28 +120,28 @@ fn program() -> Result<PathBuf> {
     Ok(program)
 }
 
-fn ask(proxy: SocketAddr, case: &Case, limit: Duration) -> Said {
-    let reply = socks5_connect(proxy, &case.host, case.port, patience(limit)).ok()?;
+fn request(proxy: SocketAddr, case: &Case, limit: Duration) -> Reply {
+    let reply = socks5_connect(proxy, &case.host, case.port, client_timeout(limit)).ok()?;
     Some((reply.code, reply.elapsed.as_secs_f32()))
 }
 
-/// What was said for one case.
-struct Answers {
-    extended: Said,
-    plain: Said,
-    judge: Said,
+/// The replies for one case.
+struct Replies {
+    extended: Reply,
+    plain: Reply,
+    c_tor: Reply,
 }
 
-impl Answers {
-    /// Asks all three at the same time.
-    fn of(case: &Case, onionport: &Onionport, judge: &CTor, limit: Duration) -> Answers {
+impl Replies {
+    /// Sends all three requests at the same time.
+    fn request(case: &Case, onionport: &Onionport, c_tor: &CTor, limit: Duration) -> Replies {
         std::thread::scope(|scope| {
-            let plain = scope.spawn(|| ask(onionport.plain(), case, limit));
-            let judge = scope.spawn(|| ask(judge.extended_port(), case, limit));
-            Answers {
-                extended: ask(onionport.extended(), case, limit),
+            let plain = scope.spawn(|| request(onionport.plain_port(), case, limit));
+            let c_tor = scope.spawn(|| request(c_tor.extended_port(), case, limit));
+            Replies {
+                extended: request(onionport.extended_port(), case, limit),
                 plain: plain.join().unwrap_or(None),
-                judge: judge.join().unwrap_or(None),
+                c_tor: c_tor.join().unwrap_or(None),
             }
         })
     }
@@ -150,7 +152,8 @@ impl Answers {
             && self.plain.is_some_and(|(code, _)| code == case.plain)
     }
 
-    fn row(&self, case: &Case, colours: bool) -> String {
+    /// Formats the row of the table.
+    fn to_row(&self, case: &Case, colours: bool) -> String {
         let paint = |text: String, colour: u8| {
             if colours {
                 format!("\x1b[{colour}m{text}\x1b[0m")
@@ -158,53 +161,50 @@ impl Answers {
                 text
             }
         };
-        let code = |said: Said| said.map_or("--".to_owned(), |(code, _)| format!("{code:02X}"));
-        let seconds = |said: Said| said.map_or(String::new(), |(_, s)| format!("{s:.1}"));
+        let code = |reply: Reply| reply.map_or("--".to_owned(), |(code, _)| format!("{code:02X}"));
+        let seconds = |reply: Reply| reply.map_or(String::new(), |(_, s)| format!("{s:.1}"));
         let colour = match self.extended {
-            Some((0, _)) => 32,
-            Some((code, _)) if code == case.extended => 36,
-            _ => 31,
+            Some((0, _)) => GREEN,
+            Some((code, _)) if code == case.extended => CYAN,
+            _ => RED,
         };
-        let plain = if self.plain.is_some_and(|(code, _)| code == case.plain) {
-            0
-        } else {
-            31
+        let plain_colour = match self.plain {
+            Some((code, _)) if code == case.plain => NO_COLOUR,
+            _ => RED,
         };
+        let is_same = self.extended.map(|s| s.0) == self.c_tor.map(|s| s.0);
+        let c_tor_colour = if is_same { NO_COLOUR } else { YELLOW };
         let address = match case.host.len() {
             0..=14 => case.host.clone(),
             length => format!("{}...{}", &case.host[..5], &case.host[length - 6..]),
         };
-        let same = self.extended.map(|s| s.0) == self.judge.map(|s| s.0);
         format!(
-            "{:35} {address:14} {} {:>6}  {:30} {}  {} {:>6}",
-            case.broken,
+            "{:35} {address:14} {} {:>7}  {:30} {}  {} {:>7}",
+            case.name,
             paint(format!("{:>4}", code(self.extended)), colour),
             seconds(self.extended),
             self.extended
-                .map_or("no answer", |(code, _)| meaning(code, case)),
-            paint(format!("{:>5}", code(self.plain)), plain),
-            paint(
-                format!("{:>5}", code(self.judge)),
-                if same { 0 } else { 33 }
-            ),
-            seconds(self.judge),
+                .map_or("no reply", |(code, _)| meaning(code, case)),
+            paint(format!("{:>5}", code(self.plain)), plain_colour),
+            paint(format!("{:>5}", code(self.c_tor)), c_tor_colour),
+            seconds(self.c_tor),
         )
     }
 }
 
-/// The program's own words for a code.
+/// Returns the program's name for a reply code.
 fn meaning(code: u8, case: &Case) -> &'static str {
     if code == 0 {
         return "connected";
     }
-    // Several failures share the plain codes; the onion codes are each one's own.
-    let mut named = Failure::ALL.iter().filter(|f| f.row().extended == code);
-    match (code, case.broken) {
-        (0x01, "exit: refused") => Failure::StreamFailed.name(),
+    // Several failures share each code below F0.
+    let mut failures = Failure::ALL.iter().filter(|f| f.row().extended == code);
+    match (code, case.name) {
+        (0x01, "exit: connection refused") => Failure::StreamFailed.name(),
         (0x05, _) => Failure::StreamClosed.name(),
         (0x04, "exit: no route") => Failure::NoRoute.name(),
-        (0x04, broken) if broken.starts_with("exit") => Failure::NameNotResolved.name(),
-        (0x06, broken) if broken.starts_with("exit") => Failure::ConnectionTimedOut.name(),
-        _ => named.next().map_or("unknown", |f| f.name()),
+        (0x04, name) if name.starts_with("exit") => Failure::NameNotResolved.name(),
+        (0x06, name) if name.starts_with("exit") => Failure::ConnectionTimedOut.name(),
+        _ => failures.next().map_or("unknown", |f| f.name()),
     }
 }

@@ -9,17 +9,17 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use testnet::{BridgeOptions, ClosedPort, socks5_connect};
 
-use crate::daemon::{Onionport, Start};
-use crate::entry::{World, bridges};
-use crate::program;
+use crate::daemon::Start;
+use crate::entry::{WatchedNetwork, bridges_config};
+use crate::setup::socks_timeout;
 
-/// Longer than any of these cases may take.
+/// The deadline of requests: longer than any of these cases takes.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// How long arti may take until it has written its guards down: it does so once a minute.
+/// How long arti may take to save its guards: it does so once a minute.
 const SAVED_LIMIT: Duration = Duration::from_secs(80);
 
-/// Waits until the file with the guards holds a bridge.
+/// Waits until the file with the guards contains a bridge.
 fn wait_until_saved(state: &Path, fingerprint: &str) -> Result<()> {
     let file = state.join("state/state/guards.json");
     let begun = Instant::now();
@@ -33,111 +33,97 @@ fn wait_until_saved(state: &Path, fingerprint: &str) -> Result<()> {
     }
 }
 
-/// arti knows a bridge by its fingerprint, and takes another line for the same one as no bridge at all.
+/// arti identifies a bridge by its fingerprint, and ignores another line for a bridge that it has saved.
 #[test]
-fn another_line_for_the_same_bridge_is_used_at_once() -> Result<()> {
-    let world = World::shared()?;
-    let bridge = world.network.bridge(BridgeOptions { obfs4: true })?;
-    let obfs4 = bridge.obfs4_line().context("obfs4 was asked for")?;
-    let state = tempfile::tempdir_in(world.network.dir())?;
-    let settings = format!("socks_timeout = {}", LIMIT.as_secs());
-    let start = Start {
-        proxy: &settings,
-        state: Some(state.path()),
-        ..Start::default()
-    };
-    let at = |port: u16| {
-        let arrivals = world.network.arrivals()?;
-        let here = arrivals.iter().filter(|a| a.relay == *bridge.id());
-        Ok::<_, anyhow::Error>(here.filter(|a| a.port == port).count())
+fn a_changed_line_for_the_same_bridge_takes_effect_at_once() -> Result<()> {
+    let watched = WatchedNetwork::shared()?;
+    let bridge = watched.network.bridge(BridgeOptions { obfs4: true })?;
+    let obfs4 = bridge.obfs4_line().context("the bridge has no obfs4")?;
+    let state = tempfile::tempdir_in(watched.network.dir())?;
+    let settings = socks_timeout(LIMIT);
+    let start = Start::new(&watched.network)
+        .proxy_settings(&settings)
+        .state(state.path());
+    let connections_to = |port: u16| {
+        let arrivals = watched.network.arrivals()?;
+        let to_bridge = arrivals.iter().filter(|a| a.relay == *bridge.id());
+        Ok::<_, anyhow::Error>(to_bridge.filter(|a| a.port == port).count())
     };
 
-    let extra = bridges(&[&bridge.line()]);
-    let plain = Onionport::start_with(
-        program(),
-        &world.network,
-        Start {
-            extra: &extra,
-            ..start
-        },
-    )?;
-    world.talk(&plain, "plain").context("plain")?;
+    let plain_config = bridges_config(&[&bridge.line()]);
+    let first = start.extra_config(&plain_config).start()?;
+    watched.open_both(&first, "plain").context("plain")?;
     wait_until_saved(state.path(), bridge.id().fingerprint())?;
-    plain.stop()?;
+    first.stop()?;
 
-    // The next start, with another line.
-    let extra = bridges(&[&obfs4]);
-    let start = Start {
-        extra: &extra,
-        ports_only: Some(2),
-        ..start
-    };
-    let other = Onionport::start_with(program(), &world.network, start)?;
-    world
-        .talk(&other, "obfs4")
-        .context("from plain to obfs4, another start")?;
-    let before = at(bridge.port())?;
+    let obfs4_config = bridges_config(&[&obfs4]);
+    let second = start
+        .extra_config(&obfs4_config)
+        .start_until_ports_are_open(2)?;
+    watched
+        .open_both(&second, "obfs4")
+        .context("from plain to obfs4, by a restart")?;
+    let before = connections_to(bridge.port())?;
 
-    // And back, without a start.
-    other.reload(None, Some(&bridges(&[&bridge.line()])))?;
-    world
-        .talk(&other, "plain")
-        .context("from obfs4 to plain, SIGHUP")?;
-    ensure!(at(bridge.port())? > before, "the plain port was not used");
+    second.reload(None, Some(&plain_config))?;
+    watched
+        .open_both(&second, "plain")
+        .context("from obfs4 to plain, by SIGHUP")?;
+    ensure!(
+        connections_to(bridge.port())? > before,
+        "no connection to the plain port"
+    );
 
-    // The bridge has moved to another port.
-    other.reload(None, Some(&bridges(&[&bridge.moved_line()])))?;
-    world
-        .talk(&other, "moved")
-        .context("another port, SIGHUP")?;
+    let moved_config = bridges_config(&[&bridge.moved_line()]);
+    second.reload(None, Some(&moved_config))?;
+    watched
+        .open_both(&second, "moved")
+        .context("another port, by SIGHUP")?;
     Ok(())
 }
 
 #[test]
-fn a_bridge_that_does_not_answer_is_named_with_what_to_do() -> Result<()> {
-    let world = World::shared()?;
+fn a_bridge_that_does_not_answer_is_reported_with_advice() -> Result<()> {
+    let watched = WatchedNetwork::shared()?;
     let closed = ClosedPort::new()?;
     let refusing = format!("{} {}", closed.address(), "A".repeat(40));
-    let frozen = world.network.bridge(BridgeOptions::default())?;
+    let frozen = watched.network.bridge(BridgeOptions::default())?;
     frozen.freeze()?;
     let all = [
-        ("refuses", refusing, closed.address().port()),
-        ("is silent", frozen.line(), frozen.port()),
+        ("refusing bridge", refusing, closed.address().port()),
+        ("frozen bridge", frozen.line(), frozen.port()),
     ];
+    let settings = socks_timeout(LIMIT) + "http_port = \"auto\"";
     for (what, line, port) in all {
-        let extra = bridges(&[&line]);
-        let settings = format!("http_port = \"auto\"\nsocks_timeout = {}", LIMIT.as_secs());
-        let start = Start {
-            proxy: &settings,
-            extra: &extra,
-            ports_only: Some(3),
-            ..Start::default()
-        };
-        let onionport = Onionport::start_with(program(), &world.network, start)?;
-        let (host, target) = world.exit();
-        let reply = socks5_connect(onionport.extended(), host, target, 2 * LIMIT)?;
+        let config = bridges_config(&[&line]);
+        let onionport = Start::new(&watched.network)
+            .proxy_settings(&settings)
+            .extra_config(&config)
+            .start_until_ports_are_open(3)?;
+        let (host, target) = watched.exit_target();
+        let reply = socks5_connect(onionport.extended_port(), host, target, 2 * LIMIT)?;
         ensure!(
             matches!(reply.code, 0x01 | 0x06),
             "{what}: {:02X}",
             reply.code
         );
-        // Whoever reads it has to find the line of the file that it is about.
+        // The message must help to find the line of the configuration that it is about.
         let port = format!(":{port}");
-        let names_it = |text: &str| text.contains("bridge") && text.contains(&port);
+        let names_bridge = |text: &str| text.contains("bridge") && text.contains(&port);
         let log = onionport.log();
-        let mut told = log.lines().filter(|line| !line.contains("DEBUG"));
+        let mut lines = log.lines().filter(|line| !line.contains("DEBUG"));
         ensure!(
-            told.any(|line| names_it(line) && line.contains("check")),
-            "{what}: no line of the log names the bridge and what to do"
+            lines.any(|line| names_bridge(line) && line.contains("check")),
+            "{what}: no line of the log names the bridge and says what to do"
         );
-        let page = status_page(onionport.port(2))?;
-        ensure!(names_it(&page), "{what}: {page}");
+        let page = request_status_page(onionport.port(2))?;
+        ensure!(names_bridge(&page), "{what}: {page}");
     }
     Ok(())
 }
 
-/// What the HTTP port says of itself.
-fn status_page(port: SocketAddr) -> Result<String> {
+/// Requests the status page of the HTTP port.
+fn request_status_page(port: SocketAddr) -> Result<String> {
     let mut stream = TcpStream::connect(port)?;
     stream.set_read_timeout(Some(LIMIT))?;
     let request = format!("GET / HTTP/1.1\r\nHost: {port}\r\nConnection: close\r\n\r\n");

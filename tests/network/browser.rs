@@ -1,7 +1,6 @@
-//! What a person sees in Chromium who goes through the HTTP port.
+//! What a person sees in Chromium when it uses the HTTP port.
 //!
-//! Pictures of each page are left in `screenshots` below the folder for temporary files of tests
-//! (`target/tmp`).
+//! The test saves screenshots of each page in the folder `screenshots` below `target/tmp`.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -14,20 +13,20 @@ use testnet::{ClientKey, Corruption, Network, Service, ServiceOptions, Where, ad
 use tokio::runtime::Runtime;
 
 use crate::daemon::Onionport;
-use crate::program;
+use crate::setup::{make_private, network_builder, run_in_parallel, start_proxy};
 use devtools::Browser;
 
 mod devtools;
 mod site;
 
-/// The deadline in this test.
+/// The deadline of requests.
 const LIMIT: Duration = Duration::from_secs(30);
-/// How long a page may take: the browser may try https first.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How long the browser may take to load a page: it may try https first.
+const PAGE_LIMIT: Duration = Duration::from_secs(120);
 
 #[test]
-fn chromium_shows_sites_failures_and_the_way_to_enter_a_key() -> Result<()> {
-    let Some(chromium) = devtools::find() else {
+fn chromium_shows_sites_failure_pages_and_the_key_form() -> Result<()> {
+    let Some(chromium) = devtools::find_chromium() else {
         assert!(
             std::env::var_os("CI").is_none(),
             "chromium is missing: apt-get install chromium"
@@ -36,54 +35,50 @@ fn chromium_shows_sites_failures_and_the_way_to_enter_a_key() -> Result<()> {
         return Ok(());
     };
     let runtime = Runtime::new()?;
-    let pictures = Path::new(env!("CARGO_TARGET_TMPDIR")).join("screenshots");
-    let stage = Stage::set(&runtime)?;
-    let folder = stage.network.dir().to_owned();
-    let proxy = format!("--proxy-server=http://{}", stage.onionport.port(2));
+    let screenshots = Path::new(env!("CARGO_TARGET_TMPDIR")).join("screenshots");
+    let setup = Setup::start(&runtime)?;
+    let folder = setup.network.dir().to_owned();
+    let proxy = format!("--proxy-server=http://{}", setup.onionport.port(2));
     runtime.block_on(async {
         let mut browser = Browser::start(&chromium, &folder, &proxy).await?;
-        a_site_works(&mut browser, &stage, &stage.good("good")).await?;
+        a_site_works(&mut browser, &setup, &setup.address("good")).await?;
         a_site_works(
             &mut browser,
-            &stage,
-            &format!("good.test:{}", stage.site_port),
+            &setup,
+            &format!("good.test:{}", setup.site_port),
         )
         .await?;
-        failures_are_explained(&mut browser, &stage, &pictures).await?;
-        a_key_opens_the_way(&mut browser, &stage, &pictures).await?;
-        nobody_else_gets_at_the_desk(&mut browser, &stage).await?;
-        status_is_shown(&mut browser, &pictures).await?;
+        failures_are_explained(&mut browser, &setup, &screenshots).await?;
+        the_right_key_opens_the_site(&mut browser, &setup, &screenshots).await?;
+        scripts_of_sites_cannot_use_our_pages(&mut browser, &setup).await?;
+        the_status_page_shows_ports_and_failures(&mut browser, &screenshots).await?;
         drop(browser);
         let pac = format!(
             "--proxy-pac-url=http://{}/proxy.pac",
-            stage.onionport.port(2)
+            setup.onionport.port(2)
         );
         let mut browser = Browser::start(&chromium, &folder, &pac).await?;
-        let status = browser.open(&stage.url("good"), PATIENCE).await?;
-        ensure!(status == 200, "through the file: {status}");
-        stage.network.mark_done();
+        let status = browser.open(&setup.url("good"), PAGE_LIMIT).await?;
+        ensure!(status == 200, "through the PAC file: {status}");
+        setup.network.mark_done();
         Ok(())
     })
 }
 
 /// The network, its services and the program.
-struct Stage {
+struct Setup {
     onionport: Onionport,
     services: HashMap<&'static str, Service>,
     site_port: u16,
-    /// The key that the locked service wants.
+    /// The key for the service "locked".
     key: ClientKey,
     keys: PathBuf,
     network: Network,
 }
 
-impl Stage {
-    fn set(runtime: &Runtime) -> Result<Stage> {
-        let network = Network::builder()
-            .relays(8)
-            .spare_relays(6)
-            .circuit_timeout_ms(Some(2500))
-            .start()?;
+impl Setup {
+    fn start(runtime: &Runtime) -> Result<Setup> {
+        let network = network_builder().spare_relays(6).start()?;
         let site = site::start(runtime)?;
         let key = ClientKey::generate();
         let start = |name: &str| {
@@ -97,17 +92,8 @@ impl Stage {
             })
         };
         let names = ["good", "damaged", "gone", "frozen", "locked", "silent"];
-        let services: Vec<Result<Service>> = std::thread::scope(|scope| {
-            let threads = names.map(|name| scope.spawn(move || start(name)));
-            threads
-                .map(|thread| thread.join().expect("no panic"))
-                .into()
-        });
-        let services = names
-            .into_iter()
-            .zip(services)
-            .map(|(name, service)| Ok((name, service.with_context(|| name)?)))
-            .collect::<Result<HashMap<_, _>>>()?;
+        let services = run_in_parallel(names, |name| Ok((name, start(name).context(name)?)))?;
+        let services: HashMap<_, _> = services.into_iter().collect();
         network.corrupt_descriptor(
             &services["damaged"],
             Corruption::Signature,
@@ -118,14 +104,13 @@ impl Stage {
         network.freeze_relays(&services["silent"].introduction_points()?)?;
         let keys = network.dir().join("browser-keys");
         std::fs::create_dir(&keys)?;
-        std::fs::set_permissions(&keys, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
+        make_private(&keys)?;
         let settings = format!(
-            "socks_timeout = {}\nclient_onion_auth_dir = {:?}\nhttp_port = \"auto\"",
-            LIMIT.as_secs(),
+            "client_onion_auth_dir = {:?}\nhttp_port = \"auto\"",
             keys.display().to_string()
         );
-        let onionport = Onionport::start(program(), &network, &settings)?;
-        Ok(Stage {
+        let onionport = start_proxy(&network, LIMIT, &settings)?;
+        Ok(Setup {
             onionport,
             services,
             site_port: site.port(),
@@ -135,7 +120,7 @@ impl Stage {
         })
     }
 
-    fn good(&self, name: &str) -> String {
+    fn address(&self, name: &str) -> String {
         self.services[name].address().to_owned()
     }
 
@@ -145,25 +130,28 @@ impl Stage {
 }
 
 /// A page with an image, a form, a download and a WebSocket.
-async fn a_site_works(browser: &mut Browser, stage: &Stage, host: &str) -> Result<()> {
+async fn a_site_works(browser: &mut Browser, setup: &Setup, host: &str) -> Result<()> {
     let begun = Instant::now();
     let url = format!("http://{host}/");
-    let status = browser.open(&url, PATIENCE).await?;
+    let status = browser.open(&url, PAGE_LIMIT).await?;
     ensure!(status == 200, "{url}: {status}");
-    ensure!(browser.text().await?.contains(site::HEADING));
+    ensure!(browser.page_text().await?.contains(site::HEADING));
     let width = browser
-        .run("document.getElementById('image').naturalWidth")
+        .run_script("document.getElementById('image').naturalWidth")
         .await?;
     ensure!(width == json!(120), "the image is {width} wide");
     let echoed = browser
-        .run(
+        .run_script(
             "new Promise((yes, no) => { const s = new WebSocket('ws://' + location.host + '/socket'); \
              s.onopen = () => s.send('to and fro'); s.onmessage = e => yes(e.data); \
              s.onerror = () => no('broken'); })",
         )
         .await?;
-    ensure!(echoed == json!("to and fro"), "the WebSocket said {echoed}");
-    let downloads = browser.folder().join("downloads");
+    ensure!(
+        echoed == json!("to and fro"),
+        "the WebSocket received {echoed}"
+    );
+    let downloads = browser.profile_folder().join("downloads");
     let behavior = json!({
         "behavior": "allow", "downloadPath": downloads, "eventsEnabled": true
     });
@@ -171,11 +159,11 @@ async fn a_site_works(browser: &mut Browser, stage: &Stage, host: &str) -> Resul
         .call("Browser.setDownloadBehavior", behavior)
         .await?;
     browser
-        .run("document.getElementById('download').click()")
+        .run_script("document.getElementById('download').click()")
         .await?;
     browser
-        .event(PATIENCE, "the download", |event, told| {
-            event == "Browser.downloadProgress" && told["state"] == "completed"
+        .wait_for_event(PAGE_LIMIT, "the download", |event, parameters| {
+            event == "Browser.downloadProgress" && parameters["state"] == "completed"
         })
         .await?;
     let size = std::fs::metadata(downloads.join("file.bin"))?.len();
@@ -183,8 +171,8 @@ async fn a_site_works(browser: &mut Browser, stage: &Stage, host: &str) -> Resul
     std::fs::remove_file(downloads.join("file.bin"))?;
     let send =
         "document.getElementById('word').value = 'a&b'; document.getElementById('send').click()";
-    ensure!(browser.follow(send, PATIENCE).await? == 200);
-    let got = browser.text().await?;
+    ensure!(browser.follow(send, PAGE_LIMIT).await? == 200);
+    let got = browser.page_text().await?;
     ensure!(got.trim() == "word=a%26b", "the form gave {got}");
     println!(
         "a site on {}: {:.1?}",
@@ -195,29 +183,49 @@ async fn a_site_works(browser: &mut Browser, stage: &Stage, host: &str) -> Resul
         },
         begun.elapsed()
     );
-    let log = stage.onionport.log();
+    let log = setup.onionport.log();
     ensure!(!log.contains("panicked"), "{log}");
     Ok(())
 }
 
-/// Every code, from a real failure.
+/// Each failure page shows its code, the explanation and a link to try again.
 async fn failures_are_explained(
     browser: &mut Browser,
-    stage: &Stage,
-    pictures: &Path,
+    setup: &Setup,
+    screenshots: &Path,
 ) -> Result<()> {
-    let good = stage.good("good");
+    let good = setup.address("good");
     let cases = [
         (
             "f0",
-            stage.network.unpublished_address(),
+            setup.network.unpublished_address(),
             Failure::DescriptorNotFound,
             503,
         ),
-        ("f1", stage.good("damaged"), Failure::DescriptorInvalid, 503),
-        ("f2", stage.good("gone"), Failure::IntroductionFailed, 503),
-        ("f3", stage.good("frozen"), Failure::RendezvousFailed, 504),
-        ("f4", stage.good("locked"), Failure::ClientAuthMissing, 503),
+        (
+            "f1",
+            setup.address("damaged"),
+            Failure::DescriptorInvalid,
+            503,
+        ),
+        (
+            "f2",
+            setup.address("gone"),
+            Failure::IntroductionFailed,
+            503,
+        ),
+        (
+            "f3",
+            setup.address("frozen"),
+            Failure::RendezvousFailed,
+            504,
+        ),
+        (
+            "f4",
+            setup.address("locked"),
+            Failure::ClientAuthMissing,
+            503,
+        ),
         (
             "f6",
             addresses::bad_checksum(&good),
@@ -226,7 +234,7 @@ async fn failures_are_explained(
         ),
         (
             "f7",
-            stage.good("silent"),
+            setup.address("silent"),
             Failure::IntroductionTimedOut,
             504,
         ),
@@ -241,10 +249,10 @@ async fn failures_are_explained(
     for (name, host, failure, expected) in cases {
         let begun = Instant::now();
         let status = browser
-            .open(&format!("http://{host}/?a=b"), PATIENCE)
+            .open(&format!("http://{host}/?a=b"), PAGE_LIMIT)
             .await?;
         let row = failure.row();
-        let text = browser.text().await?;
+        let text = browser.page_text().await?;
         println!("{name}: {status}, {:.1?}", begun.elapsed());
         ensure!(status == expected, "{name}: {status}\n{text}");
         let code = format!("{:02X} · {}", row.extended, row.name);
@@ -253,76 +261,80 @@ async fn failures_are_explained(
             "{name}: {text}"
         );
         ensure!(text.contains("Try again"), "{name}: {text}");
-        browser.picture(pictures, name).await?;
+        browser.take_screenshots(screenshots, name).await?;
         if failure == Failure::IntroductionFailed {
             browser
-                .run("document.querySelector('summary').click()")
+                .run_script("document.querySelector('summary').click()")
                 .await?;
-            browser.picture(pictures, "f2-steps").await?;
+            browser.take_screenshots(screenshots, "f2-steps").await?;
         }
     }
     Ok(())
 }
 
-/// From the failure to the site: first with a wrong key, then with the right one. The site sends
-/// the browser on to another, as many do: nothing on our way may forbid it.
-async fn a_key_opens_the_way(browser: &mut Browser, stage: &Stage, pictures: &Path) -> Result<()> {
-    let end = stage.url("good");
-    let start = format!("{}away?{end}", stage.url("locked"));
-    let status = browser.open(&start, PATIENCE).await?;
+/// Goes from the failure page through the form to the site: first with a malformed and a wrong key, then with the right
+/// one. The site redirects the browser to another site, as many do: the pages in between must not prevent it.
+async fn the_right_key_opens_the_site(
+    browser: &mut Browser,
+    setup: &Setup,
+    screenshots: &Path,
+) -> Result<()> {
+    let end = setup.url("good");
+    let start = format!("{}away?{end}", setup.url("locked"));
+    let status = browser.open(&start, PAGE_LIMIT).await?;
     ensure!(status == 503, "{status}");
     let enter =
         "[...document.querySelectorAll('a')].find(a => a.textContent.startsWith('Enter')).click()";
-    ensure!(browser.follow(enter, PATIENCE).await? == 200);
-    browser.picture(pictures, "key").await?;
-    let hand_in = |key: &str| {
+    ensure!(browser.follow(enter, PAGE_LIMIT).await? == 200);
+    browser.take_screenshots(screenshots, "key").await?;
+    let submit = |key: &str| {
         format!(
             "document.getElementById('key').value = '{key}'; document.querySelector('button').click()"
         )
     };
-    let status = browser.follow(&hand_in("no key at all"), PATIENCE).await?;
-    let text = browser.text().await?;
+    let status = browser.follow(&submit("no key at all"), PAGE_LIMIT).await?;
+    let text = browser.page_text().await?;
     ensure!(
         status == 422 && text.contains("This is not a key"),
         "{status} {text}"
     );
-    browser.picture(pictures, "key-refused").await?;
-    // Another one's key.
-    let label = stage.good("locked").replace(".onion", "");
+    browser.take_screenshots(screenshots, "key-refused").await?;
+    // A valid key that the service does not know.
+    let label = setup.address("locked").replace(".onion", "");
     let wrong = ClientKey::generate().private_file(&label);
-    let kept = browser.follow(&hand_in(&wrong), PATIENCE).await?;
-    ensure!(kept == 200, "{kept}");
-    let status = browser.arrive(PATIENCE).await?;
-    let text = browser.text().await?;
+    let saved = browser.follow(&submit(&wrong), PAGE_LIMIT).await?;
+    ensure!(saved == 200, "{saved}");
+    let status = browser.wait_for_page(PAGE_LIMIT).await?;
+    let text = browser.page_text().await?;
     let code = "F5 · client authorization wrong";
     ensure!(status == 403 && text.contains(code), "{status} {text}");
-    browser.picture(pictures, "f5").await?;
-    ensure!(browser.follow(enter, PATIENCE).await? == 200);
-    let right = stage.key.private_file(&label);
+    browser.take_screenshots(screenshots, "f5").await?;
+    ensure!(browser.follow(enter, PAGE_LIMIT).await? == 200);
+    let right = setup.key.private_file(&label);
     let secret = right
         .rsplit(':')
         .next()
-        .context("a key")?
+        .context("no key in the file")?
         .to_ascii_lowercase();
-    let kept = browser.follow(&hand_in(&secret), PATIENCE).await?;
-    ensure!(kept == 200, "{kept}");
-    let status = browser.arrive(PATIENCE).await?;
-    let text = browser.text().await?;
+    let saved = browser.follow(&submit(&secret), PAGE_LIMIT).await?;
+    ensure!(saved == 200, "{saved}");
+    let status = browser.wait_for_page(PAGE_LIMIT).await?;
+    let text = browser.page_text().await?;
     ensure!(
         status == 200 && text.contains(site::HEADING),
         "{status} {text}"
     );
-    let here = browser.run("location.href").await?;
-    ensure!(here == json!(end), "arrived at {here}");
-    // The key, and the one that it has replaced.
-    let files = std::fs::read_dir(&stage.keys)?.count();
+    let url = browser.run_script("location.href").await?;
+    ensure!(url == json!(end), "arrived at {url}");
+    // The key, and the key that it has replaced.
+    let files = std::fs::read_dir(&setup.keys)?.count();
     ensure!(files == 2, "{files} files");
     Ok(())
 }
 
-/// What scripts of a site can do against the page of another, and against ours.
-async fn nobody_else_gets_at_the_desk(browser: &mut Browser, stage: &Stage) -> Result<()> {
-    ensure!(browser.open(&stage.url("good"), PATIENCE).await? == 200);
+/// Scripts of a site can neither read nor submit the pages of the program.
+async fn scripts_of_sites_cannot_use_our_pages(browser: &mut Browser, setup: &Setup) -> Result<()> {
+    ensure!(browser.open(&setup.url("good"), PAGE_LIMIT).await? == 200);
     for script in [
         "fetch('http://onionport.invalid/').then(r => r.text())",
         "fetch('http://onionport.invalid/', {mode: 'no-cors'}).then(r => r.type + ' answer')",
@@ -332,22 +344,30 @@ async fn nobody_else_gets_at_the_desk(browser: &mut Browser, stage: &Stage) -> R
         "new Promise((yes, no) => { const f = document.createElement('iframe'); f.src = 'http://onionport.invalid/'; \
          f.onload = () => { try { yes(f.contentDocument.body.innerText + '!') } catch (e) { no('closed') } }; document.body.append(f); })",
     ] {
-        let ran = browser
-            .run(&format!(
+        let outcome = browser
+            .run_script(&format!(
                 "({script}).then(v => 'got ' + v, e => 'refused: ' + e)"
             ))
             .await?;
-        let ran = ran.as_str().unwrap_or_default().to_owned();
-        ensure!(ran.starts_with("refused"), "{script}: {ran}");
+        let outcome = outcome.as_str().unwrap_or_default().to_owned();
+        ensure!(outcome.starts_with("refused"), "{script}: {outcome}");
     }
-    let files = std::fs::read_dir(&stage.keys)?.count();
+    let files = std::fs::read_dir(&setup.keys)?.count();
     ensure!(files == 2, "{files} files");
     Ok(())
 }
 
-async fn status_is_shown(browser: &mut Browser, pictures: &Path) -> Result<()> {
-    ensure!(browser.open("http://onionport.invalid/", PATIENCE).await? == 200);
-    let text = browser.text().await?;
+async fn the_status_page_shows_ports_and_failures(
+    browser: &mut Browser,
+    screenshots: &Path,
+) -> Result<()> {
+    ensure!(
+        browser
+            .open("http://onionport.invalid/", PAGE_LIMIT)
+            .await?
+            == 200
+    );
+    let text = browser.page_text().await?;
     for part in [
         "Connected to the Tor network",
         "F3",
@@ -357,5 +377,5 @@ async fn status_is_shown(browser: &mut Browser, pictures: &Path) -> Result<()> {
         ensure!(text.contains(part), "{part}: {text}");
     }
     ensure!(!text.contains(".onion"), "{text}");
-    browser.picture(pictures, "status").await
+    browser.take_screenshots(screenshots, "status").await
 }

@@ -1,46 +1,47 @@
-//! The programs that people point at a SOCKS port: each does the same through onionport as through
-//! C tor.
+//! Programs that people use with a SOCKS port: each must behave the same with onionport as with C tor.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
-use testnet::{ClientOptions, Network, ServiceOptions};
+use testnet::{ClientOptions, ServiceOptions};
 
-use crate::daemon::Onionport;
-use crate::program;
+use crate::daemon::Start;
+use crate::setup::{make_private, network_builder};
 
 /// How many seconds a client may take.
 const LIMIT: u32 = 60;
-/// What the web server behind the onion service has to offer.
+/// The page of the web server behind the onion service.
 const PAGE: &str = "hello from the onion\n";
+
 /// The SOCKS ports of one program.
 struct Ports {
     tcp: SocketAddr,
     unix: PathBuf,
 }
 
-/// What is there to be reached.
-struct World {
-    /// Offers a page and a git repository at port 80, sshd at port 22, nothing at port 81.
+/// The destinations of the clients.
+struct Targets {
+    /// A service with a page and a git repository at port 80, sshd at port 22, and nothing at port 81.
     onion: String,
+    /// The address of a service that was never published.
     unpublished: String,
+    /// The folder for the clients' files.
     folder: PathBuf,
 }
 
-/// One client with one thing to do.
+/// One client program and one task.
 struct Client {
     name: &'static str,
-    /// The program that has to be installed.
+    /// The program that must be installed.
     program: &'static str,
-    /// The command, for a shell.
-    command: fn(&Ports, &World) -> String,
-    /// What its output has to hold, or `None` if it has to fail.
+    /// Returns the shell command.
+    command: fn(&Ports, &Targets) -> String,
+    /// What its output must contain, or `None` if it must fail.
     expected: Option<&'static str>,
 }
 
@@ -48,10 +49,10 @@ const CLIENTS: &[Client] = &[
     Client {
         name: "curl, SOCKS5",
         program: "curl",
-        command: |p, w| {
+        command: |p, t| {
             format!(
                 "curl -sS --socks5-hostname {} http://{}/page",
-                p.tcp, w.onion
+                p.tcp, t.onion
             )
         },
         expected: Some(PAGE),
@@ -59,16 +60,16 @@ const CLIENTS: &[Client] = &[
     Client {
         name: "curl, SOCKS4a",
         program: "curl",
-        command: |p, w| format!("curl -sS --socks4a {} http://{}/page", p.tcp, w.onion),
+        command: |p, t| format!("curl -sS --socks4a {} http://{}/page", p.tcp, t.onion),
         expected: Some(PAGE),
     },
     Client {
         name: "curl, user and password",
         program: "curl",
-        command: |p, w| {
+        command: |p, t| {
             format!(
                 "curl -sS -x socks5h://alice:secret@{} http://{}/page",
-                p.tcp, w.onion
+                p.tcp, t.onion
             )
         },
         expected: Some(PAGE),
@@ -76,11 +77,11 @@ const CLIENTS: &[Client] = &[
     Client {
         name: "curl, unix socket",
         program: "curl",
-        command: |p, w| {
+        command: |p, t| {
             let socket = p.unix.display();
             format!(
                 "curl -sS -x socks5h://localhost{socket} http://{}/page",
-                w.onion
+                t.onion
             )
         },
         expected: Some(PAGE),
@@ -88,10 +89,10 @@ const CLIENTS: &[Client] = &[
     Client {
         name: "curl, no such service",
         program: "curl",
-        command: |p, w| {
+        command: |p, t| {
             format!(
                 "curl -sS --socks5-hostname {} http://{}/",
-                p.tcp, w.unpublished
+                p.tcp, t.unpublished
             )
         },
         expected: None,
@@ -99,10 +100,10 @@ const CLIENTS: &[Client] = &[
     Client {
         name: "curl, no such port",
         program: "curl",
-        command: |p, w| {
+        command: |p, t| {
             format!(
                 "curl -sS --socks5-hostname {} http://{}:81/",
-                p.tcp, w.onion
+                p.tcp, t.onion
             )
         },
         expected: None,
@@ -110,23 +111,23 @@ const CLIENTS: &[Client] = &[
     Client {
         name: "torsocks curl",
         program: "torsocks",
-        command: |p, w| format!("{} curl -sS http://{}/page", torsocks(p), w.onion),
+        command: |p, t| format!("{} curl -sS http://{}/page", torsocks(p), t.onion),
         expected: Some(PAGE),
     },
     Client {
-        name: "torsocks, a look-up",
+        name: "torsocks, a lookup",
         program: "torsocks",
         command: |p, _| {
-            let look_up = "import socket; print(socket.gethostbyname('public.test'))";
-            format!("{} /usr/bin/python3 -c \"{look_up}\"", torsocks(p))
+            let script = "import socket; print(socket.gethostbyname('public.test'))";
+            format!("{} /usr/bin/python3 -c \"{script}\"", torsocks(p))
         },
         expected: Some("203.0.113.7\n"),
     },
     Client {
         name: "proxychains curl",
         program: "proxychains4",
-        command: |p, w| {
-            let file = w.folder.join(format!("proxychains.{}", p.tcp.port()));
+        command: |p, t| {
+            let file = t.folder.join(format!("proxychains.{}", p.tcp.port()));
             let lines = format!(
                 "strict_chain\nproxy_dns\n[ProxyList]\nsocks5 127.0.0.1 {}\n",
                 p.tcp.port()
@@ -135,7 +136,7 @@ const CLIENTS: &[Client] = &[
             format!(
                 "proxychains4 -q -f {} curl -sS http://{}/page",
                 file.display(),
-                w.onion
+                t.onion
             )
         },
         expected: Some(PAGE),
@@ -143,13 +144,13 @@ const CLIENTS: &[Client] = &[
     Client {
         name: "ssh through nc",
         program: "nc",
-        command: |p, w| {
-            let folder = w.folder.display();
+        command: |p, t| {
+            let folder = t.folder.display();
             format!(
                 "ssh -F none -i {folder}/client -o IdentitiesOnly=yes -o BatchMode=yes \
                  -o StrictHostKeyChecking=no -o UserKnownHostsFile={folder}/known -o LogLevel=ERROR \
                  -o 'ProxyCommand=nc -X 5 -x {} %h %p' $(id -un)@{} echo hello from sshd",
-                p.tcp, w.onion
+                p.tcp, t.onion
             )
         },
         expected: Some("hello from sshd\n"),
@@ -157,10 +158,10 @@ const CLIENTS: &[Client] = &[
     Client {
         name: "git",
         program: "git",
-        command: |p, w| {
+        command: |p, t| {
             format!(
                 "git -c http.proxy=socks5h://{} ls-remote http://{}/repository.git",
-                p.tcp, w.onion
+                p.tcp, t.onion
             )
         },
         expected: Some("refs/heads/main\n"),
@@ -168,11 +169,11 @@ const CLIENTS: &[Client] = &[
     Client {
         name: "Python requests",
         program: "/usr/bin/python3",
-        command: |p, w| {
+        command: |p, t| {
             let script = format!(
                 "import requests; p = 'socks5h://{}'; \
                  print(requests.get('http://{}/page', proxies={{'http': p}}).text, end='')",
-                p.tcp, w.onion
+                p.tcp, t.onion
             );
             format!("/usr/bin/python3 -c \"{script}\"")
         },
@@ -181,14 +182,14 @@ const CLIENTS: &[Client] = &[
     Client {
         name: "Chromium",
         program: "chromium",
-        command: |p, w| {
-            let profile = w.folder.join(format!("chromium.{}", p.tcp.port()));
+        command: |p, t| {
+            let profile = t.folder.join(format!("chromium.{}", p.tcp.port()));
             format!(
                 "HOME={profile} chromium --headless --no-sandbox --disable-gpu --disable-quic --no-first-run \
                  --disable-background-networking --disable-component-update --disable-sync \
                  --user-data-dir={profile} --proxy-server=socks5://{} --dump-dom http://{}/page.html 2>/dev/null",
                 p.tcp,
-                w.onion,
+                t.onion,
                 profile = profile.display()
             )
         },
@@ -196,49 +197,46 @@ const CLIENTS: &[Client] = &[
     },
 ];
 
-/// The start of a torsocks command line, for a program's TCP port.
+/// Returns the start of a torsocks command line.
 fn torsocks(ports: &Ports) -> String {
     format!("torsocks -a 127.0.0.1 -P {}", ports.tcp.port())
 }
 
 #[test]
-fn real_clients_do_the_same_as_through_c_tor() -> Result<()> {
-    let network = Network::builder()
-        .relays(8)
-        .circuit_timeout_ms(Some(2500))
-        .start()?;
+fn client_programs_behave_the_same_as_with_c_tor() -> Result<()> {
+    let network = network_builder().start()?;
     let folder = tempfile::tempdir_in(network.dir())?;
-    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700))?;
-    let (_servers, web, ssh) = servers(folder.path())?;
+    make_private(folder.path())?;
+    let (_servers, web, ssh) = start_servers(folder.path())?;
     let service = network.service(ServiceOptions {
         ports: vec![(80, web), (22, ssh)],
         ..ServiceOptions::default()
     })?;
-    let world = World {
+    let targets = Targets {
         onion: service.address().to_owned(),
         unpublished: network.unpublished_address(),
         folder: folder.path().to_owned(),
     };
     let unix = folder.path().join("ours");
     let line = format!("unix:{}", unix.display());
-    let onionport = Onionport::with_ports(program(), &network, "", &["auto", &line])?;
+    let onionport = Start::new(&network).socks_ports(&["auto", &line]).start()?;
     let ours = Ports {
         tcp: onionport.port(0),
         unix,
     };
     let unix = folder.path().join("theirs");
-    let judge = network.c_tor_client(ClientOptions {
+    let c_tor = network.c_tor_client(ClientOptions {
         extra_torrc_lines: vec![format!("SocksPort unix:{}", unix.display())],
         ..ClientOptions::default()
     })?;
     let theirs = Ports {
-        tcp: judge.plain_port(),
+        tcp: c_tor.plain_port(),
         unix,
     };
 
     let mut wrong = Vec::new();
     for client in CLIENTS {
-        if !installed(client.program) {
+        if !is_installed(client.program) {
             ensure!(
                 std::env::var_os("CI").is_none(),
                 "{} is not installed",
@@ -247,7 +245,7 @@ fn real_clients_do_the_same_as_through_c_tor() -> Result<()> {
             println!("{:28} not installed: {}", client.name, client.program);
             continue;
         }
-        let (ours, theirs) = (client.run(&ours, &world)?, client.run(&theirs, &world)?);
+        let (ours, theirs) = (client.run(&ours, &targets)?, client.run(&theirs, &targets)?);
         let same = if ours == theirs { "same" } else { "DIFFERENT" };
         println!(
             "{:28} {same}: {}",
@@ -271,10 +269,10 @@ fn real_clients_do_the_same_as_through_c_tor() -> Result<()> {
 }
 
 impl Client {
-    /// The exit status and everything said. The names of services and places are the same for both
-    /// programs but for the port, which is taken out.
-    fn run(&self, ports: &Ports, world: &World) -> Result<String> {
-        let command = (self.command)(ports, world);
+    /// Runs the client and returns its exit status and output, without the port, which is different for the two
+    /// programs.
+    fn run(&self, ports: &Ports, targets: &Targets) -> Result<String> {
+        let command = (self.command)(ports, targets);
         let output = Command::new("timeout")
             .args([&LIMIT.to_string(), "sh", "-c", &command])
             .stdin(Stdio::null())
@@ -282,16 +280,16 @@ impl Client {
             .output()
             .with_context(|| format!("cannot run {}", self.name))?;
         let status = output.status.code().unwrap_or(-1);
-        let said = [output.stdout, output.stderr].concat();
-        let said = String::from_utf8_lossy(&said).replace(&ports.tcp.port().to_string(), "PORT");
-        // curl counts the milliseconds.
-        let said = said.split(" after ").next().unwrap_or_default().to_owned();
-        Ok(format!("status {status}\n{said}"))
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&text).replace(&ports.tcp.port().to_string(), "PORT");
+        // curl reports after how many milliseconds it has failed.
+        let text = text.split(" after ").next().unwrap_or_default();
+        Ok(format!("status {status}\n{text}"))
     }
 }
 
-/// Whether a program is there.
-fn installed(program: &str) -> bool {
+/// Whether a program is installed.
+fn is_installed(program: &str) -> bool {
     let found = Command::new("sh")
         .args(["-c", &format!("command -v {program}")])
         .stdout(Stdio::null())
@@ -311,8 +309,8 @@ impl Drop for Servers {
     }
 }
 
-/// A web server with a page and a git repository, and an ssh server.
-fn servers(folder: &Path) -> Result<(Servers, SocketAddr, SocketAddr)> {
+/// Starts a web server with a page and a git repository, and an ssh server. Returns their addresses.
+fn start_servers(folder: &Path) -> Result<(Servers, SocketAddr, SocketAddr)> {
     let script = "
         set -e
         mkdir web run
@@ -332,37 +330,36 @@ fn servers(folder: &Path) -> Result<(Servers, SocketAddr, SocketAddr)> {
         .env("PAGE", PAGE)
         .status()?;
     ensure!(prepared.success(), "cannot prepare the servers");
-    let with_us = ["--pdeathsig", "KILL", "--"];
-    // It says which port it got.
+    // The server prints the port that it was given.
     let mut web_server = Command::new("setpriv")
-        .args(with_us)
+        .args(["--pdeathsig", "KILL", "--"])
         .args(["python3", "-u", "-m", "http.server", "0"])
         .args(["--bind", "127.0.0.1"])
         .current_dir(folder.join("web"))
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()?;
-    let said = web_server.stdout.take().context("no output")?;
+    let stdout = web_server.stdout.take().context("no output")?;
     let servers = Servers(vec![web_server]);
     let mut line = String::new();
-    BufReader::new(said).read_line(&mut line)?;
+    BufReader::new(stdout).read_line(&mut line)?;
     let port = line
         .split_once(" port ")
         .and_then(|(_, rest)| rest.split(' ').next()?.trim().parse().ok())
-        .with_context(|| format!("the web server said {line:?}"))?;
+        .with_context(|| format!("the web server printed {line:?}"))?;
     let web = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let config = format!(
         "HostKey {0}/host\nAuthorizedKeysFile {0}/authorized\nStrictModes no\nPidFile none\nUsePAM no\n",
         folder.display()
     );
     fs::write(folder.join("sshd_config"), config)?;
-    // sshd wants a folder for its children when it runs as root.
+    // sshd needs this folder for its child processes when it runs as root.
     let _ = fs::create_dir_all("/run/sshd");
     let ssh = serve_ssh(folder.to_owned())?;
     Ok((servers, web, ssh))
 }
 
-/// Gives each connection an sshd of its own, as inetd does, which ends with the connection.
+/// Starts an sshd for each connection, as inetd does. Each ends with its connection.
 fn serve_ssh(folder: PathBuf) -> Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;

@@ -1,132 +1,176 @@
-//! The real program on a private network.
+//! The program on a private network.
+//!
+//! The demo includes this file too. Each of the two crates defines `crate::program()`, because they find
+//! the program in different places.
 
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use testnet::Network;
 
-/// How long it may take from the start of the program until it is usable.
-const READY_LIMIT: Duration = Duration::from_secs(60);
+use crate::program;
 
-/// Between two looks at something awaited.
+/// How long the program may take to bootstrap, to reload its configuration, or to exit in [`Onionport::stop`].
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Interval between two checks of a condition.
 const POLL: Duration = Duration::from_millis(50);
 
-/// What the log says at the end of a reload, whatever has come of it.
+/// The log messages that end a reload, after success and after failure.
 const RELOADED: [&str; 2] = ["configuration reloaded", "configuration not reloaded"];
 
-/// The files of [`Start::torrc`] and [`Start::extra`].
+/// File names of [`Start::torrc`] and [`Start::extra_config`].
 const TORRC: &str = "torrc";
-const EXTRA: &str = "extra.toml";
+const EXTRA_CONFIG: &str = "extra.toml";
 
-/// The ports of most tests: one with `ExtendedErrors` and one without.
-const PORTS: [&str; 2] = ["auto ExtendedErrors", "auto"];
+/// The SOCKS ports of most tests: one with `ExtendedErrors` and one without.
+const SOCKS_PORTS: [&str; 2] = ["auto ExtendedErrors", "auto"];
 
-/// How to start the program.
+/// The log level of most tests. tor_netdir warns every second that so small a network has too few guards.
+const LOG_FILTER: &str =
+    "info,onionport=debug,tor_hsclient=debug,tor_circmgr::hspool=trace,tor_netdir=error";
+
+/// Options for starting the program.
 #[derive(Clone, Copy)]
 pub struct Start<'a> {
-    /// More lines for its `[proxy]` section, and whole sections behind them.
-    pub proxy: &'a str,
-    /// Its SOCKS ports.
-    pub ports: &'a [&'a str],
-    /// A torrc to read first.
-    pub torrc: Option<&'a str>,
-    /// A file to read last, which may have any section.
-    pub extra: &'a str,
-    /// Where its state is; in a folder of its own if not said.
-    pub state: Option<&'a Path>,
-    /// To wait only until so many ports are open; else until it has connected to Tor.
-    pub ports_only: Option<usize>,
+    network: &'a Network,
+    proxy_settings: &'a str,
+    socks_ports: &'a [&'a str],
+    torrc: Option<&'a str>,
+    /// The text set by [`Start::extra_config`].
+    pub extra_config: &'a str,
+    state: Option<&'a Path>,
+    check_permissions: bool,
+    log_filter: &'a str,
 }
 
-impl Default for Start<'_> {
-    fn default() -> Self {
+impl<'a> Start<'a> {
+    /// The defaults: one SOCKS port with `ExtendedErrors`, one without, and state in a new folder.
+    pub fn new(network: &'a Network) -> Self {
         Start {
-            proxy: "",
-            ports: &PORTS,
+            network,
+            proxy_settings: "",
+            socks_ports: &SOCKS_PORTS,
             torrc: None,
-            extra: "",
+            extra_config: "",
             state: None,
-            ports_only: None,
+            check_permissions: false,
+            log_filter: LOG_FILTER,
         }
     }
-}
 
-/// A running `onionport`, stopped when dropped. Its folder goes with the network's, and if that is kept, the end of its
-/// log is printed.
-pub struct Onionport {
-    child: Child,
-    /// The places of its ports, as it named them.
-    ports: Vec<String>,
-    #[allow(dead_code, reason = "the demo does not need it")]
-    log: PathBuf,
-    folder: PathBuf,
-    /// What else it says on standard output.
-    lines: Mutex<mpsc::Receiver<String>>,
-}
-
-impl Onionport {
-    /// Starts `program` with more lines for its `[proxy]` section, and waits until it is usable. It
-    /// has one port with `ExtendedErrors` and one without.
-    pub fn start(program: &Path, network: &Network, proxy: &str) -> Result<Onionport> {
-        Self::with_ports(program, network, proxy, &PORTS)
+    /// Adds lines to the `[proxy]` section. Whole sections may follow them.
+    pub fn proxy_settings(self, proxy_settings: &'a str) -> Self {
+        Start {
+            proxy_settings,
+            ..self
+        }
     }
 
-    /// The same with these SOCKS ports.
-    pub fn with_ports(
-        program: &Path,
-        network: &Network,
-        proxy: &str,
-        lines: &[&str],
-    ) -> Result<Onionport> {
-        let start = Start {
-            proxy,
-            ports: lines,
-            ..Start::default()
-        };
-        Self::start_with(program, network, start)
+    /// Replaces the SOCKS ports of the command line.
+    pub fn socks_ports(self, socks_ports: &'a [&'a str]) -> Self {
+        Start {
+            socks_ports,
+            ..self
+        }
     }
 
-    /// The same, but only waits until the SOCKS ports are open: the Tor network may still be out of reach.
-    #[allow(dead_code, reason = "the demo does not need it")]
-    pub fn start_early(
-        program: &Path,
-        network: &Network,
-        proxy: &str,
-        lines: &[&str],
-    ) -> Result<Onionport> {
-        let start = Start {
-            proxy,
-            ports: lines,
-            ports_only: Some(lines.len()),
-            ..Start::default()
-        };
-        Self::start_with(program, network, start)
+    /// Adds a torrc, which the program reads first.
+    pub fn torrc(self, torrc: &'a str) -> Self {
+        Start {
+            torrc: Some(torrc),
+            ..self
+        }
     }
 
-    /// The same with all that there is to say.
-    pub fn start_with(program: &Path, network: &Network, start: Start<'_>) -> Result<Onionport> {
-        // Within the network's folder, which goes even when the tests are interrupted.
+    /// Adds a configuration file, which the program reads last. It may have any section.
+    pub fn extra_config(self, extra_config: &'a str) -> Self {
+        Start {
+            extra_config,
+            ..self
+        }
+    }
+
+    /// Sets the folder for state and cache.
+    pub fn state(self, state: &'a Path) -> Self {
+        Start {
+            state: Some(state),
+            ..self
+        }
+    }
+
+    /// Lets the program check the permissions of its files. Only the network's own folder is exempt: others may
+    /// write to the folders above it.
+    pub fn check_permissions(self) -> Self {
+        Start {
+            check_permissions: true,
+            ..self
+        }
+    }
+
+    /// Sets the log filter.
+    pub fn log_filter(self, log_filter: &'a str) -> Self {
+        Start { log_filter, ..self }
+    }
+
+    /// Starts the program and waits until it has bootstrapped.
+    pub fn start(self) -> Result<Onionport> {
+        let mut started = self.spawn()?;
+        self.network.show_if_kept(&started.log);
+        started.wait_until_bootstrapped(LIMIT)?;
+        Ok(started)
+    }
+
+    /// Starts the program and waits only until it has opened `ports` ports, before it has bootstrapped.
+    pub fn start_until_ports_are_open(self, ports: usize) -> Result<Onionport> {
+        let mut started = self.spawn()?;
+        self.network.show_if_kept(&started.log);
+        let deadline = Instant::now() + LIMIT;
+        while started.ports.len() < ports {
+            ensure!(
+                !started.read_line_until(deadline)?,
+                "the program bootstrapped with {} of {ports} ports open",
+                started.ports.len()
+            );
+        }
+        Ok(started)
+    }
+
+    /// Starts the program without waiting. Its log is not printed if the network's folder is kept.
+    pub fn spawn(self) -> Result<Onionport> {
+        let network = self.network;
+        // The network removes its folder even if the tests are interrupted.
         let folder = tempfile::tempdir_in(network.dir())?.keep();
         let own_state = folder.join("state");
-        let state = start.state.unwrap_or(&own_state);
-        // The key folder has to be private.
+        let state = self.state.unwrap_or(&own_state);
         fs::create_dir_all(state)?;
-        let text = network.arti_config(state);
+        let mut text = network.arti_config(state);
+        if self.check_permissions {
+            let network_folder = network.dir().display().to_string();
+            text = text.replace(
+                "dangerously_trust_everyone = true\n",
+                &format!("ignore_prefix = {network_folder:?}\n"),
+            );
+        }
         let config = folder.join("onionport.toml");
-        fs::write(&config, format!("{text}\n[proxy]\n{}\n", start.proxy))?;
-        fs::write(folder.join(EXTRA), start.extra)?;
+        fs::write(
+            &config,
+            format!("{text}\n[proxy]\n{}\n", self.proxy_settings),
+        )?;
+        let extra_config = folder.join(EXTRA_CONFIG);
+        fs::write(&extra_config, self.extra_config)?;
         let log = folder.join("log");
-        network.show_if_kept(&log);
-        // As the network's own processes: gone when whoever started it is, whatever became of it.
+        let program = program()?;
+        // The program dies with the test's process, even if that is killed.
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--"]).arg(program);
-        if let Some(torrc) = start.torrc {
+        command.args(["--pdeathsig", "KILL", "--"]).arg(&program);
+        if let Some(torrc) = self.torrc {
             fs::write(folder.join(TORRC), torrc)?;
             command.arg("--torrc").arg(folder.join(TORRC));
         }
@@ -134,67 +178,78 @@ impl Onionport {
             .arg("-c")
             .arg(&config)
             .arg("-c")
-            .arg(folder.join(EXTRA))
-            .args(start.ports.iter().flat_map(|line| ["--socks-port", line]))
-            // tor_netdir complains every second that so small a network has too few guards.
-            .args([
-                "-l",
-                "info,onionport=debug,tor_hsclient=debug,tor_circmgr::hspool=trace,tor_netdir=error",
-            ])
+            .arg(&extra_config)
+            .args(
+                self.socks_ports
+                    .iter()
+                    .flat_map(|line| ["--socks-port", line]),
+            )
+            .args(["-l", self.log_filter])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(File::create(&log)?)
             .spawn()
             .with_context(|| format!("cannot start {}", program.display()))?;
-        let mut started = Onionport {
-            lines: Mutex::new(lines_of(child.stdout.take().context("no standard output")?)),
+        let output = child.stdout.take().context("standard output not piped")?;
+        Ok(Onionport {
             child,
             ports: Vec::new(),
             log,
             folder,
-        };
-        match start.ports_only {
-            None => started.wait_until_usable()?,
-            Some(ports) => {
-                while started.ports.len() < ports {
-                    ensure!(!started.is_usable_after_next_line()?, "no ports yet");
-                }
-            }
-        }
-        Ok(started)
+            lines: Mutex::new(read_lines(output)),
+        })
+    }
+}
+
+/// A running `onionport`, killed when dropped.
+///
+/// Its folder is removed with the network's folder.
+pub struct Onionport {
+    child: Child,
+    /// The addresses of its ports, as it prints them.
+    ports: Vec<String>,
+    log: PathBuf,
+    folder: PathBuf,
+    /// The lines of its standard output that have not been read yet.
+    lines: Mutex<mpsc::Receiver<String>>,
+}
+
+impl Onionport {
+    /// Starts the program with more lines in its `[proxy]` section and waits until it has bootstrapped.
+    pub fn start(network: &Network, proxy_settings: &str) -> Result<Onionport> {
+        Start::new(network).proxy_settings(proxy_settings).start()
     }
 
-    /// Waits until it has said that it can use the Tor network.
-    pub fn wait_until_usable(&mut self) -> Result<()> {
-        while !self.is_usable_after_next_line()? {}
+    /// Waits until the program has bootstrapped.
+    pub fn wait_until_bootstrapped(&mut self, limit: Duration) -> Result<()> {
+        let deadline = Instant::now() + limit;
+        while !self.read_line_until(deadline)? {}
         Ok(())
     }
 
-    /// Reads one more line, which may be that it can use the Tor network.
-    fn is_usable_after_next_line(&mut self) -> Result<bool> {
+    /// Reads the next line of standard output, and returns whether it reports that the program has bootstrapped.
+    fn read_line_until(&mut self, deadline: Instant) -> Result<bool> {
         let lines = self.lines.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let line = lines.recv_timeout(READY_LIMIT);
-        let line = line.context("onionport did not say it was ready")?;
+        let line = lines.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+        let line = line.context("onionport did not report that it is ready")?;
         match line.split(' ').collect::<Vec<_>>()[..] {
-            ["listening", _kind, place] => self.ports.push(place.to_owned()),
+            ["listening", _kind, address] => self.ports.push(address.to_owned()),
             ["bootstrapped"] => return Ok(true),
             _ => bail!("expected `listening …` or `bootstrapped`, got `{line}`"),
         }
         Ok(false)
     }
 
-    /// Whether it has said nothing that was not read yet.
-    #[allow(dead_code, reason = "the demo does not need it")]
+    /// Whether the program has printed no line that has not been read yet.
     pub fn is_quiet(&self) -> bool {
         let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         matches!(lines.try_recv(), Err(mpsc::TryRecvError::Empty))
     }
 
-    /// Writes the files anew that are read first and last, as far as they are given, and has it read its configuration
-    /// again. Returns when it says what has come of that, and gives what it has logged since.
-    #[allow(dead_code, reason = "the demo does not need it")]
-    pub fn reload(&self, torrc: Option<&str>, extra: Option<&str>) -> Result<String> {
-        for (name, text) in [(TORRC, torrc), (EXTRA, extra)] {
+    /// Replaces the torrc and the extra configuration file, as far as they are given, and sends SIGHUP. Waits until
+    /// the reload has succeeded or failed, and returns what was logged since SIGHUP.
+    pub fn reload(&self, torrc: Option<&str>, extra_config: Option<&str>) -> Result<String> {
+        for (name, text) in [(TORRC, torrc), (EXTRA_CONFIG, extra_config)] {
             if let Some(text) = text {
                 fs::write(self.folder.join(name), text)?;
             }
@@ -204,63 +259,64 @@ impl Onionport {
         let begun = Instant::now();
         loop {
             let log = self.log()[before..].to_owned();
-            if RELOADED.iter().any(|said| log.contains(said)) {
+            if RELOADED.iter().any(|message| log.contains(message)) {
                 return Ok(log);
             }
-            if begun.elapsed() > READY_LIMIT {
-                bail!("it does not say what has come of SIGHUP: {log}");
+            if begun.elapsed() > LIMIT {
+                bail!("no message about a reload after SIGHUP: {log}");
             }
             std::thread::sleep(POLL);
         }
     }
 
-    /// Stops it (SIGTERM) and waits for its end.
-    #[allow(dead_code, reason = "the demo does not need it")]
+    /// Sends SIGTERM and waits until the program has exited.
     pub fn stop(mut self) -> Result<()> {
         self.signal("TERM")?;
-        let begun = Instant::now();
-        while self.child.try_wait()?.is_none() {
-            if begun.elapsed() > READY_LIMIT {
-                bail!("it does not stop");
-            }
-            std::thread::sleep(POLL);
-        }
+        self.wait_until_exit(LIMIT)?;
         Ok(())
     }
 
+    /// Waits until the program has exited, and returns its status.
+    pub fn wait_until_exit(&mut self, limit: Duration) -> Result<ExitStatus> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "the program does not exit\n{}",
+                self.log()
+            );
+            std::thread::sleep(POLL);
+        }
+    }
+
     /// The port with `ExtendedErrors`.
-    pub fn extended(&self) -> SocketAddr {
+    pub fn extended_port(&self) -> SocketAddr {
         self.port(0)
     }
 
-    /// The port without.
-    pub fn plain(&self) -> SocketAddr {
+    /// The port without `ExtendedErrors`.
+    pub fn plain_port(&self) -> SocketAddr {
         self.port(1)
     }
 
-    /// The TCP or UDP port that it named as the `number`th.
-    pub fn port(&self, number: usize) -> SocketAddr {
-        self.ports[number].parse().expect("an address and a port")
+    /// The TCP or UDP port with this index, in the order in which the program printed them: SOCKS ports first.
+    pub fn port(&self, index: usize) -> SocketAddr {
+        self.ports[index].parse().expect("an address and a port")
     }
 
-    /// Sends it a signal by its name: USR1, HUP.
-    #[allow(dead_code, reason = "the demo does not need it")]
+    /// Sends a signal, by its name without `SIG`.
     pub fn signal(&self, name: &str) -> Result<()> {
         let sent = Command::new("sh")
             .args(["-c", &format!("kill -{name} {}", self.child.id())])
             .status()?;
-        ensure!(sent.success(), "cannot send {name}");
+        ensure!(sent.success(), "cannot send SIG{name}");
         Ok(())
     }
 
-    /// A folder of its own.
-    #[allow(dead_code, reason = "the demo does not need it")]
-    pub fn folder(&self) -> &Path {
-        &self.folder
-    }
-
-    /// What it has logged so far.
-    #[allow(dead_code, reason = "the demo does not need it")]
+    /// Returns what the program has logged so far.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
@@ -274,16 +330,16 @@ impl Drop for Onionport {
     }
 }
 
-/// Asserts that the log shows no panic: one in a task ends only that task, and nobody would notice.
-pub fn assert_no_panic(log: &str) {
+/// Asserts that the log shows no panic. A panic in a task ends only that task, so the test might not notice.
+fn assert_no_panic(log: &str) {
     let panicked = log.lines().find(|line| line.contains(" panicked at "));
     if !std::thread::panicking() {
         assert_eq!(panicked, None);
     }
 }
 
-/// Reads lines in a thread, so that waiting for one can end.
-fn lines_of(output: impl std::io::Read + Send + 'static) -> mpsc::Receiver<String> {
+/// Reads lines in a thread, so that the receiver can wait with a time-out.
+fn read_lines(output: impl Read + Send + 'static) -> mpsc::Receiver<String> {
     let (sender, lines) = mpsc::channel();
     std::thread::spawn(move || {
         for line in BufReader::new(output).lines().map_while(Result::ok) {

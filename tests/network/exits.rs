@@ -1,4 +1,4 @@
-//! Exits that cannot serve a request: how many circuits that takes, and who keeps theirs.
+//! Exits that cannot serve a request: how many circuits the request takes, and which circuits stay in use.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -11,143 +11,132 @@ use testnet::{
 };
 
 use crate::daemon::Onionport;
-use crate::program;
-use crate::stage::PAGE;
+use crate::setup::{PAGE, circuits_of_streams, network_builder, run_in_parallel};
 
-/// How long an exit may say nothing.
+/// How long an exit may stay silent before the program tries another.
 const SILENCE: Duration = Duration::from_secs(2);
-/// The deadline of requests that nobody answers.
-const LIMIT: Duration = Duration::from_secs(10);
-/// How many exits a request asks until then: it leaves one after 2, 4, 6 and 8 seconds.
+/// The deadline of requests that stay without an answer.
+const SHORT_LIMIT: Duration = Duration::from_secs(10);
+/// The deadline of other requests.
+const LIMIT: Duration = Duration::from_secs(50);
+/// How long a client waits for a reply.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the log may lag behind a reply.
+const LOG_LIMIT: Duration = Duration::from_secs(10);
+/// How many exits a request tries until [`SHORT_LIMIT`]: it leaves one after 2, 4, 6 and 8 seconds.
 const TRIES: usize = 5;
-/// How many requests come at once.
+/// How many requests are sent at once.
 const REQUESTS: usize = 12;
 
-fn onionport(network: &Network, limit: Duration) -> Result<Onionport> {
+fn start_proxy(network: &Network, limit: Duration) -> Result<Onionport> {
+    // Without circuits that are built in advance: which of several a stream uses is random.
     let settings = format!(
-        // Without circuits that are built ahead: which of several a stream gets is chance.
-        "socks_timeout = {}\n[preemptive_circuits]\ndisable_at_threshold = 0\n\
+        "[preemptive_circuits]\ndisable_at_threshold = 0\n\
          [stream_timeouts]\nconnect_timeout = \"{} s\"",
-        limit.as_secs(),
         SILENCE.as_secs()
     );
-    Onionport::start(program(), network, &settings)
+    crate::setup::start_proxy(network, limit, &settings)
 }
 
-fn ask(onionport: &Onionport, target: SocketAddr) -> Result<SocksReply> {
+fn request(onionport: &Onionport, target: SocketAddr) -> Result<SocksReply> {
     let host = target.ip().to_string();
-    let patience = Duration::from_secs(60);
-    socks5_connect(onionport.extended(), &host, target.port(), patience)
+    let proxy = onionport.extended_port();
+    socks5_connect(proxy, &host, target.port(), CLIENT_TIMEOUT)
 }
 
-/// The circuits on which exits were asked, one for each time; at least so many, for the log comes a moment
-/// later.
-fn asked(onionport: &Onionport, times: usize) -> Result<Vec<String>> {
+/// Returns the circuits on which the program requested streams, one entry for each stream. Waits until there are at
+/// least `count`, because the log may lag behind the reply.
+fn wait_for_circuits(onionport: &Onionport, count: usize) -> Result<Vec<String>> {
     let begun = Instant::now();
     loop {
-        let log = onionport.log();
-        let after = log.split("asking the exit of circuit ").skip(1);
-        let circuits: Vec<String> = after
-            .filter_map(|rest| Some(rest.lines().next()?.to_owned()))
-            .collect();
-        if circuits.len() >= times {
+        let circuits = circuits_of_streams(&onionport.log());
+        if circuits.len() >= count {
             return Ok(circuits);
         }
-        ensure!(begun.elapsed() < LIMIT, "asked only {circuits:?}");
+        ensure!(begun.elapsed() < LOG_LIMIT, "only {circuits:?}");
         std::thread::sleep(Duration::from_millis(50));
     }
 }
 
 #[test]
-fn an_exit_that_cannot_serve_a_request_is_left_for_another() -> Result<()> {
-    let builder = Network::builder().relays(8);
-    let network = builder.circuit_timeout_ms(Some(2500)).start()?;
+fn a_request_that_an_exit_cannot_serve_moves_to_another_exit() -> Result<()> {
+    let network = network_builder().start()?;
     requests_that_leave_an_exit_share_the_next_one(&network)?;
     an_address_that_refuses_is_tried_from_as_many_exits_as_by_c_tor(&network)?;
-    an_exit_that_says_nothing_is_asked_once(&network)?;
+    a_silent_exit_is_tried_once(&network)?;
     network.mark_done();
     Ok(())
 }
 
 fn requests_that_leave_an_exit_share_the_next_one(network: &Network) -> Result<()> {
     let server = HttpServer::start(PAGE)?;
-    let nowhere = UnresponsivePort::new()?;
-    let onionport = onionport(network, LIMIT)?;
+    let unresponsive = UnresponsivePort::new()?;
+    let onionport = start_proxy(network, SHORT_LIMIT)?;
 
-    assert_eq!(ask(&onionport, server.address())?.code, 0x00);
-    let before = asked(&onionport, 1)?.len();
-    let codes = std::thread::scope(|scope| {
-        let requests: Vec<_> = (0..REQUESTS)
-            .map(|_| scope.spawn(|| ask(&onionport, nowhere.address())))
-            .collect();
-        requests
-            .into_iter()
-            .map(|request| {
-                Ok(request
-                    .join()
-                    .map_err(|_| anyhow::anyhow!("panicked"))??
-                    .code)
-            })
-            .collect::<Result<Vec<_>>>()
+    assert_eq!(request(&onionport, server.address())?.code, 0x00);
+    let before = wait_for_circuits(&onionport, 1)?.len();
+    let codes = run_in_parallel(0..REQUESTS, |_| {
+        Ok(request(&onionport, unresponsive.address())?.code)
     })?;
     assert_eq!(codes, [0x06; REQUESTS]);
-    let circuits = asked(&onionport, before + REQUESTS * (TRIES - 1))?;
+    let circuits = wait_for_circuits(&onionport, before + REQUESTS * (TRIES - 1))?;
     let circuits: HashSet<&String> = circuits[before..].iter().collect();
     let number = circuits.len();
-    println!("{REQUESTS} requests that nobody answers took {number} circuits");
-    // One for each try, were it not for circuits that fail. Alone they would take some fifty.
+    println!("{REQUESTS} requests without an answer took {number} circuits");
+    // One for each try, and some more for circuits that fail. If nothing were shared, it would be about fifty.
     assert!((2..=2 * TRIES).contains(&number), "{number} circuits");
     Ok(())
 }
 
-/// Requests for an address that refuses: as many exits are asked as C tor asks, and others keep theirs.
+/// A request for an address that refuses tries as many exits as C tor does, and other requests keep their circuit.
 fn an_address_that_refuses_is_tried_from_as_many_exits_as_by_c_tor(
     network: &Network,
 ) -> Result<()> {
     const REFUSALS: usize = 3;
     let server = HttpServer::start(PAGE)?;
     let closed = ClosedPort::new()?;
-    let onionport = onionport(network, Duration::from_secs(50))?;
-    let judge = network.c_tor_client(ClientOptions::default())?;
+    let onionport = start_proxy(network, LIMIT)?;
+    let c_tor = network.c_tor_client(ClientOptions::default())?;
 
-    assert_eq!(ask(&onionport, server.address())?.code, 0x00);
-    let sound = asked(&onionport, 1)?.remove(0);
-    assert_eq!(ask(&onionport, closed.address())?.code, 0x01);
-    let circuits = asked(&onionport, 1 + REFUSALS)?;
+    assert_eq!(request(&onionport, server.address())?.code, 0x00);
+    let good = wait_for_circuits(&onionport, 1)?.remove(0);
+    assert_eq!(request(&onionport, closed.address())?.code, 0x01);
+    let circuits = wait_for_circuits(&onionport, 1 + REFUSALS)?;
     assert_eq!(circuits.len(), 1 + REFUSALS, "{circuits:?}");
     let different: HashSet<&String> = circuits[1..].iter().collect();
     assert_eq!(different.len(), REFUSALS, "{circuits:?}");
-    // The destination was to blame.
-    assert_eq!(ask(&onionport, server.address())?.code, 0x00);
-    assert_eq!(asked(&onionport, circuits.len() + 1)?.last(), Some(&sound));
+    // The destination was the cause, so the first circuit stays in use.
+    assert_eq!(request(&onionport, server.address())?.code, 0x00);
+    let circuits = wait_for_circuits(&onionport, circuits.len() + 1)?;
+    assert_eq!(circuits.last(), Some(&good));
 
     let (host, port) = ("127.0.0.1", closed.address().port());
-    let theirs = socks5_connect(judge.extended_port(), host, port, Duration::from_secs(60))?;
+    let theirs = socks5_connect(c_tor.extended_port(), host, port, CLIENT_TIMEOUT)?;
     assert_eq!(theirs.code, 0x01);
-    let log = std::fs::read_to_string(judge.log())?;
+    let log = std::fs::read_to_string(c_tor.log())?;
     let given_up = format!("at {REFUSALS} different places. Giving up.");
     assert!(log.contains(&given_up), "C tor's log: {log}");
     Ok(())
 }
 
-fn an_exit_that_says_nothing_is_asked_once(network: &Network) -> Result<()> {
+fn a_silent_exit_is_tried_once(network: &Network) -> Result<()> {
     let (server, echo) = (HttpServer::start(PAGE)?, EchoServer::start()?);
-    let onionport = onionport(network, Duration::from_secs(50))?;
+    let onionport = start_proxy(network, LIMIT)?;
 
-    let held = ask(&onionport, echo.address())?;
+    let held = request(&onionport, echo.address())?;
     assert_eq!(held.code, 0x00);
-    let silent = asked(&onionport, 1)?.remove(0);
+    let silent = wait_for_circuits(&onionport, 1)?.remove(0);
     network.freeze_relays(&[network.relay_connected_to(echo.address())?])?;
-    let first = ask(&onionport, server.address())?;
+    let first = request(&onionport, server.address())?;
     assert_eq!(first.code, 0x00, "after {:?}", first.elapsed);
     assert!(first.elapsed >= SILENCE);
     println!("a silent exit: {:.1?}", first.elapsed);
-    let before = asked(&onionport, 3)?;
+    let before = wait_for_circuits(&onionport, 3)?;
     assert_eq!(before[1], silent);
-    let second = ask(&onionport, server.address())?;
+    let second = request(&onionport, server.address())?;
     assert_eq!(second.code, 0x00, "after {:?}", second.elapsed);
-    println!("and the next request: {:.1?}", second.elapsed);
-    let after = asked(&onionport, before.len() + 1)?;
+    println!("the next request: {:.1?}", second.elapsed);
+    let after = wait_for_circuits(&onionport, before.len() + 1)?;
     assert!(!after[before.len()..].contains(&silent));
     Ok(())
 }

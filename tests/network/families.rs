@@ -1,4 +1,6 @@
-//! Which of a target's addresses an exit connects to, on ports with different flags, beside C tor.
+//! Which of a destination's addresses an exit connects to, on ports with different flags, compared with C tor.
+//!
+//! The test `streams` runs these checks on its network.
 
 use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -7,12 +9,13 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use testnet::{BulkServer, CTor, Network, socks5_connect};
 
-use crate::daemon::Onionport;
-use crate::program;
+use crate::daemon::{Onionport, Start};
+use crate::setup::circuits_of_streams;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a request or a read may take.
+const LIMIT: Duration = Duration::from_secs(60);
 
-/// The server that a stream got to: the one on IPv4, or the one on IPv6. It sends that many bytes.
+/// A server: the one on IPv4 or the one on IPv6. Its number is the number of bytes that it sends.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Server {
     V4 = 4,
@@ -20,11 +23,11 @@ enum Server {
 }
 use Server::{V4, V6};
 
-/// Targets; both servers have the same port.
+/// The destinations. Both servers have the same port.
 const HOSTS: [&str; 5] = ["good.test", "six.test", "both.test", "127.0.0.1", "::1"];
 
-/// The flags of a port, and where each of the targets leads: to a server, or to a failure with a code. Where C tor says
-/// another code, see [`JUDGES_CODES`].
+/// The flags of a port, and the outcome for each of [`HOSTS`]: a server, or a reply code. [`C_TOR_CODES`] lists where
+/// C tor's code differs.
 const PORTS: &[(&str, [Result<Server, u8>; HOSTS.len()])] = &[
     ("", [Ok(V4), Ok(V6), Ok(V4), Ok(V4), Ok(V6)]),
     ("PreferIPv6", [Ok(V4), Ok(V6), Ok(V6), Ok(V4), Ok(V6)]),
@@ -42,31 +45,29 @@ const PORTS: &[(&str, [Result<Server, u8>; HOSTS.len()])] = &[
     ),
 ];
 
-/// Exits connect to an IPv4 address if a name has no other, although they are told not to: C tor closes the stream when
-/// it hears of it.
-const JUDGES_CODES: [(&str, &str, u8); 1] = [("NoIPv4Traffic", "good.test", 0x01)];
+/// Flags, host and C tor's code. An exit connects to a name's IPv4 address if the name has no other, although the
+/// request forbids it; C tor closes the stream when it learns the address.
+const C_TOR_CODES: [(&str, &str, u8); 1] = [("NoIPv4Traffic", "good.test", 0x01)];
 
-/// The port that exits do not allow on IPv6, and the one that they do not allow on IPv4.
+/// The port that exits do not allow on IPv6.
 const NOT_ON_V6: u16 = 19;
+/// The port that exits do not allow on IPv4.
 const NOT_ON_V4: u16 = 29;
 
-/// The same ports for C tor, each on a loopback address of its own.
-pub fn judges_ports() -> Vec<String> {
+/// Returns torrc lines with the same ports for C tor, each on its own loopback address.
+pub fn c_tor_ports() -> Vec<String> {
     let ports = PORTS.iter().enumerate();
     ports
-        .map(|(number, (flags, _))| format!("SocksPort {}:auto {flags}", place(number)))
+        .map(|(index, (flags, _))| format!("SocksPort {}:auto {flags}", c_tor_address(index)))
         .collect()
 }
 
-fn place(number: usize) -> Ipv4Addr {
-    Ipv4Addr::new(127, 0, 6, u8::try_from(number).expect("few ports") + 1)
+fn c_tor_address(index: usize) -> Ipv4Addr {
+    Ipv4Addr::new(127, 0, 6, u8::try_from(index).expect("few ports") + 1)
 }
 
-/// Asks on each port for each target. C tor has to have the ports of [`judges_ports`].
-pub fn exits_use_the_addresses_that_the_port_carries(
-    network: &Network,
-    judge: &CTor,
-) -> Result<()> {
+/// Requests each destination on each port. `c_tor` must have the ports of [`c_tor_ports`].
+pub fn exits_use_the_addresses_that_the_port_allows(network: &Network, c_tor: &CTor) -> Result<()> {
     let (v4, _v6) = BulkServer::start_pair(V4 as usize, V6 as usize)?;
     let port = v4.address().port();
     let lines: Vec<String> = PORTS
@@ -74,24 +75,22 @@ pub fn exits_use_the_addresses_that_the_port_carries(
         .map(|(flags, _)| format!("auto {flags}"))
         .collect();
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
-    let onionport = Onionport::with_ports(program(), network, "", &lines)?;
+    let onionport = Start::new(network).socks_ports(&lines).start()?;
     let mut wrong = Vec::new();
-    for (number, (flags, expected)) in PORTS.iter().enumerate() {
-        let theirs = judge.listener("socks", place(number))?;
+    for (index, (flags, expected)) in PORTS.iter().enumerate() {
+        let theirs = c_tor.listener("socks", c_tor_address(index))?;
         for (host, expected) in HOSTS.iter().zip(expected) {
-            let code = JUDGES_CODES
-                .iter()
-                .find(|(f, h, _)| (f, h) == (flags, host));
-            let judges = code.map_or(*expected, |(.., code)| Err(*code));
-            for (who, proxy, expected) in [
-                ("onionport", onionport.port(number), *expected),
-                ("C tor", theirs, judges),
+            let code = C_TOR_CODES.iter().find(|(f, h, _)| (f, h) == (flags, host));
+            let c_tor_expected = code.map_or(*expected, |(.., code)| Err(*code));
+            for (program, proxy, expected) in [
+                ("onionport", onionport.port(index), *expected),
+                ("C tor", theirs, c_tor_expected),
             ] {
-                let reached = reached(proxy, host, port)
-                    .with_context(|| format!("{who}, {flags:?}, {host}"))?;
-                if reached != expected {
+                let outcome = request(proxy, host, port)
+                    .with_context(|| format!("{program}, {flags:?}, {host}"))?;
+                if outcome != expected {
                     wrong.push(format!(
-                        "{who}, {flags:?}, {host}: {reached:02X?}, not {expected:02X?}"
+                        "{program}, {flags:?}, {host}: {outcome:02X?}, not {expected:02X?}"
                     ));
                 }
             }
@@ -101,46 +100,41 @@ pub fn exits_use_the_addresses_that_the_port_carries(
     exits_are_chosen_by_the_family(&onionport)
 }
 
-/// Which server a stream gets to, or with which code it fails.
-fn reached(proxy: SocketAddr, host: &str, port: u16) -> Result<Result<Server, u8>> {
-    let reply = socks5_connect(proxy, host, port, PATIENCE)?;
+/// Returns the server that a stream reaches, or the reply code.
+fn request(proxy: SocketAddr, host: &str, port: u16) -> Result<Result<Server, u8>> {
+    let reply = socks5_connect(proxy, host, port, LIMIT)?;
     let Some(mut stream) = reply.stream else {
         return Ok(Err(reply.code));
     };
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(LIMIT))?;
     let mut received = Vec::new();
     stream.read_to_end(&mut received)?;
     [V4, V6]
         .into_iter()
         .find(|server| received.len() == *server as usize)
         .map(Ok)
-        .with_context(|| format!("{} bytes came", received.len()))
+        .with_context(|| format!("received {} bytes", received.len()))
 }
 
-/// Exits that do not allow a port in the family that is needed are not asked at all.
+/// The program does not send a request to exits that do not allow the port in the family that is needed.
 fn exits_are_chosen_by_the_family(onionport: &Onionport) -> Result<()> {
-    let asked = || {
-        onionport
-            .log()
-            .matches("asking the exit of circuit")
-            .count()
-    };
+    let count_requests = || circuits_of_streams(&onionport.log()).len();
     for (host, port, allowed) in [
         ("127.0.0.1", NOT_ON_V6, true),
         ("::1", NOT_ON_V6, false),
         ("127.0.0.1", NOT_ON_V4, false),
         ("::1", NOT_ON_V4, true),
     ] {
-        let before = asked();
-        let reply = socks5_connect(onionport.port(0), host, port, PATIENCE)?;
+        let before = count_requests();
+        let reply = socks5_connect(onionport.port(0), host, port, LIMIT)?;
         let code = reply.code;
-        // Nobody listens there.
+        // An allowed request fails as well, because no server listens there.
         let expected = if allowed { 0x01 } else { 0x02 };
         ensure!(code == expected, "{host} port {port}: code {code:02X}");
-        let were_asked = asked() > before;
+        let was_sent = count_requests() > before;
         ensure!(
-            were_asked == allowed,
-            "{host} port {port}: exits were asked: {were_asked}"
+            was_sent == allowed,
+            "{host} port {port}: request sent to an exit: {was_sent}"
         );
     }
     Ok(())

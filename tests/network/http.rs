@@ -1,4 +1,4 @@
-//! The HTTP port, asked by curl: plain requests and tunnels, for every case of the stage. C tor's
+//! The HTTP port, with curl as the client: plain requests and tunnels, for every case of [`Stage`]. C tor's
 //! HTTPTunnelPort gets the same tunnels.
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -6,20 +6,19 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use testnet::{ClientOptions, Network};
 
-use crate::daemon::Onionport;
-use crate::program;
-use crate::stage::{Case, PAGE, SETTINGS, Stage, patience};
+use crate::setup::{PAGE, client_timeout, network_builder, run_in_parallel};
+use crate::stage::{Case, Stage};
 
-/// As in the test of the codes.
+/// The deadline of both programs, as in the test of the codes.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// What curl saw.
+/// What curl received.
 #[derive(Debug)]
-struct Seen {
-    /// The status of the proxy's answer.
+struct Response {
+    /// The status that the proxy sent.
     status: u16,
+    /// The value of `Tor-Request-Failed`; empty if the header is missing.
     tokens: String,
     body: String,
     seconds: f32,
@@ -27,68 +26,40 @@ struct Seen {
 
 #[test]
 fn curl_gets_every_page_and_every_failure_through_the_http_port() -> Result<()> {
-    let network = Network::builder()
-        .relays(8)
-        .circuit_timeout_ms(Some(2500))
-        .start()?;
+    let network = network_builder().start()?;
     let folder = tempfile::tempdir_in(network.dir())?;
-    let stage = Stage::set(&network, &folder.path().join("keys"))?;
-    let judge = network.c_tor_client(ClientOptions {
-        onion_auth_dir: Some(stage.keys.clone()),
-        extra_torrc_lines: vec![
-            format!("SocksTimeout {}", LIMIT.as_secs()),
-            format!("HTTPTunnelPort {}:auto", Ipv4Addr::LOCALHOST),
-        ],
-    })?;
-    let judge_port = judge.listener("httptunnel", Ipv4Addr::LOCALHOST)?;
-    let settings = format!(
-        "socks_timeout = {}\nclient_onion_auth_dir = {:?}\nhttp_port = \"auto\"\n{SETTINGS}",
-        LIMIT.as_secs(),
-        stage.keys.display().to_string()
-    );
-    let onionport = Onionport::start(program(), &network, &settings)?;
-    // Behind the SOCKS ports.
+    let stage = Stage::set_up(&network, &folder.path().join("keys"))?;
+    let tunnel_port = format!("HTTPTunnelPort {}:auto", Ipv4Addr::LOCALHOST);
+    let c_tor = stage.start_c_tor(&network, LIMIT, &[tunnel_port])?;
+    let c_tor_port = c_tor.listener("httptunnel", Ipv4Addr::LOCALHOST)?;
+    let onionport = stage.start_proxy(&network, LIMIT, "http_port = \"auto\"")?;
+    // After the two SOCKS ports.
     let http = onionport.port(2);
 
-    let all: Vec<(Seen, Seen, Seen)> = std::thread::scope(|scope| {
-        let threads: Vec<_> = stage
-            .cases
-            .iter()
-            .map(|case| {
-                scope.spawn(move || {
-                    let judge = scope.spawn(move || curl(judge_port, case, true));
-                    let tunnel = scope.spawn(move || curl(http, case, true));
-                    let plain = curl(http, case, false)?;
-                    Ok((
-                        plain,
-                        tunnel.join().expect("no panic")?,
-                        judge.join().expect("no panic")?,
-                    ))
-                })
-            })
-            .collect();
-        threads
-            .into_iter()
-            .map(|t| t.join().expect("no panic"))
-            .collect::<Result<_>>()
+    let all: Vec<Vec<Response>> = run_in_parallel(&stage.cases, |case| {
+        let requests = [(http, false), (http, true), (c_tor_port, true)];
+        run_in_parallel(requests, |(proxy, tunnel)| run_curl(proxy, case, tunnel))
     })?;
     let mut wrong = Vec::new();
-    for (case, (plain, tunnel, judge)) in stage.cases.iter().zip(&all) {
+    for (case, responses) in stage.cases.iter().zip(&all) {
+        let [plain, tunnel, c_tor] = &responses[..] else {
+            unreachable!("three requests");
+        };
         println!(
             "{:36}| plain {} {:5.1} s | tunnel {} {:5.1} s {:52} | C tor {} {:5.1} s {}",
-            case.broken,
+            case.name,
             plain.status,
             plain.seconds,
             tunnel.status,
             tunnel.seconds,
             tunnel.tokens,
-            judge.status,
-            judge.seconds,
-            judge.tokens
+            c_tor.status,
+            c_tor.seconds,
+            c_tor.tokens
         );
-        for (what, seen) in [("plain", plain), ("tunnel", tunnel)] {
-            if let Err(problem) = check(case, seen) {
-                wrong.push(format!("{}, {what}: {problem}: {seen:?}", case.broken));
+        for (kind, response) in [("plain", plain), ("tunnel", tunnel)] {
+            if let Err(problem) = check(case, response) {
+                wrong.push(format!("{}, {kind}: {problem}: {response:?}", case.name));
             }
         }
     }
@@ -97,57 +68,59 @@ fn curl_gets_every_page_and_every_failure_through_the_http_port() -> Result<()> 
     Ok(())
 }
 
-/// The status and the tokens of a case that fails, for each of them: several failures share a SOCKS code.
+/// The status and the tokens of a case that fails. Each case has its own entry, because several failures share a
+/// SOCKS code.
 fn expected(case: &Case) -> Option<(u16, &'static str)> {
-    Some(match case.broken {
-        "never published" => (503, "onionport/HS-DESC-NOT-FOUND end/RESOLVEFAILED"),
-        "descriptor's signature wrong" | "descriptor's body wrong" => {
+    Some(match case.name {
+        "service never published" => (503, "onionport/HS-DESC-NOT-FOUND end/RESOLVEFAILED"),
+        "descriptor with bad signature" | "descriptor with damaged body" => {
             (503, "onionport/HS-DESC-INVALID end/RESOLVEFAILED")
         }
         "service killed" => (503, "onionport/HS-INTRO-FAILED end/RESOLVEFAILED"),
         "service frozen" => (504, "onionport/HS-REND-FAILED end/TIMEOUT"),
-        "authorization missing" => (503, "onionport/HS-CLIENT-AUTH-MISSING end/MISC"),
-        "authorization wrong" | "authorization revoked" => {
+        "client authorization, no key" => (503, "onionport/HS-CLIENT-AUTH-MISSING end/MISC"),
+        "client authorization, wrong key" | "client authorization, revoked key" => {
             (403, "onionport/HS-CLIENT-AUTH-WRONG end/MISC")
         }
-        "address: checksum"
-        | "address: too short"
-        | "address: version 2"
-        | "address: no curve point"
-        | "address: second form"
-        | "address: characters behind it"
-        | "address: dot behind it" => (400, "onionport/HS-BAD-ADDRESS end/TORPROTOCOL"),
-        "service has no such port" => (502, "end/DONE"),
-        "exit: no such name" => (503, "end/RESOLVEFAILED"),
-        "exit: refused" => (500, "end/MISC"),
-        "exit: policy" | "exit: this exit's policy" => (503, "end/EXITPOLICY"),
+        "address with bad checksum"
+        | "address too short"
+        | "address of version 2"
+        | "address is not a curve point"
+        | "address with torsion component"
+        | "address with extra characters"
+        | "address with trailing dot" => (400, "onionport/HS-BAD-ADDRESS end/TORPROTOCOL"),
+        "service without this port" => (502, "end/DONE"),
+        "exit: unknown host name" => (503, "end/RESOLVEFAILED"),
+        "exit: connection refused" => (500, "end/MISC"),
+        "exit: port not allowed" | "exit: address not allowed" => (503, "end/EXITPOLICY"),
         "exit: no route" => (503, "end/NOROUTE"),
-        "exit: times out" => (504, "end/TIMEOUT"),
+        "exit: no answer" => (504, "end/TIMEOUT"),
         _ => return None,
     })
 }
 
-/// Whether what was seen is what the case has to show.
-fn check(case: &Case, seen: &Seen) -> Result<(), String> {
+/// Checks the response to a case; the error describes what is wrong.
+fn check(case: &Case, response: &Response) -> Result<(), String> {
     if case.extended == 0 {
-        return match seen.status == 200 && seen.body.contains(PAGE) && seen.tokens.is_empty() {
+        let is_page = response.status == 200 && response.body.contains(PAGE);
+        return match is_page && response.tokens.is_empty() {
             true => Ok(()),
-            false => Err("the page did not come".to_owned()),
+            false => Err("not the page".to_owned()),
         };
     }
-    let expected = expected(case).ok_or("no status is written down for it")?;
-    match expected == (seen.status, seen.tokens.as_str()) {
+    let expected = expected(case).ok_or("this case has no entry in the table of statuses")?;
+    match expected == (response.status, response.tokens.as_str()) {
         true => Ok(()),
         false => Err(format!("not {expected:?}")),
     }
 }
 
-/// Asks for the page of a case, through a tunnel or as a plain request.
-fn curl(proxy: SocketAddr, case: &Case, tunnel: bool) -> Result<Seen> {
-    let patience = patience(LIMIT).as_secs() * 3;
+/// Requests the page of a case, through a tunnel or with a plain request.
+fn run_curl(proxy: SocketAddr, case: &Case, tunnel: bool) -> Result<Response> {
+    let timeout = client_timeout(LIMIT).as_secs() * 3;
     let mut command = Command::new("curl");
     command.env_clear().args(["-q", "-s", "-S", "-i"]);
-    command.args(["--max-time", &patience.to_string()]);
+    command.args(["--max-time", &timeout.to_string()]);
     command.args(["-w", "\n%{http_connect} %{http_code} %{time_total}"]);
     command.args(["-x", &format!("http://{proxy}")]);
     if tunnel {
@@ -162,18 +135,18 @@ fn curl(proxy: SocketAddr, case: &Case, tunnel: bool) -> Result<Seen> {
     let numbers: Vec<&str> = numbers.split(' ').collect();
     let [connect, code, seconds] = numbers[..] else {
         anyhow::bail!(
-            "curl said {text:?}, {}",
+            "curl printed {text:?}, {}",
             String::from_utf8_lossy(&output.stderr)
         );
     };
-    // A tunnel that stands says 200 for itself.
+    // A tunnel that was set up has status 200 of its own.
     let status: u16 = if tunnel { connect } else { code }.parse()?;
     let tokens = body.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
         name.eq_ignore_ascii_case("tor-request-failed")
             .then(|| value.trim().to_owned())
     });
-    Ok(Seen {
+    Ok(Response {
         status,
         tokens: tokens.unwrap_or_default(),
         body: body.to_owned(),

@@ -1,5 +1,4 @@
-//! Which streams share a circuit: the same requests through onionport and C tor, on ports with the
-//! same flags.
+//! Which streams share a circuit: the same requests to onionport and C tor, on ports with the same flags.
 
 use std::collections::HashSet;
 use std::io::{Read as _, Write as _};
@@ -8,14 +7,15 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use socket2::{Domain, Socket, Type};
-use testnet::{CTor, ClientOptions, EchoServer, Network, Service, ServiceOptions};
+use testnet::{CTor, ClientOptions, EchoServer, Service, ServiceOptions};
 
-use crate::daemon::Onionport;
-use crate::program;
+use crate::daemon::{Onionport, Start};
+use crate::setup::{check_echo, circuits_of_streams, network_builder, wait_until};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a read, or a new identity, may take.
+const LIMIT: Duration = Duration::from_secs(60);
 
-/// The flags of the ports, which each get a loopback address of their own.
+/// The flags of the ports. Each port has its own loopback address.
 const PORTS: &[&str] = &[
     "",
     "IsolateDestAddr",
@@ -28,24 +28,25 @@ const PORTS: &[&str] = &[
 ];
 
 /// One request.
-struct Ask {
-    /// The number of the port.
+struct Request {
+    /// The index of the port in [`PORTS`].
     port: usize,
     /// The last byte of the client's address.
     from: u8,
-    /// User and password over SOCKS5; `None` for SOCKS4a, or for SOCKS5 without.
+    /// User name and password for SOCKS5.
     login: Option<(&'static str, &'static str)>,
+    /// Whether to use SOCKS4a instead of SOCKS5.
     socks4: bool,
-    /// A name or address for an exit, or [`SERVICE`], [`SHOUTED`] or [`BELOW`].
+    /// A name or address for an exit, or [`SERVICE`], [`UPPERCASE`] or [`SUBDOMAIN`].
     host: &'static str,
-    /// Which of the two servers, or of the two ports of the service.
+    /// The index of one of the two servers, or of the service's ports to them.
     server: usize,
-    /// Requests with the same letter share a circuit, all others do not.
+    /// Requests with the same letter share a circuit; all others do not.
     group: char,
 }
 
-const fn ask(port: usize, group: char) -> Ask {
-    Ask {
+const fn request(port: usize, group: char) -> Request {
+    Request {
         port,
         from: 1,
         login: None,
@@ -56,43 +57,46 @@ const fn ask(port: usize, group: char) -> Ask {
     }
 }
 
-const fn login(user: &'static str, password: &'static str, ask: Ask) -> Ask {
-    Ask {
+const fn login(user: &'static str, password: &'static str, request: Request) -> Request {
+    Request {
         login: Some((user, password)),
-        ..ask
+        ..request
     }
 }
 
-const fn from(from: u8, ask: Ask) -> Ask {
-    Ask { from, ..ask }
+const fn from(from: u8, request: Request) -> Request {
+    Request { from, ..request }
 }
 
-const fn elsewhere(ask: Ask) -> Ask {
-    Ask { server: 1, ..ask }
+const fn second_server(request: Request) -> Request {
+    Request {
+        server: 1,
+        ..request
+    }
 }
 
-const fn host(host: &'static str, ask: Ask) -> Ask {
-    Ask { host, ..ask }
+const fn host(host: &'static str, request: Request) -> Request {
+    Request { host, ..request }
 }
 
-const fn socks4(ask: Ask) -> Ask {
-    Ask {
+const fn socks4(request: Request) -> Request {
+    Request {
         socks4: true,
-        ..ask
+        ..request
     }
 }
 
-const fn service(ask: Ask) -> Ask {
-    Ask {
+const fn service(request: Request) -> Request {
+    Request {
         host: SERVICE,
-        ..ask
+        ..request
     }
 }
 
-/// The address of the onion service, the same in capitals, and a name below it.
+/// The address of the onion service, the same in upper case, and a name below it.
 const SERVICE: &str = "SERVICE";
-const SHOUTED: &str = "SHOUTED";
-const BELOW: &str = "BELOW";
+const UPPERCASE: &str = "UPPERCASE";
+const SUBDOMAIN: &str = "SUBDOMAIN";
 
 /// The ports of the onion service, one for each server.
 const SERVICE_PORTS: [u16; 2] = [80, 81];
@@ -100,87 +104,85 @@ const SERVICE_PORTS: [u16; 2] = [80, 81];
 /// The group of the first requests.
 const FIRST: char = 'a';
 
-const ASKS: &[Ask] = &[
-    // Without flags: by client and by user and password.
-    ask(0, 'a'),
-    elsewhere(ask(0, 'a')),
-    host("127.0.0.1", ask(0, 'a')),
-    socks4(ask(0, 'a')),
-    login("alice", "1", ask(0, 'b')),
-    login("alice", "1", host("127.0.0.1", ask(0, 'b'))),
-    login("alice", "2", ask(0, 'c')),
-    login("bob", "1", ask(0, 'd')),
-    login("<torS0X>0", "token", ask(0, 'e')),
-    from(2, ask(0, 'f')),
-    from(2, ask(0, 'f')),
-    ask(0, 'a'),
-    // IsolateDestAddr: by the address as it was written.
-    ask(1, 'g'),
-    elsewhere(ask(1, 'g')),
-    host("GOOD.test", ask(1, 'g')),
-    host("127.0.0.1", ask(1, 'h')),
+const REQUESTS: &[Request] = &[
+    // Without flags: isolated by client address and by login.
+    request(0, 'a'),
+    second_server(request(0, 'a')),
+    host("127.0.0.1", request(0, 'a')),
+    socks4(request(0, 'a')),
+    login("alice", "1", request(0, 'b')),
+    login("alice", "1", host("127.0.0.1", request(0, 'b'))),
+    login("alice", "2", request(0, 'c')),
+    login("bob", "1", request(0, 'd')),
+    login("<torS0X>0", "token", request(0, 'e')),
+    from(2, request(0, 'f')),
+    from(2, request(0, 'f')),
+    request(0, 'a'),
+    // IsolateDestAddr: isolated by the address as the client wrote it.
+    request(1, 'g'),
+    second_server(request(1, 'g')),
+    host("GOOD.test", request(1, 'g')),
+    host("127.0.0.1", request(1, 'h')),
     // IsolateDestPort
-    ask(2, 'i'),
-    host("127.0.0.1", ask(2, 'i')),
-    elsewhere(ask(2, 'j')),
+    request(2, 'i'),
+    host("127.0.0.1", request(2, 'i')),
+    second_server(request(2, 'j')),
     // NoIsolateSOCKSAuth
-    login("alice", "1", ask(3, 'k')),
-    login("bob", "2", ask(3, 'k')),
-    ask(3, 'k'),
-    // A group of two ports: the second keeps SOCKS4 and SOCKS5 apart.
-    ask(4, 'l'),
-    ask(5, 'l'),
-    socks4(ask(5, 'm')),
+    login("alice", "1", request(3, 'k')),
+    login("bob", "2", request(3, 'k')),
+    request(3, 'k'),
+    // A session group of two ports: the second isolates SOCKS4 from SOCKS5.
+    request(4, 'l'),
+    request(5, 'l'),
+    socks4(request(5, 'm')),
     // NoIsolateClientAddr
-    ask(6, 'n'),
-    from(2, ask(6, 'n')),
-    // Both.
-    ask(7, 'o'),
-    elsewhere(ask(7, 'p')),
-    host("127.0.0.1", ask(7, 'q')),
-    ask(7, 'o'),
-    // An onion service: the same rules, on circuits that nobody builds beforehand.
-    service(ask(0, 'A')),
-    elsewhere(service(ask(0, 'A'))),
-    socks4(service(ask(0, 'A'))),
-    host(BELOW, ask(0, 'A')),
-    login("alice", "1", service(ask(0, 'B'))),
-    login("alice", "1", elsewhere(service(ask(0, 'B')))),
-    login("alice", "2", service(ask(0, 'C'))),
-    login("bob", "1", service(ask(0, 'D'))),
-    from(2, service(ask(0, 'E'))),
-    from(2, elsewhere(service(ask(0, 'E')))),
+    request(6, 'n'),
+    from(2, request(6, 'n')),
+    // IsolateDestAddr and IsolateDestPort.
+    request(7, 'o'),
+    second_server(request(7, 'p')),
+    host("127.0.0.1", request(7, 'q')),
+    request(7, 'o'),
+    // An onion service: the same rules, but no circuits are built in advance.
+    service(request(0, 'A')),
+    second_server(service(request(0, 'A'))),
+    socks4(service(request(0, 'A'))),
+    host(SUBDOMAIN, request(0, 'A')),
+    login("alice", "1", service(request(0, 'B'))),
+    login("alice", "1", second_server(service(request(0, 'B')))),
+    login("alice", "2", service(request(0, 'C'))),
+    login("bob", "1", service(request(0, 'D'))),
+    from(2, service(request(0, 'E'))),
+    from(2, second_server(service(request(0, 'E')))),
     // IsolateDestAddr
-    service(ask(1, 'F')),
-    elsewhere(service(ask(1, 'F'))),
-    host(SHOUTED, ask(1, 'F')),
-    host(BELOW, ask(1, 'G')),
+    service(request(1, 'F')),
+    second_server(service(request(1, 'F'))),
+    host(UPPERCASE, request(1, 'F')),
+    host(SUBDOMAIN, request(1, 'G')),
     // IsolateDestPort
-    service(ask(2, 'H')),
-    elsewhere(service(ask(2, 'I'))),
+    service(request(2, 'H')),
+    second_server(service(request(2, 'I'))),
     // NoIsolateSOCKSAuth
-    login("alice", "1", service(ask(3, 'J'))),
-    login("bob", "2", service(ask(3, 'J'))),
-    // A group of two ports.
-    service(ask(4, 'K')),
-    service(ask(5, 'K')),
-    socks4(service(ask(5, 'L'))),
+    login("alice", "1", service(request(3, 'J'))),
+    login("bob", "2", service(request(3, 'J'))),
+    // A session group of two ports.
+    service(request(4, 'K')),
+    service(request(5, 'K')),
+    socks4(service(request(5, 'L'))),
     // NoIsolateClientAddr
-    service(ask(6, 'M')),
-    from(2, service(ask(6, 'M'))),
-    // Back to the first identities: longer ago than a circuit is at hand without a look at the keys.
-    service(ask(0, 'A')),
-    login("alice", "1", service(ask(0, 'B'))),
+    service(request(6, 'M')),
+    from(2, service(request(6, 'M'))),
+    // The first identities again, so long after their last requests that the program reads the client's keys before it
+    // uses a circuit again.
+    service(request(0, 'A')),
+    login("alice", "1", service(request(0, 'B'))),
 ];
 
 #[test]
 fn streams_share_a_circuit_exactly_where_their_ports_allow_it() -> Result<()> {
-    let network = Network::builder()
-        .relays(8)
-        .circuit_timeout_ms(Some(2500))
-        .start()?;
+    let network = network_builder().start()?;
     let servers = [EchoServer::start()?, EchoServer::start()?];
-    let [first, second] = [0, 1].map(|n| (SERVICE_PORTS[n], servers[n].address()));
+    let [first, second] = [0, 1].map(|i| (SERVICE_PORTS[i], servers[i].address()));
     let onion = network.service(ServiceOptions {
         ports: vec![first, second],
         ..ServiceOptions::default()
@@ -189,108 +191,105 @@ fn streams_share_a_circuit_exactly_where_their_ports_allow_it() -> Result<()> {
     let lines: Vec<String> = PORTS
         .iter()
         .enumerate()
-        .map(|(number, flags)| format!("{}:auto {flags}", place(number)))
+        .map(|(index, flags)| format!("{}:auto {flags}", port_address(index)))
         .collect();
-    let judge = network.c_tor_client(ClientOptions {
+    let c_tor = network.c_tor_client(ClientOptions {
         extra_torrc_lines: lines.iter().map(|l| format!("SocksPort {l}")).collect(),
         ..ClientOptions::default()
     })?;
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
-    let onionport = Onionport::with_ports(program(), &network, "", &lines)?;
+    let onionport = Start::new(&network).socks_ports(&lines).start()?;
 
     let mut ours = Vec::new();
     let mut theirs = Vec::new();
-    // Open to the end: an idle circuit may be closed, and its number used again.
+    // The streams stay open: an idle circuit may be closed, and its number used again.
     let mut streams = Vec::new();
-    for ask in ASKS {
-        streams.push(ask.send(onionport.port(ask.port), &targets)?);
+    for request in REQUESTS {
+        streams.push(request.send(onionport.port(request.port), &targets)?);
         ours.push(circuit_of_newest_stream(&onionport)?);
-        streams.push(ask.send(judges_port(&judge, ask.port)?, &targets)?);
-        theirs.push(judges_circuit_of_newest_stream(&judge)?);
+        streams.push(request.send(c_tor_port(&c_tor, request.port)?, &targets)?);
+        theirs.push(c_tor_circuit_of_newest_stream(&c_tor)?);
     }
-    println!("request  should  onionport  C tor");
-    for (number, ask) in ASKS.iter().enumerate() {
-        let (ours, theirs) = (&ours[number], &theirs[number]);
-        println!("{number:7}  {:6}  {ours:9}  {theirs}", ask.group);
+    println!("request  group   onionport  C tor");
+    for (index, request) in REQUESTS.iter().enumerate() {
+        let (ours, theirs) = (&ours[index], &theirs[index]);
+        println!("{index:7}  {:6}  {ours:9}  {theirs}", request.group);
     }
     let mut wrong = Vec::new();
-    for (i, a) in ASKS.iter().enumerate() {
-        for (j, b) in ASKS.iter().enumerate().skip(i + 1) {
-            let together = a.group == b.group;
-            // The first group finds circuits that were built beforehand, and may use any of them.
-            let choice = together && a.group == FIRST;
-            if (ours[i] == ours[j]) != together && !choice {
+    for (i, a) in REQUESTS.iter().enumerate() {
+        for (j, b) in REQUESTS.iter().enumerate().skip(i + 1) {
+            let same_group = a.group == b.group;
+            // The first group may use any of the circuits that were built in advance.
+            let has_choice = same_group && a.group == FIRST;
+            if (ours[i] == ours[j]) != same_group && !has_choice {
                 wrong.push(format!("onionport, requests {i} and {j}"));
             }
-            // That C tor chooses another circuit where it need not is its own affair.
-            if theirs[i] == theirs[j] && !together {
+            // C tor may use another circuit within a group.
+            if theirs[i] == theirs[j] && !same_group {
                 wrong.push(format!("C tor, requests {i} and {j}"));
             }
         }
     }
     assert!(wrong.is_empty(), "wrong: {}", wrong.join("; "));
-    let first: Vec<&String> = ASKS
+    let first: Vec<&String> = REQUESTS
         .iter()
         .zip(&ours)
-        .filter_map(|(ask, circuit)| (ask.group == FIRST).then_some(circuit))
+        .filter_map(|(request, circuit)| (request.group == FIRST).then_some(circuit))
         .collect();
     let circuits: HashSet<&&String> = first.iter().collect();
-    assert!(circuits.len() < first.len(), "no stream shares: {first:?}");
+    assert!(
+        circuits.len() < first.len(),
+        "no streams share a circuit: {first:?}"
+    );
 
-    // New circuits on demand; streams that are open go on.
+    // After a new identity, new streams use new circuits, and open streams stay open.
     onionport.signal("USR1")?;
-    judge.control("SIGNAL NEWNYM")?;
-    wait_for(|| {
+    c_tor.control("SIGNAL NEWNYM")?;
+    wait_until("the program has a new identity", LIMIT, || {
         onionport
             .log()
             .contains("new identity: new streams use new circuits")
     })?;
-    for again in [ask(0, 'a'), service(ask(0, 'A'))] {
-        let what = again.host;
-        streams.push(again.send(onionport.port(0), &targets)?);
+    for request in [request(0, 'a'), service(request(0, 'A'))] {
+        let host = request.host;
+        streams.push(request.send(onionport.port(0), &targets)?);
         let newest = circuit_of_newest_stream(&onionport)?;
         assert!(
             !ours.contains(&newest),
-            "{what}: circuit {newest} is not new"
+            "{host}: circuit {newest} is not new"
         );
-        streams.push(again.send(judges_port(&judge, 0)?, &targets)?);
-        let newest = judges_circuit_of_newest_stream(&judge)?;
+        streams.push(request.send(c_tor_port(&c_tor, 0)?, &targets)?);
+        let newest = c_tor_circuit_of_newest_stream(&c_tor)?;
         assert!(
             !theirs.contains(&newest),
-            "{what}: C tor's circuit {newest} is not new"
+            "{host}: C tor's circuit {newest} is not new"
         );
     }
     for stream in &mut streams {
-        assert_echoes(stream)?;
+        check_echo(stream)?;
     }
     network.mark_done();
     Ok(())
 }
 
-/// The address of a port: by it the judge's listeners are told apart.
-fn place(number: usize) -> Ipv4Addr {
-    Ipv4Addr::new(127, 0, 7, u8::try_from(number).expect("few ports") + 1)
+/// The address of a port, which also identifies the listener of C tor.
+fn port_address(index: usize) -> Ipv4Addr {
+    Ipv4Addr::new(127, 0, 7, u8::try_from(index).expect("few ports") + 1)
 }
 
-/// The judge's port of that number.
-fn judges_port(judge: &CTor, number: usize) -> Result<SocketAddr> {
-    judge.listener("socks", place(number))
+/// C tor's port with this index.
+fn c_tor_port(c_tor: &CTor, index: usize) -> Result<SocketAddr> {
+    c_tor.listener("socks", port_address(index))
 }
 
 fn circuit_of_newest_stream(onionport: &Onionport) -> Result<String> {
-    let log = onionport.log();
-    let mut circuits = log.lines().rev().filter_map(|line| {
-        let (_, circuit) = line
-            .split_once("asking the exit of circuit ")
-            .or_else(|| line.split_once("opening a stream to the onion service on circuit "))?;
-        Some(circuit.to_owned())
-    });
-    circuits.next().context("no circuit in the log")
+    let newest = circuits_of_streams(&onionport.log()).pop();
+    newest.context("no circuit in the log")
 }
 
-/// `GETINFO stream-status` has a line for each stream: its number, state, circuit and target.
-fn judges_circuit_of_newest_stream(judge: &CTor) -> Result<String> {
-    let answer = judge.control("GETINFO stream-status")?;
+/// `GETINFO stream-status` has a line for each stream: number, state, circuit and destination.
+fn c_tor_circuit_of_newest_stream(c_tor: &CTor) -> Result<String> {
+    let answer = c_tor.control("GETINFO stream-status")?;
     let lines = answer.iter().flat_map(|part| part.lines());
     let streams = lines.filter_map(|line| {
         let line = line.rsplit("stream-status=").next()?;
@@ -305,20 +304,20 @@ fn judges_circuit_of_newest_stream(judge: &CTor) -> Result<String> {
         .1)
 }
 
-/// Where requests go.
+/// The destinations of requests.
 struct Targets {
     servers: [EchoServer; 2],
     onion: Service,
 }
 
-impl Ask {
-    /// The host and port to ask for.
+impl Request {
+    /// The host and port to request.
     fn target(&self, targets: &Targets) -> (String, u16) {
         let onion = targets.onion.address();
         let host = match self.host {
             SERVICE => onion.to_owned(),
-            SHOUTED => onion.to_ascii_uppercase(),
-            BELOW => format!("www.{onion}"),
+            UPPERCASE => onion.to_ascii_uppercase(),
+            SUBDOMAIN => format!("www.{onion}"),
             name => {
                 return (
                     name.to_owned(),
@@ -329,7 +328,7 @@ impl Ask {
         (host, SERVICE_PORTS[self.server])
     }
 
-    /// Opens the stream, and sees that it works.
+    /// Opens the stream and checks that it works.
     fn send(&self, proxy: SocketAddr, targets: &Targets) -> Result<TcpStream> {
         let (host, port) = self.target(targets);
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
@@ -337,7 +336,7 @@ impl Ask {
         socket.bind(&SocketAddr::new(client, 0).into())?;
         socket.connect(&proxy.into())?;
         let mut stream = TcpStream::from(socket);
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(LIMIT))?;
         let length = u8::try_from(host.len())?;
         if self.socks4 {
             let mut request = vec![4, 1];
@@ -374,25 +373,7 @@ impl Ask {
             stream.read_exact(&mut reply)?;
             ensure!(reply[1] == 0, "reply {reply:02X?}");
         }
-        assert_echoes(&mut stream)?;
+        check_echo(&mut stream)?;
         Ok(stream)
     }
-}
-
-fn assert_echoes(stream: &mut TcpStream) -> Result<()> {
-    stream.write_all(b"hello")?;
-    let mut echoed = [0; 5];
-    stream.read_exact(&mut echoed)?;
-    ensure!(&echoed == b"hello", "{echoed:?}");
-    Ok(())
-}
-
-/// Waits until something is so.
-fn wait_for(mut so: impl FnMut() -> bool) -> Result<()> {
-    let deadline = std::time::Instant::now() + PATIENCE;
-    while !so() {
-        ensure!(std::time::Instant::now() < deadline, "waited in vain");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok(())
 }

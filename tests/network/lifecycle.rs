@@ -1,34 +1,99 @@
-//! One program after another in the same folders: what is remembered, and what becomes of damaged
+//! The program is started repeatedly with the same folders: which guards it keeps, and what it does about damaged
 //! files.
-
-mod run;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use testnet::{EchoServer, Network};
+use testnet::{EchoServer, Network, socks5_connect};
 
-use run::{Folders, Run};
+use crate::daemon::{Onionport, Start};
+use crate::setup::make_private;
 
-/// How many starts the guard has to survive; more with the variable [`STARTS_VARIABLE`].
+/// How many starts the guards have to survive. The environment variable [`STARTS_VARIABLE`] overrides it.
 const STARTS: u32 = 6;
 const STARTS_VARIABLE: &str = "ONIONPORT_STARTS";
-/// The latest moment, after the client is usable, at which a run is stopped.
+/// A run is stopped at a random moment, at most this long after its bootstrap. The environment variable
+/// [`LONGEST_RUN_VARIABLE`] overrides it, in seconds.
 const LONGEST_RUN: Duration = Duration::from_secs(3);
 const LONGEST_RUN_VARIABLE: &str = "ONIONPORT_LONGEST_RUN";
-/// How soon a guard that was used is saved: arti's minute, and slack for a busy machine.
+/// How long the program may take to bootstrap with sound files or none.
+const BOOTSTRAP_LIMIT: Duration = Duration::from_secs(60);
+/// How long a stream may take to open.
+const REQUEST_LIMIT: Duration = Duration::from_secs(60);
+/// How long the program may take to exit after a signal.
+const EXIT_LIMIT: Duration = Duration::from_secs(20);
+/// How soon a used guard is saved: arti saves once a minute; the rest is slack for a busy machine.
 const SAVED_WITHIN: Duration = Duration::from_secs(75);
-/// How soon a program whose files are damaged has to serve.
+/// How soon a restarted program has to serve, also with damaged files.
 const SOON: Duration = Duration::from_secs(10);
 
-/// The guards that a state folder knows, and the order in which they were first used.
-fn guards(folders: &Folders) -> Result<(BTreeSet<String>, Vec<String>)> {
-    let path = folders.state().join("state/guards.json");
+/// The folder with state and cache of a program.
+struct Folders(tempfile::TempDir);
+
+impl Folders {
+    /// Creates an empty folder.
+    fn new(network: &Network) -> Result<Folders> {
+        let folder = tempfile::tempdir_in(network.dir())?;
+        make_private(folder.path())?;
+        Ok(Folders(folder))
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Copies the folder with all files.
+    fn copy(&self, network: &Network) -> Result<Folders> {
+        let copy = Folders::new(network)?;
+        let mut from = self.path().as_os_str().to_owned();
+        from.push("/.");
+        let copied = Command::new("cp")
+            .arg("-a")
+            .arg(from)
+            .arg(copy.path())
+            .status()?;
+        ensure!(copied.success(), "cp -a");
+        Ok(copy)
+    }
+
+    /// Starts a program with one SOCKS port in this folder. It checks the permissions of its files, and logs little, so
+    /// that the last line of its log is the error with which it exits.
+    fn spawn_proxy(&self, network: &Network) -> Result<Onionport> {
+        Start::new(network)
+            .socks_ports(&["auto"])
+            .state(self.path())
+            .check_permissions()
+            .log_filter("info,tor_netdir=error")
+            .spawn()
+    }
+}
+
+/// Opens a stream.
+fn connect(onionport: &Onionport, target: SocketAddr) -> Result<TcpStream> {
+    let host = target.ip().to_string();
+    let reply = socks5_connect(onionport.port(0), &host, target.port(), REQUEST_LIMIT)?;
+    let code = reply.code;
+    reply
+        .stream
+        .with_context(|| format!("refused with {code:02X}"))
+}
+
+/// Sends a signal and waits until the program has exited.
+fn stop(onionport: &mut Onionport, signal: &str) -> Result<ExitStatus> {
+    onionport.signal(signal)?;
+    onionport.wait_until_exit(EXIT_LIMIT)
+}
+
+/// Returns the saved guards, and the used ones among them in the order of their first use.
+fn read_guards(folders: &Folders) -> Result<(BTreeSet<String>, Vec<String>)> {
+    let path = folders.path().join("state/state/guards.json");
     let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     let state: Value = serde_json::from_str(&text)?;
     let list = |value: &Value| -> Vec<String> {
@@ -41,42 +106,43 @@ fn guards(folders: &Folders) -> Result<(BTreeSet<String>, Vec<String>)> {
     Ok((sampled.into_iter().collect(), confirmed.collect()))
 }
 
-fn number(variable: &str, otherwise: u32) -> u32 {
+/// Reads a number from an environment variable.
+fn number_from_env(variable: &str, default: u32) -> u32 {
     let text = std::env::var(variable).ok();
-    text.and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+    text.and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
 #[test]
-fn guards_outlast_every_clean_end() -> Result<()> {
+fn guards_survive_every_clean_exit() -> Result<()> {
     let network = Network::builder().relays(8).start()?;
     let echo = EchoServer::start()?;
     let folders = Folders::new(&network)?;
-    let longest = number(LONGEST_RUN_VARIABLE, LONGEST_RUN.as_secs() as u32) * 1000;
+    let longest = number_from_env(LONGEST_RUN_VARIABLE, LONGEST_RUN.as_secs() as u32) * 1000;
     let mut known: Option<(BTreeSet<String>, Vec<String>)> = None;
-    for start in 0..number(STARTS_VARIABLE, STARTS) {
-        let mut run = Run::start(&network, &folders, "")?;
-        run.wait_until_usable(Duration::from_secs(60))?;
-        // With a stream that is open to the end, every other time; the first one confirms a guard.
+    for start in 0..number_from_env(STARTS_VARIABLE, STARTS) {
+        let mut onionport = folders.spawn_proxy(&network)?;
+        onionport.wait_until_bootstrapped(BOOTSTRAP_LIMIT)?;
+        // Every other run has a stream that stays open until the exit. The first one confirms a guard.
         let stream = match start % 2 {
-            0 => Some(run.connect(echo.address())?),
+            0 => Some(connect(&onionport, echo.address())?),
             _ => None,
         };
         let moment = Duration::from_millis(u64::from(rand::random_range(0..=longest)));
         std::thread::sleep(moment);
         let signal = ["TERM", "INT"][start as usize / 2 % 2];
-        let status = run.stop(signal)?;
-        ensure!(status.success(), "ended with {status}");
+        let status = stop(&mut onionport, signal)?;
+        ensure!(status.success(), "exited with {status}");
         drop(stream);
-        let (sampled, confirmed) = guards(&folders)?;
-        let told = format!("start {start}, {signal} after {moment:?}");
-        ensure!(!sampled.is_empty(), "{told}: no guards");
+        let (sampled, confirmed) = read_guards(&folders)?;
+        let run = format!("start {start}, {signal} after {moment:?}");
+        ensure!(!sampled.is_empty(), "{run}: no guards");
         match &known {
-            None => ensure!(!confirmed.is_empty(), "{told}: no guard that was used"),
+            None => ensure!(!confirmed.is_empty(), "{run}: no used guard"),
             Some((before, used)) => {
-                ensure!(sampled.is_superset(before), "{told}: guards are lost");
+                ensure!(sampled.is_superset(before), "{run}: guards lost");
                 ensure!(
                     confirmed.starts_with(used),
-                    "{told}: the first guard was {used:?} and is {confirmed:?}"
+                    "{run}: the used guards were {used:?} and are {confirmed:?}"
                 );
             }
         }
@@ -92,38 +158,44 @@ fn a_kill_loses_at_most_a_minute_of_guards() -> Result<()> {
     let network = Network::builder().relays(8).start()?;
     let echo = EchoServer::start()?;
     let folders = Folders::new(&network)?;
-    let mut run = Run::start(&network, &folders, "")?;
-    run.wait_until_usable(Duration::from_secs(60))?;
-    let stream = run.connect(echo.address())?;
+    let mut onionport = folders.spawn_proxy(&network)?;
+    onionport.wait_until_bootstrapped(BOOTSTRAP_LIMIT)?;
+    let stream = connect(&onionport, echo.address())?;
     let begun = Instant::now();
     let (sampled, used) = loop {
-        if let Ok((sampled, used)) = guards(&folders)
+        if let Ok((sampled, used)) = read_guards(&folders)
             && !used.is_empty()
         {
             break (sampled, used);
         }
         let waited = begun.elapsed();
-        ensure!(waited < SAVED_WITHIN, "no guard is saved after {waited:?}");
+        ensure!(
+            waited < SAVED_WITHIN,
+            "no used guard saved after {waited:?}"
+        );
         std::thread::sleep(Duration::from_millis(100));
     };
-    run.stop("KILL")?;
+    stop(&mut onionport, "KILL")?;
     drop(stream);
 
-    let mut run = Run::start(&network, &folders, "")?;
-    run.wait_until_usable(SOON)?;
-    drop(run.connect(echo.address())?);
-    ensure!(run.stop("TERM")?.success(), "does not end well");
-    let (after, used_after) = guards(&folders)?;
-    ensure!(after.is_superset(&sampled), "guards are lost");
+    let mut onionport = folders.spawn_proxy(&network)?;
+    onionport.wait_until_bootstrapped(SOON)?;
+    drop(connect(&onionport, echo.address())?);
+    ensure!(
+        stop(&mut onionport, "TERM")?.success(),
+        "exit status after SIGTERM"
+    );
+    let (after, used_after) = read_guards(&folders)?;
+    ensure!(after.is_superset(&sampled), "guards lost");
     ensure!(
         used_after.starts_with(&used),
-        "the guards in use were {used:?} and are {used_after:?}"
+        "the used guards were {used:?} and are {used_after:?}"
     );
     network.mark_done();
     Ok(())
 }
 
-/// What can happen to a file.
+/// Damage to a file.
 #[derive(Clone, Copy, Debug)]
 enum Damage {
     Empty,
@@ -146,7 +218,7 @@ impl Damage {
         Damage::WritableForAll,
     ];
 
-    fn happen_to(self, path: &Path) -> Result<()> {
+    fn apply_to(self, path: &Path) -> Result<()> {
         let bytes = fs::read(path)?;
         match self {
             Damage::Empty => fs::write(path, "")?,
@@ -176,13 +248,13 @@ impl Damage {
     }
 }
 
-/// All files below a folder.
-fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+/// Returns all files below a folder.
+fn find_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         match path.is_dir() {
-            true => found.extend(files(&path)?),
+            true => found.extend(find_files(&path)?),
             false => found.push(path),
         }
     }
@@ -191,29 +263,35 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 #[test]
-fn a_damaged_file_is_mended_or_named_and_never_leaves_a_daemon_that_cannot_work() -> Result<()> {
+fn a_program_with_a_damaged_file_serves_soon_or_exits_with_an_error_that_names_it() -> Result<()> {
     let network = Network::builder().relays(8).start()?;
     let echo = EchoServer::start()?;
     let good = Folders::new(&network)?;
-    let mut run = Run::start(&network, &good, "")?;
-    run.wait_until_usable(Duration::from_secs(60))?;
-    drop(run.connect(echo.address())?);
-    ensure!(run.stop("TERM")?.success(), "the good run");
+    let mut onionport = good.spawn_proxy(&network)?;
+    onionport.wait_until_bootstrapped(BOOTSTRAP_LIMIT)?;
+    drop(connect(&onionport, echo.address())?);
+    ensure!(
+        stop(&mut onionport, "TERM")?.success(),
+        "exit status of the undamaged run"
+    );
 
-    let names = files(good.path())?;
+    let names = find_files(good.path())?;
     let names = names.iter().map(|path| path.strip_prefix(good.path()));
     let names: Vec<_> = names.collect::<Result<_, _>>()?;
     for expected in ["guards.json", "dir.sqlite3", "con_microdesc"] {
-        let there = |name: &&Path| name.display().to_string().contains(expected);
-        ensure!(names.iter().any(there), "{expected} is not among {names:?}");
+        let is_expected = |name: &&Path| name.display().to_string().contains(expected);
+        ensure!(
+            names.iter().any(is_expected),
+            "{expected} is not among {names:?}"
+        );
     }
     let mut wrong = Vec::new();
     for name in names {
         for damage in Damage::ALL {
             let case = format!("{} {damage:?}", name.display());
             let folders = good.copy(&network)?;
-            damage.happen_to(&folders.path().join(name))?;
-            match outcome(&network, &folders, damage, name, echo.address()) {
+            damage.apply_to(&folders.path().join(name))?;
+            match run_damaged(&network, &folders, damage, name, echo.address()) {
                 Ok(outcome) => println!("{case}: {outcome}"),
                 Err(error) => wrong.push(format!("{case}: {error:#}")),
             }
@@ -224,34 +302,41 @@ fn a_damaged_file_is_mended_or_named_and_never_leaves_a_daemon_that_cannot_work(
     Ok(())
 }
 
-/// What became of a program whose file `name` was damaged, if that is as it should be.
-fn outcome(
+/// Starts a program whose file `name` is damaged, and describes what it does. Fails if it neither serves soon nor exits
+/// with an error that names the file.
+fn run_damaged(
     network: &Network,
     folders: &Folders,
     damage: Damage,
     name: &Path,
-    target: std::net::SocketAddr,
+    target: SocketAddr,
 ) -> Result<String> {
     let begun = Instant::now();
-    let mut run = Run::start(network, folders, "")?;
-    if let Err(error) = run.wait_until_usable(SOON) {
-        let log = run.log();
-        // A person has to decide who may change the program's files.
+    let mut onionport = folders.spawn_proxy(network)?;
+    if let Err(error) = onionport.wait_until_bootstrapped(SOON) {
+        let log = onionport.log();
+        // Only the administrator can decide who may write to the files, so the program must exit.
         ensure!(matches!(damage, Damage::WritableForAll), "{error}\n{log}");
-        let status = run.ended(SOON)?;
-        let log = run.log();
+        let status = onionport.wait_until_exit(SOON)?;
+        let log = onionport.log();
         let last = log.lines().last().unwrap_or_default();
         let file = name.file_name().unwrap_or_default().display().to_string();
         ensure!(status.code() == Some(1), "{status}\n{log}");
-        ensure!(last.contains(&file), "not named in {last}");
+        ensure!(
+            last.contains(&file),
+            "{file} is not in the last line: {last}"
+        );
         return Ok(last.to_owned());
     }
-    let served = run.connect(target);
-    served.with_context(|| run.log())?;
+    let served = connect(&onionport, target);
+    served.with_context(|| onionport.log())?;
     let took = begun.elapsed();
     ensure!(took < SOON, "served after {took:?}");
-    ensure!(run.stop("TERM")?.success(), "does not end well");
-    let log = run.log();
+    ensure!(
+        stop(&mut onionport, "TERM")?.success(),
+        "exit status after SIGTERM"
+    );
+    let log = onionport.log();
     let warnings = log.lines().filter(|line| line.contains(" WARN "));
     Ok(format!("{took:.1?}, {} warnings", warnings.count()))
 }

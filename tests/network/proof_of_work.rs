@@ -1,4 +1,4 @@
-//! Onion services with proof-of-work defences (proposal 327). Puzzles are solved with the feature `pow` alone.
+//! Onion services with proof-of-work defences (proposal 327). The program solves puzzles only with the feature `pow`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -6,47 +6,47 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use testnet::{ServiceOptions, SocksRequest};
 
-use crate::recovery::{LIMIT, ask, network, onionport};
-use crate::stage::patience;
+use crate::setup::{DEFAULT_LIMIT, client_timeout, request_code, start_network, start_proxy};
 
-/// What tor-hsclient logs when it has solved a puzzle.
+/// What tor-hsclient logs after it has solved a puzzle.
 const SOLVED: &str = "solve complete, Ok";
 
-/// A client raises the effort of its own accord once an introduction point has refused.
+/// A client raises the effort by itself after an introduction point has refused.
 #[test]
 fn a_service_with_proof_of_work_defences_is_reached() -> Result<()> {
-    let (network, server) = network()?;
+    let (network, server) = start_network()?;
     let service = network.service(ServiceOptions {
         proof_of_work: true,
         ..ServiceOptions::with_port(80, server.address())
     })?;
-    let onionport = onionport(&network, "")?;
-    assert_eq!(ask(&onionport, &service)?, 0x00);
+    let onionport = start_proxy(&network, DEFAULT_LIMIT, "")?;
+    assert_eq!(request_code(&onionport, &service)?, 0x00);
     let log = onionport.log();
-    assert!(!log.contains(SOLVED), "the service asks for no effort yet");
+    assert!(!log.contains(SOLVED), "the service requires no effort yet");
     service.kill();
     service.restart()?;
-    assert_eq!(ask(&onionport, &service)?, 0x00);
+    assert_eq!(request_code(&onionport, &service)?, 0x00);
     let solved = onionport.log().contains(SOLVED);
     assert_eq!(solved, cfg!(feature = "pow"));
     network.mark_done();
     Ok(())
 }
 
-/// A service raises its effort when clients queue up. C tor decides that every five minutes, so its clock is moved.
+/// A service raises its effort when clients queue up. C tor decides this every five minutes, so the test moves its
+/// clock.
 #[test]
-fn an_effort_raised_by_the_service_is_met() -> Result<()> {
-    /// How many clients queue up at a service that lets one in each second.
+fn a_client_meets_the_effort_that_the_service_has_raised() -> Result<()> {
+    /// How many clients queue up at a service that accepts one per second.
     const CROWD: usize = 20;
-    /// Less than C tor takes for a jump of its clock, at which it would give up its circuits.
+    /// Less than C tor treats as a jump of its clock, after which it would close its circuits.
     const STEP: Duration = Duration::from_secs(80);
-    /// More than the five minutes.
+    /// So many steps take longer than the five minutes.
     const STEPS: usize = 4;
-    /// C tor looks at its clock once a second.
+    /// Longer than the second after which C tor reads its clock again.
     const TICK: Duration = Duration::from_millis(1500);
-    /// How many decisions it may take: the queue may be empty for a moment.
+    /// How many decisions to wait for: the queue may be empty for a moment.
     const DECISIONS: usize = 4;
-    let (network, server) = network()?;
+    let (network, server) = start_network()?;
     let service = network.service(ServiceOptions {
         proof_of_work: true,
         movable_clock: true,
@@ -56,20 +56,23 @@ fn an_effort_raised_by_the_service_is_met() -> Result<()> {
         ],
         ..ServiceOptions::with_port(80, server.address())
     })?;
-    let crowd = onionport(&network, "")?;
-    assert_eq!(ask(&crowd, &service)?, 0x00);
-    assert!(!crowd.log().contains(SOLVED), "no effort is required yet");
+    let crowd = start_proxy(&network, DEFAULT_LIMIT, "")?;
+    assert_eq!(request_code(&crowd, &service)?, 0x00);
+    assert!(
+        !crowd.log().contains(SOLVED),
+        "the service requires no effort yet"
+    );
     let enough = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let (proxy, address, enough) = (crowd.extended(), service.address(), &enough);
+        let (proxy, address, enough) = (crowd.extended_port(), service.address(), &enough);
         for number in 0..CROWD {
             scope.spawn(move || {
                 let mut again = 0;
                 while !enough.load(Ordering::Relaxed) {
-                    // Each with a circuit of its own. What becomes of it is of no interest here.
+                    // Each request has its own circuit. Its outcome does not matter.
                     let user = format!("client {number}, request {again}");
                     let request = SocksRequest::new(proxy, address, 80).login(&user, "");
-                    let _ = request.timeout(patience(LIMIT)).send();
+                    let _ = request.timeout(client_timeout(DEFAULT_LIMIT)).send();
                     again += 1;
                 }
             });
@@ -86,9 +89,9 @@ fn an_effort_raised_by_the_service_is_met() -> Result<()> {
         anyhow::Ok(())
     })?;
 
-    let newcomer = onionport(&network, "")?;
+    let newcomer = start_proxy(&network, DEFAULT_LIMIT, "")?;
     let begun = Instant::now();
-    assert_eq!(ask(&newcomer, &service)?, 0x00);
+    assert_eq!(request_code(&newcomer, &service)?, 0x00);
     println!("with a puzzle: 00 {:.1?}", begun.elapsed());
     assert_eq!(newcomer.log().contains(SOLVED), cfg!(feature = "pow"));
     network.mark_done();

@@ -1,4 +1,4 @@
-//! Circuits and settings when the configuration is read again.
+//! Circuits and settings after a reload of the configuration.
 
 use std::collections::HashSet;
 use std::fs;
@@ -9,83 +9,77 @@ use anyhow::{Context as _, Result, ensure};
 use testnet::{BridgeOptions, Role};
 
 use crate::daemon::{Onionport, Start};
-use crate::entry::{World, bridges, echo};
-use crate::program;
+use crate::entry::{OBFS4PROXY, WatchedNetwork, bridges_config, obfs4_torrc};
+use crate::setup::{check_echo, circuits_of_streams};
 
-/// The circuits on which streams were opened.
+/// Returns the circuits on which the program requested streams.
 fn circuits(log: &str) -> HashSet<String> {
-    let asked = [
-        "asking the exit of circuit ",
-        "opening a stream to the onion service on circuit ",
-    ];
-    let found = asked.iter().flat_map(|asked| log.split(asked).skip(1));
-    let names = found.filter_map(|rest| Some(rest.lines().next()?.to_owned()));
-    names.collect()
+    circuits_of_streams(log).into_iter().collect()
 }
 
-/// Streams of one client before and after SIGHUP: those that are open stay so, and new ones get circuits of which
-/// none is from before, as after a reload of C tor.
-fn new_streams_get_new_circuits(what: &str, world: &World, after: &str) -> Result<()> {
-    let onionport = Onionport::start_with(program(), &world.network, Start::default())?;
-    let mut held = world.talk(&onionport, "same")?;
+/// Opens streams of one client before and after a reload with `config`. The open streams must stay open, and the new
+/// ones must not use a circuit from before, as after a reload of C tor.
+fn new_streams_use_new_circuits(what: &str, watched: &WatchedNetwork, config: &str) -> Result<()> {
+    let onionport = Onionport::start(&watched.network, "")?;
+    let mut held = watched.open_both(&onionport, "same")?;
     let before = circuits(&onionport.log());
     ensure!(!before.is_empty(), "{what}: no circuits in the log");
-    let said = onionport.reload(None, Some(after))?;
-    ensure!(
-        !said.contains("configuration not reloaded"),
-        "{what}: {said}"
-    );
-    let begun = onionport.log().len();
-    world.talk(&onionport, "same").context(what.to_owned())?;
+    let log = onionport.reload(None, Some(config))?;
+    ensure!(!log.contains("configuration not reloaded"), "{what}: {log}");
+    let reloaded = onionport.log().len();
+    watched
+        .open_both(&onionport, "same")
+        .context(what.to_owned())?;
     let log = onionport.log();
-    let now = circuits(&log[begun..]);
-    ensure!(now.len() >= 2, "{what}: {now:?}");
+    let after = circuits(&log[reloaded..]);
+    ensure!(after.len() >= 2, "{what}: {after:?}");
     ensure!(
-        now.is_disjoint(&before),
-        "{what}: circuits from before: {before:?}, now: {now:?}"
+        after.is_disjoint(&before),
+        "{what}: circuits before: {before:?}, after: {after:?}"
     );
     held.iter_mut()
-        .try_for_each(echo)
-        .with_context(|| format!("{what}: streams that were open"))
+        .try_for_each(check_echo)
+        .with_context(|| format!("{what}: streams opened before the reload"))
 }
 
 #[test]
-fn a_reload_gives_new_streams_new_circuits_though_nothing_has_changed() -> Result<()> {
-    new_streams_get_new_circuits("nothing has changed", World::shared()?, "")
+fn a_reload_without_changes_gives_new_streams_new_circuits() -> Result<()> {
+    new_streams_use_new_circuits("no changes", WatchedNetwork::shared()?, "")
 }
 
 #[test]
-fn no_new_stream_uses_a_circuit_from_before_bridges_were_asked_for() -> Result<()> {
-    let world = World::shared()?;
-    let bridge = world.network.bridge(BridgeOptions::default())?;
-    new_streams_get_new_circuits("bridges", world, &bridges(&[&bridge.line()]))
+fn no_new_stream_uses_a_circuit_from_before_bridges_were_configured() -> Result<()> {
+    let watched = WatchedNetwork::shared()?;
+    let bridge = watched.network.bridge(BridgeOptions::default())?;
+    let config = bridges_config(&[&bridge.line()]);
+    new_streams_use_new_circuits("bridges", watched, &config)
 }
 
 #[test]
-fn no_new_stream_uses_a_circuit_from_before_a_firewall_was_told_of() -> Result<()> {
-    let world = World::shared()?;
-    let some = world.network.relays(Role::Relay);
-    let some = some.iter().take(3).map(|relay| {
-        let address = world.network.or_address(relay)?;
+fn no_new_stream_uses_a_circuit_from_before_a_firewall_was_configured() -> Result<()> {
+    let watched = WatchedNetwork::shared()?;
+    let relays = watched.network.relays(Role::Relay);
+    let addresses = relays.iter().take(3).map(|relay| {
+        let address = watched.network.or_address(relay)?;
         Ok(address.to_string())
     });
-    let some = some.collect::<Result<Vec<String>>>()?;
-    let after = format!("[path_rules]\nreachable_addrs = {some:?}\n");
-    new_streams_get_new_circuits("reachable_addrs", world, &after)
+    let addresses = addresses.collect::<Result<Vec<String>>>()?;
+    let config = format!("[path_rules]\nreachable_addrs = {addresses:?}\n");
+    new_streams_use_new_circuits("reachable_addrs", watched, &config)
 }
 
 #[test]
 fn no_new_stream_uses_a_circuit_from_before_vanguards_changed() -> Result<()> {
-    let after = "[vanguards]\nmode = \"full\"\n";
-    new_streams_get_new_circuits("vanguards", World::shared()?, after)
+    let config = "[vanguards]\nmode = \"full\"\n";
+    new_streams_use_new_circuits("vanguards", WatchedNetwork::shared()?, config)
 }
 
-/// A program for a transport that leaves a mark when it is started.
-fn transport(folder: &Path, name: &str) -> Result<String> {
+/// Writes a program for a transport that creates the file `NAME.mark` when it starts. Returns its path.
+fn write_transport_program(folder: &Path, name: &str) -> Result<String> {
     let path = folder.join(name);
     let mark = folder.join(format!("{name}.mark"));
     let text = format!(
-        "#!/bin/sh\ntouch {}\nexec /usr/bin/obfs4proxy \"$@\"\n",
+        "#!/bin/sh\ntouch {}\nexec {OBFS4PROXY} \"$@\"\n",
         mark.display()
     );
     fs::write(&path, text)?;
@@ -94,63 +88,53 @@ fn transport(folder: &Path, name: &str) -> Result<String> {
 }
 
 #[test]
-fn another_program_for_a_transport_is_started_or_a_warning_says_from_when_on_it_counts()
--> Result<()> {
-    let world = World::shared()?;
-    let bridge = world.network.bridge(BridgeOptions { obfs4: true })?;
-    let line = bridge.obfs4_line().context("obfs4 was asked for")?;
-    let folder = tempfile::tempdir_in(world.network.dir())?;
-    let torrc = |program: &str| {
-        format!("UseBridges 1\nBridge {line}\nClientTransportPlugin obfs4 exec {program}\n")
+fn a_changed_transport_program_is_started_or_a_warning_names_the_setting() -> Result<()> {
+    let watched = WatchedNetwork::shared()?;
+    let bridge = watched.network.bridge(BridgeOptions { obfs4: true })?;
+    let line = bridge.obfs4_line().context("the bridge has no obfs4")?;
+    let folder = tempfile::tempdir_in(watched.network.dir())?;
+    let torrc = |name| {
+        let program = write_transport_program(folder.path(), name)?;
+        anyhow::Ok(obfs4_torrc(&line, &program))
     };
-    let first = torrc(&transport(folder.path(), "first")?);
-    let second = torrc(&transport(folder.path(), "second")?);
-    let start = Start {
-        torrc: Some(&first),
-        ..Start::default()
-    };
-    let onionport = Onionport::start_with(program(), &world.network, start)?;
-    world.talk(&onionport, "before")?;
+    let first = torrc("first")?;
+    let second = torrc("second")?;
+    let onionport = Start::new(&watched.network).torrc(&first).start()?;
+    watched.open_both(&onionport, "before")?;
     ensure!(folder.path().join("first.mark").exists());
-    let said = onionport.reload(Some(&second), None)?;
-    world.talk(&onionport, "after")?;
-    let warned = |line: &str| line.contains("WARN") && line.contains("transports");
+    let log = onionport.reload(Some(&second), None)?;
+    watched.open_both(&onionport, "after")?;
+    let is_warning = |line: &str| line.contains("WARN") && line.contains("transports");
     ensure!(
-        folder.path().join("second.mark").exists() || said.lines().any(warned),
-        "the second program was not started, and nothing was said: {said}"
+        folder.path().join("second.mark").exists() || log.lines().any(is_warning),
+        "the second program was not started, and there was no warning: {log}"
     );
     Ok(())
 }
 
-/// Bridges need the state folder, and somebody else has it.
+/// Bridges need the state folder, and another process has locked it.
 #[test]
-fn a_reload_that_cannot_have_its_bridges_changes_nothing() -> Result<()> {
-    let world = World::shared()?;
-    let bridge = world.network.bridge(BridgeOptions::default())?;
-    let state = tempfile::tempdir_in(world.network.dir())?;
+fn a_reload_that_cannot_store_its_bridges_changes_nothing() -> Result<()> {
+    let watched = WatchedNetwork::shared()?;
+    let bridge = watched.network.bridge(BridgeOptions::default())?;
+    let state = tempfile::tempdir_in(watched.network.dir())?;
     let socket = state.path().join("socket");
-    let start = Start {
-        state: Some(state.path()),
-        ..Start::default()
-    };
-    let _holder = Onionport::start_with(program(), &world.network, start)?;
-    // The command line would win over the file.
-    let ports = "socks_port = [\"auto ExtendedErrors\"]";
-    let start = Start {
-        proxy: ports,
-        ports: &[],
-        ..start
-    };
-    let onionport = Onionport::start_with(program(), &world.network, start)?;
-    world.talk(&onionport, "before")?;
-    let extra = format!(
+    let start = Start::new(&watched.network).state(state.path());
+    let _holder = start.start()?;
+    // The ports are in the file, because ports on the command line would take precedence after the reload.
+    let onionport = start
+        .proxy_settings("socks_port = [\"auto ExtendedErrors\"]")
+        .socks_ports(&[])
+        .start()?;
+    watched.open_both(&onionport, "before")?;
+    let changed = format!(
         "[proxy]\nsocks_port = [\"auto ExtendedErrors\", \"unix:{} RelaxDirModeCheck\"]\n{}",
         socket.display(),
-        bridges(&[&bridge.line()])
+        bridges_config(&[&bridge.line()])
     );
-    let said = onionport.reload(None, Some(&extra))?;
-    ensure!(said.contains("configuration not reloaded"), "{said}");
+    let log = onionport.reload(None, Some(&changed))?;
+    ensure!(log.contains("configuration not reloaded"), "{log}");
     ensure!(!socket.exists(), "a port has changed");
-    world.talk(&onionport, "after")?;
+    watched.open_both(&onionport, "after")?;
     Ok(())
 }

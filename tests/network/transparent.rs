@@ -1,24 +1,24 @@
-//! Connections that the system redirects, in a network namespace of their own, C tor's transparent
-//! port beside ours.
+//! Connections that the system redirects, in a network namespace of their own, compared with C tor's
+//! transparent port.
 
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use testnet::{ClientOptions, EchoServer, Network, ServiceOptions};
+use testnet::{ClientOptions, EchoServer, ServiceOptions};
 
 use crate::daemon::Onionport;
-use crate::names::{exchange, header, question};
-use crate::program;
+use crate::dns_client::{A, address_in, exchange, query};
+use crate::setup::network_builder;
 
-/// Set for the part that runs in the namespace.
+/// The environment variable of the process that runs in the namespace.
 const INSIDE: &str = "ONIONPORT_TEST_NAMESPACE";
-/// How long anything may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a read may take.
+const LIMIT: Duration = Duration::from_secs(60);
 
-/// Nobody else is in the namespace: ports can be chosen.
+/// Fixed ports: the namespace has no other processes. "Their" ports are C tor's.
 const OURS: &str = "127.0.0.1:9040";
 const OURS_V6: &str = "[::1]:9040";
 const OURS_TPROXY: &str = "127.0.0.1:9042";
@@ -27,7 +27,7 @@ const THEIRS_V6: &str = "[::1]:9140";
 const OUR_DNS: &str = "127.0.0.1:9053";
 const THEIR_DNS: &str = "127.0.0.1:9153";
 
-/// Each port has networks of its own, which are nowhere else.
+/// Each port has its own destination networks.
 const RULES: &str = "
 table ip redirected {
     chain out {
@@ -44,7 +44,7 @@ table ip6 redirected {
     }
 }
 ";
-/// TPROXY works on what comes in: what goes out to this network is sent round through loopback.
+/// TPROXY applies to incoming packets, so outgoing packets to this network are routed through loopback.
 const TPROXY_RULES: &str = "
 table ip diverted {
     chain out {
@@ -57,7 +57,7 @@ table ip diverted {
     }
 }
 ";
-/// The namespace needs an address of its own to go out from.
+/// The namespace needs its own address as the source of outgoing packets.
 const ROUTES: &str = "
     ip link set lo up &&
     ip addr add 172.31.0.1/32 dev lo &&
@@ -68,55 +68,55 @@ const ROUTES: &str = "
     ip route add local 0.0.0.0/0 dev lo table 100";
 
 #[test]
-fn redirected_connections_go_where_they_were_going() -> Result<()> {
+fn redirected_connections_reach_their_original_destination() -> Result<()> {
     if std::env::var_os(INSIDE).is_some() {
-        return within();
+        return test_in_namespace();
     }
-    if let Err(why) = shell(&format!(
+    if let Err(error) = run_shell(&format!(
         "unshare -rn sh -c '{ROUTES}' && unshare -rn nft list ruleset"
     )) {
-        return not_tested(&format!("no network namespaces or no nftables: {why}"));
+        return skip(&format!("no network namespaces or no nftables: {error}"));
     }
     let myself = std::env::current_exe()?;
     let output = Command::new("unshare")
         .arg("-rn")
         .arg(myself)
         .args([
-            "transparent::redirected_connections_go_where_they_were_going",
+            "transparent::redirected_connections_reach_their_original_destination",
             "--exact",
             "--nocapture",
         ])
         .env(INSIDE, "1")
         .stderr(Stdio::inherit())
         .output()?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    print!("{said}");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    print!("{stdout}");
     ensure!(output.status.success(), "failed in the namespace");
-    // A name that fits no test is no failure to the harness.
-    ensure!(said.contains("1 passed"), "the test has another name");
+    // The harness succeeds if no test has the given name.
+    ensure!(stdout.contains("1 passed"), "the test has another name");
     Ok(())
 }
 
-/// Says what this system lacks; where everything has to be there, that is an error.
-fn not_tested(lacking: &str) -> Result<()> {
-    ensure!(std::env::var_os("CI").is_none(), "{lacking}");
-    println!("not tested: {lacking}");
+/// Prints why the test is skipped. In CI, where nothing may be missing, this is an error.
+fn skip(reason: &str) -> Result<()> {
+    ensure!(std::env::var_os("CI").is_none(), "{reason}");
+    println!("skipped: {reason}");
     Ok(())
 }
 
-/// Runs commands; the error is what they complained about.
-fn shell(script: &str) -> Result<()> {
-    let done = Command::new("sh").args(["-c", script]).output()?;
+/// Runs commands; the error contains their standard error output.
+fn run_shell(script: &str) -> Result<()> {
+    let output = Command::new("sh").args(["-c", script]).output()?;
     ensure!(
-        done.status.success(),
+        output.status.success(),
         "{}",
-        String::from_utf8_lossy(&done.stderr).trim()
+        String::from_utf8_lossy(&output.stderr).trim()
     );
     Ok(())
 }
 
-/// Sets rules of nftables.
-fn rules(text: &str) -> Result<()> {
+/// Loads rules into nftables.
+fn load_rules(rules: &str) -> Result<()> {
     let mut nft = Command::new("nft")
         .args(["-f", "-"])
         .stdin(Stdio::piped())
@@ -124,23 +124,20 @@ fn rules(text: &str) -> Result<()> {
     nft.stdin
         .take()
         .context("no pipe")?
-        .write_all(text.as_bytes())?;
+        .write_all(rules.as_bytes())?;
     ensure!(nft.wait()?.success(), "nft refused the rules");
     Ok(())
 }
 
-fn within() -> Result<()> {
-    shell(ROUTES)?;
-    rules(RULES)?;
-    let network = Network::builder()
-        .relays(6)
-        .circuit_timeout_ms(Some(2500))
-        .start()?;
+fn test_in_namespace() -> Result<()> {
+    run_shell(ROUTES)?;
+    load_rules(RULES)?;
+    let network = network_builder().relays(6).start()?;
     let echo = EchoServer::start()?;
     let service = network.service(ServiceOptions::with_port(80, echo.address()))?;
     let port = echo.address().port();
 
-    let map = |v4: &str, v6: &str| {
+    let mappings = |v4: &str, v6: &str| {
         [
             format!("{v4}.9 good.test"),
             format!("{v4}.8 {}", service.address()),
@@ -149,10 +146,10 @@ fn within() -> Result<()> {
             format!("[{v6}::9] good.test"),
         ]
     };
-    let judge = network.c_tor_client(ClientOptions {
-        extra_torrc_lines: map("198.51.100", "2001:db8:2")
+    let c_tor = network.c_tor_client(ClientOptions {
+        extra_torrc_lines: mappings("198.51.100", "2001:db8:2")
             .iter()
-            .map(|line| format!("MapAddress {line}"))
+            .map(|mapping| format!("MapAddress {mapping}"))
             .chain([
                 format!("TransPort {THEIRS}"),
                 format!("TransPort {THEIRS_V6}"),
@@ -164,94 +161,90 @@ fn within() -> Result<()> {
         ..ClientOptions::default()
     })?;
     let onionport = Onionport::start(
-        program(),
         &network,
         &format!(
             "trans_port = [\"{OURS}\", \"{OURS_V6}\"]\ndns_port = \"{OUR_DNS}\"\n\
              automap_hosts_on_resolve = true\nmap_address = {:?}",
-            map("192.0.2", "2001:db8:1")
+            mappings("192.0.2", "2001:db8:1")
         ),
     )?;
 
     for net in ["192.0.2", "198.51.100"] {
-        assert_eq!(echoed(&format!("{net}.9:{port}"))?, EARLY, "{net}");
-        assert_eq!(echoed(&format!("{net}.8:80"))?, EARLY, "{net}");
-        // No such name, no such onion service, no such port of one: closed without a word.
-        for nowhere in [
+        assert_eq!(send_and_receive(&format!("{net}.9:{port}"))?, DATA, "{net}");
+        assert_eq!(send_and_receive(&format!("{net}.8:80"))?, DATA, "{net}");
+        // An unknown name, an invalid onion address and a port that the service does not have: closed without data.
+        for target in [
             format!("{net}.7:80"),
             format!("{net}.6:80"),
             format!("{net}.8:81"),
         ] {
-            assert_eq!(echoed(&nowhere)?, "", "{nowhere}");
+            assert_eq!(send_and_receive(&target)?, "", "{target}");
         }
     }
     for net in ["2001:db8:1", "2001:db8:2"] {
-        assert_eq!(echoed(&format!("[{net}::9]:{port}"))?, EARLY, "{net}");
+        assert_eq!(
+            send_and_receive(&format!("[{net}::9]:{port}"))?,
+            DATA,
+            "{net}"
+        );
     }
     for dns in [OUR_DNS, THEIR_DNS] {
-        let ip = address_of(dns.parse()?, service.address())?;
-        assert_eq!(echoed(&format!("{ip}:80"))?, EARLY, "{ip}");
+        let answer = exchange(dns.parse()?, &query(service.address(), A))?;
+        let ip = address_in(&answer, A)?;
+        assert_eq!(send_and_receive(&format!("{ip}:80"))?, DATA, "{ip}");
     }
-    // Addresses that stand for nothing.
+    // Virtual addresses that are not assigned.
     for ip in ["127.192.77.77", "10.192.77.77"] {
-        assert_eq!(echoed(&format!("{ip}:80"))?, "", "{ip}");
+        assert_eq!(send_and_receive(&format!("{ip}:80"))?, "", "{ip}");
     }
-    // Not redirected. (C tor asks an exit for its own port, which on this network is a circle.)
+    // Not redirected. (C tor sends the request for its own port to an exit, which on this network reaches C tor again.)
     for port in [OURS, OURS_V6] {
-        assert_eq!(echoed(port)?, "");
+        assert_eq!(send_and_receive(port)?, "");
     }
     let log = onionport.log();
     assert_eq!(log.matches("was not redirected").count(), 1, "{log}");
-    drop((judge, onionport));
+    drop((c_tor, onionport));
 
-    if let Err(why) = rules(TPROXY_RULES) {
+    if let Err(error) = load_rules(TPROXY_RULES) {
         network.mark_done();
-        return not_tested(&format!("no TPROXY: {why}"));
+        return skip(&format!("no TPROXY: {error}"));
     }
     let onionport = Onionport::start(
-        program(),
         &network,
         &format!(
             "trans_port = \"{OURS_TPROXY}\"\ntrans_proxy_type = \"TPROXY\"\nmap_address = {:?}",
-            map("203.0.113", "2001:db8:3")
+            mappings("203.0.113", "2001:db8:3")
         ),
     )?;
-    assert_eq!(echoed(&format!("203.0.113.9:{port}"))?, EARLY);
-    assert_eq!(echoed("203.0.113.8:80")?, EARLY);
-    assert_eq!(echoed("203.0.113.7:80")?, "");
-    assert_eq!(echoed(OURS_TPROXY)?, "");
+    assert_eq!(send_and_receive(&format!("203.0.113.9:{port}"))?, DATA);
+    assert_eq!(send_and_receive("203.0.113.8:80")?, DATA);
+    assert_eq!(send_and_receive("203.0.113.7:80")?, "");
+    assert_eq!(send_and_receive(OURS_TPROXY)?, "");
     assert!(onionport.log().contains("was not redirected"));
     network.mark_done();
     Ok(())
 }
 
-const EARLY: &str = "said before anybody answered";
+/// What a client sends before it has received anything.
+const DATA: &str = "sent before any answer";
 
-/// Connects, speaks at once, and gives as much of what comes back as was said.
-fn echoed(to: &str) -> Result<String> {
-    let to: SocketAddr = to.parse()?;
-    let mut stream = TcpStream::connect(to).with_context(|| format!("cannot connect to {to}"))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.write_all(EARLY.as_bytes())?;
-    let mut back = Vec::new();
+/// Connects, sends [`DATA`] at once, and returns what comes back, up to the same length.
+fn send_and_receive(target: &str) -> Result<String> {
+    let target: SocketAddr = target.parse()?;
+    let mut stream =
+        TcpStream::connect(target).with_context(|| format!("cannot connect to {target}"))?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    stream.write_all(DATA.as_bytes())?;
+    let mut received = Vec::new();
     let read = (&mut stream)
-        .take(EARLY.len() as u64)
-        .read_to_end(&mut back);
+        .take(DATA.len() as u64)
+        .read_to_end(&mut received);
     match read {
         Ok(_) => {}
-        // C tor resets a connection on which something unread waits.
+        // C tor resets a connection that still has unread data.
         Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {}
-        // A panic, because it shows the log.
-        Err(error) => panic!("{to} says nothing: {error}"),
+        // A panic, because it makes the test print the log.
+        Err(error) => panic!("no data from {target}: {error}"),
     }
-    Ok(String::from_utf8(back)?)
-}
-
-/// The virtual IPv4 address of a name.
-fn address_of(dns: SocketAddr, name: &str) -> Result<IpAddr> {
-    const A: u16 = 1;
-    const IN: u16 = 1;
-    let reply = exchange(dns, &[header(0x0100, 1), question(name, A, IN)].concat())?;
-    let octets = <[u8; 4]>::try_from(&reply[reply.len() - 4..])?;
-    Ok(octets.into())
+    Ok(String::from_utf8(received)?)
 }

@@ -1,4 +1,4 @@
-//! Chromium without a window, driven over its DevTools protocol.
+//! Headless Chromium, controlled through its DevTools protocol.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -16,24 +16,25 @@ use tokio::time::timeout_at;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{WebSocketStream, client_async};
 
-/// How long anything may take in the browser that does not need the network.
+/// How long the browser may take for anything that does not need the network.
 const LIMIT: Duration = Duration::from_secs(30);
-/// Between two looks at a file that the browser is to write.
+/// Interval between two reads of a file that the browser writes.
 const POLL: Duration = Duration::from_millis(50);
 
-/// A running Chromium with one page; killed when dropped, and its profile with it.
+/// A running Chromium with one page, killed when dropped. Its profile is then removed.
 pub struct Browser {
     child: Child,
     socket: WebSocketStream<TcpStream>,
-    next: u64,
-    /// The page's session.
+    /// The number of the last call.
+    last_call: u64,
+    /// The session attached to the page.
     session: Option<String>,
     events: VecDeque<Value>,
     profile: TempDir,
 }
 
-/// Where Chromium is, if it is installed.
-pub fn find() -> Option<PathBuf> {
+/// Returns the path of Chromium, if it is installed.
+pub fn find_chromium() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .map(|folder| folder.join("chromium"))
@@ -41,7 +42,7 @@ pub fn find() -> Option<PathBuf> {
 }
 
 impl Browser {
-    /// Starts it with this way to the network: `--proxy-server=…` or `--proxy-pac-url=…`.
+    /// Starts Chromium with this proxy argument: `--proxy-server=…` or `--proxy-pac-url=…`.
     pub async fn start(program: &Path, folder: &Path, proxy: &str) -> Result<Browser> {
         let profile = tempfile::tempdir_in(folder)?;
         let log = File::create(profile.path().join("log"))?;
@@ -86,7 +87,7 @@ impl Browser {
         let mut browser = Browser {
             child,
             socket,
-            next: 0,
+            last_call: 0,
             session: None,
             events: VecDeque::new(),
             profile,
@@ -103,10 +104,10 @@ impl Browser {
         Ok(browser)
     }
 
-    /// Calls a method and gives its result.
+    /// Calls a method and returns its result.
     pub async fn call(&mut self, method: &str, parameters: Value) -> Result<Value> {
-        self.next += 1;
-        let number = self.next;
+        self.last_call += 1;
+        let number = self.last_call;
         let mut message = json!({"id": number, "method": method, "params": parameters});
         if let Some(session) = &self.session {
             message["sessionId"] = json!(session);
@@ -114,15 +115,15 @@ impl Browser {
         self.socket.send(Message::text(message.to_string())).await?;
         let deadline = Instant::now() + LIMIT;
         loop {
-            let said = self
+            let message = self
                 .next_message(deadline)
                 .await
                 .context(method.to_owned())?;
-            if said["id"] == json!(number) {
-                ensure!(said["error"].is_null(), "{method}: {}", said["error"]);
-                return Ok(said["result"].clone());
+            if message["id"] == json!(number) {
+                ensure!(message["error"].is_null(), "{method}: {}", message["error"]);
+                return Ok(message["result"].clone());
             }
-            self.events.push_back(said);
+            self.events.push_back(message);
         }
     }
 
@@ -136,54 +137,63 @@ impl Browser {
         }
     }
 
-    /// Waits for an event that `fits`; those before it are forgotten.
-    pub async fn event(
+    /// Waits for an event that `matches`, drops those before it, and returns its parameters.
+    pub async fn wait_for_event(
         &mut self,
         limit: Duration,
         what: &str,
-        fits: impl Fn(&str, &Value) -> bool,
+        matches: impl Fn(&str, &Value) -> bool,
     ) -> Result<Value> {
         let deadline = Instant::now() + limit;
         loop {
-            let said = match self.events.pop_front() {
-                Some(said) => said,
+            let message = match self.events.pop_front() {
+                Some(message) => message,
                 None => self
                     .next_message(deadline)
                     .await
                     .with_context(|| format!("waiting for {what}"))?,
             };
-            if fits(said["method"].as_str().unwrap_or_default(), &said["params"]) {
-                return Ok(said["params"].clone());
+            if matches(
+                message["method"].as_str().unwrap_or_default(),
+                &message["params"],
+            ) {
+                return Ok(message["params"].clone());
             }
         }
     }
 
-    /// Opens an address and waits until its page is there; gives its HTTP status.
+    /// Opens an address and waits until its page is loaded; returns the HTTP status.
     pub async fn open(&mut self, url: &str, limit: Duration) -> Result<u16> {
         self.events.clear();
-        // The answer to this comes with the answer of the site: too late to wait for it here.
-        self.next += 1;
+        // The answer to this call comes only with the response of the site, so do not wait for it here.
+        self.last_call += 1;
         let session = self.session.clone();
         let message = json!({
-            "id": self.next, "method": "Page.navigate", "params": {"url": url}, "sessionId": session
+            "id": self.last_call, "method": "Page.navigate", "params": {"url": url}, "sessionId": session
         });
         self.socket.send(Message::text(message.to_string())).await?;
-        self.arrive(limit).await.with_context(|| url.to_owned())
+        self.wait_for_page(limit)
+            .await
+            .with_context(|| url.to_owned())
     }
 
-    /// Does something that leads to another page, and waits for it; gives its HTTP status.
+    /// Runs a script that leads to another page, and waits until it is loaded; returns the HTTP status.
     pub async fn follow(&mut self, script: &str, limit: Duration) -> Result<u16> {
         self.events.clear();
-        self.run(script).await?;
-        self.arrive(limit).await.with_context(|| script.to_owned())
+        self.run_script(script).await?;
+        self.wait_for_page(limit)
+            .await
+            .with_context(|| script.to_owned())
     }
 
-    /// Waits for the next page to be there; gives its status.
-    pub async fn arrive(&mut self, limit: Duration) -> Result<u16> {
+    /// Waits until the next page is loaded; returns the HTTP status.
+    pub async fn wait_for_page(&mut self, limit: Duration) -> Result<u16> {
         let status = std::cell::Cell::new(0);
-        self.event(limit, "a page", |event, told| {
-            if event == "Network.responseReceived" && told["type"] == "Document" {
-                let code = told["response"]["status"].as_u64().unwrap_or_default();
+        self.wait_for_event(limit, "a page", |event, parameters| {
+            if event == "Network.responseReceived" && parameters["type"] == "Document" {
+                let code = parameters["response"]["status"]
+                    .as_u64()
+                    .unwrap_or_default();
                 status.set(u16::try_from(code).unwrap_or_default());
             }
             event == "Page.loadEventFired"
@@ -192,49 +202,53 @@ impl Browser {
         Ok(status.get())
     }
 
-    /// Runs a script in the page and gives its value.
-    pub async fn run(&mut self, script: &str) -> Result<Value> {
+    /// Runs a script in the page and returns its value.
+    pub async fn run_script(&mut self, script: &str) -> Result<Value> {
         let parameters = json!({
             "expression": script, "returnByValue": true, "awaitPromise": true, "userGesture": true
         });
-        let ran = self.call("Runtime.evaluate", parameters).await?;
-        if !ran["exceptionDetails"].is_null() {
-            bail!("{script}: {}", ran["exceptionDetails"]);
+        let evaluated = self.call("Runtime.evaluate", parameters).await?;
+        if !evaluated["exceptionDetails"].is_null() {
+            bail!("{script}: {}", evaluated["exceptionDetails"]);
         }
-        Ok(ran["result"]["value"].clone())
+        Ok(evaluated["result"]["value"].clone())
     }
 
-    /// The text of the page.
-    pub async fn text(&mut self) -> Result<String> {
-        let text = self.run("document.documentElement.innerText").await?;
+    /// Returns the text of the page.
+    pub async fn page_text(&mut self) -> Result<String> {
+        let text = self
+            .run_script("document.documentElement.innerText")
+            .await?;
         Ok(text.as_str().unwrap_or_default().to_owned())
     }
 
-    /// Writes what the page looks like, on wide and narrow screens, light and dark, as
-    /// `NAME-WIDTH-LOOK.png`. Fails if something is cut off at the side.
-    pub async fn picture(&mut self, folder: &Path, name: &str) -> Result<()> {
+    /// Saves screenshots of the page, on wide and narrow screens, light and dark, as `NAME-WIDTH-SCHEME.png`. Fails if
+    /// the page is wider than the screen.
+    pub async fn take_screenshots(&mut self, folder: &Path, name: &str) -> Result<()> {
         fs::create_dir_all(folder)?;
         for (width, height) in [(1280, 800), (390, 844)] {
-            for look in ["light", "dark"] {
+            for scheme in ["light", "dark"] {
                 let screen = json!({
                     "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500
                 });
                 self.call("Emulation.setDeviceMetricsOverride", screen)
                     .await?;
-                let feature = json!([{"name": "prefers-color-scheme", "value": look}]);
+                let feature = json!([{"name": "prefers-color-scheme", "value": scheme}]);
                 self.call("Emulation.setEmulatedMedia", json!({"features": feature}))
                     .await?;
-                let wide = self.run("document.documentElement.scrollWidth").await?;
+                let page_width = self
+                    .run_script("document.documentElement.scrollWidth")
+                    .await?;
                 ensure!(
-                    wide.as_u64() <= Some(width),
-                    "{name} is {wide} wide on {width}"
+                    page_width.as_u64() <= Some(width),
+                    "{name} is {page_width} wide on {width}"
                 );
-                let shot = self
+                let screenshot = self
                     .call("Page.captureScreenshot", json!({"format": "png"}))
                     .await?;
-                let data = shot["data"].as_str().context("no picture")?;
+                let data = screenshot["data"].as_str().context("no screenshot")?;
                 let data = data_encoding::BASE64.decode(data.as_bytes())?;
-                fs::write(folder.join(format!("{name}-{width}-{look}.png")), data)?;
+                fs::write(folder.join(format!("{name}-{width}-{scheme}.png")), data)?;
             }
         }
         self.call("Emulation.clearDeviceMetricsOverride", json!({}))
@@ -242,8 +256,8 @@ impl Browser {
         Ok(())
     }
 
-    /// A folder of its own.
-    pub fn folder(&self) -> &Path {
+    /// The folder of the profile.
+    pub fn profile_folder(&self) -> &Path {
         self.profile.path()
     }
 }

@@ -1,5 +1,5 @@
-//! A website with all that a browser asks of one: a page with an image, a form, a download, a
-//! WebSocket, and a redirect to another site.
+//! A website with the features that browsers use: an image, a form, a download, a WebSocket, and a
+//! redirect to another site.
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -21,7 +21,7 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 
 /// The heading of the page.
 pub const HEADING: &str = "An onion service";
-/// How much there is to download.
+/// The size of the download in bytes.
 pub const DOWNLOAD: usize = 1_500_000;
 
 const PAGE: &str = "<!doctype html><html lang=en><meta charset=utf-8><title>Good</title>\
@@ -31,7 +31,7 @@ const PAGE: &str = "<!doctype html><html lang=en><meta charset=utf-8><title>Good
 const IMAGE: &str = "<svg xmlns='http://www.w3.org/2000/svg' width='120' height='80'>\
     <rect width='120' height='80' fill='#6a35a8'/></svg>";
 
-/// Serves it for as long as the runtime lives; gives its address.
+/// Serves the site as long as the runtime exists, and returns its address.
 pub fn start(runtime: &Runtime) -> Result<SocketAddr> {
     let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
     let address = listener.local_addr()?;
@@ -39,7 +39,7 @@ pub fn start(runtime: &Runtime) -> Result<SocketAddr> {
         while let Ok((stream, _)) = listener.accept().await {
             tokio::spawn(
                 hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(stream), service_fn(answer))
+                    .serve_connection(TokioIo::new(stream), service_fn(respond))
                     .with_upgrades(),
             );
         }
@@ -47,13 +47,13 @@ pub fn start(runtime: &Runtime) -> Result<SocketAddr> {
     Ok(address)
 }
 
-async fn answer(mut request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn respond(mut request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let path = request.uri().path().to_owned();
-    let build = |kind: &str, body: Vec<u8>| {
-        let mut answer = Response::new(Full::new(Bytes::from(body)));
-        let kind = kind.parse().expect("a value");
-        answer.headers_mut().insert(CONTENT_TYPE, kind);
-        answer
+    let build = |content_type: &str, body: Vec<u8>| {
+        let mut response = Response::new(Full::new(Bytes::from(body)));
+        let content_type = content_type.parse().expect("a header value");
+        response.headers_mut().insert(CONTENT_TYPE, content_type);
+        response
     };
     Ok(match (request.method(), path.as_str()) {
         (&Method::GET, "/") => build("text/html", PAGE.into()),
@@ -65,43 +65,48 @@ async fn answer(mut request: Request<Incoming>) -> Result<Response<Full<Bytes>>,
             build("text/html", format!("<p id=got>{text}</p>").into())
         }
         (&Method::GET, "/download") => {
-            let mut answer = build("application/octet-stream", vec![b'd'; DOWNLOAD]);
-            let name = "attachment; filename=file.bin".parse().expect("a value");
-            answer.headers_mut().insert(CONTENT_DISPOSITION, name);
-            answer
+            let mut response = build("application/octet-stream", vec![b'd'; DOWNLOAD]);
+            let name = "attachment; filename=file.bin"
+                .parse()
+                .expect("a header value");
+            response.headers_mut().insert(CONTENT_DISPOSITION, name);
+            response
         }
-        // To whatever is asked for.
+        // Redirects to the address in the query.
         (&Method::GET, "/away") => {
-            let mut answer = build("text/plain", Vec::new());
-            *answer.status_mut() = StatusCode::FOUND;
+            let mut response = build("text/plain", Vec::new());
+            *response.status_mut() = StatusCode::FOUND;
             let to = request.uri().query().unwrap_or("/");
-            let to = to.parse().expect("a value");
-            answer.headers_mut().insert(LOCATION, to);
-            answer
+            let to = to.parse().expect("a header value");
+            response.headers_mut().insert(LOCATION, to);
+            response
         }
         (&Method::GET, "/socket") => match request.headers().get("sec-websocket-key") {
             Some(key) => {
                 let accept = derive_accept_key(key.as_bytes());
                 tokio::spawn(echo(hyper::upgrade::on(&mut request)));
-                let mut answer = Response::new(Full::default());
-                *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-                let headers = answer.headers_mut();
-                headers.insert(CONNECTION, "Upgrade".parse().expect("a value"));
-                headers.insert(UPGRADE, "websocket".parse().expect("a value"));
-                headers.insert("sec-websocket-accept", accept.parse().expect("a value"));
-                answer
+                let mut response = Response::new(Full::default());
+                *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+                let headers = response.headers_mut();
+                headers.insert(CONNECTION, "Upgrade".parse().expect("a header value"));
+                headers.insert(UPGRADE, "websocket".parse().expect("a header value"));
+                headers.insert(
+                    "sec-websocket-accept",
+                    accept.parse().expect("a header value"),
+                );
+                response
             }
-            None => build("text/plain", b"a WebSocket is wanted".to_vec()),
+            None => build("text/plain", b"this is a WebSocket".to_vec()),
         },
         _ => {
-            let mut answer = build("text/plain", b"no such page".to_vec());
-            *answer.status_mut() = StatusCode::NOT_FOUND;
-            answer
+            let mut response = build("text/plain", b"no such page".to_vec());
+            *response.status_mut() = StatusCode::NOT_FOUND;
+            response
         }
     })
 }
 
-/// Says everything back.
+/// Sends every message back.
 async fn echo(upgrade: hyper::upgrade::OnUpgrade) {
     let Ok(stream) = upgrade.await else { return };
     let stream = TokioIo::new(stream);
