@@ -44,7 +44,7 @@ async fn ask(port: &Port, request: &[u8]) -> Vec<u8> {
     client.expect("05 00").await;
     client.send_bytes(request).await;
     client.finish().await;
-    client.rest().await.0
+    client.read_to_end().await.0
 }
 
 fn targets(port: &Port) -> Vec<String> {

@@ -11,10 +11,10 @@ use tokio::time::timeout;
 
 use crate::support::client::{Client, ListenAddr};
 use crate::support::hex::socks5_request;
-use crate::support::own_address::own;
 use crate::support::process::Ended;
 use crate::support::program::{self, Daemon, Program, private_folder, set_mode};
-use crate::support::stopped::Stopped;
+use crate::support::unresponsive_listener::UnresponsiveListener;
+use crate::support::unused_address::unused_addresses;
 use crate::support::{LIMIT, ONION};
 
 /// What "at once" may take on a busy machine: what is told from it takes minutes.
@@ -95,15 +95,15 @@ async fn each_port_is_named_as_it_really_is_and_nothing_else_is_printed() {
         ListenAddr::Tcp(first),
         ListenAddr::Tcp(second),
         ListenAddr::Unix(third),
-    ] = &daemon.places[..]
+    ] = &daemon.addresses[..]
     else {
-        panic!("{:?}", daemon.places);
+        panic!("{:?}", daemon.addresses);
     };
     assert!(first.ip().is_loopback() && first.port() != 0, "{first}");
     assert!(second.ip().is_loopback() && second.port() != 0, "{second}");
     assert_ne!(first, second);
     assert_eq!(third, &socket);
-    for place in &daemon.places {
+    for place in &daemon.addresses {
         assert_serves(place).await;
     }
     let expected = vec![
@@ -131,8 +131,8 @@ async fn ports_on_the_command_line_replace_those_of_the_file() {
             "--socks-port",
             "auto",
         ])
-        .start_with(2);
-    for (place, code) in daemon.places.iter().zip(["f6", "01"]) {
+        .start_with_ports(2);
+    for (place, code) in daemon.addresses.iter().zip(["f6", "01"]) {
         let mut client = greeted(place).await;
         client.send(CONNECT_BAD_ONION).await;
         client
@@ -148,7 +148,7 @@ async fn a_port_in_use_is_an_error_that_leaves_nothing_half_open() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let taken_address = taken.local_addr().expect("bound");
     // The first of the ports, which must not stay open.
-    let [free] = own();
+    let [free] = unused_addresses();
     let program = Program::offline();
     let socket = program.folder().join("socks");
     let program = program
@@ -183,7 +183,7 @@ async fn a_unix_socket_that_somebody_listens_on_is_left_to_them() {
     let second = Program::offline().port(&line);
     let ended = second.run();
     assert_mentions(last_words(&ended), &[&line, "another program listens"]);
-    assert_serves(&first.places[0]).await;
+    assert_serves(&first.addresses[0]).await;
 }
 
 /// Connecting to it to see whether anybody listens would wait for good.
@@ -191,7 +191,7 @@ async fn a_unix_socket_that_somebody_listens_on_is_left_to_them() {
 fn a_unix_socket_that_a_stopped_program_listens_on_is_an_error_too() {
     let program = Program::offline();
     let socket = program.folder().join("socks");
-    let _stopped = Stopped::listen(&socket);
+    let _stopped = UnresponsiveListener::listen(&socket);
     let line = format!("unix:{}", socket.display());
     let ended = program.port(&line).run();
     assert_mentions(last_words(&ended), &[&line, "another program listens"]);
@@ -221,7 +221,7 @@ async fn a_unix_socket_left_by_a_crash_is_taken_over() {
         "nothing is left by a program that is killed"
     );
     let daemon = Program::offline().port(&line).start();
-    assert_serves(&daemon.places[0]).await;
+    assert_serves(&daemon.addresses[0]).await;
 }
 
 #[tokio::test]
@@ -276,7 +276,7 @@ async fn nobody_reading_the_log_is_no_reason_to_stop() {
     let daemon = program.port("auto").log(log).start();
     let failures = async {
         for _ in 0..FAILURES {
-            let mut client = Client::connect(&daemon.places[0]).await;
+            let mut client = Client::connect(&daemon.addresses[0]).await;
             // A bad onion address.
             client.send("05 01 00").await;
             client.expect("05 00").await;
@@ -312,17 +312,17 @@ async fn a_signal_to_stop_is_obeyed_at_once_and_leaves_no_socket_behind() {
             let program = Program::offline();
             let socket = program.folder().join("socks");
             let line = format!("unix:{}", socket.display());
-            let [port] = own();
+            let [port] = unused_addresses();
             let daemon = program.port(port.to_string()).port(line).start();
             // Clients in the middle of something do not hold it up.
-            let _idle = Client::connect(&daemon.places[0]).await;
-            let mut waiting = greeted(&daemon.places[1]).await;
+            let _idle = Client::connect(&daemon.addresses[0]).await;
+            let mut waiting = greeted(&daemon.addresses[1]).await;
             waiting.send_bytes(&socks5_request(1, ONION, 80)).await;
             let asked = Instant::now();
             daemon.process.signal(signal);
             let Daemon {
                 process,
-                places,
+                addresses: places,
                 folder,
             } = daemon;
             let ended = process.wait();
@@ -363,7 +363,7 @@ async fn a_bad_onion_address_needs_no_network_to_be_told() {
         .port("auto")
         .port("auto ExtendedErrors")
         .start();
-    for (place, code) in daemon.places.iter().zip(["01", "f6"]) {
+    for (place, code) in daemon.addresses.iter().zip(["01", "f6"]) {
         let mut client = greeted(place).await;
         let asked = Instant::now();
         client.send(CONNECT_BAD_ONION).await;
@@ -386,7 +386,7 @@ async fn a_request_that_the_network_cannot_answer_times_out_with_06_at_the_deadl
     let mut asking = tokio::task::JoinSet::new();
     let v4 = "05 06 00 01 00000000 0000";
     let replies = [v4, v4, "05 06 00 04 00*16 0000"];
-    for (place, reply) in daemon.places.iter().zip(replies) {
+    for (place, reply) in daemon.addresses.iter().zip(replies) {
         for host in [ONION, "name.example", "192.0.2.1"] {
             let place = place.clone();
             asking.spawn(async move {
@@ -401,7 +401,7 @@ async fn a_request_that_the_network_cannot_answer_times_out_with_06_at_the_deadl
             });
         }
     }
-    let place = daemon.places[0].clone();
+    let place = daemon.addresses[0].clone();
     asking.spawn(async move {
         let mut client = greeted(&place).await;
         client
@@ -437,7 +437,7 @@ async fn the_address_filter_of_the_configuration_is_heeded() {
             .port("auto")
             .arguments(&["-o", "proxy.socks_timeout=2", "-o", &option])
             .start();
-        let mut client = greeted(&daemon.places[0]).await;
+        let mut client = greeted(&daemon.addresses[0]).await;
         let asked = Instant::now();
         client.send_bytes(request).await;
         client.expect(reply).await;
@@ -452,7 +452,7 @@ async fn a_handshake_that_does_not_end_is_closed_at_the_deadline() {
         .port("auto")
         .proxy("socks_timeout = \"1 s\"")
         .start();
-    let mut client = greeted(&daemon.places[0]).await;
+    let mut client = greeted(&daemon.addresses[0]).await;
     client.send("05 01 00").await;
     client.expect_end().await;
 }
@@ -615,7 +615,7 @@ async fn log_of(filter: &str) -> Vec<String> {
     ];
     let from = IpAddr::from([127, 77, 77, 77]);
     let mut asking = tokio::task::JoinSet::new();
-    for place in &daemon.places {
+    for place in &daemon.addresses {
         for host in hosts {
             for command in [0x01, 0xf0] {
                 let place = place.clone();
@@ -626,7 +626,7 @@ async fn log_of(filter: &str) -> Vec<String> {
                     client.send("01 06 733363726574 06 733363726574").await;
                     client.expect("01 00").await;
                     client.send_bytes(&socks5_request(command, host, 80)).await;
-                    let (reply, _) = client.rest().await;
+                    let (reply, _) = client.read_to_end().await;
                     assert!(!reply.is_empty(), "{host}");
                 });
             }
@@ -743,7 +743,7 @@ fn write_key(path: &Path) {
 
 /// A program that reads keys in the folder `keys` of its own folder, which is made with this mode.
 fn with_keys(mode: u32) -> Program {
-    let program = Program::offline().strict().port("auto");
+    let program = Program::offline().check_permissions().port("auto");
     let keys = program.folder().join("keys");
     fs::create_dir(&keys).expect("made");
     set_mode(&keys, mode);
@@ -764,13 +764,13 @@ async fn a_bad_key_file_is_named_and_costs_nothing_else() {
         &["WARN", "is not used", &keys.display().to_string()],
     );
     daemon.process.wait_err("1 client authorization keys");
-    assert_serves(&daemon.places[0]).await;
+    assert_serves(&daemon.addresses[0]).await;
     // It looks again when it is told to.
     write_key(&keys.join("new.auth_private"));
     fs::write(keys.join("worse.auth_private"), "nonsense\n").expect("written");
     daemon.process.signal("HUP");
     daemon.process.wait_err("worse.auth_private");
-    assert_serves(&daemon.places[0]).await;
+    assert_serves(&daemon.addresses[0]).await;
     assert!(daemon.process.is_alive());
     let log = daemon.process.err.all().join("\n");
     assert!(
@@ -836,7 +836,7 @@ fn a_key_folder_that_others_can_enter_is_refused_at_start() {
 
 #[test]
 fn a_key_folder_that_is_not_there_is_refused_at_start() {
-    let program = Program::offline().strict().port("auto");
+    let program = Program::offline().check_permissions().port("auto");
     let keys = program.folder().join("keys");
     let program = program.proxy(format!("client_onion_auth_dir = {keys:?}"));
     let ended = program.run();

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::support::hex::{bytes, show};
-use crate::support::scripted::{Plan, Scripted};
+use crate::support::scripted::{Plan, ScriptedNetwork};
 use crate::support::serve::Port;
 use crate::support::{LIMIT, ONION};
 
@@ -23,7 +23,7 @@ use crate::support::{LIMIT, ONION};
 struct Server {
     port: Port,
     /// Where a reload would put another one.
-    _dispatcher: watch::Sender<Arc<Dispatcher<Scripted>>>,
+    _dispatcher: watch::Sender<Arc<Dispatcher<ScriptedNetwork>>>,
     client: UdpSocket,
     running: JoinHandle<()>,
 }
@@ -108,10 +108,7 @@ fn addresses(texts: &[&str]) -> Plan {
 async fn look_ups_go_through_the_network_and_come_back_in_the_clients_spelling() {
     let plans = [
         ("good.example", addresses(&["192.0.2.1", "2001:db8::1"])),
-        (
-            "192.0.2.7",
-            Plan::AddressMap(vec!["good.example".to_owned()]),
-        ),
+        ("192.0.2.7", Plan::Names(vec!["good.example".to_owned()])),
     ];
     let server = Server::before(Port::new("", plans)).await;
     for (name, kind, reply) in [

@@ -111,7 +111,7 @@ async fn two_thousand_clients_that_talk_nonsense_do_no_harm() {
         .port("auto ExtendedErrors")
         .arguments(&["-o", "proxy.socks_timeout=1", "-l", "warn"])
         .start();
-    let place = daemon.places[0].clone();
+    let place = daemon.addresses[0].clone();
     let good = good_conversations();
     let mut random = Random::new(7);
     let mut talking = JoinSet::new();
@@ -140,7 +140,7 @@ async fn two_thousand_clients_that_talk_nonsense_do_no_harm() {
                 // Waits.
                 _ => {}
             }
-            let (got, end) = client.rest().await;
+            let (got, end) = client.read_to_end().await;
             let told = format!("client {number}: {} heard {}", show(&said), show(&got));
             assert_ne!(end, End::Open, "{told}");
         });
@@ -157,7 +157,7 @@ async fn five_hundred_idle_clients_do_not_keep_out_another() {
     const CLIENTS: usize = 500;
     allow_many_clients();
     let mut daemon = Program::offline().port("auto ExtendedErrors").start();
-    let place = daemon.places[0].clone();
+    let place = daemon.addresses[0].clone();
     let mut idle = Vec::new();
     for number in 0..CLIENTS {
         let mut client = Client::connect(&place).await;
@@ -184,7 +184,7 @@ async fn five_hundred_idle_clients_do_not_keep_out_another() {
             if number % 4 == 2 {
                 client.expect("05 00").await;
             }
-            let heard = client.overhear(Duration::from_millis(100)).await;
+            let heard = client.read_within(Duration::from_millis(100)).await;
             assert!(heard.is_none(), "idle client {number}: {heard:?}");
         });
     }
@@ -197,7 +197,7 @@ async fn five_hundred_idle_clients_do_not_keep_out_another() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_that_dribble_keep_nobody_waiting_and_are_served_in_the_end() {
     let mut daemon = Program::offline().port("auto ExtendedErrors").start();
-    let place = daemon.places[0].clone();
+    let place = daemon.addresses[0].clone();
     let mut dribbling = JoinSet::new();
     for _ in 0..50 {
         let place = place.clone();
@@ -229,7 +229,7 @@ async fn a_program_out_of_open_files_goes_on_when_it_has_some_again() {
         .port("auto ExtendedErrors")
         .open_files(24)
         .start();
-    let place = daemon.places[0].clone();
+    let place = daemon.addresses[0].clone();
     let mut idle = Vec::new();
     for _ in 0..40 {
         idle.push(Client::connect(&place).await);
@@ -259,7 +259,7 @@ async fn the_memory_of_clients_that_have_left_is_given_back() {
     const TWO_MINUTES: Duration = Duration::from_secs(120);
     allow_many_clients();
     let mut daemon = Program::offline().port("auto ExtendedErrors").start();
-    let place = daemon.places[0].clone();
+    let place = daemon.addresses[0].clone();
     assert_serves(&place).await;
     let before = resident(&daemon);
     let mut silent = Vec::new();

@@ -22,7 +22,7 @@ async fn flood(place: &ListenAddr, said: &[u8]) {
         let mut client = Client::connect(place).await;
         // It may be refused before it has said all.
         let _ = client.try_send(said).await;
-        client.rest().await;
+        client.read_to_end().await;
     }
 }
 
@@ -68,9 +68,9 @@ async fn a_flood_of_any_kind_costs_a_few_lines() {
         .proxy("http_port = \"auto\"")
         .proxy("dns_port = \"auto\"")
         .proxy("test_socks = true")
-        .start_with(4);
-    let [socks, no_onions, http, dns] = &daemon.places[..] else {
-        panic!("not four ports: {:?}", daemon.places);
+        .start_with_ports(4);
+    let [socks, no_onions, http, dns] = &daemon.addresses[..] else {
+        panic!("not four ports: {:?}", daemon.addresses);
     };
     let socks5 = |host: &str, port| [bytes("05 01 00"), socks5_request(1, host, port)].concat();
     let get = |host: &str| format!("GET http://{host}/ HTTP/1.0\r\nHost: a\r\n\r\n").into_bytes();
@@ -143,11 +143,11 @@ async fn clients_that_a_port_does_not_admit_cost_a_line_for_all() {
         .port("auto")
         .proxy("socks_policy = [\"reject *\"]")
         .proxy("dns_port = \"auto\"")
-        .start_with(2);
-    for place in &daemon.places[..1] {
+        .start_with_ports(2);
+    for place in &daemon.addresses[..1] {
         flood(place, b"hello").await;
     }
-    flood_dns(&daemon.places[1], "good.example").await;
+    flood_dns(&daemon.addresses[1], "good.example").await;
     let log = new_lines(&daemon, 0).await;
     let refused = log
         .iter()

@@ -29,7 +29,7 @@ async fn greeting(from: &str, tcp: &ListenAddr, unix: &ListenAddr) -> (Vec<u8>, 
     };
     // The connection may be closed already.
     let _ = client.try_send(&[5, 1, 0]).await;
-    client.take(2).await
+    client.read(2).await
 }
 
 #[tokio::test]
@@ -52,10 +52,10 @@ async fn a_client_that_the_rules_do_not_admit_hears_nothing() {
         });
         for (from, may) in CLIENTS {
             let expected: &[u8] = if may[number] { &[5, 0] } else { &[] };
-            let (ours, end) = greeting(from, &daemon.places[0], &daemon.places[1]).await;
+            let (ours, end) = greeting(from, &daemon.addresses[0], &daemon.addresses[1]).await;
             assert_eq!(ours, expected, "{rules}, {from}: {end:?}");
             let Some(judge) = &judge else { continue };
-            let (tcp, unix) = (judge.place("127.0.0.1:"), judge.place("/"));
+            let (tcp, unix) = (judge.listen_addr("127.0.0.1:"), judge.listen_addr("/"));
             let (theirs, end) = greeting(from, &tcp, &unix).await;
             assert_eq!(theirs, expected, "C tor, {rules}, {from}: {end:?}");
         }

@@ -10,9 +10,9 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::Mode;
 
 use crate::support::client::{Client, End, ListenAddr};
-use crate::support::own_address::own;
 use crate::support::program::{Daemon, Program};
-use crate::support::stopped::Stopped;
+use crate::support::unresponsive_listener::UnresponsiveListener;
+use crate::support::unused_address::unused_addresses;
 
 /// The answer to a request for a bad onion address: F6 where the port has `ExtendedErrors`.
 async fn code(place: &ListenAddr) -> u8 {
@@ -20,7 +20,7 @@ async fn code(place: &ListenAddr) -> u8 {
     client.send("05 01 00").await;
     client.expect("05 00").await;
     client.send("05 01 00 03 09 6261642e6f6e696f6e 0050").await;
-    client.rest().await.0[1]
+    client.read_to_end().await.0[1]
 }
 
 /// Waits for a line on standard output.
@@ -38,15 +38,15 @@ fn rewrite(file: &Path, from: &str, to: &str) {
 
 #[tokio::test]
 async fn ports_and_flags_change_while_clients_are_served() {
-    let [staying, leaving, coming] = own();
+    let [staying, leaving, coming] = unused_addresses();
     let daemon = Program::offline()
         .port(format!("{staying}"))
         .port(format!("{leaving}"))
         .start();
     let file = daemon.folder.path().join("onionport.toml");
-    assert_eq!(code(&daemon.places[0]).await, 0x01);
+    assert_eq!(code(&daemon.addresses[0]).await, 0x01);
     // A client that is still greeting when its port is closed.
-    let mut early = Client::connect(&daemon.places[1]).await;
+    let mut early = Client::connect(&daemon.addresses[1]).await;
     early.send("05 01 00").await;
     early.expect("05 00").await;
 
@@ -58,7 +58,7 @@ async fn ports_and_flags_change_while_clients_are_served() {
     rewrite(&file, &format!("\"{leaving}\""), &format!("\"{coming}\""));
     daemon.process.signal("HUP");
     daemon.process.wait_err("configuration reloaded");
-    assert_eq!(code(&daemon.places[0]).await, 0xF6);
+    assert_eq!(code(&daemon.addresses[0]).await, 0xF6);
     assert_eq!(code(&ListenAddr::Tcp(coming.into())).await, 0x01);
     told(&daemon, format!("closed socks {leaving}"));
     told(&daemon, format!("listening socks {coming}"));
@@ -69,7 +69,7 @@ async fn ports_and_flags_change_while_clients_are_served() {
 
 #[tokio::test]
 async fn a_port_may_change_its_kind_or_its_address() {
-    let [port, other] = own();
+    let [port, other] = unused_addresses();
     let everywhere = format!("0.0.0.0:{}", other.port());
     let daemon = Program::offline()
         .port(format!("{port}"))
@@ -93,18 +93,18 @@ async fn a_browser_that_stays_connected_comes_under_the_new_rules() {
     let daemon = Program::offline()
         .proxy("socks_policy = []")
         .arguments(&["--http-port", "auto"])
-        .start_with(2);
-    let mut browser = Client::connect(&daemon.places[1]).await;
+        .start_with_ports(2);
+    let mut browser = Client::connect(&daemon.addresses[1]).await;
     let page = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
     browser.send_bytes(page).await;
-    let (answer, _) = browser.take(15).await;
+    let (answer, _) = browser.read(15).await;
     assert_eq!(answer, b"HTTP/1.1 200 OK");
     let file = daemon.folder.path().join("onionport.toml");
     rewrite(&file, "socks_policy = []", "socks_policy = [\"reject *\"]");
     daemon.process.signal("HUP");
     daemon.process.wait_err("configuration reloaded");
     let _ = browser.try_send(page).await;
-    let (rest, end) = browser.rest().await;
+    let (rest, end) = browser.read_to_end().await;
     assert!(
         !String::from_utf8_lossy(&rest).contains("HTTP/1.1"),
         "answered again"
@@ -124,22 +124,22 @@ async fn of_two_ports_with_auto_the_one_whose_line_stays_is_kept() {
     daemon.process.wait_err("configuration reloaded");
     let info = daemon.folder.path().join("state/public/port_info.json");
     let info = fs::read_to_string(info).expect("written");
-    let places: Vec<String> = daemon.places.iter().map(ToString::to_string).collect();
+    let places: Vec<String> = daemon.addresses.iter().map(ToString::to_string).collect();
     assert!(
         !info.contains(&places[0]) && info.contains(&places[1]),
         "{info}"
     );
-    assert_eq!(code(&daemon.places[1]).await, 0x01);
+    assert_eq!(code(&daemon.addresses[1]).await, 0x01);
 }
 
 #[tokio::test]
 async fn what_cannot_be_used_changes_nothing() {
-    let [port] = own();
+    let [port] = unused_addresses();
     let somebody = TcpListener::bind("127.0.0.1:0").expect("a port");
     let taken = somebody.local_addr().expect("bound").port();
     let program = Program::offline();
     let held = program.folder().join("held");
-    let _stopped = Stopped::listen(&held);
+    let _stopped = UnresponsiveListener::listen(&held);
     let daemon = program.port(format!("{port}")).start();
     let file = daemon.folder.path().join("onionport.toml");
     let good = fs::read_to_string(&file).expect("readable");
@@ -156,7 +156,7 @@ async fn what_cannot_be_used_changes_nothing() {
         rewrite(&file, &format!("\"{port}\""), &bad);
         daemon.process.signal("HUP");
         daemon.process.wait_err(words);
-        assert_eq!(code(&daemon.places[0]).await, 0x01, "{bad}");
+        assert_eq!(code(&daemon.addresses[0]).await, 0x01, "{bad}");
         fs::write(&file, &good).expect("written");
     }
 }
@@ -176,7 +176,7 @@ async fn neighbours_of_the_ports_change_too() {
     );
     daemon.process.signal("HUP");
     daemon.process.wait_err("configuration reloaded");
-    let mut client = Client::connect(&daemon.places[0]).await;
+    let mut client = Client::connect(&daemon.addresses[0]).await;
     client.send("05 01 00").await;
     client.expect("05 00").await;
     client.send("05 01 00 01 c0000201 0050").await;
@@ -189,7 +189,7 @@ async fn neighbours_of_the_ports_change_too() {
 async fn a_change_that_fails_changes_nothing() {
     let somebody = TcpListener::bind("127.0.0.1:0").expect("a port");
     let taken = somebody.local_addr().expect("bound").port();
-    let [fixed] = own();
+    let [fixed] = unused_addresses();
     let daemon = Program::offline()
         .port("auto ExtendedErrors")
         .port(format!("{fixed} ExtendedErrors"))
@@ -205,7 +205,7 @@ async fn a_change_that_fails_changes_nothing() {
     rewrite(&file, "socks_policy = []", "socks_policy = [\"reject *\"]");
     daemon.process.signal("HUP");
     daemon.process.wait_err("configuration not reloaded");
-    for place in &daemon.places {
+    for place in &daemon.addresses {
         assert_eq!(code(place).await, 0xF6, "{place}");
     }
 }
@@ -233,7 +233,7 @@ async fn another_proxy_to_relays_is_used_from_then_on() {
         .accept()
         .expect("the directory is asked for through it");
     daemon.process.wait_err("configuration reloaded");
-    assert_eq!(code(&daemon.places[0]).await, 0xF6);
+    assert_eq!(code(&daemon.addresses[0]).await, 0xF6);
     // Connections that had been begun by then may still wait to be accepted.
     one.set_nonblocking(true).expect("set");
     while one.accept().is_ok() {}
@@ -244,7 +244,7 @@ async fn another_proxy_to_relays_is_used_from_then_on() {
 
 #[tokio::test]
 async fn reading_a_configuration_that_blocks_stalls_nothing() {
-    let [port] = own();
+    let [port] = unused_addresses();
     let program = Program::offline().port(format!("{port}"));
     let torrc = program.folder().join("torrc");
     fs::write(&torrc, "SafeSocks 0\n").expect("written");
@@ -254,7 +254,7 @@ async fn reading_a_configuration_that_blocks_stalls_nothing() {
     // Nobody writes to it.
     nix::unistd::mkfifo(&torrc, Mode::S_IRUSR | Mode::S_IWUSR).expect("a pipe");
     daemon.process.signal("HUP");
-    assert_eq!(code(&daemon.places[0]).await, 0x01);
+    assert_eq!(code(&daemon.addresses[0]).await, 0x01);
     daemon.process.signal("TERM");
     let ended = daemon.process.wait();
     assert!(ended.status.success(), "{:?}", ended.err);
@@ -262,7 +262,7 @@ async fn reading_a_configuration_that_blocks_stalls_nothing() {
 
 #[tokio::test]
 async fn unread_standard_output_stalls_nothing() {
-    let [port] = own();
+    let [port] = unused_addresses();
     let (reader, writer) = std::io::pipe().expect("a pipe");
     let mut full = fs::File::from(OwnedFd::from(writer));
     fcntl(&full, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("non-blocking");

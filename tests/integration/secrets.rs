@@ -238,7 +238,7 @@ fn a_torrc_is_kept_to_itself() {
     for lines in GOOD_TORRC {
         let text = with_canary(lines);
         let program = torrc(tracing(), &format!("SocksPort auto\n{text}\n"));
-        let daemon = program.start_with(1);
+        let daemon = program.start_with_ports(1);
         reload(&daemon, "configuration reloaded");
         assert_ended_silent(&end(daemon), &text);
         // The output is the configuration itself, passwords and all.
@@ -255,7 +255,7 @@ fn a_torrc_is_kept_to_itself() {
 fn a_mistake_in_a_torrc_does_not_give_a_secret_away() {
     let program = torrc(tracing(), "SocksPort auto\n");
     let file = program.folder().join("torrc");
-    let daemon = program.start_with(1);
+    let daemon = program.start_with_ports(1);
     for lines in BAD_TORRC {
         let text = with_canary(lines);
         let program = torrc(Program::offline(), &text).arguments(&["--check-config"]);
@@ -368,9 +368,9 @@ async fn what_clients_log_in_with_is_kept_to_itself() {
     let daemon = program
         .arguments(&["--http-port", "auto"])
         .proxy("http_port = \"auto\"");
-    let daemon = daemon.start_with(2);
-    let [socks, http] = &daemon.places[..] else {
-        panic!("{:?}", daemon.places);
+    let daemon = daemon.start_with_ports(2);
+    let [socks, http] = &daemon.addresses[..] else {
+        panic!("{:?}", daemon.addresses);
     };
     let length = u8::try_from(CANARY.len()).expect("short");
     let mut login = vec![1, length];

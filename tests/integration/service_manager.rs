@@ -21,15 +21,15 @@ async fn greeted(place: &ListenAddr) -> Client {
 async fn code_for_a_bad_address(place: &ListenAddr) -> u8 {
     let mut client = greeted(place).await;
     client.send("05 01 00 03 09 6261642e6f6e696f6e 0050").await;
-    client.rest().await.0[1]
+    client.read_to_end().await.0[1]
 }
 
 #[tokio::test]
 async fn a_socket_that_is_handed_over_takes_the_place_of_the_default_port() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let at = listener.local_addr().unwrap();
-    let program = Program::offline().handed(listener, "onionport.socket");
-    let daemon = program.start_with(1);
+    let program = Program::offline().inherit_socket(listener, "onionport.socket");
+    let daemon = program.start_with_ports(1);
     assert_eq!(daemon.process.out.all(), [format!("listening socks {at}")]);
     greeted(&ListenAddr::Tcp(at)).await;
 }
@@ -41,11 +41,11 @@ async fn a_socket_that_is_handed_over_gets_the_flags_of_the_line_with_its_addres
     let daemon = Program::offline()
         .port(format!("{at} ExtendedErrors"))
         .port("auto")
-        .handed(listener, "socks")
+        .inherit_socket(listener, "socks")
         .start();
-    assert_eq!(daemon.places[0], ListenAddr::Tcp(at));
-    assert_eq!(code_for_a_bad_address(&daemon.places[0]).await, 0xF6);
-    assert_eq!(code_for_a_bad_address(&daemon.places[1]).await, 0x01);
+    assert_eq!(daemon.addresses[0], ListenAddr::Tcp(at));
+    assert_eq!(code_for_a_bad_address(&daemon.addresses[0]).await, 0xF6);
+    assert_eq!(code_for_a_bad_address(&daemon.addresses[1]).await, 0x01);
 }
 
 /// systemd's `ListenStream=9050` is one socket for both families.
@@ -56,22 +56,24 @@ async fn an_ipv4_client_of_a_socket_for_both_families_is_an_ipv4_client() {
     let http = TcpListener::bind("[::]:0").unwrap();
     let daemon = Program::offline()
         .proxy("socks_policy = [\"accept 127.0.0.1\", \"accept [::1]\", \"reject *\"]")
-        .handed(listener, "socks")
-        .start_with(1);
+        .inherit_socket(listener, "socks")
+        .start_with_ports(1);
     for (ip, length) in [("127.0.0.1", 10), ("[::1]", 22)] {
         let mut client = greeted(&ListenAddr::Tcp(format!("{ip}:{port}").parse().unwrap())).await;
         client.send("05 01 00 03 09 6261642e6f6e696f6e 0050").await;
-        let (reply, _) = client.rest().await;
+        let (reply, _) = client.read_to_end().await;
         assert_eq!(reply.len(), length, "{ip}: {reply:02x?}");
     }
     drop(daemon);
     let port = http.local_addr().unwrap().port();
-    let _daemon = Program::offline().handed(http, "http").start_with(1);
+    let _daemon = Program::offline()
+        .inherit_socket(http, "http")
+        .start_with_ports(1);
     let place = ListenAddr::Tcp(format!("127.0.0.1:{port}").parse().unwrap());
     let mut client = Client::connect(&place).await;
     let ask = "GET http://onionport.invalid/proxy.pac HTTP/1.0\r\n\r\n";
     client.send_bytes(ask.as_bytes()).await;
-    let (said, _) = client.rest().await;
+    let (said, _) = client.read_to_end().await;
     let said = String::from_utf8_lossy(&said).into_owned();
     assert!(said.contains(&format!("PROXY 127.0.0.1:{port}")), "{said}");
 }
@@ -81,7 +83,9 @@ async fn a_unix_socket_that_is_handed_over_is_served_and_its_file_left_alone() {
     let program = Program::offline();
     let path = program.folder().join("handed");
     let listener = UnixListener::bind(&path).unwrap();
-    let daemon = program.handed(listener, "unknown").start_with(1);
+    let daemon = program
+        .inherit_socket(listener, "unknown")
+        .start_with_ports(1);
     greeted(&ListenAddr::Unix(path.clone())).await;
     daemon.process.signal("TERM");
     assert!(daemon.process.wait().status.success());
@@ -92,7 +96,9 @@ async fn a_unix_socket_that_is_handed_over_is_served_and_its_file_left_alone() {
 fn a_udp_socket_that_is_handed_over_is_a_dns_port() {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let at = socket.local_addr().unwrap();
-    let daemon = Program::offline().handed(socket, "any").start_with(1);
+    let daemon = Program::offline()
+        .inherit_socket(socket, "any")
+        .start_with_ports(1);
     assert_eq!(daemon.process.out.all(), [format!("listening dns {at}")]);
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
     client.set_read_timeout(Some(LIMIT)).unwrap();
@@ -107,7 +113,7 @@ fn a_udp_socket_that_is_handed_over_is_a_dns_port() {
 #[test]
 fn a_socket_of_no_use_is_refused_by_name() {
     let pair = UnixDatagram::unbound().unwrap();
-    let ended = Program::offline().handed(pair, "log").run();
+    let ended = Program::offline().inherit_socket(pair, "log").run();
     assert_eq!(ended.status.code(), Some(1));
     let error = ended.err.last().unwrap();
     assert!(
@@ -123,12 +129,15 @@ fn a_socket_whose_name_does_not_fit_it_is_refused() {
     let connected = std::net::TcpStream::connect(stream.local_addr().unwrap()).unwrap();
     for (program, words) in [
         (
-            Program::offline().handed(datagrams, "socks"),
+            Program::offline().inherit_socket(datagrams, "socks"),
             "ListenStream=",
         ),
-        (Program::offline().handed(stream, "dns"), "ListenDatagram="),
         (
-            Program::offline().handed(connected, "socks"),
+            Program::offline().inherit_socket(stream, "dns"),
+            "ListenDatagram=",
+        ),
+        (
+            Program::offline().inherit_socket(connected, "socks"),
             "does not listen",
         ),
     ] {
@@ -175,7 +184,7 @@ async fn a_port_that_the_system_chose_is_named_in_a_file_until_the_end() {
     let program = Program::offline().port("auto ExtendedErrors");
     let path = program.folder().join("state/public/port_info.json");
     let daemon = program.start();
-    let ListenAddr::Tcp(at) = daemon.places[0] else {
+    let ListenAddr::Tcp(at) = daemon.addresses[0] else {
         panic!("no TCP port");
     };
     let text = std::fs::read_to_string(&path).expect("written");
@@ -208,7 +217,7 @@ async fn the_signal_for_new_circuits_is_heeded_and_does_not_end_the_program() {
     daemon
         .process
         .wait_err("new identity: new streams use new circuits");
-    tokio::time::timeout(Duration::from_secs(5), greeted(&daemon.places[0]))
+    tokio::time::timeout(Duration::from_secs(5), greeted(&daemon.addresses[0]))
         .await
         .expect("still served");
 }

@@ -10,9 +10,9 @@ use tokio::runtime::Runtime;
 use crate::support::LIMIT;
 use crate::support::client::{Client, ListenAddr};
 use crate::support::hex::bytes;
-use crate::support::namespace::{self, shell};
-use crate::support::own_address::own;
+use crate::support::namespace::{self, run_shell};
 use crate::support::program::{Daemon, Program};
+use crate::support::unused_address::unused_addresses;
 
 /// The answer to a request for a bad onion address: F6 where the port has `ExtendedErrors`.
 async fn code(place: impl Into<SocketAddr>) -> u8 {
@@ -20,7 +20,7 @@ async fn code(place: impl Into<SocketAddr>) -> u8 {
     client.send("05 01 00").await;
     client.expect("05 00").await;
     client.send("05 01 00 03 09 6261642e6f6e696f6e 0050").await;
-    client.rest().await.0[1]
+    client.read_to_end().await.0[1]
 }
 
 /// Replaces a line of the configuration, and has it read again.
@@ -41,12 +41,12 @@ fn reloaded(daemon: &Daemon, times: usize) {
 
 #[tokio::test]
 async fn a_socket_is_served_whatever_becomes_of_the_line_that_took_it() {
-    let [at] = own();
+    let [at] = unused_addresses();
     let listener = TcpListener::bind(at).expect("free");
     let line = format!("{at} ExtendedErrors");
     let daemon = Program::offline()
         .port(&line)
-        .handed(listener, "socks")
+        .inherit_socket(listener, "socks")
         .start();
     assert_eq!(code(at).await, 0xF6);
     // The line goes.
@@ -79,12 +79,12 @@ async fn a_socket_is_served_whatever_becomes_of_the_line_that_took_it() {
 
 #[tokio::test]
 async fn a_line_that_a_socket_is_in_the_way_of_is_refused_with_the_reason() {
-    let [at] = own();
+    let [at] = unused_addresses();
     let everywhere = format!("0.0.0.0:{}", at.port());
     let listener = TcpListener::bind(at).expect("free");
     let daemon = Program::offline()
         .port(format!("{at} ExtendedErrors"))
-        .handed(listener, "socks")
+        .inherit_socket(listener, "socks")
         .start();
     reload(&daemon, &at.to_string(), &everywhere);
     let why = daemon.process.wait_err("configuration not reloaded");
@@ -106,31 +106,35 @@ async fn a_line_that_a_socket_is_in_the_way_of_is_refused_with_the_reason() {
 /// What systemd does: the socket unit stays up while its service is stopped and started again.
 #[tokio::test]
 async fn a_client_that_comes_between_two_runs_is_served_by_the_second() {
-    let [at] = own();
+    let [at] = unused_addresses();
     let listener = TcpListener::bind(at).expect("free");
     let handed = || OwnedFd::from(listener.try_clone().expect("another handle"));
-    let first = Program::offline().handed(handed(), "socks").start_with(1);
+    let first = Program::offline()
+        .inherit_socket(handed(), "socks")
+        .start_with_ports(1);
     assert_eq!(code(at).await, 0x01);
     first.process.signal("TERM");
     assert!(first.process.wait().status.success());
     let mut client = Client::connect(&ListenAddr::Tcp(at.into())).await;
     client.send("05 01 00").await;
-    let _second = Program::offline().handed(handed(), "socks").start_with(1);
+    let _second = Program::offline()
+        .inherit_socket(handed(), "socks")
+        .start_with_ports(1);
     client.expect("05 00").await;
 }
 
 /// C tor's default, 9050, is no line that somebody wrote.
 #[tokio::test]
 async fn a_torrc_without_socks_port_opens_nothing_beside_the_socket() {
-    let [at] = own();
+    let [at] = unused_addresses();
     let listener = TcpListener::bind(at).expect("free");
     let program = Program::offline();
     let torrc = program.folder().join("torrc");
     fs::write(&torrc, "SafeSocks 1\n").expect("written");
     let daemon = program
         .arguments(&["--torrc", torrc.to_str().expect("UTF-8")])
-        .handed(listener, "socks")
-        .start_with(1);
+        .inherit_socket(listener, "socks")
+        .start_with_ports(1);
     assert_eq!(code(at).await, 0x01);
     assert_eq!(daemon.process.out.all(), [format!("listening socks {at}")]);
     // Nor after a reload, and not in its stead either.
@@ -148,7 +152,7 @@ fn a_socket_is_served_whenever_its_address_is_there() {
     if namespace::is_inside() {
         return Runtime::new().expect("a runtime").block_on(come_and_go());
     }
-    namespace::run_again(
+    namespace::run_inside(
         a_socket_is_served_whenever_its_address_is_there,
         "ip link set lo up",
     );
@@ -166,15 +170,17 @@ async fn come_and_go() {
     streams.listen(16).expect("listening");
     let socks = Program::offline()
         .port(format!("{} ExtendedErrors", place(9050)))
-        .handed(streams, "socks")
+        .inherit_socket(streams, "socks")
         .start();
     let datagrams = bound(Type::DGRAM, Protocol::UDP, 53);
-    let dns = Program::offline().handed(datagrams, "dns").start_with(1);
+    let dns = Program::offline()
+        .inherit_socket(datagrams, "dns")
+        .start_with_ports(1);
     // It may be told to read its configuration again meanwhile.
     reload(&socks, "ExtendedErrors", "ExtendedErrors IsolateDestPort");
     reloaded(&socks, 1);
     for _ in 0..3 {
-        shell(&format!("ip addr add {LATE}/32 dev lo"));
+        run_shell(&format!("ip addr add {LATE}/32 dev lo"));
         assert_eq!(code(place(9050)).await, 0xF6);
         let client = UdpSocket::bind((LATE, 0)).expect("an address");
         client.set_read_timeout(Some(LIMIT)).expect("set");
@@ -186,7 +192,7 @@ async fn come_and_go() {
         assert_eq!(reply[length - 4..length], [192, 0, 2, 1]);
         // A client is there when the address goes.
         let _left = Client::connect(&ListenAddr::Tcp(place(9050))).await;
-        shell(&format!("ip addr del {LATE}/32 dev lo"));
+        run_shell(&format!("ip addr del {LATE}/32 dev lo"));
     }
     for mut daemon in [socks, dns] {
         assert!(daemon.process.is_alive());

@@ -7,8 +7,8 @@ use nix::unistd::Uid;
 use tokio::task::JoinSet;
 
 use crate::support::c_tor::{self, CTor};
-use crate::support::lacking::not_tested;
 use crate::support::program::{Program, set_mode};
+use crate::support::skipped::report_skipped;
 
 /// The user that both run as, and another one.
 const ME: u32 = 54_321;
@@ -59,7 +59,7 @@ const AT_ONCE: usize = 4;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_unix_socket_is_opened_in_the_folders_in_which_c_tor_opens_one() {
     if !Uid::effective().is_root() {
-        return not_tested("folders of other users: needs root");
+        return report_skipped("folders of other users: needs root");
     }
     let tor = c_tor::find();
     let mut judging = JoinSet::new();
@@ -92,7 +92,7 @@ fn judge(case: (u32, u32, u32, &str, bool), tor: Option<&std::path::PathBuf>) ->
     let mut wrong = Vec::new();
     let program = Program::offline().user(ME).port(place("ours"));
     let daemon = program.launch();
-    let opened = daemon.process.try_out(|lines| {
+    let opened = daemon.process.try_wait_out(|lines| {
         let listens = |line: &String| line.starts_with("listening socks unix:");
         lines.iter().any(listens).then_some(())
     });
@@ -101,7 +101,7 @@ fn judge(case: (u32, u32, u32, &str, bool), tor: Option<&std::path::PathBuf>) ->
     }
     if let Some(tor) = tor {
         let line = format!("SocksPort {}", place("theirs"));
-        let opened = CTor::start_as(Some(ME), tor, &[line]).opens();
+        let opened = CTor::start_as(Some(ME), tor, &[line]).opens_ports();
         if opened != fits {
             wrong.push(format!("{uid}:{gid} {mode:o} {flags}: C tor {opened}"));
         }

@@ -49,7 +49,7 @@ impl Drop for Locked {
 
 /// It does what it can without a network: it answers for a bad address, and goes on connecting.
 async fn assert_works(daemon: &mut Daemon) {
-    let mut client = Client::connect(&daemon.places[0]).await;
+    let mut client = Client::connect(&daemon.addresses[0]).await;
     client.send("05 01 00").await;
     client.expect("05 00").await;
     client.send("05 01 00 03 09 6261642e6f6e696f6e 0050").await;
@@ -143,7 +143,7 @@ async fn with_bridges_a_state_folder_that_another_process_holds_ends_the_start()
 async fn a_state_folder_that_another_process_lets_go_is_waited_for() {
     let program = Program::offline().port("auto").proxy(BRIDGES);
     let other = Locked::new(&program.folder().join("state/state/state.lock"));
-    let mut daemon = program.start_with(0);
+    let mut daemon = program.start_with_ports(0);
     daemon.process.wait_err("waiting for it to exit");
     drop(other);
     daemon.process.wait_err("connecting to Tor");
@@ -201,7 +201,10 @@ fn a_file_with_a_wrong_owner_or_mode_ends_the_start() {
             if file.ends_with("circuit_timeouts.json") && what == "unreadable" {
                 continue;
             }
-            let program = Program::offline().port("auto").strict().user(USER);
+            let program = Program::offline()
+                .port("auto")
+                .check_permissions()
+                .user(USER);
             let path = program.folder().join(file);
             write(&path, "{}");
             let folders = path.ancestors().skip(1);
@@ -227,7 +230,10 @@ fn a_file_with_a_wrong_owner_or_mode_ends_the_start() {
 #[tokio::test]
 async fn the_old_client_is_restored_once_a_failure_passes() {
     const USER: u32 = 54_321;
-    let program = Program::offline().port("auto").strict().user(USER);
+    let program = Program::offline()
+        .port("auto")
+        .check_permissions()
+        .user(USER);
     let file = program.file();
     let database = program.folder().join("cache/dir.sqlite3");
     let mut daemon = program.start();

@@ -79,7 +79,7 @@ fn observed(application: &str) -> Program {
         .port("auto")
         .proxy(format!("[application]\n{application}"));
     match geteuid().is_root() {
-        true => program.under(&["setpriv", WITHOUT_PRIVILEGES]),
+        true => program.run_under(&["setpriv", WITHOUT_PRIVILEGES]),
         false => program,
     }
 }

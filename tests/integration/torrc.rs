@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::support::client::Client;
-use crate::support::http::{answer, say};
+use crate::support::http::{read_response, send_text};
 use crate::support::program::Program;
 
 /// A program whose folder holds `torrc` with these lines, which is named on its command line.
@@ -21,9 +21,9 @@ async fn the_ports_of_a_torrc_are_served_with_their_flags_and_neighbours() {
          +SocksPort 127.0.0.1:auto \\\n  PreferSOCKSNoAuth\n\
          SafeSocks 1\n",
     )
-    .start_with(2);
+    .start_with_ports(2);
     // A bad onion address: F6 where the line says ExtendedErrors.
-    for (place, code) in daemon.places.iter().zip(["f6", "01"]) {
+    for (place, code) in daemon.addresses.iter().zip(["f6", "01"]) {
         let mut client = Client::connect(place).await;
         client.send("05 01 00").await;
         client.expect("05 00").await;
@@ -32,7 +32,7 @@ async fn the_ports_of_a_torrc_are_served_with_their_flags_and_neighbours() {
             .expect(&format!("05 {code} 00 01 00000000 0000"))
             .await;
     }
-    let mut client = Client::connect(&daemon.places[1]).await;
+    let mut client = Client::connect(&daemon.addresses[1]).await;
     client.send("05 02 00 02").await;
     client.expect("05 00").await;
     client.send("05 01 00 01 c0000201 0050").await;
@@ -43,15 +43,15 @@ async fn the_ports_of_a_torrc_are_served_with_their_flags_and_neighbours() {
 async fn the_http_tunnel_port_of_a_torrc_is_served_for_those_whom_the_policy_admits() {
     for (policy, served) in [("accept 127.0.0.1", true), ("reject 127.0.0.1", false)] {
         let lines = format!("SocksPort 0\nHTTPTunnelPort 127.0.0.1:auto\nSocksPolicy {policy}\n");
-        let daemon = with_torrc(&lines).start_with(1);
-        let mut client = Client::connect(&daemon.places[0]).await;
+        let daemon = with_torrc(&lines).start_with_ports(1);
+        let mut client = Client::connect(&daemon.addresses[0]).await;
         if served {
-            say(&mut client, "CONNECT bad.onion:80 HTTP/1.1\nHost: a\n\n").await;
-            let told = answer(&mut client).await;
+            send_text(&mut client, "CONNECT bad.onion:80 HTTP/1.1\nHost: a\n\n").await;
+            let told = read_response(&mut client).await;
             let tokens = told.header("tor-request-failed").expect("tokens");
             assert!(tokens.starts_with("onionport/HS-BAD-ADDRESS "), "{tokens}");
         } else {
-            let (said, _) = client.rest().await;
+            let (said, _) = client.read_to_end().await;
             assert_eq!(said, b"");
         }
     }

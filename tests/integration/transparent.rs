@@ -36,13 +36,13 @@ async fn bytes_go_both_ways_and_nothing_else() {
         ("192.0.2.1:80", "192.0.2.1:80"),
         ("[2001:db8::1]:443", "2001:db8::1:443"),
     ] {
-        let port = Port::new("", [(target, Plan::Held)]);
+        let port = Port::new("", [(target, Plan::OpenLater)]);
         let (mut client, served) = client(&port, destination);
         // Said before there is a stream.
         client.send_bytes(b"early ").await;
         port.tor.wait_for_running(1).await;
         port.tor.release();
-        let mut far = port.tor.far_end().await;
+        let mut far = port.tor.accept_stream().await;
         far.expect_bytes(b"early ").await;
         client.send_bytes(b"and late").await;
         far.expect_bytes(b"and late").await;
@@ -84,7 +84,7 @@ async fn a_virtual_address_leads_to_its_name() {
         .with_shared(crate::address_map::shared(&lines, false));
     let (mut client, _served) = client(&port, "127.192.0.10:80");
     client.send_bytes(b"hello").await;
-    let mut far = port.tor.far_end().await;
+    let mut far = port.tor.accept_stream().await;
     far.expect_bytes(b"hello").await;
     assert_eq!(port.tor.calls()[0].target, onion);
 }
@@ -110,7 +110,7 @@ async fn a_connection_that_nobody_redirected_is_closed() {
             }
             let (mut client, served) = listener.connect(&port, &to).await;
             let _ = client.try_send(b"hello").await;
-            let (said, end) = client.rest().await;
+            let (said, end) = client.read_to_end().await;
             assert!(said.is_empty() && end != End::Open, "{wildcard} {to}");
             served.await.expect("no panic");
         }
@@ -191,7 +191,7 @@ fn a_port_for_both_families_knows_where_connections_were_going() {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         return runtime.block_on(within());
     }
-    namespace::run_again(
+    namespace::run_inside(
         a_port_for_both_families_knows_where_connections_were_going,
         &format!("{ROUTES} && nft -f - <<END\n{RULES}END"),
     );
@@ -216,7 +216,7 @@ async fn within() {
     ] {
         let (mut client, _serving) = listening.connect(&port, to).await;
         client.send_bytes(b"hello").await;
-        let mut far = port.tor.far_end().await;
+        let mut far = port.tor.accept_stream().await;
         far.expect_bytes(b"hello").await;
         let calls = port.tor.calls();
         let target = to.replace(['[', ']'], "");

@@ -11,40 +11,42 @@ use tokio::time::timeout;
 
 use crate::support::LIMIT;
 use crate::support::hex::bytes;
-use crate::support::kernel::{State, connection, ipv4};
-use crate::support::namespace::{self, shell};
-use crate::support::own_address::own;
+use crate::support::kernel::{State, find_connection, ipv4_addr};
+use crate::support::namespace::{self, run_shell};
 use crate::support::program::Program;
 use crate::support::scripted::Plan;
 use crate::support::serve::Port;
+use crate::support::unused_address::unused_addresses;
 
 /// Keepalive asks after five minutes.
 const FIVE_MINUTES: Duration = Duration::from_secs(300);
 
 #[tokio::test]
 async fn whoever_is_silent_for_five_minutes_is_asked_whether_it_is_still_there() {
-    let [handed] = own();
+    let [handed] = unused_addresses();
     let listener = std::net::TcpListener::bind(handed).expect("free");
     let ours = Program::offline()
         .port("auto")
         .proxy("http_port = \"auto\"")
         .proxy("trans_port = \"auto\"")
-        .start_with(3);
-    let inherited = Program::offline().handed(listener, "socks").start_with(1);
+        .start_with_ports(3);
+    let inherited = Program::offline()
+        .inherit_socket(listener, "socks")
+        .start_with_ports(1);
     // The transparent port closes whoever was not redirected; it is opened as the others are.
-    for place in ours.places.iter().take(2).chain(&inherited.places) {
-        let at = ipv4(place);
+    for place in ours.addresses.iter().take(2).chain(&inherited.addresses) {
+        let at = ipv4_addr(place);
         let mut client = TcpStream::connect(at).await.expect("connected");
         let SocketAddr::V4(from) = client.local_addr().expect("connected") else {
             panic!("no IPv4 address");
         };
-        if place != &ours.places[1] {
+        if place != &ours.addresses[1] {
             // It has been accepted, and does nothing more.
             client.write_all(&[5, 1, 0]).await.expect("written");
             let answer = timeout(LIMIT, client.read_u16()).await;
             assert_eq!(answer.expect("in time").expect("an answer"), 0x0500);
         }
-        let ours = connection(at, from).expect("there");
+        let ours = find_connection(at, from).expect("there");
         assert_eq!(ours.state, State::Established);
         let due = ours.keepalive_in.expect("keepalive is on");
         assert!(
@@ -60,7 +62,7 @@ fn the_stream_of_a_client_that_has_vanished_is_ended_and_its_place_is_free() {
     if namespace::is_inside() {
         return Runtime::new().expect("a runtime").block_on(vanish());
     }
-    namespace::run_again(
+    namespace::run_inside(
         the_stream_of_a_client_that_has_vanished_is_ended_and_its_place_is_free,
         "ip link set lo up && nft list ruleset",
     );
@@ -86,11 +88,11 @@ async fn vanish() {
     client.write_all(&request).await.expect("written");
     let mut answer = [0; 12];
     client.read_exact(&mut answer).await.expect("an answer");
-    let mut far = port.tor.far_end().await;
+    let mut far = port.tor.accept_stream().await;
     client.write_all(b"hello").await.expect("written");
     far.expect_bytes(b"hello").await;
     assert!(!served.is_over());
-    shell(
+    run_shell(
         "nft -f - <<'END'
 table inet gone {
     chain in {
@@ -100,8 +102,8 @@ table inet gone {
 }
 END",
     );
-    let (said, _) = far.rest().await;
+    let (said, _) = far.read_to_end().await;
     assert!(said.is_empty(), "{said:?}");
-    served.end().await;
+    served.wait().await;
     drop(client);
 }

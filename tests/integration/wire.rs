@@ -11,8 +11,8 @@ use tokio::task::JoinSet;
 use crate::support::c_tor::{self, CTor};
 use crate::support::client::{Client, End, ListenAddr};
 use crate::support::hex::{bytes, show};
-use crate::support::lacking::not_tested;
 use crate::support::program::Program;
+use crate::support::skipped::report_skipped;
 
 const VECTORS: &str = include_str!("../data/socks_vectors.txt");
 /// Fewer would mean that the file was cut off.
@@ -142,7 +142,7 @@ async fn converse(
         let last = number + 1 == sent.len();
         let due = expected.parts.get(number).map_or(0, Vec::len);
         let all = !said || (last && (expected.end == End::Closed || expected.open_ended));
-        let (got, end) = client.take(if all { usize::MAX } else { due }).await;
+        let (got, end) = client.read(if all { usize::MAX } else { due }).await;
         heard.parts.push(got);
         if end != End::Open {
             heard.end = end;
@@ -185,7 +185,7 @@ async fn ask(
     }
     let mut listening = JoinSet::new();
     for (name, mut client) in open {
-        listening.spawn(async move { (name, client.overhear(WINDOW).await) });
+        listening.spawn(async move { (name, client.read_within(WINDOW).await) });
     }
     while let Some(listened) = listening.join_next().await {
         let (name, more) = listened.expect("no panic");
@@ -213,7 +213,7 @@ async fn every_vector_is_answered_as_written_by_the_program_and_by_c_tor() {
     );
     let ipv6 = has_ipv6();
     if !ipv6 {
-        not_tested("no IPv6 on loopback: no vectors of IPv6 clients");
+        report_skipped("no IPv6 on loopback: no vectors of IPv6 clients");
     }
 
     let program = Program::offline()
@@ -239,14 +239,14 @@ async fn every_vector_is_answered_as_written_by_the_program_and_by_c_tor() {
     let mut ours: HashMap<_, _> = options
         .iter()
         .copied()
-        .zip(daemon.places.iter().cloned())
+        .zip(daemon.addresses.iter().cloned())
         .collect();
     let safe = Program::offline()
         .port("auto")
         .proxy("safe_socks = true")
         .proxy("reject_plaintext_ports = [6667]");
     let safe_daemon = safe.start();
-    ours.insert("SafeSocks", safe_daemon.places[0].clone());
+    ours.insert("SafeSocks", safe_daemon.addresses[0].clone());
     for vector in vectors {
         let known = options.contains(&vector.option) || vector.option == "SafeSocks";
         assert!(known, "{}: unknown option {}", vector.name, vector.option);
@@ -279,20 +279,20 @@ async fn every_vector_is_answered_as_written_by_the_program_and_by_c_tor() {
         ];
         let safe_judge = CTor::start(tor, &lines);
         let mut places = HashMap::from([
-            ("plain", judge.place("127.0.0.1:")),
-            ("PreferSOCKSNoAuth", judge.place("127.0.0.2:")),
-            ("ExtendedErrors", judge.place("127.0.0.3:")),
-            ("UnixClient", judge.place("/")),
-            ("SafeSocks", safe_judge.place("127.0.0.4:")),
+            ("plain", judge.listen_addr("127.0.0.1:")),
+            ("PreferSOCKSNoAuth", judge.listen_addr("127.0.0.2:")),
+            ("ExtendedErrors", judge.listen_addr("127.0.0.3:")),
+            ("UnixClient", judge.listen_addr("/")),
+            ("SafeSocks", safe_judge.listen_addr("127.0.0.4:")),
         ]);
         places.extend(
             TRAFFIC
                 .iter()
                 .enumerate()
-                .map(|(number, flag)| (*flag, judge.place(&traffic_place(number)))),
+                .map(|(number, flag)| (*flag, judge.listen_addr(&traffic_place(number)))),
         );
         if ipv6 {
-            places.insert("IPv6Client", judge.place("[::1]:"));
+            places.insert("IPv6Client", judge.listen_addr("[::1]:"));
         }
         ask(vectors, places, |v| v.c_tor.as_ref().unwrap_or(&v.expected)).await
     };

@@ -7,7 +7,7 @@ use tokio::time::{Duration, sleep};
 
 use super::{CONNECT_GOOD, GOOD, GREETING, SUCCEEDED};
 use crate::support::client::{Client, End};
-use crate::support::http::{answer_to, head, say};
+use crate::support::http::{read_head, read_response_to, send_text};
 use crate::support::random::Random;
 use crate::support::scripted::Plan;
 use crate::support::serve::{Port, Served};
@@ -30,14 +30,14 @@ async fn over_socks(port: &Port) -> (Client, Served) {
 async fn over_http(port: &Port) -> (Client, Served) {
     let (client, served) = port.http_tcp_client().await;
     let mut client = Client::over(client);
-    say(&mut client, "CONNECT good.example:80 HTTP/1.1\n\n").await;
-    assert_eq!(answer_to("CONNECT", &mut client).await.status, 200);
+    send_text(&mut client, "CONNECT good.example:80 HTTP/1.1\n\n").await;
+    assert_eq!(read_response_to("CONNECT", &mut client).await.status, 200);
     (client, served)
 }
 
 #[tokio::test]
 async fn a_client_hears_the_last_bytes_of_a_stream_and_how_it_ended() {
-    for (plan, expected) in [(Plan::Open, End::Closed), (Plan::Breaks, End::Reset)] {
+    for (plan, expected) in [(Plan::Open, End::Closed), (Plan::OpenThenReset, End::Reset)] {
         for socks in [true, false] {
             for finishes in [true, false] {
                 let port = Port::new("", [(GOOD, plan.clone())]);
@@ -48,15 +48,15 @@ async fn a_client_hears_the_last_bytes_of_a_stream_and_how_it_ended() {
                 if finishes {
                     client.finish().await;
                 }
-                let mut far = port.tor.far_end().await;
+                let mut far = port.tor.accept_stream().await;
                 far.send_bytes(b"the last words").await;
                 drop(far);
-                let (heard, end) = client.rest().await;
+                let (heard, end) = client.read_to_end().await;
                 let what = format!("{plan:?}, socks: {socks}, finishes: {finishes}");
                 assert_eq!(heard, b"the last words", "{what}");
                 assert_eq!(end, expected, "{what}");
                 drop(client);
-                served.end().await;
+                served.wait().await;
             }
         }
     }
@@ -66,17 +66,17 @@ async fn a_client_hears_the_last_bytes_of_a_stream_and_how_it_ended() {
 #[tokio::test]
 async fn a_client_that_reads_slowly_gets_all_that_came_before_the_break() {
     let answer: &'static [u8] = Random::new(9).bytes(LARGE).leak();
-    let port = Port::new("", [(GOOD, Plan::Breaks)]);
+    let port = Port::new("", [(GOOD, Plan::OpenThenReset)]);
     let (mut client, served) = over_socks(&port).await;
-    let mut far = port.tor.far_end().await;
+    let mut far = port.tor.accept_stream().await;
     let speaking = tokio::spawn(async move {
         far.send_bytes(answer).await;
     });
-    let (mut heard, _) = client.take(LARGE / 2).await;
+    let (mut heard, _) = client.read(LARGE / 2).await;
     // The rest fits into the buffers, or not: the client says something meanwhile and reads on.
     client.send_bytes(b"still here").await;
     let (rest, end) = loop {
-        let (more, end) = client.take(100_000).await;
+        let (more, end) = client.read(100_000).await;
         heard.extend(&more);
         if end != End::Open {
             break (heard, end);
@@ -87,14 +87,14 @@ async fn a_client_that_reads_slowly_gets_all_that_came_before_the_break() {
     assert_eq!((rest.len(), end), (LARGE, End::Reset));
     assert!(rest == answer, "not as it was sent");
     drop(client);
-    served.end().await;
+    served.wait().await;
 }
 
 /// Reads one answer as far as it comes.
 async fn heard(client: TcpStream) -> (String, Vec<u8>, End) {
     let mut client = Client::over(client);
-    let head = head(&mut client).await;
-    let (body, end) = client.rest().await;
+    let head = read_head(&mut client).await;
+    let (body, end) = client.read_to_end().await;
     (head, body, end)
 }
 
@@ -109,8 +109,8 @@ async fn an_answer_of_a_site_that_breaks_off_is_reset_behind_its_last_bytes() {
     ] {
         for (plan, long) in [
             (Plan::Open, false),
-            (Plan::Breaks, false),
-            (Plan::Breaks, true),
+            (Plan::OpenThenReset, false),
+            (Plan::OpenThenReset, true),
         ] {
             let what = format!("HTTP/{version} {headers:?} {plan:?} {long}");
             let whole = matches!(plan, Plan::Open) && headers.is_empty();
@@ -120,8 +120,8 @@ async fn an_answer_of_a_site_that_breaks_off_is_reset_behind_its_last_bytes() {
                 "GET http://good.example/ HTTP/{version}\r\nHost: good.example\r\nConnection: close\r\n\r\n"
             );
             client.write_all(ask.as_bytes()).await.expect("written");
-            let mut site = port.tor.far_end().await;
-            head(&mut site).await;
+            let mut site = port.tor.accept_stream().await;
+            read_head(&mut site).await;
             let mut said = format!("HTTP/1.1 200 OK\r\n{headers}\r\n").into_bytes();
             let body = match headers.starts_with("Transfer") {
                 true => &b"4\r\nsome\r\n"[..],
@@ -151,22 +151,22 @@ async fn an_answer_of_a_site_that_breaks_off_is_reset_behind_its_last_bytes() {
                 true => assert_eq!(end, End::Closed, "{what}"),
                 false => assert_eq!(end, End::Reset, "{what}"),
             }
-            served.end().await;
+            served.wait().await;
         }
     }
 }
 
 #[tokio::test]
 async fn a_websocket_that_breaks_is_reset() {
-    for (plan, expected) in [(Plan::Open, End::Closed), (Plan::Breaks, End::Reset)] {
+    for (plan, expected) in [(Plan::Open, End::Closed), (Plan::OpenThenReset, End::Reset)] {
         let port = Port::new("", [(GOOD, plan)]);
         let (mut client, served) = port.http_tcp_client().await;
         let ask = b"GET http://good.example/ HTTP/1.1\r\nHost: good.example\r\n\
                     Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
         client.write_all(ask).await.expect("written");
-        let mut site = port.tor.far_end().await;
-        head(&mut site).await;
-        say(
+        let mut site = port.tor.accept_stream().await;
+        read_head(&mut site).await;
+        send_text(
             &mut site,
             "HTTP/1.1 101 Switching Protocols\nConnection: Upgrade\nUpgrade: websocket\n\nwords",
         )
@@ -175,7 +175,7 @@ async fn a_websocket_that_breaks_is_reset() {
         let (head, words, end) = heard(client).await;
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
         assert_eq!((&words[..], end), (&b"words"[..], expected));
-        served.end().await;
+        served.wait().await;
     }
 }
 
@@ -184,7 +184,7 @@ async fn talk_on(mut client: TcpStream, size: usize) -> (Vec<u8>, End) {
     let words = vec![b'x'; size];
     // It fails if it comes too late, and that is the point.
     let _ = client.write_all(&words).await;
-    Client::over(client).rest().await
+    Client::over(client).read_to_end().await
 }
 
 #[tokio::test]
@@ -198,7 +198,7 @@ async fn the_end_of_an_answer_is_not_lost_to_a_client_that_goes_on_sending() {
                 false => over_http(&port).await,
             };
             let client = client.into_stream();
-            let mut far = port.tor.far_end().await;
+            let mut far = port.tor.accept_stream().await;
             let speaking = async move {
                 far.send_bytes(answer).await;
                 // Whatever the client says is left.
@@ -225,7 +225,7 @@ async fn the_end_of_an_answer_is_not_lost_to_a_client_that_goes_on_sending() {
             assert!(heard.0 == answer, "{} of {}", heard.0.len(), answer.len());
             assert_eq!(heard.1, Ok(true), "it ends in order");
             drop((reader, writer));
-            served.end().await;
+            served.wait().await;
         }
     }
 }
@@ -264,7 +264,7 @@ async fn an_error_is_not_lost_to_a_client_that_goes_on_sending() {
         assert_eq!(length, Some(body.len()), "{what}");
         assert_eq!(fails, head.contains("(no route)"), "{what}");
         assert_eq!(end, End::Closed, "{what}");
-        served.end().await;
+        served.wait().await;
     }
 }
 
@@ -301,6 +301,6 @@ async fn a_refusal_is_not_lost_to_a_client_that_goes_on_sending() {
         client.expect(reply).await;
         client.expect_end().await;
         drop(client);
-        served.end().await;
+        served.wait().await;
     }
 }

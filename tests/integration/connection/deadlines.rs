@@ -30,7 +30,7 @@ async fn a_handshake_that_takes_too_long_is_closed_without_a_word() {
         client.expect_end().await;
         let took = begun.elapsed().as_secs_f32();
         assert!((7.0..7.1).contains(&took), "{said}: {took} s");
-        served.end().await;
+        served.wait().await;
         assert_eq!(port.tor.calls().len(), 0);
     }
 }
@@ -47,14 +47,14 @@ async fn a_client_does_not_gain_time_by_talking() {
             break;
         }
     }
-    let (got, _) = client.rest().await;
+    let (got, _) = client.read_to_end().await;
     assert_eq!(show(&got), "05 00");
     assert!(
         begun.elapsed() < Duration::from_secs(9),
         "{:?}",
         begun.elapsed()
     );
-    served.end().await;
+    served.wait().await;
     assert_eq!(port.tor.calls().len(), 0);
 }
 
@@ -77,7 +77,7 @@ async fn a_request_is_given_all_of_the_timeout_however_slow_the_handshake_was() 
         sleep(Duration::from_secs(30)).await;
         let asked = Instant::now();
         client.send(request).await;
-        client.take(10).await;
+        client.read(10).await;
         let calls = port.tor.calls();
         assert_eq!(calls.len(), 1, "{request}");
         assert_eq!(calls[0].at, asked, "{request}");

@@ -13,7 +13,7 @@ use crate::support::serve::V4;
 
 #[tokio::test]
 async fn data_behind_the_request_reaches_the_stream_whole_and_in_order() {
-    let port = port(Plan::Held);
+    let port = port(Plan::OpenLater);
     let (mut client, _served) = port.client(V4);
     // Greeting, request and data in one piece, more data later, all before the answer.
     client
@@ -24,7 +24,7 @@ async fn data_behind_the_request_reaches_the_stream_whole_and_in_order() {
     client.send_bytes(b"two ").await;
     client.send_bytes(b"three ").await;
     port.tor.release();
-    let mut far = port.tor.far_end().await;
+    let mut far = port.tor.accept_stream().await;
     client.expect(SUCCEEDED).await;
     client.send_bytes(b"four").await;
     far.expect_bytes(b"one two three four").await;
@@ -38,7 +38,7 @@ async fn data_behind_a_socks4_request_reaches_the_stream() {
         .send("04 01 0050 00000001 00 676f6f642e6578616d706c65 00 474554202f")
         .await;
     client.expect("00 5a 0000 00000000").await;
-    port.tor.far_end().await.expect_bytes(b"GET /").await;
+    port.tor.accept_stream().await.expect_bytes(b"GET /").await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -47,7 +47,7 @@ async fn a_client_that_says_too_much_too_early_is_held_back_and_loses_nothing() 
     const LIMIT: usize = 16 * 1024;
     const PIPE: usize = 4096;
     let data = Random::new(1).bytes(300_000);
-    let port = port(Plan::Held);
+    let port = port(Plan::OpenLater);
     let (mut client, _served) = port.client_with(PIPE, V4);
     client.send(GREETING).await;
     client.expect("05 00").await;
@@ -65,7 +65,7 @@ async fn a_client_that_says_too_much_too_early_is_held_back_and_loses_nothing() 
         "{taken} bytes were taken"
     );
     port.tor.release();
-    let mut far = port.tor.far_end().await;
+    let mut far = port.tor.accept_stream().await;
     let mut client = Client::over(client);
     tokio::join!(client.send_bytes(&data[taken..]), far.expect_bytes(&data));
 }

@@ -14,9 +14,9 @@ use tokio::time::{sleep, timeout};
 use super::{CONNECT_GOOD, GREETING, SUCCEEDED, asking, port};
 use crate::support::client::{Client, End};
 use crate::support::hex::{bytes, show};
-use crate::support::kernel::finished_sending;
+use crate::support::kernel::wait_finished_sending;
 use crate::support::random::Random;
-use crate::support::scripted::{Plan, Scripted};
+use crate::support::scripted::{Plan, ScriptedNetwork};
 use crate::support::serve::V4;
 
 #[tokio::test(start_paused = true)]
@@ -26,33 +26,33 @@ async fn a_client_that_has_finished_its_question_still_gets_the_answer() {
     client.expect(SUCCEEDED).await;
     client.send_bytes(b"question").await;
     client.finish().await;
-    let mut far = port.tor.far_end().await;
+    let mut far = port.tor.accept_stream().await;
     far.expect_bytes(b"question").await;
     sleep(Duration::from_secs(50)).await;
     far.send_bytes(b"answer").await;
     client.expect_bytes(b"answer").await;
     drop(far);
     client.expect_end().await;
-    served.end().await;
+    served.wait().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_client_may_finish_while_its_request_is_still_under_way() {
-    let port = port(Plan::Held);
+    let port = port(Plan::OpenLater);
     let (mut client, served) = asking(&port).await;
     client.send_bytes(b"question").await;
     client.finish().await;
     port.tor.wait_for_running(1).await;
     sleep(Duration::from_secs(30)).await;
     port.tor.release();
-    let mut far = port.tor.far_end().await;
+    let mut far = port.tor.accept_stream().await;
     far.expect_bytes(b"question").await;
     far.send_bytes(b"answer").await;
     drop(far);
     client.expect(SUCCEEDED).await;
     client.expect_bytes(b"answer").await;
     client.expect_end().await;
-    served.end().await;
+    served.wait().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -60,12 +60,12 @@ async fn a_service_that_closes_ends_the_connection_of_a_client_that_stays() {
     let port = port(Plan::Open);
     let (mut client, served) = asking(&port).await;
     client.expect(SUCCEEDED).await;
-    let mut far = port.tor.far_end().await;
+    let mut far = port.tor.accept_stream().await;
     far.send_bytes(b"bye").await;
     drop(far);
     client.expect_bytes(b"bye").await;
     client.expect_end().await;
-    served.end().await;
+    served.wait().await;
 }
 
 #[tokio::test]
@@ -79,17 +79,17 @@ async fn the_end_of_an_answer_is_not_lost_to_a_client_that_talks_on() {
     hear(&mut client, "05 00").await;
     say(&mut client, CONNECT_GOOD).await;
     hear(&mut client, SUCCEEDED).await;
-    let mut far = port.tor.far_end().await;
+    let mut far = port.tor.accept_stream().await;
     far.send_bytes(answer).await;
     drop(far);
     // Until the program has said all of it: then it has finished sending, or has hung up.
-    finished_sending(&client).await;
+    wait_finished_sending(&client).await;
     // It fails if it comes too late, and that is the point.
     let _ = client.write_all(b"and another thing").await;
     sleep(Duration::from_millis(10)).await;
-    let (heard, _) = Client::over(client).rest().await;
+    let (heard, _) = Client::over(client).read_to_end().await;
     assert!(heard == answer, "{} of {} bytes", heard.len(), answer.len());
-    served.end().await;
+    served.wait().await;
 }
 
 #[tokio::test]
@@ -104,7 +104,7 @@ async fn a_client_that_breaks_off_takes_its_request_with_it() {
     client.set_zero_linger().expect("set");
     drop(client);
     port.tor.wait_for_running(0).await;
-    served.end().await;
+    served.wait().await;
 }
 
 async fn say(client: &mut TcpStream, hex: &str) {
@@ -131,7 +131,7 @@ async fn a_client_that_leaves_in_the_middle_of_its_handshake_asks_for_nothing() 
             let (mut client, served) = port.client(V4);
             client.send_bytes(&whole[..length]).await;
             client.finish().await;
-            let (got, end) = client.rest().await;
+            let (got, end) = client.read_to_end().await;
             assert_eq!(end, End::Closed, "after {length} bytes");
             let answers = [&[][..], &[5, 2], &[5, 2, 1, 0]];
             assert!(
@@ -139,7 +139,7 @@ async fn a_client_that_leaves_in_the_middle_of_its_handshake_asks_for_nothing() 
                 "after {length} bytes: {}",
                 show(&got)
             );
-            served.end().await;
+            served.wait().await;
             assert_eq!(port.tor.calls().len(), 0, "after {length} bytes");
         }
     }
@@ -147,14 +147,14 @@ async fn a_client_that_leaves_in_the_middle_of_its_handshake_asks_for_nothing() 
 
 /// What a client is served by, and its place among others.
 struct Admission(
-    Arc<Dispatcher<Scripted>>,
+    Arc<Dispatcher<ScriptedNetwork>>,
     #[expect(dead_code)] OwnedSemaphorePermit,
 );
 
 impl Deref for Admission {
-    type Target = Dispatcher<Scripted>;
+    type Target = Dispatcher<ScriptedNetwork>;
 
-    fn deref(&self) -> &Dispatcher<Scripted> {
+    fn deref(&self) -> &Dispatcher<ScriptedNetwork> {
         &self.0
     }
 }
@@ -170,7 +170,7 @@ async fn a_client_keeps_its_place_until_its_stream_is_over() {
     client.send(&format!("{GREETING} {CONNECT_GOOD}")).await;
     client.expect("05 00").await;
     client.expect(SUCCEEDED).await;
-    let mut far = port.tor.far_end().await;
+    let mut far = port.tor.accept_stream().await;
     client.send_bytes(b"hello").await;
     far.expect_bytes(b"hello").await;
     assert_eq!(places.available_permits(), 0);

@@ -113,14 +113,14 @@ async fn every_failure_has_its_reply_in_every_protocol() {
                 }
                 client.send(request).await;
                 let expected = bytes(&reply.replace("XX", &format!("{code:02x}")));
-                let (got, end) = client.rest().await;
+                let (got, end) = client.read_to_end().await;
                 assert!(
                     got == expected && end == End::Closed,
                     "{failure:?} on a port with {flags:?}, {origin:?} asking {request}: {} ({end:?})",
                     show(&got)
                 );
                 drop(client);
-                served.end().await;
+                served.wait().await;
             }
             assert_eq!(port.tor.calls().len(), cases.len(), "{failure:?}");
         }
@@ -228,14 +228,14 @@ async fn what_needs_no_network_is_answered_without_it() {
             client.expect("05 00").await;
         }
         client.send(request).await;
-        let (got, end) = client.rest().await;
+        let (got, end) = client.read_to_end().await;
         assert!(
             got == bytes(reply) && end == End::Closed,
             "{flags:?} {request}: {} ({end:?})",
             show(&got)
         );
         drop(client);
-        served.end().await;
+        served.wait().await;
         assert_eq!(
             port.tor.calls().len(),
             0,
@@ -272,7 +272,7 @@ async fn private_destinations_and_private_answers_are_allowed_each_by_itself() {
             let plans = [
                 ("10.0.0.1:80", Plan::Open),
                 ("good.example", Plan::Addresses(vec![[10, 0, 0, 1].into()])),
-                ("10.0.0.1", Plan::AddressMap(vec!["a".to_owned()])),
+                ("10.0.0.1", Plan::Names(vec!["a".to_owned()])),
             ];
             let port = Port::new("", plans).with_private(destinations, answers);
             let (mut client, _served) = port.client(V4);
@@ -301,7 +301,7 @@ async fn a_refused_client_that_stays_is_let_go_soon() {
     let port = port(Plan::Fail(Failure::ConnectionRefused));
     let (mut client, served) = asking(&port).await;
     client.expect("05 05 00 01 00000000 0000").await;
-    served.end_within(Duration::from_secs(10)).await;
+    served.wait_within(Duration::from_secs(10)).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -321,7 +321,7 @@ async fn a_refused_client_that_is_still_talking_is_heard_out() {
         client.expect(reply).await;
         client.expect_end().await;
         drop(client);
-        served.end().await;
+        served.wait().await;
     }
 }
 
@@ -337,5 +337,5 @@ async fn a_refused_client_that_never_stops_talking_is_cut_off() {
         sleep(Duration::from_secs(1)).await;
     }
     assert!(begun.elapsed() >= LINGER, "{:?}", begun.elapsed());
-    served.end().await;
+    served.wait().await;
 }

@@ -4,7 +4,7 @@ use onionport::request::ClientAddr;
 use onionport::tor::isolation::Isolation;
 
 use crate::support::hex::show;
-use crate::support::scripted::Scripted;
+use crate::support::scripted::ScriptedNetwork;
 use crate::support::serve::{Port, V4};
 
 /// Someone who asks for something.
@@ -31,17 +31,21 @@ impl Asker {
 
     /// What the network is told about who may share with this request.
     async fn isolation(&self) -> Isolation {
-        let port = Port::before(Scripted::new::<&str>([]).into(), self.flags, self.port);
+        let port = Port::with_network(
+            ScriptedNetwork::new::<&str>([]).into(),
+            self.flags,
+            self.port,
+        );
         let (mut client, _served) = port.client(self.origin);
         let parts: Vec<&str> = self.conversation.split('/').collect();
         for (number, part) in parts.iter().enumerate() {
             client.send(part).await;
             if number + 1 < parts.len() {
-                client.take(2).await;
+                client.read(2).await;
             }
         }
         // The plan has no such target, so it fails; whoever asked has been noted by then.
-        let (answer, _) = client.rest().await;
+        let (answer, _) = client.read_to_end().await;
         assert!(
             answer.len() >= 8,
             "{}: {}",

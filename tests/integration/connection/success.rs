@@ -29,7 +29,7 @@ async fn success_is_told_in_the_form_that_the_client_knows() {
         }
         client.send(request).await;
         client.expect(reply).await;
-        let mut far = port.tor.far_end().await;
+        let mut far = port.tor.accept_stream().await;
         far.send_bytes(b"hello").await;
         client.expect_bytes(b"hello").await;
         client.send_bytes(b"good day").await;
@@ -37,7 +37,7 @@ async fn success_is_told_in_the_form_that_the_client_knows() {
         drop(far);
         client.expect_end().await;
         drop(client);
-        served.end().await;
+        served.wait().await;
     }
 }
 
@@ -86,7 +86,7 @@ async fn a_look_up_is_answered_with_what_was_found() {
         client.expect(reply).await;
         client.expect_end().await;
     }
-    let names = |names: &[&str]| Plan::AddressMap(names.iter().map(|&n| n.to_owned()).collect());
+    let names = |names: &[&str]| Plan::Names(names.iter().map(|&n| n.to_owned()).collect());
     let long = "a".repeat(256);
     let cases = [
         (names(&["a.bc", "d.ef"]), "05 00 00 03 04 612e6263 0000"),
@@ -212,8 +212,8 @@ async fn a_conversation_in_single_bytes_is_the_same_conversation() {
         client.send_bytes(&[byte]).await;
     }
     client.expect(SUCCEEDED).await;
-    drop(port.tor.far_end().await);
+    drop(port.tor.accept_stream().await);
     client.expect_end().await;
     drop(client);
-    served.end().await;
+    served.wait().await;
 }
