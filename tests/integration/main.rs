@@ -1,32 +1,33 @@
-//! Tests that need no Tor network: bytes in, bytes out, the imports between parts of the library, and the documents.
+//! Tests that need no Tor network: bytes in and out, the imports between parts of the library, and the
+//! documents.
 //!
-//! | module | puts to the test |
+//! | module | shows |
 //! |---|---|
-//! | `connection` | the story of one connection, with a network that answers as it is told |
-//! | `relay` | bytes both ways, and how a stream ends |
-//! | `address_map` | names that stand for others, and virtual addresses |
-//! | `dns` | the DNS port, question by question |
-//! | `transparent` | what becomes of a redirected connection |
+//! | `connection` | a SOCKS connection from greeting to close, with a scripted network |
+//! | `relay` | copying bytes both ways, and how a relay ends |
+//! | `address_map` | mapped names and virtual addresses |
+//! | `dns` | the DNS port, with a scripted network |
+//! | `transparent` | redirected connections, with a scripted network |
 //! | `wire` | the real program beside C tor: every vector of `tests/data/socks_vectors.txt` |
-//! | `policy` | the real program beside C tor: who may connect |
+//! | `policy` | the real program beside C tor: which clients a policy admits |
 //! | `daemon` | the real program: start, ports, errors, log, stop |
-//! | `reload` | the real program told to read its configuration again |
-//! | `storage` | the real program whose files are damaged, or held by another process |
-//! | `service_manager` | the real program: sockets handed over, readiness, the file of its ports |
-//! | `socket_activation` | the same: sockets that stay open whatever becomes of their ports |
-//! | `socket_folder` | the real program beside C tor: where a unix socket may be |
-//! | `vanished` | clients that are gone without a word |
-//! | `secrets` | the real program with passwords and keys, which nobody gets to see |
-//! | `key_files` | key files in every form, beside C tor |
-//! | `layers` | which part of `src` imports which |
+//! | `reload` | the real program on SIGHUP: what a reload changes, and what a failed one leaves alone |
+//! | `storage` | the real program whose files are damaged, locked by another process, or have wrong permissions |
+//! | `service_manager` | the real program under a service manager: inherited sockets, readiness, the port info file |
+//! | `socket_activation` | the real program with inherited sockets, which stay open when their port lines change |
+//! | `socket_folder` | the real program beside C tor: the folders in which a unix socket may be |
+//! | `vanished` | clients that vanish without closing their connections |
+//! | `secrets` | the real program with passwords and keys, which no output may contain |
+//! | `key_files` | client authorization key files in many forms, beside C tor |
+//! | `layers` | the direction of imports between the parts of `src` |
 //! | `documents` | links, anchors and paths in the documents, and the length of the README |
 //! | `torrc` | the real program with C tor's configuration files |
-//! | `surroundings` | the real program without a home, as root, and with somebody who looks into it |
-//! | `http` | the same for HTTP ports, their pages, and clients and sites that mean no good |
-//! | `log_flood` | the log of the real program while clients do the same thing again and again |
-//! | `hostile` | the real program among clients that mean no good |
+//! | `surroundings` | the real program without a home folder, as root, and beside processes that try to read its memory |
+//! | `http` | HTTP ports: tunnels, forwarded requests, pages, hostile clients and sites |
+//! | `log_flood` | the log of the real program while clients repeat the same request |
+//! | `hostile` | the real program with hostile or faulty SOCKS clients |
 //!
-//! The real program runs offline: its only directory is a dead port on loopback.
+//! The real program runs offline: its only directory is a closed port on loopback.
 
 mod address_map;
 mod connection;

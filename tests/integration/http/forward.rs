@@ -190,7 +190,7 @@ async fn trailers_are_filtered_like_headers() {
 }
 
 #[tokio::test]
-async fn no_headers_are_added_for_the_site() {
+async fn no_headers_are_added_to_a_response() {
     let port = port();
     let (mut client, _served) = port.http_client();
     send_text(&mut client, GET).await;
