@@ -44,12 +44,12 @@ async fn request(port: &Port, request: &[u8]) -> Vec<u8> {
     let (mut client, _served) = port.client(V4);
     greet(&mut client).await;
     client.send_bytes(request).await;
-    let (mut reply, _) = client.take(4).await;
+    let (mut reply, _) = client.read(4).await;
     let address_len = match reply[3] {
         0x04 => 16,
         _ => 4,
     };
-    reply.extend(client.take(address_len + 2).await.0);
+    reply.extend(client.read(address_len + 2).await.0);
     let is_open = request[1] == CONNECT && reply[1] == 0;
     if !is_open {
         client.expect_end().await;

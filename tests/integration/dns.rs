@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::support::hex::{bytes, show};
-use crate::support::scripted::{Plan, Scripted};
+use crate::support::scripted::{Plan, ScriptedNetwork};
 use crate::support::serve::Port;
 use crate::support::{LIMIT, ONION};
 
@@ -37,7 +37,7 @@ const REFUSED: (u8, u8) = (5, 0);
 struct Server {
     port: Port,
     /// Held open: a reload would send another dispatcher here.
-    _dispatcher: watch::Sender<Arc<Dispatcher<Scripted>>>,
+    _dispatcher: watch::Sender<Arc<Dispatcher<ScriptedNetwork>>>,
     client: UdpSocket,
     running: JoinHandle<()>,
 }
@@ -125,10 +125,7 @@ fn addresses(texts: &[&str]) -> Plan {
 async fn lookups_use_the_network_and_replies_keep_the_spelling_of_the_query() {
     let plans = [
         ("good.example", addresses(&["192.0.2.1", "2001:db8::1"])),
-        (
-            "192.0.2.7",
-            Plan::AddressMap(vec!["good.example".to_owned()]),
-        ),
+        ("192.0.2.7", Plan::Names(vec!["good.example".to_owned()])),
     ];
     let server = Server::start(Port::new("", plans)).await;
     for (name, kind, reply) in [

@@ -111,7 +111,7 @@ async fn two_thousand_clients_that_send_nonsense_do_no_harm() {
         .port("auto ExtendedErrors")
         .arguments(&["-o", "proxy.socks_timeout=1", "-l", "warn"])
         .start();
-    let address = daemon.places[0].clone();
+    let address = daemon.addresses[0].clone();
     let valid = valid_messages();
     let crowd = Crowd {
         clients: 2000,
@@ -129,7 +129,7 @@ async fn five_hundred_idle_clients_do_not_block_others() {
     const CLIENTS: usize = 500;
     allow_many_clients();
     let mut daemon = Program::offline().port("auto ExtendedErrors").start();
-    let address = daemon.places[0].clone();
+    let address = daemon.addresses[0].clone();
     let mut idle = Vec::new();
     for number in 0..CLIENTS {
         let mut client = Client::connect(&address).await;
@@ -155,7 +155,7 @@ async fn five_hundred_idle_clients_do_not_block_others() {
             if number % 4 == 2 {
                 client.expect("05 00").await;
             }
-            let received = client.overhear(Duration::from_millis(100)).await;
+            let received = client.read_within(Duration::from_millis(100)).await;
             assert!(received.is_none(), "idle client {number}: {received:?}");
         });
     }
@@ -168,7 +168,7 @@ async fn five_hundred_idle_clients_do_not_block_others() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_that_send_slowly_delay_nobody_and_are_served() {
     let mut daemon = Program::offline().port("auto ExtendedErrors").start();
-    let address = daemon.places[0].clone();
+    let address = daemon.addresses[0].clone();
     let mut sending = JoinSet::new();
     for _ in 0..50 {
         let address = address.clone();
@@ -200,7 +200,7 @@ async fn a_program_that_ran_out_of_open_files_recovers() {
         .port("auto ExtendedErrors")
         .open_files(24)
         .start();
-    let address = daemon.places[0].clone();
+    let address = daemon.addresses[0].clone();
     let mut idle = Vec::new();
     for _ in 0..40 {
         idle.push(Client::connect(&address).await);
@@ -230,7 +230,7 @@ async fn the_memory_of_disconnected_clients_is_returned_to_the_system() {
     const TWO_MINUTES: Duration = Duration::from_secs(120);
     allow_many_clients();
     let mut daemon = Program::offline().port("auto ExtendedErrors").start();
-    let address = daemon.places[0].clone();
+    let address = daemon.addresses[0].clone();
     assert_serves(&address).await;
     let before = resident_memory(&daemon);
     let mut silent = Vec::new();

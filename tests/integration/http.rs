@@ -1,57 +1,101 @@
 //! HTTP ports.
 //!
-//! | module | puts to the test |
+//! | module | shows |
 //! |---|---|
 //! | `tunnel` | CONNECT |
-//! | `statuses` | the status and tokens of every failure |
-//! | `early_read` | what is said behind the head of a CONNECT |
-//! | `forward` | plain requests on their way to a site and back |
-//! | `informational` | the answers of a site before its answer |
-//! | `half_close` | clients that close their side before they have their answer |
-//! | `idle_timeout` | who waits for whom, and for how long |
-//! | `kept` | connections to sites that are kept for later requests |
-//! | `site` | sites that mean no good, or break |
-//! | `client` | clients that mean no good |
-//! | `page` | the pages, and who gets to see them |
-//! | `client_auth_form` | keys handed in, and attempts to do it for others |
-//! | `nonsense` | the real program among clients that do not know what they say |
-//! | `judge` | the real program beside C tor's HTTPTunnelPort |
+//! | `status_codes` | the status code and tokens of every failure |
+//! | `early_read` | data sent behind the head of a CONNECT, before the tunnel is open |
+//! | `forward` | plain requests forwarded to a site, and their responses |
+//! | `informational` | a site's interim responses |
+//! | `half_close` | clients that half-close before they have the response |
+//! | `idle_timeout` | time-outs of a forwarded request |
+//! | `keep_alive` | connections to sites that are reused for later requests |
+//! | `hostile_sites` | sites with malicious or broken responses |
+//! | `hostile_clients` | clients with malicious requests |
+//! | `pages` | onionport's own pages, and who gets them |
+//! | `client_auth_form` | the form for client authorization keys, and attempts to misuse it |
+//! | `malformed_requests` | the real program with random and damaged requests |
+//! | `c_tor_comparison` | the real program beside C tor's HTTPTunnelPort |
 
 use crate::support::client::Client;
-use crate::support::http::answer;
+use crate::support::http::{expect_text, read_head, read_response, read_response_to, send_text};
+use crate::support::program::Program;
 use crate::support::scripted::Plan;
-use crate::support::serve::Port;
+use crate::support::serve::{Port, Served, V4};
 
-mod client;
+mod c_tor_comparison;
 mod client_auth_form;
 mod early_read;
 mod forward;
 mod half_close;
+mod hostile_clients;
+mod hostile_sites;
 mod idle_timeout;
 mod informational;
-mod judge;
-mod kept;
-mod nonsense;
-mod page;
-mod site;
-mod statuses;
+mod keep_alive;
+mod malformed_requests;
+mod pages;
+mod status_codes;
 mod tunnel;
 
-/// A site, and the key of its plan.
+/// A site, as the network's plans name it.
 const SITE: &str = "good.example:80";
-/// What a site says to most requests.
-const YES: &str = "HTTP/1.1 200 OK\nContent-Length: 3\n\nyes";
-/// What a client asks of it.
+/// A request to that site, as the client sends it.
 const GET: &str = "GET http://good.example/ HTTP/1.1\nHost: good.example\n\n";
-/// The same, as the site gets it.
-const GOT: &str = "GET / HTTP/1.1\nHost: good.example\n\n";
+/// The same request, as the site receives it.
+const FORWARDED_GET: &str = "GET / HTTP/1.1\nHost: good.example\n\n";
+/// A site's response.
+const YES: &str = "HTTP/1.1 200 OK\nContent-Length: 3\n\nyes";
+/// A site's response to an upgrade.
+const SWITCHING: &str =
+    "HTTP/1.1 101 Switching Protocols\nConnection: Upgrade\nUpgrade: websocket\n\n";
 
 /// A port whose network knows that site, and another.
 fn port() -> Port {
     Port::new("", [(SITE, Plan::Open), ("other.example:80", Plan::Open)])
 }
 
+/// The real program with a SOCKS port and, second, an HTTP port.
+fn http_program() -> Program {
+    Program::offline()
+        .port("auto")
+        .proxy("http_port = \"auto\"")
+}
+
+/// Sends a request to the site and reads its head there. Each direction of the client's connection
+/// buffers up to `capacity` bytes. Returns the port, the client, the site, and the served connection.
+async fn start_request(request: &str, capacity: usize) -> (Port, Client, Client, Served) {
+    let port = port();
+    let (mut client, served) = port.http_client_with(capacity, V4);
+    send_text(&mut client, request).await;
+    let mut site = port.tor.accept_stream().await;
+    read_head(&mut site).await;
+    (port, client, site, served)
+}
+
+/// Reads [`GET`] at the site, responds with [`YES`], and reads the response at the client.
+async fn complete_get(site: &mut Client, client: &mut Client) {
+    expect_text(site, FORWARDED_GET).await;
+    send_text(site, YES).await;
+    expect_yes(client).await;
+}
+
 async fn expect_yes(client: &mut Client) {
-    let got = answer(client).await;
-    assert_eq!((got.status, got.text()), (200, "yes"));
+    let response = read_response(client).await;
+    assert_eq!((response.status, response.text()), (200, "yes"));
+}
+
+/// Reads the response to a CONNECT that has opened a tunnel.
+async fn expect_tunnel(client: &mut Client) {
+    let opened = read_response_to("CONNECT", client).await;
+    assert_eq!(opened.line, "HTTP/1.1 200 Connection established");
+    let via = concat!(
+        "tor/1.0 tor-network (onionport ",
+        env!("CARGO_PKG_VERSION"),
+        ")"
+    );
+    assert_eq!(opened.header("via"), Some(via));
+    assert_eq!(opened.header("tor-capabilities"), Some(""));
+    assert_eq!(opened.header("content-length"), None);
+    assert_eq!(opened.header("transfer-encoding"), None);
 }

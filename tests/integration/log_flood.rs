@@ -23,7 +23,7 @@ async fn flood(place: &ListenAddr, request: &[u8]) {
         let mut client = Client::connect(place).await;
         // The port may close the connection before it has read everything.
         let _ = client.try_send(request).await;
-        client.rest().await;
+        client.read_to_end().await;
     }
 }
 
@@ -69,9 +69,9 @@ async fn repeated_requests_of_any_kind_add_few_lines() {
         .proxy("http_port = \"auto\"")
         .proxy("dns_port = \"auto\"")
         .proxy("test_socks = true")
-        .start_with(4);
-    let [socks, no_onions, http, dns] = &daemon.places[..] else {
-        panic!("not four ports: {:?}", daemon.places);
+        .start_with_ports(4);
+    let [socks, no_onions, http, dns] = &daemon.addresses[..] else {
+        panic!("not four ports: {:?}", daemon.addresses);
     };
     let socks5 = |host: &str, port| [bytes("05 01 00"), socks5_request(1, host, port)].concat();
     let get = |host: &str| format!("GET http://{host}/ HTTP/1.0\r\nHost: a\r\n\r\n").into_bytes();
@@ -147,9 +147,9 @@ async fn clients_that_socks_policy_rejects_add_few_lines() {
         .port("auto")
         .proxy("socks_policy = [\"reject *\"]")
         .proxy("dns_port = \"auto\"")
-        .start_with(2);
-    flood(&daemon.places[0], b"hello").await;
-    flood_dns(&daemon.places[1], "good.example").await;
+        .start_with_ports(2);
+    flood(&daemon.addresses[0], b"hello").await;
+    flood_dns(&daemon.addresses[1], "good.example").await;
     let log = read_new_lines(&daemon, 0).await;
     let refused = log
         .iter()

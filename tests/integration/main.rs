@@ -1,14 +1,15 @@
-//! Tests that need no Tor network: bytes in, bytes out, the imports between parts of the library, and the documents.
+//! Tests that need no Tor network: bytes in and out, the imports between parts of the library, and the
+//! documents.
 //!
-//! | module | puts to the test |
+//! | module | shows |
 //! |---|---|
-//! | `connection` | the story of one connection, with a network that answers as it is told |
-//! | `relay` | bytes both ways, and how a stream ends |
-//! | `address_map` | names that stand for others, and virtual addresses |
-//! | `dns` | the DNS port, question by question |
-//! | `transparent` | what becomes of a redirected connection |
+//! | `connection` | a SOCKS connection from greeting to close, with a scripted network |
+//! | `relay` | copying bytes both ways, and how a relay ends |
+//! | `address_map` | mapped names and virtual addresses |
+//! | `dns` | the DNS port, with a scripted network |
+//! | `transparent` | redirected connections, with a scripted network |
 //! | `wire` | the real program beside C tor: every vector of `tests/data/socks_vectors.txt` |
-//! | `policy` | the real program beside C tor: who may connect |
+//! | `policy` | the real program beside C tor: which clients a policy admits |
 //! | `daemon` | the real program: start, ports, errors, log, stop |
 //! | `reload` | the real program on SIGHUP: what a reload changes, and what a failed one leaves alone |
 //! | `storage` | the real program whose files are damaged, locked by another process, or have wrong permissions |
@@ -27,7 +28,7 @@
 //! | `log_flood` | the log of the real program while clients repeat the same request |
 //! | `hostile` | the real program among clients that mean no good |
 //!
-//! The real program runs offline: its only directory is a dead port on loopback.
+//! The real program runs offline: its only directory is a closed port on loopback.
 
 mod address_map;
 mod connection;

@@ -29,7 +29,7 @@ async fn greet(client: &str, tcp: &ListenAddr, unix: &ListenAddr) -> (Vec<u8>, E
     };
     // The connection may be closed already.
     let _ = client.try_send(&[5, 1, 0]).await;
-    client.take(2).await
+    client.read(2).await
 }
 
 #[tokio::test]
@@ -52,10 +52,10 @@ async fn a_client_that_the_policy_does_not_admit_gets_no_reply() {
         });
         for (client, admitted) in CLIENTS {
             let expected: &[u8] = if admitted[number] { &[5, 0] } else { &[] };
-            let (ours, end) = greet(client, &daemon.places[0], &daemon.places[1]).await;
+            let (ours, end) = greet(client, &daemon.addresses[0], &daemon.addresses[1]).await;
             assert_eq!(ours, expected, "{policy}, {client}: {end:?}");
             let Some(c_tor) = &c_tor else { continue };
-            let (tcp, unix) = (c_tor.place("127.0.0.1:"), c_tor.place("/"));
+            let (tcp, unix) = (c_tor.listen_addr("127.0.0.1:"), c_tor.listen_addr("/"));
             let (theirs, end) = greet(client, &tcp, &unix).await;
             assert_eq!(theirs, expected, "C tor, {policy}, {client}: {end:?}");
         }

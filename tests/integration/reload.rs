@@ -7,9 +7,9 @@ use nix::sys::stat::Mode;
 
 use crate::support::client::{Client, End, ListenAddr};
 use crate::support::offline::{BAD_ONION_REQUEST, connect_socks5, request_bad_onion, unix_port};
-use crate::support::own_address::own;
 use crate::support::program::{Daemon, Program};
-use crate::support::stopped::Stopped;
+use crate::support::unresponsive_listener::UnresponsiveListener;
+use crate::support::unused_address::unused_addresses;
 
 /// Waits for a line on standard output.
 fn wait_for_line(daemon: &Daemon, line: String) {
@@ -20,14 +20,14 @@ fn wait_for_line(daemon: &Daemon, line: String) {
 
 #[tokio::test]
 async fn ports_and_flags_change_while_clients_are_served() {
-    let [kept, closed, opened] = own();
+    let [kept, closed, opened] = unused_addresses();
     let daemon = Program::offline()
         .port(kept.to_string())
         .port(closed.to_string())
         .start();
-    assert_eq!(request_bad_onion(&daemon.places[0]).await, 0x01);
+    assert_eq!(request_bad_onion(&daemon.addresses[0]).await, 0x01);
     // This client has not sent its request yet when its port closes.
-    let mut early = connect_socks5(&daemon.places[1]).await;
+    let mut early = connect_socks5(&daemon.addresses[1]).await;
 
     daemon.edit_config(
         &format!("\"{kept}\""),
@@ -36,7 +36,7 @@ async fn ports_and_flags_change_while_clients_are_served() {
     daemon.edit_config(&format!("\"{closed}\""), &format!("\"{opened}\""));
     daemon.process.signal("HUP");
     daemon.process.wait_err("configuration reloaded");
-    assert_eq!(request_bad_onion(&daemon.places[0]).await, 0xF6);
+    assert_eq!(request_bad_onion(&daemon.addresses[0]).await, 0xF6);
     assert_eq!(
         request_bad_onion(&ListenAddr::Tcp(opened.into())).await,
         0x01
@@ -50,7 +50,7 @@ async fn ports_and_flags_change_while_clients_are_served() {
 
 #[tokio::test]
 async fn a_port_can_change_its_protocol_or_its_address() {
-    let [port, other] = own();
+    let [port, other] = unused_addresses();
     let everywhere = format!("0.0.0.0:{}", other.port());
     let daemon = Program::offline()
         .port(port.to_string())
@@ -76,17 +76,17 @@ async fn a_new_socks_policy_applies_to_a_connected_browser() {
     let daemon = Program::offline()
         .proxy("socks_policy = []")
         .arguments(&["--http-port", "auto"])
-        .start_with(2);
-    let mut browser = Client::connect(&daemon.places[1]).await;
+        .start_with_ports(2);
+    let mut browser = Client::connect(&daemon.addresses[1]).await;
     let request = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
     browser.send_bytes(request).await;
-    let (answer, _) = browser.take(15).await;
+    let (answer, _) = browser.read(15).await;
     assert_eq!(answer, b"HTTP/1.1 200 OK");
     daemon.edit_config("socks_policy = []", "socks_policy = [\"reject *\"]");
     daemon.process.signal("HUP");
     daemon.process.wait_err("configuration reloaded");
     let _ = browser.try_send(request).await;
-    let (rest, end) = browser.rest().await;
+    let (rest, end) = browser.read_to_end().await;
     assert!(
         !String::from_utf8_lossy(&rest).contains("HTTP/1.1"),
         "answered again"
@@ -105,22 +105,22 @@ async fn an_auto_port_whose_line_remains_keeps_its_address() {
     daemon.process.wait_err("configuration reloaded");
     let info = daemon.folder.path().join("state/public/port_info.json");
     let info = fs::read_to_string(info).expect("port info readable");
-    let places: Vec<String> = daemon.places.iter().map(ToString::to_string).collect();
+    let places: Vec<String> = daemon.addresses.iter().map(ToString::to_string).collect();
     assert!(
         !info.contains(&places[0]) && info.contains(&places[1]),
         "{info}"
     );
-    assert_eq!(request_bad_onion(&daemon.places[1]).await, 0x01);
+    assert_eq!(request_bad_onion(&daemon.addresses[1]).await, 0x01);
 }
 
 #[tokio::test]
 async fn an_unusable_port_line_changes_nothing() {
-    let [port] = own();
+    let [port] = unused_addresses();
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let taken = listener.local_addr().expect("a local address").port();
     let program = Program::offline();
     let held = program.folder().join("held");
-    let _stopped = Stopped::listen(&held);
+    let _stopped = UnresponsiveListener::listen(&held);
     let daemon = program.port(port.to_string()).start();
     let file = daemon.config_file();
     let good = fs::read_to_string(&file).expect("configuration readable");
@@ -137,7 +137,7 @@ async fn an_unusable_port_line_changes_nothing() {
         daemon.edit_config(&format!("\"{port}\""), &bad);
         daemon.process.signal("HUP");
         daemon.process.wait_err(text);
-        assert_eq!(request_bad_onion(&daemon.places[0]).await, 0x01, "{bad}");
+        assert_eq!(request_bad_onion(&daemon.addresses[0]).await, 0x01, "{bad}");
         fs::write(&file, &good).expect("configuration written");
     }
 }
@@ -153,7 +153,7 @@ async fn settings_beside_the_port_lines_change_and_auto_ports_keep_their_address
     daemon.edit_config("safe_socks = false", "safe_socks = true");
     daemon.process.signal("HUP");
     daemon.process.wait_err("configuration reloaded");
-    let mut client = connect_socks5(&daemon.places[0]).await;
+    let mut client = connect_socks5(&daemon.addresses[0]).await;
     client.send("05 01 00 01 c0000201 0050").await;
     client.expect("05 02 00 01 00000000 0000").await;
     let after = fs::read_to_string(&info).expect("port info still readable");
@@ -165,7 +165,7 @@ async fn settings_beside_the_port_lines_change_and_auto_ports_keep_their_address
 async fn a_reload_with_a_port_that_cannot_open_changes_nothing() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let taken = listener.local_addr().expect("a local address").port();
-    let [fixed] = own();
+    let [fixed] = unused_addresses();
     let daemon = Program::offline()
         .port("auto ExtendedErrors")
         .port(format!("{fixed} ExtendedErrors"))
@@ -179,7 +179,7 @@ async fn a_reload_with_a_port_that_cannot_open_changes_nothing() {
     daemon.edit_config("socks_policy = []", "socks_policy = [\"reject *\"]");
     daemon.process.signal("HUP");
     daemon.process.wait_err("configuration not reloaded");
-    for place in &daemon.places {
+    for place in &daemon.addresses {
         assert_eq!(request_bad_onion(place).await, 0xF6, "{place}");
     }
 }
@@ -206,7 +206,7 @@ async fn a_new_outbound_proxy_replaces_the_old_one() {
     new.accept()
         .expect("the program contacts its directory through the new proxy");
     daemon.process.wait_err("configuration reloaded");
-    assert_eq!(request_bad_onion(&daemon.places[0]).await, 0xF6);
+    assert_eq!(request_bad_onion(&daemon.addresses[0]).await, 0xF6);
     // Accept the connections that began before the reload.
     old.set_nonblocking(true).expect("non-blocking");
     while old.accept().is_ok() {}
@@ -217,7 +217,7 @@ async fn a_new_outbound_proxy_replaces_the_old_one() {
 
 #[tokio::test]
 async fn a_configuration_that_blocks_delays_neither_clients_nor_the_exit() {
-    let [port] = own();
+    let [port] = unused_addresses();
     let daemon = Program::offline()
         .port(port.to_string())
         .torrc("SafeSocks 0\n")
@@ -227,7 +227,7 @@ async fn a_configuration_that_blocks_delays_neither_clients_nor_the_exit() {
     // Opening a named pipe blocks until another process opens it for writing.
     nix::unistd::mkfifo(&torrc, Mode::S_IRUSR | Mode::S_IWUSR).expect("named pipe created");
     daemon.process.signal("HUP");
-    assert_eq!(request_bad_onion(&daemon.places[0]).await, 0x01);
+    assert_eq!(request_bad_onion(&daemon.addresses[0]).await, 0x01);
     let ended = daemon.stop();
     assert!(ended.status.success(), "{:?}", ended.err);
 }

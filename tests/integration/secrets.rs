@@ -242,7 +242,7 @@ fn a_valid_torrc_leaks_no_secret() {
     for lines in GOOD_TORRC {
         let text = insert_secret(lines);
         let program = tracing_program().torrc(&format!("SocksPort auto\n{text}\n"));
-        let daemon = program.start_with(1);
+        let daemon = program.start_with_ports(1);
         reload(&daemon, "configuration reloaded");
         assert_no_secret_in_output(&daemon.stop(), &text);
         // --check-config prints the converted configuration, which contains the passwords. Its
@@ -260,7 +260,7 @@ fn a_valid_torrc_leaks_no_secret() {
 fn a_mistake_in_a_torrc_leaks_no_secret() {
     let program = tracing_program().torrc("SocksPort auto\n");
     let file = program.folder().join("torrc");
-    let daemon = program.start_with(1);
+    let daemon = program.start_with_ports(1);
     for lines in BAD_TORRC {
         let text = insert_secret(lines);
         let program = Program::offline().torrc(&text);
@@ -363,9 +363,9 @@ async fn client_credentials_are_not_logged() {
         .port("auto ExtendedErrors")
         .arguments(&["--http-port", "auto"])
         .proxy("http_port = \"auto\"")
-        .start_with(2);
-    let [socks, http] = &daemon.places[..] else {
-        panic!("{:?}", daemon.places);
+        .start_with_ports(2);
+    let [socks, http] = &daemon.addresses[..] else {
+        panic!("{:?}", daemon.addresses);
     };
     let length = u8::try_from(CANARY.len()).expect("a short name");
     let mut credentials = vec![1, length];

@@ -19,8 +19,8 @@ use crate::support::program::Program;
 async fn an_inherited_socket_replaces_the_default_port() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let program = Program::offline().handed(listener, "onionport.socket");
-    let daemon = program.start_with(1);
+    let program = Program::offline().inherit_socket(listener, "onionport.socket");
+    let daemon = program.start_with_ports(1);
     assert_eq!(
         daemon.process.out.all(),
         [format!("listening socks {address}")]
@@ -35,11 +35,11 @@ async fn an_inherited_socket_gets_the_flags_of_the_port_line_with_its_address() 
     let daemon = Program::offline()
         .port(format!("{address} ExtendedErrors"))
         .port("auto")
-        .handed(listener, "socks")
+        .inherit_socket(listener, "socks")
         .start();
-    assert_eq!(daemon.places[0], ListenAddr::Tcp(address));
-    assert_eq!(request_bad_onion(&daemon.places[0]).await, 0xF6);
-    assert_eq!(request_bad_onion(&daemon.places[1]).await, 0x01);
+    assert_eq!(daemon.addresses[0], ListenAddr::Tcp(address));
+    assert_eq!(request_bad_onion(&daemon.addresses[0]).await, 0xF6);
+    assert_eq!(request_bad_onion(&daemon.addresses[1]).await, 0x01);
 }
 
 /// systemd's `ListenStream=9050` is one socket for both families.
@@ -50,24 +50,26 @@ async fn an_ipv4_client_of_a_dual_stack_socket_is_treated_as_ipv4() {
     let http = TcpListener::bind("[::]:0").unwrap();
     let daemon = Program::offline()
         .proxy("socks_policy = [\"accept 127.0.0.1\", \"accept [::1]\", \"reject *\"]")
-        .handed(listener, "socks")
-        .start_with(1);
+        .inherit_socket(listener, "socks")
+        .start_with_ports(1);
     // The reply contains an address of the client's family.
     for (ip, length) in [("127.0.0.1", 10), ("[::1]", 22)] {
         let place = ListenAddr::Tcp(format!("{ip}:{port}").parse().unwrap());
         let mut client = connect_socks5(&place).await;
         client.send(BAD_ONION_REQUEST).await;
-        let (reply, _) = client.rest().await;
+        let (reply, _) = client.read_to_end().await;
         assert_eq!(reply.len(), length, "{ip}: {reply:02x?}");
     }
     drop(daemon);
     let port = http.local_addr().unwrap().port();
-    let _daemon = Program::offline().handed(http, "http").start_with(1);
+    let _daemon = Program::offline()
+        .inherit_socket(http, "http")
+        .start_with_ports(1);
     let place = ListenAddr::Tcp(format!("127.0.0.1:{port}").parse().unwrap());
     let mut client = Client::connect(&place).await;
     let request = "GET http://onionport.invalid/proxy.pac HTTP/1.0\r\n\r\n";
     client.send_bytes(request.as_bytes()).await;
-    let (answer, _) = client.rest().await;
+    let (answer, _) = client.read_to_end().await;
     let answer = String::from_utf8_lossy(&answer);
     assert_contains_all(&answer, &[&format!("PROXY 127.0.0.1:{port}")]);
 }
@@ -77,7 +79,9 @@ async fn an_inherited_unix_socket_is_served_and_its_file_stays() {
     let program = Program::offline();
     let path = program.folder().join("handed");
     let listener = UnixListener::bind(&path).unwrap();
-    let daemon = program.handed(listener, "unknown").start_with(1);
+    let daemon = program
+        .inherit_socket(listener, "unknown")
+        .start_with_ports(1);
     connect_socks5(&ListenAddr::Unix(path.clone())).await;
     daemon.process.signal("TERM");
     assert!(daemon.process.wait().status.success());
@@ -88,7 +92,9 @@ async fn an_inherited_unix_socket_is_served_and_its_file_stays() {
 fn an_inherited_udp_socket_is_a_dns_port() {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
-    let daemon = Program::offline().handed(socket, "any").start_with(1);
+    let daemon = Program::offline()
+        .inherit_socket(socket, "any")
+        .start_with_ports(1);
     assert_eq!(
         daemon.process.out.all(),
         [format!("listening dns {address}")]
@@ -99,7 +105,7 @@ fn an_inherited_udp_socket_is_a_dns_port() {
 #[test]
 fn an_inherited_socket_of_an_unsupported_kind_is_refused_by_name() {
     let socket = UnixDatagram::unbound().unwrap();
-    let ended = Program::offline().handed(socket, "log").run();
+    let ended = Program::offline().inherit_socket(socket, "log").run();
     assert_contains_all(final_error(&ended), &["\"log\"", "LISTEN_FDS"]);
 }
 
@@ -110,12 +116,15 @@ fn an_inherited_socket_whose_name_does_not_fit_its_kind_is_refused() {
     let connected = TcpStream::connect(stream.local_addr().unwrap()).unwrap();
     for (program, text) in [
         (
-            Program::offline().handed(datagrams, "socks"),
+            Program::offline().inherit_socket(datagrams, "socks"),
             "ListenStream=",
         ),
-        (Program::offline().handed(stream, "dns"), "ListenDatagram="),
         (
-            Program::offline().handed(connected, "socks"),
+            Program::offline().inherit_socket(stream, "dns"),
+            "ListenDatagram=",
+        ),
+        (
+            Program::offline().inherit_socket(connected, "socks"),
             "does not listen",
         ),
     ] {
@@ -140,7 +149,7 @@ async fn sigusr1_requests_a_new_identity_and_does_not_end_the_program() {
     daemon
         .process
         .wait_err("new identity: new streams use new circuits");
-    timeout(Duration::from_secs(5), connect_socks5(&daemon.places[0]))
+    timeout(Duration::from_secs(5), connect_socks5(&daemon.addresses[0]))
         .await
         .expect("clients are still served");
 }
@@ -169,8 +178,8 @@ async fn the_port_info_file_lists_auto_ports_until_the_stop() {
     let program = Program::offline().port("auto ExtendedErrors");
     let path = program.folder().join("state/public/port_info.json");
     let daemon = program.start();
-    let ListenAddr::Tcp(address) = daemon.places[0] else {
-        panic!("not a TCP port: {}", daemon.places[0]);
+    let ListenAddr::Tcp(address) = daemon.addresses[0] else {
+        panic!("not a TCP port: {}", daemon.addresses[0]);
     };
     let text = std::fs::read_to_string(&path).expect("port info readable");
     let expected =

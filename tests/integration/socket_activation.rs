@@ -8,10 +8,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::runtime::Runtime;
 
 use crate::support::client::{Client, ListenAddr};
-use crate::support::namespace::{self, shell};
+use crate::support::namespace::{self, run_shell};
 use crate::support::offline::{assert_contains_all, assert_dns_port_answers, request_bad_onion};
-use crate::support::own_address::own;
 use crate::support::program::{Daemon, Program};
+use crate::support::unused_address::unused_addresses;
 
 /// Edits the configuration and sends SIGHUP.
 fn edit_and_reload(daemon: &Daemon, from: &str, to: &str) {
@@ -28,7 +28,7 @@ fn wait_for_reloads(daemon: &Daemon, times: usize) {
 
 /// Binds a listener to a new address on loopback; returns it with its address.
 fn listen() -> (TcpListener, ListenAddr) {
-    let [address] = own();
+    let [address] = unused_addresses();
     let listener = TcpListener::bind(address).expect("a free address");
     (listener, ListenAddr::Tcp(address.into()))
 }
@@ -39,7 +39,7 @@ async fn an_inherited_socket_is_served_whatever_happens_to_its_port_line() {
     let line = format!("{address} ExtendedErrors");
     let daemon = Program::offline()
         .port(&line)
-        .handed(listener, "socks")
+        .inherit_socket(listener, "socks")
         .start();
     assert_eq!(request_bad_onion(&address).await, 0xF6);
     // Remove the line.
@@ -72,12 +72,12 @@ async fn an_inherited_socket_is_served_whatever_happens_to_its_port_line() {
 
 #[tokio::test]
 async fn a_port_line_that_conflicts_with_an_inherited_socket_is_refused_with_the_reason() {
-    let [address] = own();
+    let [address] = unused_addresses();
     let everywhere = format!("0.0.0.0:{}", address.port());
     let listener = TcpListener::bind(address).expect("a free address");
     let daemon = Program::offline()
         .port(format!("{address} ExtendedErrors"))
-        .handed(listener, "socks")
+        .inherit_socket(listener, "socks")
         .start();
     let place = ListenAddr::Tcp(address.into());
     edit_and_reload(&daemon, &address.to_string(), &everywhere);
@@ -101,8 +101,8 @@ async fn a_client_that_connects_between_two_runs_is_served_by_the_second() {
     let inherited = || OwnedFd::from(listener.try_clone().expect("socket duplicated"));
     let start = || {
         Program::offline()
-            .handed(inherited(), "socks")
-            .start_with(1)
+            .inherit_socket(inherited(), "socks")
+            .start_with_ports(1)
     };
     let first = start();
     assert_eq!(request_bad_onion(&address).await, 0x01);
@@ -119,8 +119,8 @@ async fn a_torrc_without_socks_port_opens_only_the_inherited_socket() {
     let (listener, address) = listen();
     let daemon = Program::offline()
         .torrc("SafeSocks 1\n")
-        .handed(listener, "socks")
-        .start_with(1);
+        .inherit_socket(listener, "socks")
+        .start_with_ports(1);
     let expected = [format!("listening socks {address}")];
     assert_eq!(request_bad_onion(&address).await, 0x01);
     assert_eq!(daemon.process.out.all(), expected);
@@ -141,7 +141,7 @@ fn an_inherited_socket_is_served_whenever_its_address_exists() {
         let runtime = Runtime::new().expect("a runtime");
         return runtime.block_on(serve_while_the_address_comes_and_goes());
     }
-    namespace::run_again(
+    namespace::run_inside(
         an_inherited_socket_is_served_whenever_its_address_exists,
         "ip link set lo up",
     );
@@ -161,20 +161,22 @@ async fn serve_while_the_address_comes_and_goes() {
     streams.listen(16).expect("listening");
     let socks = Program::offline()
         .port(format!("{socks_address} ExtendedErrors"))
-        .handed(streams, "socks")
+        .inherit_socket(streams, "socks")
         .start();
     let datagrams = bind(Type::DGRAM, Protocol::UDP, 53);
-    let dns = Program::offline().handed(datagrams, "dns").start_with(1);
+    let dns = Program::offline()
+        .inherit_socket(datagrams, "dns")
+        .start_with_ports(1);
     // A reload works while the address does not exist.
     edit_and_reload(&socks, "ExtendedErrors", "ExtendedErrors IsolateDestPort");
     wait_for_reloads(&socks, 1);
     for _ in 0..3 {
-        shell(&format!("ip addr add {LATE}/32 dev lo"));
+        run_shell(&format!("ip addr add {LATE}/32 dev lo"));
         assert_eq!(request_bad_onion(&socks_address).await, 0xF6);
         assert_dns_port_answers(SocketAddr::new(late, 53), late);
         // Remove the address while a client is connected.
         let _connected = Client::connect(&socks_address).await;
-        shell(&format!("ip addr del {LATE}/32 dev lo"));
+        run_shell(&format!("ip addr del {LATE}/32 dev lo"));
     }
     for mut daemon in [socks, dns] {
         assert!(daemon.process.is_alive());

@@ -9,9 +9,9 @@ use nix::unistd::Uid;
 use tokio::task::JoinSet;
 
 use crate::support::c_tor::{self, CTor};
-use crate::support::lacking::not_tested;
 use crate::support::offline::unix_port;
 use crate::support::program::{Program, set_mode};
+use crate::support::skipped::report_skipped;
 
 /// The user who runs both programs, and another user.
 const USER: u32 = 54_321;
@@ -64,7 +64,7 @@ const PARALLEL_CASES: usize = 4;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_unix_socket_opens_in_the_same_folders_as_with_c_tor() {
     if !Uid::effective().is_root() {
-        return not_tested("folders of other users: needs root");
+        return report_skipped("folders of other users: needs root");
     }
     let tor = c_tor::find();
     let mut cases = JoinSet::new();
@@ -97,7 +97,7 @@ fn check(case: Case, tor: Option<&PathBuf>) -> Vec<String> {
     let mut mistakes = Vec::new();
     let program = Program::offline().user(USER).port(create_port("ours"));
     let daemon = program.launch();
-    let opened = daemon.process.try_out(|lines| {
+    let opened = daemon.process.try_wait_out(|lines| {
         let is_listening = |line: &String| line.starts_with("listening socks unix:");
         lines.iter().any(is_listening).then_some(())
     });
@@ -109,7 +109,7 @@ fn check(case: Case, tor: Option<&PathBuf>) -> Vec<String> {
     }
     if let Some(tor) = tor {
         let line = format!("SocksPort {}", create_port("c-tor"));
-        let opened = CTor::start_as(Some(USER), tor, &[line]).opens();
+        let opened = CTor::start_as(Some(USER), tor, &[line]).opens_ports();
         if opened != allowed {
             mistakes.push(format!(
                 "{uid}:{gid} {mode:o} {flags}: C tor opened it: {opened}"

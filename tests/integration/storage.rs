@@ -61,7 +61,7 @@ impl Drop for LockHolder {
 /// Asserts that the program, on a port without `ExtendedErrors`, refuses a bad onion address and
 /// tries to connect to Tor.
 async fn assert_works(daemon: &mut Daemon) {
-    assert_eq!(request_bad_onion(&daemon.places[0]).await, 0x01);
+    assert_eq!(request_bad_onion(&daemon.addresses[0]).await, 0x01);
     daemon.process.wait_err("connecting to Tor");
     assert!(daemon.process.is_alive());
 }
@@ -147,7 +147,7 @@ async fn with_bridges_a_locked_state_folder_is_an_error_at_start() {
 async fn with_bridges_the_program_waits_for_another_process_to_release_the_state_folder() {
     let program = Program::offline().port("auto").proxy(BRIDGES);
     let other = LockHolder::start(&state_lock(&program));
-    let mut daemon = program.start_with(0);
+    let mut daemon = program.start_with_ports(0);
     daemon.process.wait_err("waiting for it to exit");
     drop(other);
     daemon.process.wait_err("connecting to Tor");
@@ -208,7 +208,10 @@ fn a_file_with_a_wrong_owner_or_mode_ends_the_start() {
             if file.ends_with("circuit_timeouts.json") && change == "unreadable" {
                 continue;
             }
-            let program = Program::offline().port("auto").strict().user(USER);
+            let program = Program::offline()
+                .port("auto")
+                .check_permissions()
+                .user(USER);
             let path = program.folder().join(file);
             write(&path, "{}");
             let folders = path.ancestors().skip(1);
@@ -236,7 +239,10 @@ fn a_file_with_a_wrong_owner_or_mode_ends_the_start() {
 /// A temporary failure fails the reload, but does not stop the program.
 #[tokio::test]
 async fn the_old_client_is_restored_once_a_failure_passes() {
-    let program = Program::offline().port("auto").strict().user(USER);
+    let program = Program::offline()
+        .port("auto")
+        .check_permissions()
+        .user(USER);
     let database = program.folder().join("cache/dir.sqlite3");
     let mut daemon = program.start();
     assert_works(&mut daemon).await;

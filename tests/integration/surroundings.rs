@@ -78,7 +78,7 @@ fn unprivileged_program(application: &str) -> Program {
         .port("auto")
         .proxy(format!("[application]\n{application}"));
     match geteuid().is_root() {
-        true => program.under(&["setpriv", WITHOUT_PRIVILEGES]),
+        true => program.run_under(&["setpriv", WITHOUT_PRIVILEGES]),
         false => program,
     }
 }

@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::support::client::Client;
-use crate::support::http::{answer, say};
+use crate::support::http::{read_response, send_text};
 use crate::support::offline::{assert_contains_all, error_line, request_bad_onion};
 use crate::support::program::Program;
 
@@ -15,12 +15,12 @@ async fn the_socks_ports_of_a_torrc_open_with_their_flags_and_safe_socks_applies
              +SocksPort 127.0.0.1:auto \\\n  PreferSOCKSNoAuth\n\
              SafeSocks 1\n",
         )
-        .start_with(2);
-    for (place, code) in daemon.places.iter().zip([0xF6, 0x01]) {
+        .start_with_ports(2);
+    for (place, code) in daemon.addresses.iter().zip([0xF6, 0x01]) {
         assert_eq!(request_bad_onion(place).await, code);
     }
     // PreferSOCKSNoAuth: the port chooses "no authentication" although the client also offers a password.
-    let mut client = Client::connect(&daemon.places[1]).await;
+    let mut client = Client::connect(&daemon.addresses[1]).await;
     client.send("05 02 00 02").await;
     client.expect("05 00").await;
     // SafeSocks refuses a request with an IP address.
@@ -32,15 +32,15 @@ async fn the_socks_ports_of_a_torrc_open_with_their_flags_and_safe_socks_applies
 async fn the_http_tunnel_port_of_a_torrc_opens_and_obeys_the_policy() {
     for (policy, served) in [("accept 127.0.0.1", true), ("reject 127.0.0.1", false)] {
         let lines = format!("SocksPort 0\nHTTPTunnelPort 127.0.0.1:auto\nSocksPolicy {policy}\n");
-        let daemon = Program::offline().torrc(&lines).start_with(1);
-        let mut client = Client::connect(&daemon.places[0]).await;
+        let daemon = Program::offline().torrc(&lines).start_with_ports(1);
+        let mut client = Client::connect(&daemon.addresses[0]).await;
         if served {
-            say(&mut client, "CONNECT bad.onion:80 HTTP/1.1\nHost: a\n\n").await;
-            let answer = answer(&mut client).await;
+            send_text(&mut client, "CONNECT bad.onion:80 HTTP/1.1\nHost: a\n\n").await;
+            let answer = read_response(&mut client).await;
             let tokens = answer.header("tor-request-failed").expect("tokens");
             assert!(tokens.starts_with("onionport/HS-BAD-ADDRESS "), "{tokens}");
         } else {
-            let (received, _) = client.rest().await;
+            let (received, _) = client.read_to_end().await;
             assert_eq!(received, b"");
         }
     }

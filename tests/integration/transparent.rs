@@ -36,13 +36,13 @@ async fn bytes_are_relayed_both_ways_and_nothing_is_added() {
         ("192.0.2.1:80", "192.0.2.1:80"),
         ("[2001:db8::1]:443", "2001:db8::1:443"),
     ] {
-        let port = Port::new("", [(target, Plan::Held)]);
+        let port = Port::new("", [(target, Plan::OpenLater)]);
         let (mut client, served) = client(&port, destination);
         // Sent before the stream is open.
         client.send_bytes(b"early ").await;
         port.tor.wait_for_running(1).await;
         port.tor.release();
-        let mut far = port.tor.far_end().await;
+        let mut far = port.tor.accept_stream().await;
         far.expect_bytes(b"early ").await;
         client.send_bytes(b"and late").await;
         far.expect_bytes(b"and late").await;
@@ -84,7 +84,7 @@ async fn a_virtual_address_leads_to_its_name() {
         .with_shared(crate::address_map::shared(&map, false));
     let (mut client, _served) = client(&port, "127.192.0.10:80");
     client.send_bytes(b"hello").await;
-    let mut far = port.tor.far_end().await;
+    let mut far = port.tor.accept_stream().await;
     far.expect_bytes(b"hello").await;
     assert_eq!(port.tor.calls()[0].target, onion);
 }
@@ -110,7 +110,7 @@ async fn a_connection_that_was_not_redirected_is_closed() {
             }
             let (mut client, served) = listener.connect(&port, &to).await;
             let _ = client.try_send(b"hello").await;
-            let (received, end) = client.rest().await;
+            let (received, end) = client.read_to_end().await;
             assert!(
                 received.is_empty() && end != End::Open,
                 "{listen_addr} {to}"
@@ -196,7 +196,7 @@ fn a_dual_stack_port_finds_the_original_destinations() {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         return runtime.block_on(check_in_namespace());
     }
-    namespace::run_again(
+    namespace::run_inside(
         a_dual_stack_port_finds_the_original_destinations,
         &format!("{ROUTES} && nft -f - <<END\n{RULES}END"),
     );
@@ -221,7 +221,7 @@ async fn check_in_namespace() {
     ] {
         let (mut client, _serving) = listener.connect(&port, to).await;
         client.send_bytes(b"hello").await;
-        let mut far = port.tor.far_end().await;
+        let mut far = port.tor.accept_stream().await;
         far.expect_bytes(b"hello").await;
         let calls = port.tor.calls();
         let target = to.replace(['[', ']'], "");

@@ -10,42 +10,44 @@ use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
 use crate::support::LIMIT;
-use crate::support::kernel::{State, connection, ipv4};
-use crate::support::namespace::{self, shell};
-use crate::support::own_address::own;
+use crate::support::kernel::{State, find_connection, ipv4_addr};
+use crate::support::namespace::{self, run_shell};
 use crate::support::program::Program;
 use crate::support::scripted::Plan;
 use crate::support::serve::Port;
 use crate::support::socks::{GOOD, open_stream};
+use crate::support::unused_address::unused_addresses;
 
 /// How long a connection is idle before TCP keepalive sends the first probe.
 const FIVE_MINUTES: Duration = Duration::from_secs(300);
 
 #[tokio::test]
 async fn keepalive_probes_clients_after_five_minutes_of_silence() {
-    let [address] = own();
+    let [address] = unused_addresses();
     let listener = std::net::TcpListener::bind(address).expect("free");
     let daemon = Program::offline()
         .port("auto")
         .proxy("http_port = \"auto\"")
         .proxy("trans_port = \"auto\"")
-        .start_with(3);
-    let inherited = Program::offline().handed(listener, "socks").start_with(1);
+        .start_with_ports(3);
+    let inherited = Program::offline()
+        .inherit_socket(listener, "socks")
+        .start_with_ports(1);
     // Not the transparent port: it closes connections that were not redirected. It opens its listener
     // like the others.
-    for listen_addr in daemon.places.iter().take(2).chain(&inherited.places) {
-        let address = ipv4(listen_addr);
+    for listen_addr in daemon.addresses.iter().take(2).chain(&inherited.addresses) {
+        let address = ipv4_addr(listen_addr);
         let mut client = TcpStream::connect(address).await.expect("connected");
         let SocketAddr::V4(from) = client.local_addr().expect("connected") else {
             panic!("no IPv4 address");
         };
-        if listen_addr != &daemon.places[1] {
+        if listen_addr != &daemon.addresses[1] {
             // After the reply the connection is accepted and idle.
             client.write_all(&[5, 1, 0]).await.expect("written");
             let reply = timeout(LIMIT, client.read_u16()).await;
             assert_eq!(reply.expect("in time").expect("a reply"), 0x0500);
         }
-        let server_side = connection(address, from).expect("there");
+        let server_side = find_connection(address, from).expect("there");
         assert_eq!(server_side.state, State::Established);
         let due = server_side.keepalive_in.expect("keepalive is on");
         assert!(
@@ -63,7 +65,7 @@ fn the_stream_of_a_vanished_client_ends() {
             .expect("a runtime")
             .block_on(check_in_namespace());
     }
-    namespace::run_again(
+    namespace::run_inside(
         the_stream_of_a_vanished_client_ends,
         "ip link set lo up && nft list ruleset",
     );
@@ -86,11 +88,11 @@ async fn check_in_namespace() {
     let (near, _) = listener.accept().await.expect("accepted");
     let served = port.serve(near);
     open_stream(&mut client).await;
-    let mut far = port.tor.far_end().await;
+    let mut far = port.tor.accept_stream().await;
     client.write_all(b"hello").await.expect("written");
     far.expect_bytes(b"hello").await;
     assert!(!served.is_over());
-    shell(
+    run_shell(
         "nft -f - <<'END'
 table inet gone {
     chain in {
@@ -100,8 +102,8 @@ table inet gone {
 }
 END",
     );
-    let (received, _) = far.rest().await;
+    let (received, _) = far.read_to_end().await;
     assert!(received.is_empty(), "{received:?}");
-    served.end().await;
+    served.wait().await;
     drop(client);
 }

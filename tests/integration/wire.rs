@@ -11,8 +11,8 @@ use tokio::task::JoinSet;
 use crate::support::c_tor::{self, CTor};
 use crate::support::client::{Client, End, ListenAddr};
 use crate::support::hex::{bytes, show};
-use crate::support::lacking::not_tested;
 use crate::support::program::Program;
+use crate::support::skipped::report_skipped;
 
 const VECTORS: &str = include_str!("../data/socks_vectors.txt");
 /// A lower number means that the file is truncated.
@@ -145,7 +145,7 @@ async fn send_vector(
         let last = number + 1 == sent.len();
         let due = expected.parts.get(number).map_or(0, Vec::len);
         let all = !is_sent || (last && (expected.end == End::Closed || expected.open_ended));
-        let (got, end) = client.take(if all { usize::MAX } else { due }).await;
+        let (got, end) = client.read(if all { usize::MAX } else { due }).await;
         received.parts.push(got);
         if end != End::Open {
             received.end = end;
@@ -189,7 +189,7 @@ async fn send_all(
     }
     let mut watching = JoinSet::new();
     for (name, mut client) in open {
-        watching.spawn(async move { (name, client.overhear(OPEN_WINDOW).await) });
+        watching.spawn(async move { (name, client.read_within(OPEN_WINDOW).await) });
     }
     while let Some(watched) = watching.join_next().await {
         let (name, more) = watched.expect("no panic");
@@ -217,7 +217,7 @@ async fn the_program_and_c_tor_answer_every_vector_as_listed() {
     );
     let ipv6 = has_ipv6();
     if !ipv6 {
-        not_tested("no IPv6 on loopback: cannot send the vectors of IPv6 clients");
+        report_skipped("no IPv6 on loopback: cannot send the vectors of IPv6 clients");
     }
 
     let program = Program::offline()
@@ -243,63 +243,62 @@ async fn the_program_and_c_tor_answer_every_vector_as_listed() {
     let mut ports: HashMap<_, _> = options
         .iter()
         .copied()
-        .zip(daemon.places.iter().cloned())
+        .zip(daemon.addresses.iter().cloned())
         .collect();
     let safe = Program::offline()
         .port("auto")
         .proxy("safe_socks = true")
         .proxy("reject_plaintext_ports = [6667]");
     let safe_daemon = safe.start();
-    ports.insert("SafeSocks", safe_daemon.places[0].clone());
+    ports.insert("SafeSocks", safe_daemon.addresses[0].clone());
     for vector in vectors {
         let known = options.contains(&vector.option) || vector.option == "SafeSocks";
         assert!(known, "{}: unknown option {}", vector.name, vector.option);
     }
 
     let c_tor = c_tor::find();
-    let sending_to_c_tor = async {
-        let Some(tor) = &c_tor else {
-            return BTreeMap::new();
+    let sending_to_c_tor =
+        async {
+            let Some(tor) = &c_tor else {
+                return BTreeMap::new();
+            };
+            let mut lines = vec![
+                "SocksPort 127.0.0.1:auto".to_owned(),
+                "SocksPort 127.0.0.2:auto PreferSOCKSNoAuth".to_owned(),
+                "SocksPort 127.0.0.3:auto ExtendedErrors".to_owned(),
+                "SocksPort unix:FOLDER/socks".to_owned(),
+            ];
+            let traffic_address = |number: usize| format!("127.0.1.{}:", number + 1);
+            lines.extend(
+                TRAFFIC_FLAGS.iter().enumerate().map(|(number, flag)| {
+                    format!("SocksPort {}auto {flag}", traffic_address(number))
+                }),
+            );
+            lines.extend(ipv6.then(|| "SocksPort [::1]:auto".to_owned()));
+            let tor_process = CTor::start(tor, &lines);
+            let lines = [
+                "SocksPort 127.0.0.4:auto".to_owned(),
+                "SafeSocks 1".to_owned(),
+                "RejectPlaintextPorts 6667".to_owned(),
+            ];
+            let safe_tor_process = CTor::start(tor, &lines);
+            let mut ports = HashMap::from([
+                ("plain", tor_process.listen_addr("127.0.0.1:")),
+                ("PreferSOCKSNoAuth", tor_process.listen_addr("127.0.0.2:")),
+                ("ExtendedErrors", tor_process.listen_addr("127.0.0.3:")),
+                ("UnixClient", tor_process.listen_addr("/")),
+                ("SafeSocks", safe_tor_process.listen_addr("127.0.0.4:")),
+            ]);
+            ports.extend(
+                TRAFFIC_FLAGS.iter().enumerate().map(|(number, flag)| {
+                    (*flag, tor_process.listen_addr(&traffic_address(number)))
+                }),
+            );
+            if ipv6 {
+                ports.insert("IPv6Client", tor_process.listen_addr("[::1]:"));
+            }
+            send_all(vectors, ports, |v| v.c_tor.as_ref().unwrap_or(&v.expected)).await
         };
-        let mut lines = vec![
-            "SocksPort 127.0.0.1:auto".to_owned(),
-            "SocksPort 127.0.0.2:auto PreferSOCKSNoAuth".to_owned(),
-            "SocksPort 127.0.0.3:auto ExtendedErrors".to_owned(),
-            "SocksPort unix:FOLDER/socks".to_owned(),
-        ];
-        let traffic_address = |number: usize| format!("127.0.1.{}:", number + 1);
-        lines.extend(
-            TRAFFIC_FLAGS
-                .iter()
-                .enumerate()
-                .map(|(number, flag)| format!("SocksPort {}auto {flag}", traffic_address(number))),
-        );
-        lines.extend(ipv6.then(|| "SocksPort [::1]:auto".to_owned()));
-        let tor_process = CTor::start(tor, &lines);
-        let lines = [
-            "SocksPort 127.0.0.4:auto".to_owned(),
-            "SafeSocks 1".to_owned(),
-            "RejectPlaintextPorts 6667".to_owned(),
-        ];
-        let safe_tor_process = CTor::start(tor, &lines);
-        let mut ports = HashMap::from([
-            ("plain", tor_process.place("127.0.0.1:")),
-            ("PreferSOCKSNoAuth", tor_process.place("127.0.0.2:")),
-            ("ExtendedErrors", tor_process.place("127.0.0.3:")),
-            ("UnixClient", tor_process.place("/")),
-            ("SafeSocks", safe_tor_process.place("127.0.0.4:")),
-        ]);
-        ports.extend(
-            TRAFFIC_FLAGS
-                .iter()
-                .enumerate()
-                .map(|(number, flag)| (*flag, tor_process.place(&traffic_address(number)))),
-        );
-        if ipv6 {
-            ports.insert("IPv6Client", tor_process.place("[::1]:"));
-        }
-        send_all(vectors, ports, |v| v.c_tor.as_ref().unwrap_or(&v.expected)).await
-    };
     let sending = send_all(vectors, ports, |vector| &vector.expected);
     let (ours, c_tors) = tokio::join!(sending, sending_to_c_tor);
 

@@ -12,8 +12,8 @@ use tokio::time::{Duration, sleep, timeout};
 use super::port;
 use crate::support::LIMIT;
 use crate::support::client::{Client, End};
-use crate::support::http::{head, say};
-use crate::support::kernel::finished_sending;
+use crate::support::http::{read_head, send_text};
+use crate::support::kernel::wait_finished_sending;
 use crate::support::random::Random;
 use crate::support::scripted::Plan;
 use crate::support::serve::{Port, Served};
@@ -54,7 +54,7 @@ async fn client_with_stream(port: &Port, protocol: Protocol) -> (TcpStream, Serv
 
 #[tokio::test]
 async fn a_client_gets_the_last_bytes_of_a_stream_and_sees_how_it_ended() {
-    for (plan, expected) in [(Plan::Open, End::Closed), (Plan::Breaks, End::Reset)] {
+    for (plan, expected) in [(Plan::Open, End::Closed), (Plan::OpenThenReset, End::Reset)] {
         for protocol in [Protocol::Socks, Protocol::Http] {
             for half_closes in [true, false] {
                 let port = port(plan.clone());
@@ -63,15 +63,15 @@ async fn a_client_gets_the_last_bytes_of_a_stream_and_sees_how_it_ended() {
                 if half_closes {
                     client.finish().await;
                 }
-                let mut far = port.tor.far_end().await;
+                let mut far = port.tor.accept_stream().await;
                 far.send_bytes(b"the last bytes").await;
                 drop(far);
-                let (received, end) = client.rest().await;
+                let (received, end) = client.read_to_end().await;
                 let case = format!("{plan:?}, {protocol:?}, half-closes: {half_closes}");
                 assert_eq!(received, b"the last bytes", "{case}");
                 assert_eq!(end, expected, "{case}");
                 drop(client);
-                served.end().await;
+                served.wait().await;
             }
         }
     }
@@ -81,18 +81,18 @@ async fn a_client_gets_the_last_bytes_of_a_stream_and_sees_how_it_ended() {
 #[tokio::test]
 async fn a_slow_client_gets_everything_that_was_sent_before_the_break() {
     let answer: &'static [u8] = Random::new(9).bytes(LARGE).leak();
-    let port = port(Plan::Breaks);
+    let port = port(Plan::OpenThenReset);
     let (client, served) = client_with_stream(&port, Protocol::Socks).await;
     let mut client = Client::over(client);
-    let mut far = port.tor.far_end().await;
+    let mut far = port.tor.accept_stream().await;
     let sending = tokio::spawn(async move {
         far.send_bytes(answer).await;
     });
-    let (mut received, _) = client.take(LARGE / 2).await;
+    let (mut received, _) = client.read(LARGE / 2).await;
     // Whether or not the rest fits into the buffers, the client sends something and keeps reading.
     client.send_bytes(b"still here").await;
     let end = loop {
-        let (more, end) = client.take(100_000).await;
+        let (more, end) = client.read(100_000).await;
         received.extend(&more);
         if end != End::Open {
             break end;
@@ -103,14 +103,14 @@ async fn a_slow_client_gets_everything_that_was_sent_before_the_break() {
     assert_eq!((received.len(), end), (LARGE, End::Reset));
     assert!(received == answer, "differs from what was sent");
     drop(client);
-    served.end().await;
+    served.wait().await;
 }
 
 /// Reads one HTTP answer to its end: the head, the body, and how the connection ended.
 async fn read_answer(client: TcpStream) -> (String, Vec<u8>, End) {
     let mut client = Client::over(client);
-    let head = head(&mut client).await;
-    let (body, end) = client.rest().await;
+    let head = read_head(&mut client).await;
+    let (body, end) = client.read_to_end().await;
     (head, body, end)
 }
 
@@ -125,8 +125,8 @@ async fn a_broken_http_answer_is_reset_after_its_last_bytes() {
     ] {
         for (plan, in_two_parts) in [
             (Plan::Open, false),
-            (Plan::Breaks, false),
-            (Plan::Breaks, true),
+            (Plan::OpenThenReset, false),
+            (Plan::OpenThenReset, true),
         ] {
             let case = format!("HTTP/{version} {headers:?} {plan:?}, in two parts: {in_two_parts}");
             // Without a length, the end of the stream is the end of the body.
@@ -137,8 +137,8 @@ async fn a_broken_http_answer_is_reset_after_its_last_bytes() {
                 "GET http://good.example/ HTTP/{version}\r\nHost: good.example\r\nConnection: close\r\n\r\n"
             );
             client.write_all(request.as_bytes()).await.expect("written");
-            let mut site = port.tor.far_end().await;
-            head(&mut site).await;
+            let mut site = port.tor.accept_stream().await;
+            read_head(&mut site).await;
             let mut answer = format!("HTTP/1.1 200 OK\r\n{headers}\r\n").into_bytes();
             let body = match headers.starts_with("Transfer") {
                 true => &b"4\r\nsome\r\n"[..],
@@ -167,22 +167,22 @@ async fn a_broken_http_answer_is_reset_after_its_last_bytes() {
                 true => assert_eq!(end, End::Closed, "{case}"),
                 false => assert_eq!(end, End::Reset, "{case}"),
             }
-            served.end().await;
+            served.wait().await;
         }
     }
 }
 
 #[tokio::test]
 async fn a_broken_websocket_is_reset() {
-    for (plan, expected) in [(Plan::Open, End::Closed), (Plan::Breaks, End::Reset)] {
+    for (plan, expected) in [(Plan::Open, End::Closed), (Plan::OpenThenReset, End::Reset)] {
         let port = port(plan);
         let (mut client, served) = port.http_tcp_client().await;
         let request = b"GET http://good.example/ HTTP/1.1\r\nHost: good.example\r\n\
                     Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
         client.write_all(request).await.expect("written");
-        let mut site = port.tor.far_end().await;
-        head(&mut site).await;
-        say(
+        let mut site = port.tor.accept_stream().await;
+        read_head(&mut site).await;
+        send_text(
             &mut site,
             "HTTP/1.1 101 Switching Protocols\nConnection: Upgrade\nUpgrade: websocket\n\nbytes",
         )
@@ -191,7 +191,7 @@ async fn a_broken_websocket_is_reset() {
         let (head, body, end) = read_answer(client).await;
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
         assert_eq!((&body[..], end), (&b"bytes"[..], expected));
-        served.end().await;
+        served.wait().await;
     }
 }
 
@@ -201,22 +201,22 @@ async fn a_client_that_sends_more_after_the_end_gets_the_whole_answer() {
     for protocol in [Protocol::Socks, Protocol::Http] {
         let port = port(Plan::Open);
         let (mut client, served) = client_with_stream(&port, protocol).await;
-        let mut far = port.tor.far_end().await;
+        let mut far = port.tor.accept_stream().await;
         far.send_bytes(answer).await;
         drop(far);
         // Wait until the program has sent everything: it then shuts its side down, or closes.
-        finished_sending(&client).await;
+        wait_finished_sending(&client).await;
         // Sending fails if the program has closed already; the answer has to arrive in any case.
         let _ = client.write_all(b"and another thing").await;
         sleep(Duration::from_millis(10)).await;
-        let (received, _) = Client::over(client).rest().await;
+        let (received, _) = Client::over(client).read_to_end().await;
         assert!(
             received == answer,
             "{protocol:?}: {} of {} bytes",
             received.len(),
             answer.len()
         );
-        served.end().await;
+        served.wait().await;
     }
 }
 
@@ -227,7 +227,7 @@ async fn a_client_that_keeps_sending_gets_the_whole_answer() {
         for protocol in [Protocol::Socks, Protocol::Http] {
             let port = port(Plan::Open);
             let (client, served) = client_with_stream(&port, protocol).await;
-            let mut far = port.tor.far_end().await;
+            let mut far = port.tor.accept_stream().await;
             let answering = async move {
                 far.send_bytes(answer).await;
                 // Nothing has read what the client sends.
@@ -251,7 +251,7 @@ async fn a_client_that_keeps_sending_gets_the_whole_answer() {
             assert!(received == answer, "{protocol:?}: {got} of {all} bytes");
             assert_eq!(end, Ok(true), "{protocol:?}: not an orderly end");
             drop((reader, writer));
-            served.end().await;
+            served.wait().await;
         }
     }
 }
@@ -280,7 +280,7 @@ async fn a_client_that_keeps_sending_gets_the_whole_http_error() {
         client.write_all(request.as_bytes()).await.expect("written");
         // Fails if the program closes first; the answer has to arrive in any case.
         let _ = client.write_all(&vec![b'x'; BODY]).await;
-        let (received, end) = Client::over(client).rest().await;
+        let (received, end) = Client::over(client).read_to_end().await;
         let received = String::from_utf8_lossy(&received);
         let (head, body) = received.split_once("\r\n\r\n").unwrap_or_default();
         let length = head.lines().find_map(|line| {
@@ -292,7 +292,7 @@ async fn a_client_that_keeps_sending_gets_the_whole_http_error() {
         assert_eq!(length, Some(body.len()), "{case}");
         assert_eq!(fails, head.contains("(no route)"), "{case}");
         assert_eq!(end, End::Closed, "{case}");
-        served.end().await;
+        served.wait().await;
     }
 }
 
@@ -329,6 +329,6 @@ async fn a_client_that_keeps_sending_gets_the_whole_socks_reply() {
         client.expect(reply).await;
         client.expect_end().await;
         drop(client);
-        served.end().await;
+        served.wait().await;
     }
 }

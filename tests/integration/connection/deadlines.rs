@@ -31,7 +31,7 @@ async fn a_slow_handshake_is_closed_without_a_reply() {
         client.expect_end().await;
         let took = begun.elapsed().as_secs_f32();
         assert!((7.0..7.1).contains(&took), "{sent}: {took} s");
-        served.end().await;
+        served.wait().await;
         assert_eq!(port.tor.calls().len(), 0);
     }
 }
@@ -48,14 +48,14 @@ async fn sending_more_does_not_extend_the_time_for_the_handshake() {
             break;
         }
     }
-    let (got, _) = client.rest().await;
+    let (got, _) = client.read_to_end().await;
     assert_eq!(show(&got), "05 00");
     assert!(
         begun.elapsed() < Duration::from_secs(9),
         "{:?}",
         begun.elapsed()
     );
-    served.end().await;
+    served.wait().await;
     assert_eq!(port.tor.calls().len(), 0);
 }
 
@@ -77,7 +77,7 @@ async fn a_request_gets_the_full_timeout_after_a_slow_handshake() {
         sleep(Duration::from_secs(30)).await;
         let requested = Instant::now();
         client.send(request).await;
-        client.take(10).await;
+        client.read(10).await;
         let calls = port.tor.calls();
         assert_eq!(calls.len(), 1, "{request}");
         assert_eq!(calls[0].at, requested, "{request}");

@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use super::{connect_good, port};
 use crate::support::client::{Client, End};
 use crate::support::hex::{bytes, show};
-use crate::support::scripted::{Plan, Scripted};
+use crate::support::scripted::{Plan, ScriptedNetwork};
 use crate::support::serve::V4;
 use crate::support::socks::{CONNECT_GOOD, SUCCEEDED, send_request};
 
@@ -24,33 +24,33 @@ async fn a_half_closed_client_still_gets_the_answer() {
     client.expect(SUCCEEDED).await;
     client.send_bytes(b"question").await;
     client.finish().await;
-    let mut far = port.tor.far_end().await;
+    let mut far = port.tor.accept_stream().await;
     far.expect_bytes(b"question").await;
     sleep(Duration::from_secs(50)).await;
     far.send_bytes(b"answer").await;
     client.expect_bytes(b"answer").await;
     drop(far);
     client.expect_end().await;
-    served.end().await;
+    served.wait().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_client_may_half_close_while_its_request_is_pending() {
-    let port = port(Plan::Held);
+    let port = port(Plan::OpenLater);
     let (mut client, served) = connect_good(&port).await;
     client.send_bytes(b"question").await;
     client.finish().await;
     port.tor.wait_for_running(1).await;
     sleep(Duration::from_secs(30)).await;
     port.tor.release();
-    let mut far = port.tor.far_end().await;
+    let mut far = port.tor.accept_stream().await;
     far.expect_bytes(b"question").await;
     far.send_bytes(b"answer").await;
     drop(far);
     client.expect(SUCCEEDED).await;
     client.expect_bytes(b"answer").await;
     client.expect_end().await;
-    served.end().await;
+    served.wait().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -58,12 +58,12 @@ async fn a_service_that_closes_ends_the_connection_of_a_client_that_stays() {
     let port = port(Plan::Open);
     let (mut client, served) = connect_good(&port).await;
     client.expect(SUCCEEDED).await;
-    let mut far = port.tor.far_end().await;
+    let mut far = port.tor.accept_stream().await;
     far.send_bytes(b"bye").await;
     drop(far);
     client.expect_bytes(b"bye").await;
     client.expect_end().await;
-    served.end().await;
+    served.wait().await;
 }
 
 #[tokio::test]
@@ -78,7 +78,7 @@ async fn a_client_that_resets_its_connection_cancels_its_request() {
     assert!(!served.is_over());
     drop(client);
     port.tor.wait_for_running(0).await;
-    served.end().await;
+    served.wait().await;
 }
 
 #[tokio::test]
@@ -93,7 +93,7 @@ async fn a_client_that_leaves_during_the_handshake_requests_nothing() {
             let (mut client, served) = port.client(V4);
             client.send_bytes(&whole[..length]).await;
             client.finish().await;
-            let (got, end) = client.rest().await;
+            let (got, end) = client.read_to_end().await;
             assert_eq!(end, End::Closed, "after {length} bytes");
             let replies = [&[][..], &[5, 2], &[5, 2, 1, 0]];
             assert!(
@@ -101,7 +101,7 @@ async fn a_client_that_leaves_during_the_handshake_requests_nothing() {
                 "after {length} bytes: {}",
                 show(&got)
             );
-            served.end().await;
+            served.wait().await;
             assert_eq!(port.tor.calls().len(), 0, "after {length} bytes");
         }
     }
@@ -109,14 +109,14 @@ async fn a_client_that_leaves_during_the_handshake_requests_nothing() {
 
 /// A dispatcher with the permit of a listener that limits its clients.
 struct DispatcherWithPermit(
-    Arc<Dispatcher<Scripted>>,
+    Arc<Dispatcher<ScriptedNetwork>>,
     #[expect(dead_code)] OwnedSemaphorePermit,
 );
 
 impl Deref for DispatcherWithPermit {
-    type Target = Dispatcher<Scripted>;
+    type Target = Dispatcher<ScriptedNetwork>;
 
-    fn deref(&self) -> &Dispatcher<Scripted> {
+    fn deref(&self) -> &Dispatcher<ScriptedNetwork> {
         &self.0
     }
 }
@@ -135,7 +135,7 @@ async fn a_client_holds_its_permit_until_its_stream_ends() {
     let mut client = Client::over(far);
     send_request(&mut client, CONNECT_GOOD).await;
     client.expect(SUCCEEDED).await;
-    let mut far = port.tor.far_end().await;
+    let mut far = port.tor.accept_stream().await;
     client.send_bytes(b"hello").await;
     far.expect_bytes(b"hello").await;
     assert_eq!(permits.available_permits(), 0);

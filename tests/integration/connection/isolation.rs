@@ -4,7 +4,7 @@ use onionport::request::ClientAddr;
 use onionport::tor::isolation::Isolation;
 
 use crate::support::hex::show;
-use crate::support::scripted::Scripted;
+use crate::support::scripted::ScriptedNetwork;
 use crate::support::serve::{Port, V4};
 
 /// One request, and the client and port it comes from.
@@ -33,17 +33,21 @@ impl TestRequest {
 
     /// Sends the request, and returns the isolation that reaches the network.
     async fn isolation(&self) -> Isolation {
-        let port = Port::before(Scripted::new::<&str>([]).into(), self.flags, self.port);
+        let port = Port::with_network(
+            ScriptedNetwork::new::<&str>([]).into(),
+            self.flags,
+            self.port,
+        );
         let (mut client, _served) = port.client(self.client_addr);
         let parts: Vec<&str> = self.messages.split('/').collect();
         for (number, part) in parts.iter().enumerate() {
             client.send(part).await;
             if number + 1 < parts.len() {
-                client.take(2).await;
+                client.read(2).await;
             }
         }
         // The scripted network does not know the target, so the request fails; it is recorded by then.
-        let (reply, _) = client.rest().await;
+        let (reply, _) = client.read_to_end().await;
         assert!(reply.len() >= 8, "{}: {}", self.messages, show(&reply));
         let calls = port.tor.calls();
         assert_eq!(calls.len(), 1, "{}", self.messages);

@@ -14,7 +14,7 @@ use crate::support::socks::{CONNECT_GOOD, GREETING, SUCCEEDED, send_request};
 
 #[tokio::test]
 async fn data_after_the_request_reaches_the_stream_whole_and_in_order() {
-    let port = port(Plan::Held);
+    let port = port(Plan::OpenLater);
     let (mut client, _served) = port.client(V4);
     // Greeting, request and the first data in one piece.
     client
@@ -25,7 +25,7 @@ async fn data_after_the_request_reaches_the_stream_whole_and_in_order() {
     client.send_bytes(b"two ").await;
     client.send_bytes(b"three ").await;
     port.tor.release();
-    let mut far = port.tor.far_end().await;
+    let mut far = port.tor.accept_stream().await;
     client.expect(SUCCEEDED).await;
     client.send_bytes(b"four").await;
     far.expect_bytes(b"one two three four").await;
@@ -39,7 +39,7 @@ async fn data_after_a_socks4_request_reaches_the_stream() {
         .send("04 01 0050 00000001 00 676f6f642e6578616d706c65 00 474554202f")
         .await;
     client.expect("00 5a 0000 00000000").await;
-    port.tor.far_end().await.expect_bytes(b"GET /").await;
+    port.tor.accept_stream().await.expect_bytes(b"GET /").await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -49,7 +49,7 @@ async fn too_much_data_before_the_reply_is_held_back_and_none_is_lost() {
     /// The capacity of the pipe between client and program.
     const PIPE: usize = 4096;
     let data = Random::new(1).bytes(300_000);
-    let port = port(Plan::Held);
+    let port = port(Plan::OpenLater);
     let (mut client, _served) = port.client_with(PIPE, V4);
     send_request(&mut client, CONNECT_GOOD).await;
     let mut client = client.into_stream();
@@ -65,7 +65,7 @@ async fn too_much_data_before_the_reply_is_held_back_and_none_is_lost() {
         "{taken} bytes were taken"
     );
     port.tor.release();
-    let mut far = port.tor.far_end().await;
+    let mut far = port.tor.accept_stream().await;
     let mut client = Client::over(client);
     tokio::join!(client.send_bytes(&data[taken..]), far.expect_bytes(&data));
 }

@@ -110,14 +110,14 @@ async fn every_failure_has_its_reply_in_every_protocol() {
                 let (mut client, served) = port.client(*client_addr);
                 send_request(&mut client, request).await;
                 let expected = bytes(&reply.replace("XX", &format!("{code:02x}")));
-                let (got, end) = client.rest().await;
+                let (got, end) = client.read_to_end().await;
                 assert!(
                     got == expected && end == End::Closed,
                     "{failure:?}, port with {flags:?}, {client_addr:?}, {request}: {} ({end:?})",
                     show(&got)
                 );
                 drop(client);
-                served.end().await;
+                served.wait().await;
             }
             assert_eq!(port.tor.calls().len(), cases.len(), "{failure:?}");
         }
@@ -220,14 +220,14 @@ async fn requests_that_need_no_network_are_answered_without_it() {
         let port = Port::new::<&str>(flags, []);
         let (mut client, served) = port.client(V4);
         send_request(&mut client, request).await;
-        let (got, end) = client.rest().await;
+        let (got, end) = client.read_to_end().await;
         assert!(
             got == bytes(reply) && end == End::Closed,
             "{flags:?} {request}: {} ({end:?})",
             show(&got)
         );
         drop(client);
-        served.end().await;
+        served.wait().await;
         assert_eq!(
             port.tor.calls().len(),
             0,
@@ -264,7 +264,7 @@ async fn private_destinations_and_private_answers_are_allowed_separately() {
             let plans = [
                 ("10.0.0.1:80", Plan::Open),
                 ("good.example", Plan::Addresses(vec![[10, 0, 0, 1].into()])),
-                ("10.0.0.1", Plan::AddressMap(vec!["a".to_owned()])),
+                ("10.0.0.1", Plan::Names(vec!["a".to_owned()])),
             ];
             let port = Port::new("", plans).with_private(destinations, answers);
             let (mut client, _served) = port.client(V4);
@@ -290,7 +290,7 @@ async fn a_refused_client_that_stays_is_soon_disconnected() {
     let port = port(Plan::Fail(Failure::ConnectionRefused));
     let (mut client, served) = connect_good(&port).await;
     client.expect("05 05 00 01 00000000 0000").await;
-    served.end_within(Duration::from_secs(10)).await;
+    served.wait_within(Duration::from_secs(10)).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -308,7 +308,7 @@ async fn a_refused_client_that_is_still_sending_gets_its_reply() {
         client.expect(reply).await;
         client.expect_end().await;
         drop(client);
-        served.end().await;
+        served.wait().await;
     }
 }
 
@@ -324,5 +324,5 @@ async fn a_refused_client_that_never_stops_sending_is_disconnected() {
         sleep(Duration::from_secs(1)).await;
     }
     assert!(begun.elapsed() >= LINGER, "{:?}", begun.elapsed());
-    served.end().await;
+    served.wait().await;
 }

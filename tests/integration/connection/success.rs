@@ -26,7 +26,7 @@ async fn the_reply_to_an_open_stream_has_the_form_of_the_clients_protocol() {
         let (mut client, served) = port.client(client_addr);
         send_request(&mut client, request).await;
         client.expect(reply).await;
-        let mut far = port.tor.far_end().await;
+        let mut far = port.tor.accept_stream().await;
         far.send_bytes(b"hello").await;
         client.expect_bytes(b"hello").await;
         client.send_bytes(b"good day").await;
@@ -34,7 +34,7 @@ async fn the_reply_to_an_open_stream_has_the_form_of_the_clients_protocol() {
         drop(far);
         client.expect_end().await;
         drop(client);
-        served.end().await;
+        served.wait().await;
     }
 }
 
@@ -79,7 +79,7 @@ async fn a_lookup_is_answered_with_its_result() {
         client.expect(reply).await;
         client.expect_end().await;
     }
-    let names = |names: &[&str]| Plan::AddressMap(names.iter().map(|&n| n.to_owned()).collect());
+    let names = |names: &[&str]| Plan::Names(names.iter().map(|&n| n.to_owned()).collect());
     let long = "a".repeat(256);
     let cases = [
         (names(&["a.bc", "d.ef"]), "05 00 00 03 04 612e6263 0000"),
@@ -191,8 +191,8 @@ async fn a_handshake_may_arrive_in_single_bytes() {
         client.send_bytes(&[byte]).await;
     }
     client.expect(SUCCEEDED).await;
-    drop(port.tor.far_end().await);
+    drop(port.tor.accept_stream().await);
     client.expect_end().await;
     drop(client);
-    served.end().await;
+    served.wait().await;
 }

@@ -27,7 +27,7 @@ fn write_key(path: &Path) {
 
 /// Returns a program whose key folder is `keys` in its own folder, but does not create the folder.
 fn without_key_folder() -> Program {
-    let program = Program::offline().strict().port("auto");
+    let program = Program::offline().check_permissions().port("auto");
     let keys = program.folder().join("keys");
     program.proxy(format!("client_onion_auth_dir = {keys:?}"))
 }
@@ -53,13 +53,13 @@ async fn a_bad_key_file_is_named_in_a_warning_and_the_others_are_used() {
         &["WARN", "is not used", &keys.display().to_string()],
     );
     daemon.process.wait_err("1 client authorization keys");
-    assert_serves(&daemon.places[0]).await;
+    assert_serves(&daemon.addresses[0]).await;
     // A reload checks the folder again.
     write_key(&keys.join("new.auth_private"));
     fs::write(keys.join("worse.auth_private"), "nonsense\n").expect("file written");
     daemon.process.signal("HUP");
     daemon.process.wait_err("worse.auth_private");
-    assert_serves(&daemon.places[0]).await;
+    assert_serves(&daemon.addresses[0]).await;
     assert!(daemon.process.is_alive());
     let log = daemon.process.err.all().join("\n");
     assert!(

@@ -41,7 +41,7 @@ async fn log_requests(filter: &str) -> Vec<String> {
     ];
     let from = IpAddr::from([127, 77, 77, 77]);
     let mut requests = tokio::task::JoinSet::new();
-    for place in &daemon.places {
+    for place in &daemon.addresses {
         for host in hosts {
             for command in [0x01, 0xf0] {
                 let place = place.clone();
@@ -52,7 +52,7 @@ async fn log_requests(filter: &str) -> Vec<String> {
                     client.send("01 06 733363726574 06 733363726574").await;
                     client.expect("01 00").await;
                     client.send_bytes(&socks5_request(command, host, 80)).await;
-                    let (reply, _) = client.rest().await;
+                    let (reply, _) = client.read_to_end().await;
                     assert!(!reply.is_empty(), "{host}");
                 });
             }

@@ -15,8 +15,8 @@ use super::assert_serves;
 use crate::support::LIMIT;
 use crate::support::client::ListenAddr;
 use crate::support::offline::{assert_contains_all, error_line, request_bad_onion, unix_port};
-use crate::support::own_address::own;
 use crate::support::program::Program;
+use crate::support::unused_address::unused_addresses;
 
 /// Opens a file to which every write fails with "no space left on device".
 fn open_full_device() -> File {
@@ -44,7 +44,7 @@ async fn a_full_standard_output_does_not_stop_the_program() {
 
 #[tokio::test]
 async fn an_unread_standard_output_delays_neither_clients_nor_the_exit() {
-    let [port] = own();
+    let [port] = unused_addresses();
     let (reader, writer) = std::io::pipe().expect("pipe created");
     let mut full = File::from(OwnedFd::from(writer));
     fcntl(&full, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("non-blocking");
@@ -95,7 +95,7 @@ async fn an_unread_log_does_not_stop_the_program() {
     let daemon = program.port("auto").log(log).start();
     let failures = async {
         for _ in 0..FAILURES {
-            assert_eq!(request_bad_onion(&daemon.places[0]).await, 0x01);
+            assert_eq!(request_bad_onion(&daemon.addresses[0]).await, 0x01);
         }
     };
     timeout(10 * LIMIT, failures)

@@ -6,9 +6,9 @@ use std::os::unix::net::UnixStream;
 use super::{assert_serves, is_free};
 use crate::support::client::ListenAddr;
 use crate::support::offline::{assert_contains_all, final_error, request_bad_onion, unix_port};
-use crate::support::own_address::own;
 use crate::support::program::{Program, private_folder};
-use crate::support::stopped::Stopped;
+use crate::support::unresponsive_listener::UnresponsiveListener;
+use crate::support::unused_address::unused_addresses;
 
 #[tokio::test]
 async fn standard_output_lists_the_address_of_each_port_and_nothing_else() {
@@ -21,15 +21,15 @@ async fn standard_output_lists_the_address_of_each_port_and_nothing_else() {
         ListenAddr::Tcp(first),
         ListenAddr::Tcp(second),
         ListenAddr::Unix(third),
-    ] = &daemon.places[..]
+    ] = &daemon.addresses[..]
     else {
-        panic!("{:?}", daemon.places);
+        panic!("{:?}", daemon.addresses);
     };
     assert!(first.ip().is_loopback() && first.port() != 0, "{first}");
     assert!(second.ip().is_loopback() && second.port() != 0, "{second}");
     assert_ne!(first, second);
     assert_eq!(third, &socket);
-    for place in &daemon.places {
+    for place in &daemon.addresses {
         assert_serves(place).await;
     }
     let expected = vec![
@@ -52,8 +52,8 @@ async fn ports_on_the_command_line_replace_those_of_the_file() {
             "--socks-port",
             "auto",
         ])
-        .start_with(2);
-    for (place, code) in daemon.places.iter().zip([0xF6, 0x01]) {
+        .start_with_ports(2);
+    for (place, code) in daemon.addresses.iter().zip([0xF6, 0x01]) {
         assert_eq!(request_bad_onion(place).await, code);
     }
     assert_eq!(daemon.process.out.all().len(), 2);
@@ -63,7 +63,7 @@ async fn ports_on_the_command_line_replace_those_of_the_file() {
 async fn a_port_in_use_is_an_error_and_no_other_port_stays_open() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let taken_address = taken.local_addr().expect("a local address");
-    let [free] = own();
+    let [free] = unused_addresses();
     let program = Program::offline();
     let socket = program.folder().join("socks");
     let program = program
@@ -95,7 +95,7 @@ async fn a_unix_socket_in_use_is_an_error_and_its_listener_keeps_it() {
     let first = first.port(&port).start();
     let ended = Program::offline().port(&port).run();
     assert_contains_all(final_error(&ended), &[&port, "another program listens"]);
-    assert_serves(&first.places[0]).await;
+    assert_serves(&first.addresses[0]).await;
 }
 
 /// A blocking connect to find out whether the socket is in use would never return.
@@ -103,7 +103,7 @@ async fn a_unix_socket_in_use_is_an_error_and_its_listener_keeps_it() {
 fn a_unix_socket_of_a_stopped_program_is_an_error() {
     let program = Program::offline();
     let socket = program.folder().join("socks");
-    let _stopped = Stopped::listen(&socket);
+    let _stopped = UnresponsiveListener::listen(&socket);
     let port = unix_port(&socket);
     let ended = program.port(&port).run();
     assert_contains_all(final_error(&ended), &[&port, "another program listens"]);
@@ -130,7 +130,7 @@ async fn a_unix_socket_left_by_a_crash_is_replaced() {
     crashed.process.wait();
     assert!(socket.exists(), "the killed program left no socket");
     let daemon = Program::offline().port(&port).start();
-    assert_serves(&daemon.places[0]).await;
+    assert_serves(&daemon.addresses[0]).await;
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ async fn a_bad_onion_address_is_refused_at_once() {
         .port("auto")
         .port("auto ExtendedErrors")
         .start();
-    for (place, code) in daemon.places.iter().zip([0x01, 0xF6]) {
+    for (place, code) in daemon.addresses.iter().zip([0x01, 0xF6]) {
         let start = Instant::now();
         assert_eq!(request_bad_onion(place).await, code);
         // Far below the default deadline of 120 s.
@@ -32,7 +32,7 @@ async fn a_request_that_needs_the_network_fails_with_06_at_the_deadline() {
     let mut requests = tokio::task::JoinSet::new();
     let v4 = "05 06 00 01 00000000 0000";
     let replies = [v4, v4, "05 06 00 04 00*16 0000"];
-    for (place, reply) in daemon.places.iter().zip(replies) {
+    for (place, reply) in daemon.addresses.iter().zip(replies) {
         for host in [ONION, "name.example", "192.0.2.1"] {
             let place = place.clone();
             requests.spawn(async move {
@@ -48,7 +48,7 @@ async fn a_request_that_needs_the_network_fails_with_06_at_the_deadline() {
         }
     }
     // RESOLVE fails with 04 instead.
-    let place = daemon.places[0].clone();
+    let place = daemon.addresses[0].clone();
     requests.spawn(async move {
         let mut client = connect_socks5(&place).await;
         client
@@ -84,7 +84,7 @@ async fn the_configured_address_filter_applies() {
             .port("auto")
             .arguments(&["-o", "proxy.socks_timeout=2", "-o", &option])
             .start();
-        let mut client = connect_socks5(&daemon.places[0]).await;
+        let mut client = connect_socks5(&daemon.addresses[0]).await;
         let start = Instant::now();
         client.send_bytes(request).await;
         client.expect(reply).await;
@@ -99,7 +99,7 @@ async fn an_unfinished_handshake_is_closed_at_the_deadline() {
         .port("auto")
         .proxy("socks_timeout = \"1 s\"")
         .start();
-    let mut client = connect_socks5(&daemon.places[0]).await;
+    let mut client = connect_socks5(&daemon.addresses[0]).await;
     client.send("05 01 00").await;
     client.expect_end().await;
 }

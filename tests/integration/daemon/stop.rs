@@ -6,8 +6,8 @@ use super::is_free;
 use crate::support::client::Client;
 use crate::support::hex::socks5_request;
 use crate::support::offline::{connect_socks5, unix_port};
-use crate::support::own_address::own;
 use crate::support::program::Program;
+use crate::support::unused_address::unused_addresses;
 use crate::support::{LIMIT, ONION};
 
 #[tokio::test]
@@ -17,14 +17,14 @@ async fn term_and_int_stop_the_program_at_once_and_remove_its_sockets() {
         for signal in ["TERM", "INT"] {
             let program = Program::offline();
             let socket = program.folder().join("socks");
-            let [port] = own();
+            let [port] = unused_addresses();
             let daemon = program
                 .port(port.to_string())
                 .port(unix_port(&socket))
                 .start();
             // An idle client and a pending request must not delay the exit.
-            let _idle = Client::connect(&daemon.places[0]).await;
-            let mut pending = connect_socks5(&daemon.places[1]).await;
+            let _idle = Client::connect(&daemon.addresses[0]).await;
+            let mut pending = connect_socks5(&daemon.addresses[1]).await;
             pending.send_bytes(&socks5_request(1, ONION, 80)).await;
             let start = Instant::now();
             daemon.process.signal(signal);
@@ -35,7 +35,7 @@ async fn term_and_int_stop_the_program_at_once_and_remove_its_sockets() {
                 !socket.exists(),
                 "round {round}: {signal} left the socket's file"
             );
-            let tcp = &daemon.places[0];
+            let tcp = &daemon.addresses[0];
             assert!(is_free(tcp), "{signal} left {tcp} open");
         }
     }

@@ -1,33 +1,29 @@
-//! What clients say behind the head of a CONNECT, before they have their tunnel: it arrives once, in
-//! order, and early; and it is never taken for a request.
+//! Data that clients send behind the head of a CONNECT, before the tunnel is open. It arrives once, in
+//! order, and early, and is never parsed as a request.
 
 use std::time::Duration;
 
 use onionport::failure::Failure;
 
-use super::SITE;
+use super::{FORWARDED_GET, SITE, YES, expect_tunnel, expect_yes, http_program};
 use crate::support::client::{Client, End};
-use crate::support::http::{answer, answer_to, hear, say};
-use crate::support::program::Program;
+use crate::support::http::{expect_text, read_response, send_text};
 use crate::support::scripted::Plan;
 use crate::support::serve::{Port, Served, V4};
 
-const ASK: &str = "CONNECT good.example:80 HTTP/1.1\nHost: good.example:80\n\n";
-/// How much may be said early.
-const LIMIT: usize = 16 * 1024;
+const CONNECT: &str = "CONNECT good.example:80 HTTP/1.1\nHost: good.example:80\n\n";
+/// How many bytes are sent before the tunnel is open.
+const EARLY_LIMIT: usize = 16 * 1024;
 
-fn client(plan: Plan) -> (Port, Client, Served) {
+/// Creates a port with this plan for the site, and connects a client to it.
+fn connect(plan: Plan) -> (Port, Client, Served) {
     let port = Port::new("", [(SITE, plan)]);
     let (client, served) = port.http_client_with(64 * 1024, V4);
     (port, client, served)
 }
 
-async fn open(client: &mut Client) {
-    assert_eq!(answer_to("CONNECT", client).await.status, 200);
-}
-
-/// Bytes of which no two places look alike.
-fn much(count: usize) -> String {
+/// Returns `count` bytes in which a lost, repeated or moved part shows.
+fn numbered_text(count: usize) -> String {
     let words = (0..).map(|number: usize| format!("{number} "));
     let mut all: String = words.take(count).collect();
     all.truncate(count);
@@ -35,138 +31,140 @@ fn much(count: usize) -> String {
 }
 
 #[tokio::test]
-async fn what_is_said_early_is_sent_before_the_tunnel_is_open() {
-    let (port, mut client, served) = client(Plan::Eager);
-    say(&mut client, &format!("{ASK}with the head, ")).await;
-    let mut site = port.tor.far_end().await;
-    hear(&mut site, "with the head, ").await;
+async fn early_data_is_sent_before_the_tunnel_is_open() {
+    let (port, mut client, served) = connect(Plan::SendEarly);
+    send_text(&mut client, &format!("{CONNECT}with the head, ")).await;
+    let mut site = port.tor.accept_stream().await;
+    expect_text(&mut site, "with the head, ").await;
     for later in ["later, ", "and later"] {
-        say(&mut client, later).await;
-        hear(&mut site, later).await;
+        send_text(&mut client, later).await;
+        expect_text(&mut site, later).await;
     }
-    assert_eq!(client.overhear(Duration::from_millis(50)).await, None);
+    assert_eq!(client.read_within(Duration::from_millis(50)).await, None);
     port.tor.release();
-    open(&mut client).await;
-    say(&mut client, ", and in the tunnel").await;
-    hear(&mut site, ", and in the tunnel").await;
-    say(&mut site, "and back").await;
-    hear(&mut client, "and back").await;
+    expect_tunnel(&mut client).await;
+    send_text(&mut client, ", and in the tunnel").await;
+    expect_text(&mut site, ", and in the tunnel").await;
+    send_text(&mut site, "and back").await;
+    expect_text(&mut client, "and back").await;
     client.finish().await;
     site.expect_end().await;
     drop(site);
     client.expect_end().await;
-    served.end().await;
+    served.wait().await;
 }
 
 #[tokio::test]
 async fn a_head_may_come_in_any_two_parts_and_early_bytes_behind_it() {
-    let ask = format!("{ASK}early").replace('\n', "\r\n");
-    for cut in 1..ask.len() {
-        let (port, mut client, _served) = client(Plan::Eager);
-        let (first, second) = ask.as_bytes().split_at(cut);
+    let request = format!("{CONNECT}early").replace('\n', "\r\n");
+    for cut in 1..request.len() {
+        let (port, mut client, _served) = connect(Plan::SendEarly);
+        let (first, second) = request.as_bytes().split_at(cut);
         client.send_bytes(first).await;
-        // Lets the other side take what there is.
+        // Lets the server read the first part.
         tokio::task::yield_now().await;
         client.send_bytes(second).await;
-        let mut site = port.tor.far_end().await;
-        hear(&mut site, "early").await;
+        let mut site = port.tor.accept_stream().await;
+        expect_text(&mut site, "early").await;
         port.tor.release();
-        open(&mut client).await;
-        say(&mut client, "late").await;
-        hear(&mut site, "late").await;
+        expect_tunnel(&mut client).await;
+        send_text(&mut client, "late").await;
+        expect_text(&mut site, "late").await;
         assert_eq!(port.tor.calls().len(), 1, "{cut}");
     }
 }
 
 #[tokio::test]
-async fn too_much_is_held_back_and_nothing_of_it_is_lost() {
-    let (port, mut client, _served) = client(Plan::Eager);
-    let said = much(50_000);
-    say(&mut client, &format!("{ASK}{said}")).await;
-    let mut site = port.tor.far_end().await;
-    hear(&mut site, &said[..LIMIT]).await;
-    assert_eq!(site.overhear(Duration::from_millis(100)).await, None);
+async fn data_beyond_the_limit_waits_for_the_tunnel() {
+    let (port, mut client, _served) = connect(Plan::SendEarly);
+    let data = numbered_text(50_000);
+    send_text(&mut client, &format!("{CONNECT}{data}")).await;
+    let mut site = port.tor.accept_stream().await;
+    expect_text(&mut site, &data[..EARLY_LIMIT]).await;
+    assert_eq!(site.read_within(Duration::from_millis(100)).await, None);
     port.tor.release();
-    open(&mut client).await;
-    hear(&mut site, &said[LIMIT..]).await;
-    say(&mut client, "the end").await;
-    hear(&mut site, "the end").await;
+    expect_tunnel(&mut client).await;
+    expect_text(&mut site, &data[EARLY_LIMIT..]).await;
+    send_text(&mut client, "the end").await;
+    expect_text(&mut site, "the end").await;
 }
 
 #[tokio::test]
-async fn what_was_sent_in_part_goes_on_where_it_was() {
+async fn the_tunnel_continues_where_the_early_data_ended() {
     for (plan, count) in [
-        // The stream takes a part of it.
-        (Plan::Eager, 5000),
-        // Or nothing at all.
-        (Plan::Held, 5000),
-        (Plan::Held, 50_000),
+        // The stream accepts part of the early data.
+        (Plan::SendEarly, 5000),
+        // It accepts none.
+        (Plan::OpenLater, 5000),
+        (Plan::OpenLater, 50_000),
         (Plan::Open, 5000),
         (Plan::Open, 50_000),
     ] {
-        let (port, mut client, _served) = client(plan.clone());
-        let said = much(count);
-        say(&mut client, &format!("{ASK}{said}")).await;
+        let (port, mut client, _served) = connect(plan.clone());
+        let data = numbered_text(count);
+        send_text(&mut client, &format!("{CONNECT}{data}")).await;
         if !matches!(plan, Plan::Open) {
             port.tor.wait_for_running(1).await;
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         port.tor.release();
-        open(&mut client).await;
-        let mut site = port.tor.far_end().await;
-        say(&mut client, "the end").await;
-        hear(&mut site, &format!("{said}the end")).await;
+        expect_tunnel(&mut client).await;
+        let mut site = port.tor.accept_stream().await;
+        send_text(&mut client, "the end").await;
+        expect_text(&mut site, &format!("{data}the end")).await;
     }
 }
 
 #[tokio::test]
-async fn heads_that_are_written_in_other_ways_and_later_ones_get_their_tunnel_too() {
+async fn heads_with_other_line_ends_and_later_requests_get_their_tunnel_too() {
     let get = "GET http://good.example/ HTTP/1.1\r\nHost: good.example\r\n\r\n";
-    for (before, ask) in [
+    for (before, request) in [
         ("", "CONNECT good.example:80 HTTP/1.1\n\n"),
         ("", "CONNECT good.example:80 HTTP/1.1\r\nHost: a\n\r\n"),
         ("", "\r\nCONNECT good.example:80 HTTP/1.1\r\n\r\n"),
         (get, "CONNECT good.example:80 HTTP/1.1\r\n\r\n"),
     ] {
-        let (port, mut client, _served) = client(Plan::Open);
+        let (port, mut client, _served) = connect(Plan::Open);
         if !before.is_empty() {
             client.send_bytes(before.as_bytes()).await;
-            let mut site = port.tor.far_end().await;
-            hear(&mut site, "GET / HTTP/1.1\nHost: good.example\n\n").await;
-            say(&mut site, "HTTP/1.1 200 OK\nContent-Length: 3\n\nyes").await;
-            assert_eq!(answer(&mut client).await.text(), "yes");
+            let mut site = port.tor.accept_stream().await;
+            expect_text(&mut site, FORWARDED_GET).await;
+            send_text(&mut site, YES).await;
+            expect_yes(&mut client).await;
         }
-        let said = much(20_000);
-        client.send_bytes(format!("{ask}{said}").as_bytes()).await;
-        open(&mut client).await;
-        let mut site = port.tor.far_end().await;
-        hear(&mut site, &said).await;
-        say(&mut client, "the end").await;
-        hear(&mut site, "the end").await;
+        let data = numbered_text(20_000);
+        client
+            .send_bytes(format!("{request}{data}").as_bytes())
+            .await;
+        expect_tunnel(&mut client).await;
+        let mut site = port.tor.accept_stream().await;
+        expect_text(&mut site, &data).await;
+        send_text(&mut client, "the end").await;
+        expect_text(&mut site, "the end").await;
     }
 }
 
 #[tokio::test]
-async fn a_client_may_have_said_all_there_is_to_say() {
-    for plan in [Plan::Eager, Plan::Held] {
-        let (port, mut client, served) = client(plan);
-        say(&mut client, &format!("{ASK}question")).await;
+async fn a_client_may_half_close_before_the_tunnel_is_open() {
+    for plan in [Plan::SendEarly, Plan::OpenLater] {
+        let (port, mut client, served) = connect(plan);
+        send_text(&mut client, &format!("{CONNECT}question")).await;
         client.finish().await;
         port.tor.wait_for_running(1).await;
         port.tor.release();
-        open(&mut client).await;
-        let mut site = port.tor.far_end().await;
-        hear(&mut site, "question").await;
-        say(&mut site, "answer").await;
-        hear(&mut client, "answer").await;
+        expect_tunnel(&mut client).await;
+        let mut site = port.tor.accept_stream().await;
+        expect_text(&mut site, "question").await;
+        send_text(&mut site, "answer").await;
+        expect_text(&mut client, "answer").await;
         drop(site);
         client.expect_end().await;
-        served.end().await;
+        served.wait().await;
     }
 }
 
 #[tokio::test]
-async fn what_was_meant_for_a_tunnel_is_never_taken_for_a_request() {
+async fn data_meant_for_a_tunnel_is_never_parsed_as_a_request() {
     let smuggled = [
         "CONNECT other.example:80 HTTP/1.1\n\n",
         "GET http://other.example/ HTTP/1.1\nHost: other.example\n\n",
@@ -183,33 +181,33 @@ async fn what_was_meant_for_a_tunnel_is_never_taken_for_a_request() {
             let port = Port::new("", plans);
             let (mut client, served) = port.http_client();
             match later {
-                false => say(&mut client, &format!("{ASK}{behind}")).await,
+                false => send_text(&mut client, &format!("{CONNECT}{behind}")).await,
                 true => {
-                    say(&mut client, ASK).await;
+                    send_text(&mut client, CONNECT).await;
                     port.tor.wait_for_running(1).await;
-                    say(&mut client, behind).await;
+                    send_text(&mut client, behind).await;
                     tokio::time::sleep(Duration::from_millis(20)).await;
                     port.tor.release();
                 }
             }
-            let told = answer(&mut client).await;
-            assert_eq!(told.status, 502, "{behind}");
-            assert_eq!(told.header("connection"), Some("close"), "{behind}");
+            let response = read_response(&mut client).await;
+            assert_eq!(response.status, 502, "{behind}");
+            assert_eq!(response.header("connection"), Some("close"), "{behind}");
             let _ = client
                 .try_send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 .await;
             client.expect_end().await;
             drop(client);
-            served.end().await;
+            served.wait().await;
             assert_eq!(port.tor.calls().len(), 1, "{behind}");
         }
     }
 }
 
 #[tokio::test]
-async fn a_connect_that_is_refused_is_the_last_request_of_its_connection() {
+async fn a_refused_connect_is_the_last_request_of_its_connection() {
     let get = "GET / HTTP/1.1\nHost: localhost\n\n";
-    for (ask, status) in [
+    for (request, status) in [
         ("CONNECT nonsense.onion:80 HTTP/1.1\nHost: a\n\n", 400),
         ("CONNECT good.example HTTP/1.1\nHost: a\n\n", 400),
         (
@@ -221,63 +219,61 @@ async fn a_connect_that_is_refused_is_the_last_request_of_its_connection() {
             400,
         ),
     ] {
-        let (port, mut client, served) = client(Plan::Open);
-        say(&mut client, &format!("{ask}hello{get}")).await;
-        let told = answer(&mut client).await;
-        assert_eq!(told.status, status, "{ask}");
+        let (port, mut client, served) = connect(Plan::Open);
+        send_text(&mut client, &format!("{request}hello{get}")).await;
+        let response = read_response(&mut client).await;
+        assert_eq!(response.status, status, "{request}");
         client.expect_end().await;
         drop(client);
-        served.end().await;
-        assert!(port.tor.calls().is_empty(), "{ask}");
+        served.wait().await;
+        assert!(port.tor.calls().is_empty(), "{request}");
     }
-    // Neither is what comes a moment later, or stands behind a CONNECT that is not the first request.
-    let ask = "CONNECT nonsense.onion:80 HTTP/1.1\nHost: a\n\n";
+    // Nor is a request served that arrives a moment later, or behind a CONNECT that is not the first
+    // request.
+    let request = "CONNECT nonsense.onion:80 HTTP/1.1\nHost: a\n\n";
     for before in ["", get] {
         for apart in [false, true] {
-            let (_port, mut client, served) = self::client(Plan::Open);
+            let (_port, mut client, served) = connect(Plan::Open);
             match apart {
-                false => say(&mut client, &format!("{before}{ask}{get}")).await,
+                false => send_text(&mut client, &format!("{before}{request}{get}")).await,
                 true => {
-                    say(&mut client, &format!("{before}{ask}")).await;
-                    say(&mut client, get).await;
+                    send_text(&mut client, &format!("{before}{request}")).await;
+                    send_text(&mut client, get).await;
                 }
             }
             if !before.is_empty() {
-                assert_eq!(answer(&mut client).await.status, 200);
+                assert_eq!(read_response(&mut client).await.status, 200);
             }
-            let told = answer(&mut client).await;
+            let response = read_response(&mut client).await;
             assert_eq!(
-                (told.status, told.header("connection")),
+                (response.status, response.header("connection")),
                 (400, Some("close"))
             );
             client.expect_end().await;
             drop(client);
-            served.end().await;
+            served.wait().await;
         }
     }
 }
 
-/// Over TCP, where bytes that nobody reads would take the answer away.
+/// Over TCP, unread bytes would reset the connection and lose the response.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_says_much_hears_all_the_same_that_there_is_no_tunnel() {
-    let daemon = Program::offline()
-        .port("auto")
-        .proxy("http_port = \"auto\"")
-        .start_with(2);
-    let ask = "CONNECT nonsense.onion:80 HTTP/1.1\nHost: a\n\n";
-    for count in [1, 1000, LIMIT, 60_000] {
+async fn a_client_with_much_early_data_still_receives_the_refusal() {
+    let daemon = http_program().start_with_ports(2);
+    let request = "CONNECT nonsense.onion:80 HTTP/1.1\nHost: a\n\n";
+    for count in [1, 1000, EARLY_LIMIT, 60_000] {
         for _ in 0..20 {
-            let mut client = Client::connect(&daemon.places[1]).await;
-            say(&mut client, &format!("{ask}{}", much(count))).await;
-            let told = answer(&mut client).await;
-            assert_eq!(told.status, 400, "{count}");
-            assert_eq!(told.header("connection"), Some("close"));
-            // It may go on for a while: a connection that is reset fails the second time.
+            let mut client = Client::connect(&daemon.addresses[1]).await;
+            send_text(&mut client, &format!("{request}{}", numbered_text(count))).await;
+            let response = read_response(&mut client).await;
+            assert_eq!(response.status, 400, "{count}");
+            assert_eq!(response.header("connection"), Some("close"));
+            // On a connection that was reset, the second write fails.
             for _ in 0..2 {
                 client.send_bytes(b"more").await;
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
-            let (rest, end) = client.rest().await;
+            let (rest, end) = client.read_to_end().await;
             assert_eq!((rest.as_slice(), end), (&b""[..], End::Closed), "{count}");
         }
     }

@@ -1,30 +1,30 @@
-//! Clients that close their side before they have their answer: some wait for it, some have left.
+//! Clients that half-close before they have the response: some wait for it, others have gone.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::{GET, GOT, SITE, YES, expect_yes, port};
+use super::{FORWARDED_GET, GET, SITE, YES, complete_get, expect_yes, port};
 use crate::support::client::{Client, End};
-use crate::support::http::{answer, head, hear, say};
+use crate::support::http::{expect_text, read_head, read_response, send_text};
 use crate::support::scripted::Plan;
 use crate::support::serve::{Port, Served};
 
-/// As in `wire/half_close.rs`.
-const HOLD: Duration = Duration::from_secs(30);
+/// As in `src/inbound/http/wire/half_close.rs`.
+const HOLD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A client that has said this, and no more than this.
-async fn said(port: &Port, words: &str) -> (Client, Served) {
+/// Connects a client that sends `text` and shuts down its sending side.
+async fn send_and_half_close(port: &Port, text: &str) -> (Client, Served) {
     let (mut client, served) = port.http_client();
-    say(&mut client, words).await;
+    send_text(&mut client, text).await;
     client.finish().await;
     (client, served)
 }
 
 #[tokio::test]
-async fn who_closes_its_side_behind_a_request_gets_the_answer() {
+async fn a_client_that_half_closes_behind_its_request_gets_the_response() {
     let post = GET.replace("GET", "POST");
-    for ask in [
+    for request in [
         GET.to_owned(),
         GET.replace("\n\n", "\nConnection: close\n\n"),
         GET.replace("1.1", "1.0"),
@@ -33,142 +33,136 @@ async fn who_closes_its_side_behind_a_request_gets_the_answer() {
         post.replace("\n\n", "\nContent-Length: 5\nExpect: 100-continue\n\nhello"),
     ] {
         let port = port();
-        let (mut client, served) = said(&port, &ask).await;
-        let mut site = port.tor.far_end().await;
-        head(&mut site).await;
-        if ask.contains("Expect") {
-            say(&mut site, "HTTP/1.1 100 Continue\n\n").await;
-            hear(&mut client, "HTTP/1.1 100 Continue\n\n").await;
+        let (mut client, served) = send_and_half_close(&port, &request).await;
+        let mut site = port.tor.accept_stream().await;
+        read_head(&mut site).await;
+        if request.contains("Expect") {
+            send_text(&mut site, "HTTP/1.1 100 Continue\n\n").await;
+            expect_text(&mut client, "HTTP/1.1 100 Continue\n\n").await;
         }
-        if ask.contains("hello") {
-            let (body, _) = site.take(5).await;
-            assert!(!body.is_empty(), "{ask}");
+        if request.contains("hello") {
+            let (body, _) = site.read(5).await;
+            assert!(!body.is_empty(), "{request}");
         }
         sleep(Duration::from_millis(50)).await;
-        say(&mut site, YES).await;
+        send_text(&mut site, YES).await;
         expect_yes(&mut client).await;
         client.expect_end().await;
-        served.end().await;
+        served.wait().await;
     }
 }
 
 #[tokio::test]
-async fn over_tcp_too() {
+async fn a_client_over_tcp_that_half_closes_gets_the_response() {
     let port = port();
     let (client, served) = port.http_tcp_client().await;
     let mut client = Client::over(client);
-    say(&mut client, GET).await;
+    send_text(&mut client, GET).await;
     client.finish().await;
-    let mut site = port.tor.far_end().await;
-    hear(&mut site, GOT).await;
-    say(&mut site, YES).await;
-    expect_yes(&mut client).await;
+    let mut site = port.tor.accept_stream().await;
+    complete_get(&mut site, &mut client).await;
     client.expect_end().await;
-    served.end().await;
+    served.wait().await;
 }
 
 #[tokio::test]
-async fn the_last_of_several_requests_is_answered_and_our_own_pages_come() {
+async fn all_of_several_requests_and_own_pages_are_answered_after_a_half_close() {
     let port = port();
-    let ours = "GET http://onionport.invalid/ HTTP/1.1\nHost: a\n\n";
-    let (mut client, served) = said(&port, &format!("{GET}{ours}{GET}")).await;
-    let mut site = port.tor.far_end().await;
-    hear(&mut site, GOT).await;
-    say(&mut site, YES).await;
-    expect_yes(&mut client).await;
-    assert_eq!(answer(&mut client).await.status, 200);
-    hear(&mut site, GOT).await;
-    say(&mut site, YES).await;
-    expect_yes(&mut client).await;
+    let own_page = "GET http://onionport.invalid/ HTTP/1.1\nHost: a\n\n";
+    let (mut client, served) = send_and_half_close(&port, &format!("{GET}{own_page}{GET}")).await;
+    let mut site = port.tor.accept_stream().await;
+    complete_get(&mut site, &mut client).await;
+    assert_eq!(read_response(&mut client).await.status, 200);
+    complete_get(&mut site, &mut client).await;
     client.expect_end().await;
-    served.end().await;
-    // Alone.
-    let (mut client, _served) = said(&port, ours).await;
-    assert_eq!(answer(&mut client).await.status, 200);
+    served.wait().await;
+    // An own page as the only request.
+    let (mut client, _served) = send_and_half_close(&port, own_page).await;
+    assert_eq!(read_response(&mut client).await.status, 200);
     client.expect_end().await;
 }
 
 #[tokio::test]
-async fn an_answer_that_is_larger_than_all_buffers_comes_whole() {
+async fn a_response_larger_than_all_buffers_arrives_whole() {
     let port = port();
-    let (mut client, served) = said(&port, GET).await;
-    let mut site = port.tor.far_end().await;
-    hear(&mut site, GOT).await;
+    let (mut client, served) = send_and_half_close(&port, GET).await;
+    let mut site = port.tor.accept_stream().await;
+    expect_text(&mut site, FORWARDED_GET).await;
     let body = "x".repeat(100_000);
     let sending = async {
-        say(
+        send_text(
             &mut site,
             &format!("HTTP/1.1 200 OK\nContent-Length: 100000\n\n{body}"),
         )
         .await;
     };
-    let ((), got) = tokio::join!(sending, answer(&mut client));
+    let ((), got) = tokio::join!(sending, read_response(&mut client));
     assert_eq!(got.text(), body);
     client.expect_end().await;
-    served.end().await;
+    served.wait().await;
 }
 
-/// It may have left, and nobody can tell.
+/// The client may have gone, which a half-close does not show.
 #[tokio::test(start_paused = true)]
-async fn who_said_its_last_is_served_for_a_while() {
+async fn a_half_closed_client_is_served_until_the_hold_timeout() {
     for plan in [Plan::Never, Plan::Open] {
         let port = Port::new("", [(SITE, plan.clone())]);
-        let (client, served) = said(&port, GET).await;
-        let begun = Instant::now();
+        let (client, served) = send_and_half_close(&port, GET).await;
+        let start = Instant::now();
         let mut client = client.patient();
         client.expect_end().await;
-        let waited = begun.elapsed();
+        let waited = start.elapsed();
         assert!(
-            waited >= HOLD && waited < HOLD + Duration::from_secs(5),
+            waited >= HOLD_TIMEOUT && waited < HOLD_TIMEOUT + Duration::from_secs(5),
             "{plan:?}: {waited:?}"
         );
-        served.end().await;
+        served.wait().await;
         port.tor.wait_for_running(0).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn as_long_as_bytes_flow_an_answer_goes_on() {
+async fn a_response_continues_as_long_as_bytes_arrive() {
     let port = port();
-    let (client, served) = said(&port, GET).await;
+    let (client, served) = send_and_half_close(&port, GET).await;
     let mut client = client.patient();
-    let mut site = port.tor.far_end().await;
-    hear(&mut site, GOT).await;
-    sleep(HOLD - Duration::from_secs(2)).await;
-    say(&mut site, "HTTP/1.1 200 OK\nContent-Length: 5\n\n").await;
-    head(&mut client).await;
+    let mut site = port.tor.accept_stream().await;
+    expect_text(&mut site, FORWARDED_GET).await;
+    sleep(HOLD_TIMEOUT - Duration::from_secs(2)).await;
+    send_text(&mut site, "HTTP/1.1 200 OK\nContent-Length: 5\n\n").await;
+    read_head(&mut client).await;
     for letter in ["h", "e", "l", "l", "o"] {
-        sleep(HOLD - Duration::from_secs(2)).await;
-        say(&mut site, letter).await;
-        hear(&mut client, letter).await;
+        sleep(HOLD_TIMEOUT - Duration::from_secs(2)).await;
+        send_text(&mut site, letter).await;
+        expect_text(&mut client, letter).await;
     }
     client.expect_end().await;
-    served.end().await;
+    served.wait().await;
 }
 
 #[tokio::test]
-async fn who_leaves_within_a_body_leaves_at_once() {
-    for how in ["Content-Length: 10", "Transfer-Encoding: chunked"] {
+async fn a_client_that_half_closes_within_a_body_is_dropped_at_once() {
+    for framing in ["Content-Length: 10", "Transfer-Encoding: chunked"] {
         let port = port();
-        let ask = GET
+        let request = GET
             .replace("GET", "POST")
-            .replace("\n\n", &format!("\n{how}\n\n"));
-        let (mut client, _served) = said(&port, &format!("{ask}5\nhel")).await;
-        let mut site = port.tor.far_end().await;
-        let (_, end) = site.rest().await;
-        assert_ne!(end, End::Open, "{how}");
+            .replace("\n\n", &format!("\n{framing}\n\n"));
+        let (mut client, _served) = send_and_half_close(&port, &format!("{request}5\nhel")).await;
+        let mut site = port.tor.accept_stream().await;
+        let (_, end) = site.read_to_end().await;
+        assert_ne!(end, End::Open, "{framing}");
         client.expect_end().await;
     }
 }
 
 #[tokio::test]
-async fn who_does_not_take_the_answer_has_left() {
+async fn a_client_that_closes_without_reading_the_response_is_dropped() {
     let port = port();
-    let (client, served) = said(&port, GET).await;
-    let mut site = port.tor.far_end().await;
-    hear(&mut site, GOT).await;
+    let (client, served) = send_and_half_close(&port, GET).await;
+    let mut site = port.tor.accept_stream().await;
+    expect_text(&mut site, FORWARDED_GET).await;
     drop(client);
-    say(&mut site, "HTTP/1.1 200 OK\nContent-Length: 10\n\nsome").await;
+    send_text(&mut site, "HTTP/1.1 200 OK\nContent-Length: 10\n\nsome").await;
     site.expect_end().await;
-    served.end().await;
+    served.wait().await;
 }

@@ -1,4 +1,4 @@
-//! C tor as the judge, offline like the program itself.
+//! C tor to compare with, offline like the program under test.
 
 use std::fs;
 use std::os::unix::fs::chown;
@@ -8,11 +8,11 @@ use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 use super::client::ListenAddr;
-use super::lacking::not_tested;
 use super::process::{Process, command};
 use super::program::private_folder;
+use super::skipped::report_skipped;
 
-/// Says where a listener that tor has opened is.
+/// The text before the address of an opened listener in tor's log.
 const OPENED: &str = " listener connection (ready) on ";
 
 /// A running C tor; killed when dropped.
@@ -21,12 +21,12 @@ pub struct CTor {
     _folder: TempDir,
 }
 
-/// Where C tor is installed, if it is. A comparison that cannot take place for want of it is told of.
+/// Returns the path of the installed C tor; if there is none, reports that the comparison is skipped.
 #[track_caller]
 pub fn find() -> Option<PathBuf> {
     let found = installed();
     if found.is_none() {
-        not_tested("no C tor to compare with: apt-get install tor");
+        report_skipped("C tor is not installed: apt-get install tor");
     }
     found
 }
@@ -39,12 +39,12 @@ fn installed() -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// Its version, as it calls it.
+/// Returns the line that `tor --version` prints, without the full stop.
 pub fn version(tor: &PathBuf) -> String {
     let output = Command::new(tor)
         .arg("--version")
         .output()
-        .expect("tor --version");
+        .expect("run tor --version");
     let text = String::from_utf8_lossy(&output.stdout);
     text.lines()
         .next()
@@ -54,13 +54,13 @@ pub fn version(tor: &PathBuf) -> String {
 }
 
 impl CTor {
-    /// Starts it with these lines in its configuration, one of them for each SOCKS port. `FOLDER`
-    /// stands for a folder of its own.
+    /// Starts C tor with `lines` added to its torrc. `FOLDER` in them is replaced by its own temporary
+    /// folder.
     pub fn start(tor: &PathBuf, lines: &[String]) -> Self {
         CTor::start_as(None, tor, lines)
     }
 
-    /// The same as another user, for which we have to be root.
+    /// Starts C tor as another user, which only root can do.
     pub fn start_as(user: Option<u32>, tor: &PathBuf, lines: &[String]) -> Self {
         let folder = private_folder();
         let path = folder.path().display().to_string();
@@ -75,11 +75,11 @@ impl CTor {
             text += &format!("{}\n", line.replace("FOLDER", &path));
         }
         let torrc = folder.path().join("torrc");
-        fs::write(&torrc, text).expect("written");
+        fs::write(&torrc, text).expect("write torrc");
         let mut command = match user {
             None => command(tor),
             Some(uid) => {
-                chown(folder.path(), Some(uid), Some(uid)).expect("root");
+                chown(folder.path(), Some(uid), Some(uid)).expect("chown as root");
                 let uid = uid.to_string();
                 let mut command = command("/usr/bin/setpriv");
                 command
@@ -100,25 +100,25 @@ impl CTor {
         }
     }
 
-    /// Whether it opens all its ports; if not, it ends.
-    pub fn opens(&self) -> bool {
+    /// Waits until C tor opens a port, or exits because it cannot; returns whether it did.
+    pub fn opens_ports(&self) -> bool {
         let opened =
             |lines: &[String]| lines.iter().any(|line| line.contains(OPENED)).then_some(());
-        self.process.try_out(opened).is_some()
+        self.process.try_wait_out(opened).is_some()
     }
 
-    /// Waits until a port is open at an address that starts so: each has an address of its own, and
-    /// tor chooses the number.
-    pub fn place(&self, start: &str) -> ListenAddr {
+    /// Waits until a listener is open whose address starts with `start`, and returns the address. Tor
+    /// chooses the port numbers, so callers give each listener a different host or path.
+    pub fn listen_addr(&self, start: &str) -> ListenAddr {
         let what = format!("listener on {start}");
         self.process.wait_out(&what, |lines| {
             let opened = lines.iter().filter_map(|line| line.split_once(OPENED));
-            let (_, place) = opened
+            let (_, address) = opened
                 .into_iter()
-                .find(|(_, place)| place.starts_with(start))?;
-            Some(match place.starts_with('/') {
-                true => ListenAddr::Unix(place.into()),
-                false => ListenAddr::Tcp(place.parse().expect("an address and a port")),
+                .find(|(_, address)| address.starts_with(start))?;
+            Some(match address.starts_with('/') {
+                true => ListenAddr::Unix(address.into()),
+                false => ListenAddr::Tcp(address.parse().expect("IP address and port")),
             })
         })
     }

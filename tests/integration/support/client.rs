@@ -1,4 +1,4 @@
-//! A client that says bytes and compares bytes, over whatever carries them.
+//! A client that sends bytes and compares what it receives, over any stream.
 
 use std::fmt;
 use std::io;
@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::LIMIT;
 use super::hex::{bytes, show};
 
-/// Where a program listens.
+/// The address of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListenAddr {
     Tcp(SocketAddr),
@@ -29,29 +29,29 @@ impl fmt::Display for ListenAddr {
     }
 }
 
-/// Something that carries bytes both ways.
+/// A stream of bytes in both directions.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
-/// One client. Every wait is bounded; what comes late or wrong fails the test.
+/// One end of a connection. Every wait has a limit; a late or unexpected byte fails the test.
 pub struct Client {
     stream: Box<dyn Stream>,
     limit: Duration,
 }
 
-/// How a connection ended.
+/// The state of a connection after a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// In order.
+    /// Closed in order: end of file.
     Closed,
-    /// Broken off.
+    /// Reset, or broken in another way.
     Reset,
-    /// It did not, for as long as was waited.
+    /// Still open when the wait ended.
     Open,
 }
 
 impl Client {
-    /// A client at the other end of `stream`.
+    /// Creates a client that uses `stream`.
     pub fn over(stream: impl Stream + 'static) -> Self {
         Client {
             stream: Box::new(stream),
@@ -59,19 +59,19 @@ impl Client {
         }
     }
 
-    /// Waits for days: for tests that let tokio's paused clock run.
+    /// Raises the limit of each wait to days, for tests on tokio's paused clock.
     pub fn patient(mut self) -> Self {
         self.limit = Duration::from_secs(1_000_000);
         self
     }
 
-    /// A new connection.
-    pub async fn connect(place: &ListenAddr) -> Self {
+    /// Connects to `address`.
+    pub async fn connect(address: &ListenAddr) -> Self {
         let connecting = async {
-            Ok::<_, io::Error>(match place {
+            Ok::<_, io::Error>(match address {
                 ListenAddr::Tcp(address) => {
                     let stream = TcpStream::connect(address).await?;
-                    // Parts of a message have to arrive as parts.
+                    // Each write has to arrive separately.
                     stream.set_nodelay(true)?;
                     Client::over(stream)
                 }
@@ -80,34 +80,36 @@ impl Client {
         };
         match timeout(LIMIT, connecting).await {
             Ok(Ok(client)) => client,
-            Ok(Err(error)) => panic!("cannot connect to {place}: {error}"),
-            Err(_) => panic!("connecting to {place} takes too long"),
+            Ok(Err(error)) => panic!("cannot connect to {address}: {error}"),
+            Err(_) => panic!("connecting to {address} takes too long"),
         }
     }
 
-    /// A new connection from this IPv4 address.
-    pub async fn connect_from(ip: IpAddr, place: &ListenAddr) -> Self {
-        let ListenAddr::Tcp(address) = place else {
-            panic!("{place} has no clients with addresses");
+    /// Connects to a TCP listener from the local IPv4 address `ip`.
+    pub async fn connect_from(ip: IpAddr, address: &ListenAddr) -> Self {
+        let ListenAddr::Tcp(address) = address else {
+            panic!("{address} is not a TCP address");
         };
-        let socket = TcpSocket::new_v4().expect("a socket");
-        socket.bind((ip, 0).into()).expect("an address of ours");
+        let socket = TcpSocket::new_v4().expect("create a socket");
+        socket
+            .bind((ip, 0).into())
+            .expect("bind to a local address");
         let connecting = timeout(LIMIT, socket.connect(*address)).await;
-        Client::over(connecting.expect("in time").expect("connected"))
+        Client::over(connecting.expect("connect in time").expect("connect"))
     }
 
-    /// Says bytes, written as hex.
+    /// Sends bytes, given in hex.
     pub async fn send(&mut self, hex: &str) {
         self.send_bytes(&bytes(hex)).await;
     }
 
-    /// Says bytes.
+    /// Sends bytes.
     pub async fn send_bytes(&mut self, bytes: &[u8]) {
         let sending = self.try_send(bytes);
-        sending.await.expect("the other side takes what is sent");
+        sending.await.expect("send");
     }
 
-    /// Says bytes to somebody who may have hung up.
+    /// Sends bytes; fails if the other side has closed the connection.
     pub async fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
         let sending = async {
             self.stream.write_all(bytes).await?;
@@ -118,13 +120,16 @@ impl Client {
             .expect("sending takes too long")
     }
 
-    /// Has no more to say.
+    /// Shuts down the sending side.
     pub async fn finish(&mut self) {
-        self.stream.shutdown().await.expect("shut down");
+        self.stream
+            .shutdown()
+            .await
+            .expect("shut down the sending side");
     }
 
-    /// Takes `count` bytes, or fewer if the connection ends or nothing comes any more.
-    pub async fn take(&mut self, count: usize) -> (Vec<u8>, End) {
+    /// Reads `count` bytes, or fewer if the connection ends or nothing arrives for the limit.
+    pub async fn read(&mut self, count: usize) -> (Vec<u8>, End) {
         let mut got = Vec::new();
         while got.len() < count {
             let room = (count - got.len()) as u64;
@@ -139,19 +144,19 @@ impl Client {
         (got, End::Open)
     }
 
-    /// Takes everything up to the end.
-    pub async fn rest(&mut self) -> (Vec<u8>, End) {
-        self.take(usize::MAX).await
+    /// Reads everything up to the end of the connection.
+    pub async fn read_to_end(&mut self) -> (Vec<u8>, End) {
+        self.read(usize::MAX).await
     }
 
-    /// The next bytes have to be these, written as hex.
+    /// Reads as many bytes as expected and asserts that they are these, given in hex.
     pub async fn expect(&mut self, hex: &str) {
         self.expect_bytes(&bytes(hex)).await;
     }
 
-    /// The next bytes have to be these.
+    /// Reads as many bytes as expected and asserts that they are these.
     pub async fn expect_bytes(&mut self, expected: &[u8]) {
-        let (got, end) = self.take(expected.len()).await;
+        let (got, end) = self.read(expected.len()).await;
         assert!(
             got == expected,
             "expected {}, got {} ({end:?})",
@@ -160,9 +165,9 @@ impl Client {
         );
     }
 
-    /// The connection has to end here, in order and with nothing more said.
+    /// Asserts that the other side closes the connection in order and sends nothing more.
     pub async fn expect_end(&mut self) {
-        let (got, end) = self.rest().await;
+        let (got, end) = self.read_to_end().await;
         assert!(
             got.is_empty() && end == End::Closed,
             "expected the end, got {} ({end:?})",
@@ -170,8 +175,9 @@ impl Client {
         );
     }
 
-    /// What is said, or how it ended, within `window`; `None` if nothing happens.
-    pub async fn overhear(&mut self, window: Duration) -> Option<(Vec<u8>, End)> {
+    /// Reads what arrives first within `window`: some bytes or the end. Returns `None` if nothing
+    /// happens.
+    pub async fn read_within(&mut self, window: Duration) -> Option<(Vec<u8>, End)> {
         let mut got = Vec::new();
         match timeout(window, self.stream.read_buf(&mut got)).await {
             Ok(Ok(0)) => Some((got, End::Closed)),
@@ -181,7 +187,7 @@ impl Client {
         }
     }
 
-    /// The stream itself.
+    /// Returns the stream.
     pub fn into_stream(self) -> Box<dyn Stream> {
         self.stream
     }

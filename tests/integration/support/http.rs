@@ -1,55 +1,54 @@
-//! HTTP as bytes: what is sent is written out in the tests, what comes is taken apart here.
+//! HTTP as bytes. Tests write out what they send; this module parses what they receive.
 
 use super::client::{Client, End};
 
-/// An answer, taken apart.
+/// A parsed response.
 #[derive(Debug)]
-pub struct Answer {
+pub struct Response {
     pub status: u16,
-    /// The first line.
+    /// The status line.
     pub line: String,
     /// Names in lower case.
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
-    /// How the connection ended, if the body went up to the end.
+    /// The state of the connection after the body: `Closed` if the body lasted until the end of the
+    /// connection.
     pub end: End,
 }
 
-impl Answer {
-    /// The value of a header; `None` if it is not there.
+impl Response {
+    /// Returns the value of a header; `None` if it is absent. Panics if there are several.
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut found = self.headers.iter().filter(|(n, _)| n == name);
         let value = found.next().map(|(_, value)| value.as_str());
-        assert!(
-            found.next().is_none(),
-            "{name} stands there twice: {self:?}"
-        );
+        assert!(found.next().is_none(), "{name} occurs twice: {self:?}");
         value
     }
 
-    /// The body as text.
+    /// Returns the body as text.
     pub fn text(&self) -> &str {
         std::str::from_utf8(&self.body).expect("text")
     }
 }
 
-/// Takes one head, up to and with the empty line.
-pub async fn head(client: &mut Client) -> String {
+/// Reads one head, including the empty line.
+pub async fn read_head(client: &mut Client) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
-        let (byte, end) = client.take(1).await;
+        let (byte, end) = client.read(1).await;
         let so_far = String::from_utf8_lossy(&head);
-        assert!(!byte.is_empty(), "no whole head ({end:?}): {so_far:?}");
+        assert!(!byte.is_empty(), "incomplete head ({end:?}): {so_far:?}");
         head.extend(byte);
     }
     String::from_utf8(head).expect("text")
 }
 
-/// Takes one answer, with a body unless it is one to HEAD or CONNECT.
-pub async fn answer_to(method: &str, client: &mut Client) -> Answer {
-    let head = head(client).await;
+/// Reads the response to a request with `method`. Responses to HEAD and successful responses to CONNECT
+/// have no body.
+pub async fn read_response_to(method: &str, client: &mut Client) -> Response {
+    let head = read_head(client).await;
     let mut lines = head.trim_end().split("\r\n");
-    let line = lines.next().expect("a first line").to_owned();
+    let line = lines.next().expect("a status line").to_owned();
     let status = line.split(' ').nth(1).and_then(|s| s.parse().ok());
     let headers = lines
         .map(|line| {
@@ -57,42 +56,42 @@ pub async fn answer_to(method: &str, client: &mut Client) -> Answer {
             (name.to_ascii_lowercase(), value.trim().to_owned())
         })
         .collect();
-    let mut answer = Answer {
+    let mut response = Response {
         status: status.expect("a status"),
         line,
         headers,
         body: Vec::new(),
         end: End::Open,
     };
-    let bare = matches!(answer.status, 100..200 | 204 | 304)
+    let has_no_body = matches!(response.status, 100..200 | 204 | 304)
         || method == "HEAD"
-        || (method == "CONNECT" && answer.status == 200);
-    if !bare {
-        if let Some(length) = answer.header("content-length") {
+        || (method == "CONNECT" && response.status == 200);
+    if !has_no_body {
+        if let Some(length) = response.header("content-length") {
             let length = length.parse().expect("a length");
-            (answer.body, answer.end) = client.take(length).await;
-        } else if answer.header("transfer-encoding").is_some() {
-            answer.body = chunks(client).await;
+            (response.body, response.end) = client.read(length).await;
+        } else if response.header("transfer-encoding").is_some() {
+            response.body = read_chunked_body(client).await;
         } else {
-            (answer.body, answer.end) = client.rest().await;
+            (response.body, response.end) = client.read_to_end().await;
         }
     }
-    answer
+    response
 }
 
-/// Takes one answer to GET.
-pub async fn answer(client: &mut Client) -> Answer {
-    answer_to("GET", client).await
+/// Reads the response to a GET request.
+pub async fn read_response(client: &mut Client) -> Response {
+    read_response_to("GET", client).await
 }
 
-/// Takes a body in chunks, without its trailers.
-async fn chunks(client: &mut Client) -> Vec<u8> {
+/// Reads a chunked body that has no trailers.
+async fn read_chunked_body(client: &mut Client) -> Vec<u8> {
     let mut body = Vec::new();
     loop {
         let mut line = Vec::new();
         while !line.ends_with(b"\r\n") {
-            let (byte, end) = client.take(1).await;
-            assert!(!byte.is_empty(), "no whole chunk ({end:?}): {body:?}");
+            let (byte, end) = client.read(1).await;
+            assert!(!byte.is_empty(), "incomplete chunk ({end:?}): {body:?}");
             line.extend(byte);
         }
         let size = std::str::from_utf8(&line).expect("text").trim();
@@ -101,22 +100,22 @@ async fn chunks(client: &mut Client) -> Vec<u8> {
             client.expect_bytes(b"\r\n").await;
             return body;
         }
-        body.extend(client.take(size).await.0);
+        body.extend(client.read(size).await.0);
         client.expect_bytes(b"\r\n").await;
     }
 }
 
-/// Says what HTTP says: lines end with one feed in tests, and with two characters on the wire.
-pub async fn say(client: &mut Client, text: &str) {
+/// Sends text in which each LF becomes CR LF.
+pub async fn send_text(client: &mut Client, text: &str) {
     client
         .send_bytes(text.replace('\n', "\r\n").as_bytes())
         .await;
 }
 
-/// The next bytes have to be these.
-pub async fn hear(client: &mut Client, text: &str) {
+/// Asserts that the next bytes are `text`, in which each LF becomes CR LF.
+pub async fn expect_text(client: &mut Client, text: &str) {
     let expected = text.replace('\n', "\r\n");
-    let (got, end) = client.take(expected.len()).await;
+    let (got, end) = client.read(expected.len()).await;
     let got = String::from_utf8_lossy(&got);
     assert_eq!(got, expected, "({end:?})");
 }

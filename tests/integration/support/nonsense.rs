@@ -45,7 +45,7 @@ pub async fn send_nonsense(
                 1 if crowd.half_close && all_sent => client.finish().await,
                 _ => {}
             }
-            let (got, end) = client.rest().await;
+            let (got, end) = client.read_to_end().await;
             let exchange = format!("sent {}, got {}", show(&sent), show(&got));
             assert_ne!(end, End::Open, "client {number}: {exchange}");
         });

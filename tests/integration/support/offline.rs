@@ -31,7 +31,7 @@ pub async fn connect_socks5(place: &ListenAddr) -> Client {
 pub async fn request_bad_onion(place: &ListenAddr) -> u8 {
     let mut client = connect_socks5(place).await;
     client.send(BAD_ONION_REQUEST).await;
-    let (reply, end) = client.rest().await;
+    let (reply, end) = client.read_to_end().await;
     let [5, code, 0, 1, 0, 0, 0, 0, 0, 0] = reply[..] else {
         panic!("{place}: not a SOCKS5 failure reply: {reply:02x?}");
     };

@@ -1,4 +1,4 @@
-//! Child processes that end with their test, and tell what they said when it fails.
+//! Child processes that end with their test, and whose output is printed if it fails.
 
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read};
@@ -9,21 +9,22 @@ use std::time::{Duration, Instant};
 
 use super::LIMIT;
 
-/// How often to ask whether a process has ended.
+/// How often to check whether a process has exited.
 const POLL: Duration = Duration::from_millis(5);
 
-/// The lines a process has written so far.
+/// The lines that a process has written to one stream.
 #[derive(Clone, Default)]
-pub struct Lines(Arc<(Mutex<Said>, Condvar)>);
+pub struct Lines(Arc<(Mutex<Output>, Condvar)>);
 
 #[derive(Default)]
-struct Said {
+struct Output {
     lines: Vec<String>,
-    over: bool,
+    /// Whether the stream has ended.
+    ended: bool,
 }
 
 impl Lines {
-    /// Collects the lines of `source` until it ends.
+    /// Starts to collect the lines of `source`, in a thread, until it ends.
     fn follow(source: impl Read + Send + 'static) -> Self {
         let lines = Lines::default();
         let writer = lines.clone();
@@ -32,54 +33,53 @@ impl Lines {
             let mut line = Vec::new();
             while source.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
                 let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-                writer.change(|said| said.lines.push(text));
+                writer.change(|output| output.lines.push(text));
                 line.clear();
             }
-            writer.change(|said| said.over = true);
+            writer.change(|output| output.ended = true);
         });
         lines
     }
 
-    fn change(&self, change: impl FnOnce(&mut Said)) {
-        let (said, changed) = &*self.0;
-        change(&mut said.lock().unwrap_or_else(PoisonError::into_inner));
+    fn change(&self, change: impl FnOnce(&mut Output)) {
+        let (output, changed) = &*self.0;
+        change(&mut output.lock().unwrap_or_else(PoisonError::into_inner));
         changed.notify_all();
     }
 
-    /// Waits for `find` to find something; `None` if it has not within [`LIMIT`], or there will be
-    /// no more lines.
+    /// Waits until `find` finds something; returns `None` after [`LIMIT`] or at the end of the stream.
     fn wait<T>(&self, mut find: impl FnMut(&[String]) -> Option<T>) -> Option<T> {
         let deadline = Instant::now() + LIMIT;
-        let (said, changed) = &*self.0;
-        let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+        let (output, changed) = &*self.0;
+        let mut output = output.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            if let Some(found) = find(&said.lines) {
+            if let Some(found) = find(&output.lines) {
                 return Some(found);
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            if said.over || left.is_zero() {
+            if output.ended || left.is_zero() {
                 return None;
             }
-            (said, _) = changed
-                .wait_timeout(said, left)
+            (output, _) = changed
+                .wait_timeout(output, left)
                 .unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    /// All lines so far.
+    /// Returns all lines so far.
     pub fn all(&self) -> Vec<String> {
         self.wait(|lines| Some(lines.to_vec())).unwrap_or_default()
     }
 
-    /// All lines, once there will be no more.
+    /// Waits for the end of the stream and returns all lines.
     fn complete(&self) -> Vec<String> {
         self.wait(|_| None::<()>);
         self.all()
     }
 }
 
-/// A command that runs `program`, and is killed with the thread that starts it: the test's own, which
-/// may be killed without ending anything.
+/// Returns a command that runs `program` and is killed when the thread that starts it ends, even if the
+/// test is killed and cannot clean up.
 pub fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("/usr/bin/setpriv");
     command.args(["--pdeathsig", "KILL", "--"]).arg(program);
@@ -92,11 +92,11 @@ pub struct Process {
     child: Child,
     pub out: Lines,
     pub err: Lines,
-    /// Whether its standard error comes here.
-    tells_errors: bool,
+    /// Whether `err` collects its standard error.
+    collects_stderr: bool,
 }
 
-/// A program that has ended.
+/// A program that has exited.
 pub struct Ended {
     pub status: ExitStatus,
     pub out: Vec<String>,
@@ -104,8 +104,7 @@ pub struct Ended {
 }
 
 impl Process {
-    /// Starts a program. Its output is collected, unless the command says where it goes. Its input
-    /// is whatever the command says.
+    /// Starts a program, and collects its output from the streams that `command` pipes.
     pub fn start(name: &'static str, command: &mut Command) -> Self {
         let mut child = command
             .spawn()
@@ -116,29 +115,29 @@ impl Process {
             name,
             child,
             out,
-            tells_errors: err.is_some(),
+            collects_stderr: err.is_some(),
             err: err.unwrap_or_default(),
         }
     }
 
-    /// Waits for a line on standard output.
+    /// Waits until `find` finds something on standard output; `what` describes it if it does not.
     pub fn wait_out<T>(&self, what: &str, find: impl FnMut(&[String]) -> Option<T>) -> T {
         let found = self.out.wait(find);
         found.unwrap_or_else(|| panic!("{}: no {what} on standard output", self.name))
     }
 
-    /// What `find` finds on standard output; `None` if the program ends without it, or says nothing
-    /// more.
-    pub fn try_out<T>(&self, find: impl FnMut(&[String]) -> Option<T>) -> Option<T> {
+    /// Waits until `find` finds something on standard output; returns `None` if the program exits first
+    /// or after [`LIMIT`].
+    pub fn try_wait_out<T>(&self, find: impl FnMut(&[String]) -> Option<T>) -> Option<T> {
         self.out.wait(find)
     }
 
-    /// The number of the process.
+    /// Returns the process ID.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Waits for a line on standard error that holds `text`.
+    /// Waits for a line on standard error that contains `text`, and returns it.
     pub fn wait_err(&self, text: &str) -> String {
         let found = self
             .err
@@ -146,38 +145,38 @@ impl Process {
         found.unwrap_or_else(|| panic!("{}: no {text:?} on standard error", self.name))
     }
 
-    /// Waits until so many lines on standard error hold `text`.
+    /// Waits until at least `times` lines on standard error contain `text`.
     pub fn wait_err_times(&self, text: &str, times: usize) {
         let found = self.err.wait(|lines| {
             let count = lines.iter().filter(|line| line.contains(text)).count();
             (count >= times).then_some(())
         });
-        found.unwrap_or_else(|| panic!("{}: not {times} times {text:?}", self.name));
+        found.unwrap_or_else(|| panic!("{}: fewer than {times} lines with {text:?}", self.name));
     }
 
-    /// Whether it has not ended yet.
+    /// Returns whether it is still running.
     pub fn is_alive(&mut self) -> bool {
-        self.child.try_wait().expect("a child of ours").is_none()
+        self.child.try_wait().expect("wait for the child").is_none()
     }
 
-    /// Sends a signal by its name: TERM, INT, HUP, KILL.
+    /// Sends a signal by name, such as TERM or HUP.
     pub fn signal(&self, name: &str) {
         // The standard library can only kill.
         let sent = Command::new("sh")
             .args(["-c", &format!("kill -{name} {}", self.child.id())])
             .status()
-            .expect("a shell");
+            .expect("run a shell");
         assert!(sent.success(), "cannot send {name} to {}", self.name);
     }
 
-    /// Waits for the end and everything said until then.
+    /// Waits until it exits, and returns its complete output.
     pub fn wait(mut self) -> Ended {
         let deadline = Instant::now() + LIMIT;
         let status = loop {
-            if let Some(status) = self.child.try_wait().expect("a child of ours") {
+            if let Some(status) = self.child.try_wait().expect("wait for the child") {
                 break status;
             }
-            assert!(Instant::now() < deadline, "{} does not end", self.name);
+            assert!(Instant::now() < deadline, "{} does not exit", self.name);
             thread::sleep(POLL);
         };
         Ended {
@@ -190,7 +189,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Both fail only if it has ended already.
+        // Both fail only if it has already exited.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if thread::panicking() {
@@ -207,8 +206,8 @@ impl Drop for Process {
             eprintln!("---");
             return;
         }
-        // A panic in a task does not end the program: look for it in the log.
-        let err = match self.tells_errors {
+        // A panic in a task does not end the program, so look for one in the log.
+        let err = match self.collects_stderr {
             true => self.err.complete(),
             false => Vec::new(),
         };

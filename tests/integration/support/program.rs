@@ -1,4 +1,4 @@
-//! The real program, started where it can reach nothing.
+//! The program under test, started without a network.
 
 use std::ffi::OsString;
 use std::fs;
@@ -16,7 +16,7 @@ use super::process::{Ended, Process, command};
 /// The program under test.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_onionport");
 
-/// A network whose only directory is a port on loopback at which nobody listens.
+/// A Tor network whose only directory is a closed port on loopback.
 const NO_NETWORK: &str = r#"
 [tor_network]
 authorities.v3idents = ["0123456789ABCDEF0123456789ABCDEF01234567"]
@@ -27,146 +27,146 @@ fallback_caches = [{
 }]
 "#;
 
-/// A program that is yet to be started: a folder of its own, a configuration file, a command line.
+/// The program before it starts: its own folder, a configuration file, a command line.
 pub struct Program {
     folder: TempDir,
     ports: Vec<String>,
     proxy: Vec<String>,
     arguments: Vec<String>,
-    trusting: bool,
+    trusts_everyone: bool,
     output: Option<File>,
     log: Option<File>,
     open_files: Option<u32>,
-    handed: Option<(OwnedFd, String)>,
+    inherited: Option<(OwnedFd, String)>,
     user: Option<u32>,
     environment: Vec<(String, OsString)>,
-    under: Vec<String>,
+    wrapper: Vec<String>,
 }
 
-/// The program, with all its ports open; killed when dropped.
+/// The running program; killed when dropped.
 pub struct Daemon {
     pub process: Process,
-    /// Its ports, in the order in which it named them.
-    pub places: Vec<ListenAddr>,
-    /// Its folder, which goes with it.
+    /// The addresses of its ports, in the order of its `listening` lines.
+    pub addresses: Vec<ListenAddr>,
+    /// Its folder, deleted when dropped.
     pub folder: TempDir,
 }
 
-/// A folder that nobody else can enter.
+/// Creates a temporary folder that only this user can enter.
 pub fn private_folder() -> TempDir {
-    let folder = tempfile::tempdir().expect("temporary folder");
+    let folder = tempfile::tempdir().expect("create a temporary folder");
     set_mode(folder.path(), 0o700);
     folder
 }
 
 /// Sets the permissions of a file or folder.
 pub fn set_mode(path: &Path, mode: u32) {
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("mode set");
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("set permissions");
 }
 
 impl Program {
-    /// Without ports, and without a network.
+    /// Configures the program without ports and without a network.
     pub fn offline() -> Self {
         Program {
             folder: private_folder(),
             ports: Vec::new(),
             proxy: Vec::new(),
             arguments: Vec::new(),
-            trusting: true,
+            trusts_everyone: true,
             output: None,
             log: None,
             open_files: None,
-            handed: None,
+            inherited: None,
             user: None,
             environment: Vec::new(),
-            under: Vec::new(),
+            wrapper: Vec::new(),
         }
     }
 
-    /// Has another program start it, such as `setpriv`.
-    pub fn under(mut self, words: &[&str]) -> Self {
-        self.under = words.iter().map(|&word| word.to_owned()).collect();
+    /// Starts it through another program, such as `setpriv`.
+    pub fn run_under(mut self, words: &[&str]) -> Self {
+        self.wrapper = words.iter().map(|&word| word.to_owned()).collect();
         self
     }
 
-    /// One more line of `proxy.socks_port`.
+    /// Adds a port line to `proxy.socks_port`.
     pub fn port(mut self, line: impl Into<String>) -> Self {
         self.ports.push(line.into());
         self
     }
 
-    /// One more line in the table `[proxy]`.
+    /// Adds a line to the table `[proxy]`.
     pub fn proxy(mut self, line: impl Into<String>) -> Self {
         self.proxy.push(line.into());
         self
     }
 
-    /// More words on the command line.
+    /// Adds command-line arguments.
     pub fn arguments(mut self, words: &[&str]) -> Self {
         self.arguments
             .extend(words.iter().map(|&word| word.to_owned()));
         self
     }
 
-    /// Looks at the permissions of files and folders, as it does for users.
-    pub fn strict(mut self) -> Self {
-        self.trusting = false;
+    /// Makes it check the permissions of files and folders, as it does by default.
+    pub fn check_permissions(mut self) -> Self {
+        self.trusts_everyone = false;
         self
     }
 
-    /// Writes its standard output there.
+    /// Redirects its standard output to `file`.
     pub fn output(mut self, file: File) -> Self {
         self.output = Some(file);
         self
     }
 
-    /// Writes its log there.
+    /// Redirects its log to `file`.
     pub fn log(mut self, file: File) -> Self {
         self.log = Some(file);
         self
     }
 
-    /// Lets the system give it no more than so many open files.
+    /// Limits how many files it may have open.
     pub fn open_files(mut self, limit: u32) -> Self {
         self.open_files = Some(limit);
         self
     }
 
-    /// Hands it a socket, as systemd does, by this name.
-    pub fn handed(mut self, socket: impl Into<OwnedFd>, name: &str) -> Self {
-        self.handed = Some((socket.into(), name.to_owned()));
+    /// Passes it a named socket, as systemd does.
+    pub fn inherit_socket(mut self, socket: impl Into<OwnedFd>, name: &str) -> Self {
+        self.inherited = Some((socket.into(), name.to_owned()));
         self
     }
 
-    /// Runs it as another user, whose folder its own then is. We have to be root.
+    /// Runs it as another user, who then owns its folder. Only root can do this.
     pub fn user(mut self, uid: u32) -> Self {
-        chown(self.folder(), Some(uid), Some(uid)).expect("root");
+        chown(self.folder(), Some(uid), Some(uid)).expect("chown as root");
         self.user = Some(uid);
         self
     }
 
-    /// Sets a variable of its environment.
+    /// Sets an environment variable.
     pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
         self.environment.push((name.to_owned(), value.into()));
         self
     }
 
-    /// Its folder.
+    /// Returns the path of its folder.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Its configuration file, which is written only when it starts.
+    /// Returns the path of its configuration file, which is written when it starts.
     pub fn file(&self) -> PathBuf {
         self.folder().join("onionport.toml")
     }
 
-    /// What stands in its configuration file.
+    /// Returns the text of its configuration file.
     fn configuration(&self) -> String {
         let folder = self.folder();
         let (state, cache) = (folder.join("state"), folder.join("cache"));
         let mut text = format!("[storage]\nstate_dir = {state:?}\ncache_dir = {cache:?}\n");
-        if self.trusting {
+        if self.trusts_everyone {
             text += "[storage.permissions]\ndangerously_trust_everyone = true\n";
         }
         text += NO_NETWORK;
@@ -181,9 +181,9 @@ impl Program {
     }
 
     fn spawn(&self) -> Process {
-        fs::write(self.file(), self.configuration()).expect("written");
-        let mut command = match (self.open_files, &self.handed) {
-            (None, None) => match (self.user, &self.under[..]) {
+        fs::write(self.file(), self.configuration()).expect("write the configuration");
+        let mut command = match (self.open_files, &self.inherited) {
+            (None, None) => match (self.user, &self.wrapper[..]) {
                 (Some(uid), _) => as_user(uid),
                 (None, []) => bare(PROGRAM),
                 (None, [program, words @ ..]) => {
@@ -193,11 +193,11 @@ impl Program {
                 }
             },
             (Some(limit), _) => shell(&format!("ulimit -n {limit}")),
-            // The first socket that is handed over has number 3.
+            // The first inherited socket has to be file descriptor 3.
             (None, Some((socket, name))) => {
                 let mut shell = shell("exec 3<&0 </dev/null && export LISTEN_PID=$$ LISTEN_FDS=1");
                 shell
-                    .stdin(socket.try_clone().expect("another handle"))
+                    .stdin(socket.try_clone().expect("duplicate the socket"))
                     .env("LISTEN_FDNAMES", name);
                 shell
             }
@@ -211,59 +211,60 @@ impl Program {
             .arg(self.file())
             .args(&self.arguments);
         if let Some(file) = &self.output {
-            command.stdout(file.try_clone().expect("another handle"));
+            command.stdout(file.try_clone().expect("duplicate the file"));
         }
         if let Some(file) = &self.log {
-            command.stderr(file.try_clone().expect("another handle"));
+            command.stderr(file.try_clone().expect("duplicate the file"));
         }
         Process::start("onionport", &mut command)
     }
 
-    /// Starts it, and waits until all ports of its configuration file are open.
+    /// Starts it and waits until it listens on all ports added with [`Program::port`].
     pub fn start(self) -> Daemon {
         let ports = self.ports.len();
-        self.start_with(ports)
+        self.start_with_ports(ports)
     }
 
-    /// Starts it, and waits until it has named so many ports.
-    pub fn start_with(self, ports: usize) -> Daemon {
+    /// Starts it and waits until it listens on this many ports.
+    pub fn start_with_ports(self, ports: usize) -> Daemon {
         let process = self.spawn();
-        let places = process.wait_out("line for each port", |lines| {
-            let places: Vec<ListenAddr> = lines.iter().filter_map(|line| listening(line)).collect();
-            (places.len() >= ports).then_some(places)
+        let addresses = process.wait_out("line for each port", |lines| {
+            let addresses = lines.iter().filter_map(|line| parse_listening_line(line));
+            let addresses: Vec<ListenAddr> = addresses.collect();
+            (addresses.len() >= ports).then_some(addresses)
         });
         Daemon {
             process,
-            places,
+            addresses,
             folder: self.folder,
         }
     }
 
-    /// Starts it and says nothing about what it does.
+    /// Starts it without waiting for anything.
     pub fn launch(self) -> Daemon {
         Daemon {
             process: self.spawn(),
-            places: Vec::new(),
+            addresses: Vec::new(),
             folder: self.folder,
         }
     }
 
-    /// Runs it to its end.
+    /// Runs it until it exits.
     pub fn run(&self) -> Ended {
         self.spawn().wait()
     }
 }
 
-/// The place in a line `listening KIND PLACE`.
-fn listening(line: &str) -> Option<ListenAddr> {
-    let (_, place) = line.strip_prefix("listening ")?.split_once(' ')?;
-    Some(match place.strip_prefix("unix:") {
+/// Parses the address in a line `listening KIND ADDRESS`.
+fn parse_listening_line(line: &str) -> Option<ListenAddr> {
+    let (_, address) = line.strip_prefix("listening ")?.split_once(' ')?;
+    Some(match address.strip_prefix("unix:") {
         Some(path) => ListenAddr::Unix(path.into()),
-        None => ListenAddr::Tcp(place.parse().expect("an address and a port")),
+        None => ListenAddr::Tcp(address.parse().expect("IP address and port")),
     })
 }
 
-/// A program without arguments or surroundings.
+/// Returns a command without arguments, and with an empty environment.
 fn bare(program: &str) -> Command {
     let mut command = command(program);
     command
@@ -274,7 +275,7 @@ fn bare(program: &str) -> Command {
     command
 }
 
-/// The program under test, in a process that a shell has prepared.
+/// Returns a command that starts the program after the shell commands `preparation`, in the same process.
 fn shell(preparation: &str) -> Command {
     let mut shell = bare("/bin/sh");
     shell.args([
@@ -285,8 +286,8 @@ fn shell(preparation: &str) -> Command {
     shell
 }
 
-/// The program under test, as another user. That one may not be able to enter its folder, so it is
-/// opened before.
+/// Returns a command that starts the program as another user. The executable is opened first, because
+/// that user may be unable to enter its folder.
 fn as_user(uid: u32) -> Command {
     let mut shell = bare("/bin/sh");
     let script = format!(
@@ -297,15 +298,15 @@ fn as_user(uid: u32) -> Command {
     shell
 }
 
-/// Has another program start it with these arguments alone, and an empty environment.
+/// Starts the program through another one, with only these arguments and an empty environment.
 pub fn launch_under(words: &[&str], arguments: &[&str]) -> Process {
-    let (program, words) = words.split_first().expect("a program");
+    let (program, words) = words.split_first().expect("a program to start it with");
     let mut command = bare(program);
     command.args(words).arg(PROGRAM).args(arguments);
     Process::start("onionport", &mut command)
 }
 
-/// Runs the program to its end with these arguments alone, as in an empty home.
+/// Runs the program until it exits, with only these arguments and an empty home folder.
 pub fn run(arguments: &[&str]) -> Ended {
     let home = private_folder();
     let mut command = bare(PROGRAM);

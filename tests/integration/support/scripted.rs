@@ -1,4 +1,4 @@
-//! A network that answers as it is told.
+//! A network that serves each request as the test planned.
 
 use std::collections::HashMap;
 use std::future::pending;
@@ -23,57 +23,59 @@ use tokio::time::{Instant, timeout};
 use super::LIMIT;
 use super::client::Client;
 
-/// How much a stream holds that nobody reads: little, so that it fills up.
+/// How many unread bytes a stream buffers: few, so that tests can fill it.
 pub const STREAM_CAPACITY: usize = 1024;
+/// The time-out of requests in tests that do not set one.
+pub const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// What becomes of a request.
+/// The outcome of requests for one target.
 #[derive(Clone, Debug)]
 pub enum Plan {
-    /// It fails.
+    /// Fails at once.
     Fail(Failure),
-    /// A stream opens; its far end comes out of [`Scripted::far_end`].
+    /// Opens a stream; [`ScriptedNetwork::accept_stream`] returns the other end.
     Open,
-    /// The same, but where the far end ends, the stream breaks.
-    Breaks,
-    /// The same as [`Plan::Open`], once [`Scripted::release`] is called.
-    Held,
-    /// The same, and what the client says before is sent on it at once, and counts as sent.
-    Eager,
-    /// It fails, once [`Scripted::release`] is called.
+    /// Opens a stream that reports a reset when the other end closes.
+    OpenThenReset,
+    /// Opens a stream once [`ScriptedNetwork::release`] is called.
+    OpenLater,
+    /// Like [`Plan::OpenLater`], but sends the client's optimistic data at once, and reports it as sent.
+    SendEarly,
+    /// Fails once [`ScriptedNetwork::release`] is called.
     FailLater(Failure),
-    /// It is never answered: not even at its deadline.
+    /// Never completes, not even at the deadline.
     Never,
-    /// A look-up finds these addresses.
+    /// A lookup finds these addresses.
     Addresses(Vec<IpAddr>),
-    /// A look-up finds these names.
-    AddressMap(Vec<String>),
+    /// A reverse lookup finds these names.
+    Names(Vec<String>),
 }
 
-/// One request, as it reached the network.
+/// A request that reached the network.
 #[derive(Clone, Debug)]
 pub struct Call {
     pub target: String,
-    /// Which addresses an exit may connect to; nothing for onion services and look-ups.
+    /// Which addresses an exit may connect to; `None` for onion services and lookups.
     pub family: Option<Family>,
     pub isolation: Isolation,
-    /// When it was asked.
+    /// When it arrived.
     pub at: Instant,
     pub deadline: Instant,
 }
 
-/// The network.
-pub struct Scripted {
-    /// By target: a host name, an address, or an onion address.
+/// The scripted network.
+pub struct ScriptedNetwork {
+    /// By target: `HOST:PORT` for streams, a name or IP address for lookups.
     plans: HashMap<String, Plan>,
     calls: Mutex<Vec<Call>>,
-    /// How many requests have no answer yet.
+    /// How many requests have no outcome yet.
     running: watch::Sender<usize>,
     released: watch::Sender<bool>,
-    near: mpsc::UnboundedSender<DuplexStream>,
-    far: tokio::sync::Mutex<mpsc::UnboundedReceiver<DuplexStream>>,
+    opened: mpsc::UnboundedSender<DuplexStream>,
+    accepted: tokio::sync::Mutex<mpsc::UnboundedReceiver<DuplexStream>>,
 }
 
-/// Counts a request for as long as it is not dropped.
+/// Counts a request until dropped.
 struct Running<'a>(&'a watch::Sender<usize>);
 
 impl<'a> Running<'a> {
@@ -89,11 +91,12 @@ impl Drop for Running<'_> {
     }
 }
 
-impl Scripted {
-    /// A network that knows these targets and no other.
+impl ScriptedNetwork {
+    /// Creates a network with plans for these targets; requests for others fail with
+    /// [`Failure::Internal`].
     pub fn new<T: Into<String>>(plans: impl IntoIterator<Item = (T, Plan)>) -> Self {
-        let (near, far) = mpsc::unbounded_channel();
-        Scripted {
+        let (opened, accepted) = mpsc::unbounded_channel();
+        ScriptedNetwork {
             plans: plans
                 .into_iter()
                 .map(|(target, plan)| (target.into(), plan))
@@ -101,12 +104,12 @@ impl Scripted {
             calls: Mutex::default(),
             running: watch::Sender::new(0),
             released: watch::Sender::new(false),
-            near,
-            far: tokio::sync::Mutex::new(far),
+            opened,
+            accepted: tokio::sync::Mutex::new(accepted),
         }
     }
 
-    /// All requests so far.
+    /// Returns all requests so far.
     pub fn calls(&self) -> Vec<Call> {
         self.calls
             .lock()
@@ -119,20 +122,20 @@ impl Scripted {
         self.calls().into_iter().map(|call| call.target).collect()
     }
 
-    /// The far end of the next stream.
-    pub async fn far_end(&self) -> Client {
-        let mut far = self.far.lock().await;
-        let next = timeout(LIMIT, far.recv()).await;
-        let next = next.expect("no stream was opened");
-        Client::over(next.expect("the sender is ours"))
+    /// Waits for the next stream and returns its other end: the destination's.
+    pub async fn accept_stream(&self) -> Client {
+        let mut accepted = self.accepted.lock().await;
+        let next = timeout(LIMIT, accepted.recv()).await;
+        let next = next.expect("a stream is opened");
+        Client::over(next.expect("the network exists"))
     }
 
-    /// Opens the streams that are held.
+    /// Completes the requests that wait for this, and all later ones.
     pub fn release(&self) {
         self.released.send_replace(true);
     }
 
-    /// Waits until so many requests are without an answer.
+    /// Waits until exactly `count` requests have no outcome yet.
     pub async fn wait_for_running(&self, count: usize) {
         let mut running = self.running.subscribe();
         let reached = timeout(LIMIT, running.wait_for(|now| *now == count)).await;
@@ -144,15 +147,15 @@ impl Scripted {
         }
     }
 
-    /// Answers one request as planned.
-    async fn answer(
+    /// Serves one request as planned.
+    async fn serve(
         &self,
         target: String,
         family: Option<Family>,
         isolation: &Isolation,
         early: &OptimisticData,
         deadline: Instant,
-    ) -> Answer {
+    ) -> Outcome {
         let _running = Running::new(&self.running);
         let plan = self.plans.get(&target).cloned();
         let call = Call {
@@ -167,36 +170,36 @@ impl Scripted {
             .unwrap_or_else(PoisonError::into_inner)
             .push(call);
         match plan {
-            None => Answer::Failed(Failure::Internal),
-            Some(Plan::Fail(failure)) => Answer::Failed(failure),
-            Some(Plan::Open | Plan::Breaks) => Answer::Stream(self.open(), 0),
-            Some(Plan::Held) => {
+            None => Outcome::Failed(Failure::Internal),
+            Some(Plan::Fail(failure)) => Outcome::Failed(failure),
+            Some(Plan::Open | Plan::OpenThenReset) => Outcome::Stream(self.open(), 0),
+            Some(Plan::OpenLater) => {
                 self.wait_for_release().await;
-                Answer::Stream(self.open(), 0)
+                Outcome::Stream(self.open(), 0)
             }
-            Some(Plan::Eager) => {
+            Some(Plan::SendEarly) => {
                 let mut stream = self.open();
                 let mut sent = 0;
-                let speaking = async {
+                let sending = async {
                     loop {
                         let bytes = early.wait_beyond(sent).await;
-                        sent += stream.write(&bytes).await.expect("the far end is there");
+                        sent += stream.write(&bytes).await.expect("write to the stream");
                     }
                 };
                 tokio::select! {
                     biased;
                     () = self.wait_for_release() => {}
-                    () = speaking => {}
+                    () = sending => {}
                 }
-                Answer::Stream(stream, sent)
+                Outcome::Stream(stream, sent)
             }
             Some(Plan::FailLater(failure)) => {
                 self.wait_for_release().await;
-                Answer::Failed(failure)
+                Outcome::Failed(failure)
             }
             Some(Plan::Never) => pending().await,
-            Some(Plan::Addresses(addresses)) => Answer::Addresses(addresses),
-            Some(Plan::AddressMap(names)) => Answer::AddressMap(names),
+            Some(Plan::Addresses(addresses)) => Outcome::Addresses(addresses),
+            Some(Plan::Names(names)) => Outcome::Names(names),
         }
     }
 
@@ -206,24 +209,25 @@ impl Scripted {
     }
 
     fn open(&self) -> DuplexStream {
-        let (near, far) = duplex(STREAM_CAPACITY);
-        let _ = self.near.send(far);
-        near
+        let (stream, destination) = duplex(STREAM_CAPACITY);
+        let _ = self.opened.send(destination);
+        stream
     }
 }
 
-enum Answer {
+enum Outcome {
     Failed(Failure),
-    /// With how many early bytes are on their way.
+    /// With the number of optimistic bytes already sent.
     Stream(DuplexStream, usize),
     Addresses(Vec<IpAddr>),
-    AddressMap(Vec<String>),
+    Names(Vec<String>),
 }
 
-/// The half of a stream that bytes come from.
+/// The reading half of a stream.
 pub struct Reader {
     half: ReadHalf<DuplexStream>,
-    breaks: bool,
+    /// Whether the end is reported as a reset.
+    resets: bool,
 }
 
 impl AsyncRead for Reader {
@@ -235,14 +239,14 @@ impl AsyncRead for Reader {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.half).poll_read(context, buffer))?;
         let is_end = buffer.filled().len() == before && buffer.remaining() > 0;
-        Poll::Ready(match is_end && self.breaks {
+        Poll::Ready(match is_end && self.resets {
             true => Err(io::ErrorKind::ConnectionReset.into()),
             false => Ok(()),
         })
     }
 }
 
-impl Connector for Scripted {
+impl Connector for ScriptedNetwork {
     type Reader = Reader;
     type Writer = WriteHalf<DuplexStream>;
 
@@ -256,23 +260,20 @@ impl Connector for Scripted {
         let (target, family) = match permit {
             Permit::Onion { service, port } => (format!("{service}:{port}"), None),
             Permit::Exit { host, port, family } => (format!("{host}:{port}"), Some(*family)),
-            other => panic!("asked for a stream with {other:?}"),
+            other => panic!("{other:?} does not permit a stream"),
         };
-        let breaks = matches!(self.plans.get(&target), Some(Plan::Breaks));
-        match self
-            .answer(target, family, isolation, early, deadline)
-            .await
-        {
-            Answer::Stream(stream, sent) => {
+        let resets = matches!(self.plans.get(&target), Some(Plan::OpenThenReset));
+        match self.serve(target, family, isolation, early, deadline).await {
+            Outcome::Stream(stream, sent) => {
                 let (half, writer) = split(stream);
                 Ok(Stream {
-                    reader: Reader { half, breaks },
+                    reader: Reader { half, resets },
                     writer,
                     sent,
                 })
             }
-            Answer::Failed(failure) => Err(failure),
-            Answer::Addresses(_) | Answer::AddressMap(_) => panic!("the plan is for a look-up"),
+            Outcome::Failed(failure) => Err(failure),
+            Outcome::Addresses(_) | Outcome::Names(_) => panic!("the plan is for a lookup"),
         }
     }
 
@@ -284,12 +285,14 @@ impl Connector for Scripted {
     ) -> Result<Vec<IpAddr>, Failure> {
         let nothing = OptimisticData::new(Vec::new());
         match self
-            .answer(host.to_owned(), None, isolation, &nothing, deadline)
+            .serve(host.to_owned(), None, isolation, &nothing, deadline)
             .await
         {
-            Answer::Addresses(addresses) => Ok(addresses),
-            Answer::Failed(failure) => Err(failure),
-            Answer::Stream(..) | Answer::AddressMap(_) => panic!("the plan is for something else"),
+            Outcome::Addresses(addresses) => Ok(addresses),
+            Outcome::Failed(failure) => Err(failure),
+            Outcome::Stream(..) | Outcome::Names(_) => {
+                panic!("the plan is not for this kind of lookup")
+            }
         }
     }
 
@@ -301,15 +304,14 @@ impl Connector for Scripted {
     ) -> Result<Vec<String>, Failure> {
         let nothing = OptimisticData::new(Vec::new());
         match self
-            .answer(address.to_string(), None, isolation, &nothing, deadline)
+            .serve(address.to_string(), None, isolation, &nothing, deadline)
             .await
         {
-            Answer::AddressMap(names) => Ok(names),
-            Answer::Failed(failure) => Err(failure),
-            Answer::Stream(..) | Answer::Addresses(_) => panic!("the plan is for something else"),
+            Outcome::Names(names) => Ok(names),
+            Outcome::Failed(failure) => Err(failure),
+            Outcome::Stream(..) | Outcome::Addresses(_) => {
+                panic!("the plan is not for this kind of lookup")
+            }
         }
     }
 }
-
-/// How long a request may take in tests that do not say.
-pub const TIMEOUT: Duration = Duration::from_secs(120);

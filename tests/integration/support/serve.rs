@@ -1,6 +1,6 @@
-//! Connections served without a listener and without a network.
+//! Connections served without a listener, in front of a scripted network.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use onionport::config::port_line::PortLine;
 use onionport::inbound::connection::serve;
 use onionport::inbound::http::{self, ClientAuthForm};
+use onionport::inbound::lingering_close::Connection;
 use onionport::request::ClientAddr;
 use onionport::request::dispatch::{Dispatcher, SharedState};
 use onionport::request::policy::PortRules;
@@ -21,32 +22,33 @@ use tokio::time::timeout;
 
 use super::LIMIT;
 use super::client::Client;
-use super::scripted::{Plan, Scripted, TIMEOUT};
+use super::scripted::{Plan, ScriptedNetwork, TIMEOUT};
 
-/// A client on this computer.
+/// The address of a client on this computer.
 pub const V4: ClientAddr = ClientAddr::Ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
-/// The same, over IPv6.
+/// The address of a client on this computer, over IPv6.
 pub const V6: ClientAddr = ClientAddr::Ip(IpAddr::V6(Ipv6Addr::LOCALHOST));
 
-/// One port, with a network behind it.
+/// A port in front of a scripted network.
 pub struct Port {
-    pub tor: Arc<Scripted>,
-    dispatcher: Arc<Dispatcher<Scripted>>,
+    pub tor: Arc<ScriptedNetwork>,
+    dispatcher: Arc<Dispatcher<ScriptedNetwork>>,
     client_auth_form: Arc<ClientAuthForm>,
 }
 
-/// A connection that is being served.
+/// The task that serves a connection.
 pub struct Served(JoinHandle<()>);
 
 impl Port {
-    /// A port with these flags, before a network with these plans.
+    /// Creates a port with these flags, in front of its own network with these plans.
     pub fn new<T: Into<String>>(flags: &str, plans: impl IntoIterator<Item = (T, Plan)>) -> Self {
-        Port::before(Arc::new(Scripted::new(plans)), flags, 0)
+        Port::with_network(Arc::new(ScriptedNetwork::new(plans)), flags, 0)
     }
 
-    /// The port of line `number`, with these flags, before a network it may share with others.
-    pub fn before(tor: Arc<Scripted>, flags: &str, number: usize) -> Self {
-        let line: PortLine = format!("9150 {flags}").parse().expect("a good port line");
+    /// Creates a port with these flags in front of `tor`, which several ports may share. `number` is its
+    /// place in the configuration, which decides its session group unless the flags do.
+    pub fn with_network(tor: Arc<ScriptedNetwork>, flags: &str, number: usize) -> Self {
+        let line: PortLine = format!("9150 {flags}").parse().expect("a valid port line");
         let group = match line.flags.session_group {
             Some(group) => SessionGroup::Named(group),
             None => SessionGroup::Port(number),
@@ -70,34 +72,34 @@ impl Port {
         }
     }
 
-    /// The same port with another `socks_timeout`.
+    /// Sets `socks_timeout`.
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
-        let dispatcher = Arc::get_mut(&mut self.dispatcher).expect("nobody is served yet");
+        let dispatcher = Arc::get_mut(&mut self.dispatcher).expect("no client yet");
         dispatcher.timeout = timeout;
         self
     }
 
-    /// The same port, with other things in common with all ports.
+    /// Replaces the state that all ports share.
     pub fn with_shared(mut self, shared: SharedState) -> Self {
-        let dispatcher = Arc::get_mut(&mut self.dispatcher).expect("nobody is served yet");
+        let dispatcher = Arc::get_mut(&mut self.dispatcher).expect("no client yet");
         dispatcher.shared = Arc::new(shared);
         self
     }
 
-    /// The port itself, for protocols other than SOCKS.
-    pub fn dispatcher(&self) -> Arc<Dispatcher<Scripted>> {
+    /// Returns the dispatcher, for protocols other than SOCKS and HTTP.
+    pub fn dispatcher(&self) -> Arc<Dispatcher<ScriptedNetwork>> {
         Arc::clone(&self.dispatcher)
     }
 
-    /// The same port, with private addresses allowed as destinations or as answers.
+    /// Sets whether private addresses are allowed as destinations and as answers to lookups.
     pub fn with_private(mut self, destinations: bool, answers: bool) -> Self {
-        let dispatcher = Arc::get_mut(&mut self.dispatcher).expect("nobody is served yet");
+        let dispatcher = Arc::get_mut(&mut self.dispatcher).expect("no client yet");
         dispatcher.rules.allow_local = destinations;
         dispatcher.rules.allow_local_answers = answers;
         self
     }
 
-    /// The same port, with a folder for client authorization keys.
+    /// Sets the folder for client authorization keys.
     pub fn with_keys(mut self, folder: &Path) -> Self {
         let mistrust = fs_mistrust::Mistrust::new_dangerously_trust_everyone();
         self.client_auth_form = Arc::new(ClientAuthForm::new(Some(KeyFolder::new(
@@ -107,101 +109,97 @@ impl Port {
         self
     }
 
-    /// What it has in common with other ports.
+    /// Returns the state that all ports share.
     pub fn shared(&self) -> &SharedState {
         &self.dispatcher.shared
     }
 
-    /// A client of an HTTP port, from `origin`; each side buffers up to `capacity` bytes.
-    pub fn http_client_with(&self, capacity: usize, origin: ClientAddr) -> (Client, Served) {
+    /// Connects an HTTP client with this address; each direction buffers up to `capacity` bytes.
+    pub fn http_client_with(&self, capacity: usize, address: ClientAddr) -> (Client, Served) {
         let (near, far) = duplex(capacity);
-        let (dispatcher, client_auth_form) = (
-            Arc::clone(&self.dispatcher),
-            Arc::clone(&self.client_auth_form),
-        );
-        let serving = tokio::spawn(async move {
-            let local = Some((Ipv4Addr::LOCALHOST, 9080).into());
-            let (_port, current) = watch::channel(dispatcher);
-            http::serve(current, near, origin, local, client_auth_form).await;
-        });
-        (Client::over(far), Served(serving))
+        let local = (Ipv4Addr::LOCALHOST, 9080).into();
+        (Client::over(far), self.serve_http(near, address, local))
     }
 
-    /// A client of an HTTP port.
+    /// Connects an HTTP client from this computer.
     pub fn http_client(&self) -> (Client, Served) {
         self.http_client_with(1024, V4)
     }
 
-    /// A client from `origin`; each side buffers up to `capacity` bytes.
-    pub fn client_with(&self, capacity: usize, origin: ClientAddr) -> (Client, Served) {
+    /// Connects a SOCKS client with this address; each direction buffers up to `capacity` bytes.
+    pub fn client_with(&self, capacity: usize, address: ClientAddr) -> (Client, Served) {
         let (near, far) = duplex(capacity);
         let dispatcher = Arc::clone(&self.dispatcher);
         let serving = tokio::spawn(async move {
-            serve(dispatcher, near, origin).await;
+            serve(dispatcher, near, address).await;
         });
         (Client::over(far), Served(serving))
     }
 
-    /// A client from `origin`.
-    pub fn client(&self, origin: ClientAddr) -> (Client, Served) {
-        self.client_with(1024, origin)
+    /// Connects a SOCKS client with this address.
+    pub fn client(&self, address: ClientAddr) -> (Client, Served) {
+        self.client_with(1024, address)
     }
 
-    /// A client over a real TCP connection; also its socket.
+    /// Connects a SOCKS client over TCP and returns its socket.
     pub async fn tcp_client(&self) -> (TcpStream, Served) {
-        let (client, near) = connected().await;
-        (client, self.serve(near))
+        let (client, accepted) = connect_over_tcp().await;
+        (client, self.serve(accepted))
     }
 
-    /// Serves a client that was accepted.
-    pub fn serve(&self, near: TcpStream) -> Served {
+    /// Serves an accepted SOCKS connection.
+    pub fn serve(&self, accepted: TcpStream) -> Served {
         let dispatcher = Arc::clone(&self.dispatcher);
         Served(tokio::spawn(async move {
-            serve(dispatcher, near, V4).await;
+            serve(dispatcher, accepted, V4).await;
         }))
     }
 
-    /// A client of an HTTP port over a real TCP connection.
+    /// Connects an HTTP client over TCP and returns its socket.
     pub async fn http_tcp_client(&self) -> (TcpStream, Served) {
-        let (client, near) = connected().await;
-        let local = near.local_addr().ok();
-        let (dispatcher, client_auth_form) = (
-            Arc::clone(&self.dispatcher),
-            Arc::clone(&self.client_auth_form),
-        );
-        let serving = tokio::spawn(async move {
+        let (client, accepted) = connect_over_tcp().await;
+        let local = accepted.local_addr().expect("a connected socket");
+        (client, self.serve_http(accepted, V4, local))
+    }
+
+    fn serve_http<S>(&self, stream: S, address: ClientAddr, local: SocketAddr) -> Served
+    where
+        S: Connection + 'static,
+    {
+        let dispatcher = Arc::clone(&self.dispatcher);
+        let client_auth_form = Arc::clone(&self.client_auth_form);
+        Served(tokio::spawn(async move {
             let (_port, current) = watch::channel(dispatcher);
-            http::serve(current, near, V4, local, client_auth_form).await;
-        });
-        (client, Served(serving))
+            http::serve(current, stream, address, Some(local), client_auth_form).await;
+        }))
     }
 }
 
-/// The two ends of a TCP connection.
-async fn connected() -> (TcpStream, TcpStream) {
+/// Opens a TCP connection on this computer and returns its ends: the client's and the accepted one.
+async fn connect_over_tcp() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .await
-        .expect("a free port");
-    let address = listener.local_addr().expect("bound");
+        .expect("listen on a free port");
+    let address = listener.local_addr().expect("a bound socket");
     let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
-    (client.expect("connected"), accepted.expect("accepted").0)
+    (client.expect("connect"), accepted.expect("accept").0)
 }
 
 impl Served {
-    /// Waits until the connection is over.
-    pub async fn end(self) {
-        self.end_within(LIMIT).await;
+    /// Waits until the connection has been served to its end.
+    pub async fn wait(self) {
+        self.wait_within(LIMIT).await;
     }
 
-    /// Waits for at most `limit` until the connection is over.
-    pub async fn end_within(self, limit: Duration) {
+    /// Like [`Served::wait`], but fails after `limit`.
+    pub async fn wait_within(self, limit: Duration) {
         let ended = timeout(limit, self.0)
             .await
-            .expect("the connection goes on");
-        ended.expect("no panic");
+            .expect("the connection ends in time");
+        ended.expect("the task does not panic");
     }
 
-    /// Whether the connection is over.
+    /// Returns whether the connection has been served to its end.
     pub fn is_over(&self) -> bool {
         self.0.is_finished()
     }

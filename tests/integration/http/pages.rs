@@ -1,35 +1,37 @@
-//! The pages, and who gets to see them.
+//! onionport's own pages, and who gets them.
 
 use onionport::failure::Failure;
 use onionport::tor::BootstrapProgress;
 
-use super::statuses;
+use super::status_codes;
 use crate::support::ONION;
 use crate::support::client::Client;
-use crate::support::http::{Answer, answer, answer_to, say};
+use crate::support::http::{Response, read_response, read_response_to, send_text};
 use crate::support::program::Program;
 use crate::support::scripted::Plan;
 use crate::support::serve::{Port, V4};
 
-/// What browsers say they take.
+/// The `Accept` header of browsers.
 pub const BROWSER: &str = "Accept: text/html,application/xhtml+xml,*/*;q=0.8\n";
 
-fn failing(failure: Failure) -> Port {
+/// Creates a port for which the onion service fails.
+fn failing_port(failure: Failure) -> Port {
     Port::new("", [(format!("{ONION}:80"), Plan::Fail(failure))])
 }
 
-async fn ask(port: &Port, target: &str, headers: &str) -> Answer {
+/// Requests `target` on a new connection.
+pub async fn request_page(port: &Port, target: &str, headers: &str) -> Response {
     let (mut client, _served) = port.http_client_with(64 * 1024, V4);
-    say(
+    send_text(
         &mut client,
         &format!("GET {target} HTTP/1.1\nHost: a\n{headers}\n"),
     )
     .await;
-    answer(&mut client).await
+    read_response(&mut client).await
 }
 
-/// What holds for every page of ours.
-pub fn assert_self_contained(page: &Answer) {
+/// Asserts what is true of every page: it loads nothing, and no other page can embed it.
+pub fn assert_self_contained(page: &Response) {
     let text = page
         .text()
         .replacen("<link rel=\"icon\" href=\"data:,\">", "", 1);
@@ -78,17 +80,22 @@ pub fn assert_self_contained(page: &Answer) {
 }
 
 #[tokio::test]
-async fn every_failure_has_a_page_that_fits() {
+async fn every_failure_has_its_page() {
     for &failure in Failure::ALL {
         let row = failure.row();
-        let page = ask(&failing(failure), &format!("http://{ONION}/x?y=z"), BROWSER).await;
-        let (status, expected) = statuses::of(failure);
+        let page = request_page(
+            &failing_port(failure),
+            &format!("http://{ONION}/x?y=z"),
+            BROWSER,
+        )
+        .await;
+        let (status, expected) = status_codes::expected_status(failure);
         assert_eq!(page.status, status, "{failure:?}");
         assert_self_contained(&page);
         let text = page.text();
         let code = format!("<b>{:02X}</b> · {}", row.extended, row.name);
         assert!(text.contains(&code), "{code} in {text}");
-        // As it stands in HTML.
+        // Escaped for HTML.
         let sentence = row.sentence.replace('\'', "&#39;");
         assert!(text.contains(&sentence), "{sentence} in {text}");
         assert!(
@@ -102,33 +109,33 @@ async fn every_failure_has_a_page_that_fits() {
 }
 
 #[tokio::test]
-async fn those_who_do_not_ask_for_a_page_get_a_line() {
+async fn a_client_that_does_not_accept_html_gets_a_line_of_text() {
     for accept in [
         "",
         "Accept: */*\n",
         "Accept: image/webp,*/*\n",
         "Accept: text/html;q=0\n",
     ] {
-        let port = failing(Failure::IntroductionFailed);
-        let said = ask(&port, &format!("http://{ONION}/"), accept).await;
-        assert_eq!(said.status, 503);
+        let port = failing_port(Failure::IntroductionFailed);
+        let response = request_page(&port, &format!("http://{ONION}/"), accept).await;
+        assert_eq!(response.status, 503);
         assert_eq!(
-            said.header("content-type"),
+            response.header("content-type"),
             Some("text/plain; charset=utf-8")
         );
         assert!(
-            said.text().starts_with("F2 introduction failed: "),
-            "{said:?}"
+            response.text().starts_with("F2 introduction failed: "),
+            "{response:?}"
         );
     }
 }
 
 #[tokio::test]
-async fn what_comes_from_the_request_is_escaped() {
-    let port = failing(Failure::DescriptorNotFound);
+async fn parts_of_the_request_are_escaped() {
+    let port = failing_port(Failure::DescriptorNotFound);
     let target = format!("http://{ONION}/'--><b>&\"x\"=%3Cscript%3E?<img+src=x>");
-    let page = ask(&port, &target, BROWSER).await;
-    // What hyper lets through at all.
+    let page = request_page(&port, &target, BROWSER).await;
+    // hyper may refuse such a target.
     if page.status == 503 {
         assert_self_contained(&page);
         let text = page.text();
@@ -136,18 +143,19 @@ async fn what_comes_from_the_request_is_escaped() {
     } else {
         assert_eq!(page.status, 400);
     }
-    let page = ask(&port, &format!("http://{ONION}/a'b&c=d"), BROWSER).await;
+    let page = request_page(&port, &format!("http://{ONION}/a'b&c=d"), BROWSER).await;
     assert_self_contained(&page);
     assert!(!page.text().contains("a'b&c"), "{}", page.text());
 }
 
 #[tokio::test]
-async fn only_what_can_be_opened_again_has_a_link_for_it() {
-    let port = failing(Failure::DescriptorNotFound);
+async fn the_failure_page_links_to_the_url_only_if_a_get_requested_it() {
+    let port = failing_port(Failure::DescriptorNotFound);
     let (mut client, _served) = port.http_client_with(64 * 1024, V4);
-    let ask = format!("POST http://{ONION}/ HTTP/1.1\nHost: a\n{BROWSER}Content-Length: 3\n\na=b");
-    say(&mut client, &ask).await;
-    let page = answer(&mut client).await;
+    let request =
+        format!("POST http://{ONION}/ HTTP/1.1\nHost: a\n{BROWSER}Content-Length: 3\n\na=b");
+    send_text(&mut client, &request).await;
+    let page = read_response(&mut client).await;
     assert_eq!(page.status, 503);
     assert!(
         !page.text().contains("<a class=\"button\""),
@@ -158,9 +166,9 @@ async fn only_what_can_be_opened_again_has_a_link_for_it() {
 }
 
 #[tokio::test]
-async fn without_a_folder_for_keys_the_page_says_how_to_set_one() {
+async fn without_a_key_folder_the_page_explains_how_to_set_one() {
     for failure in [Failure::ClientAuthMissing, Failure::ClientAuthWrong] {
-        let page = ask(&failing(failure), &format!("http://{ONION}/"), BROWSER).await;
+        let page = request_page(&failing_port(failure), &format!("http://{ONION}/"), BROWSER).await;
         assert_self_contained(&page);
         assert!(page.text().contains("client_onion_auth_dir"));
         assert!(!page.text().contains("onionport.invalid/key"));
@@ -168,9 +176,9 @@ async fn without_a_folder_for_keys_the_page_says_how_to_set_one() {
 }
 
 #[tokio::test]
-async fn the_status_page_says_how_it_goes_and_names_nobody() {
-    let port = failing(Failure::RendezvousFailed);
-    ask(&port, &format!("http://{ONION}/"), "").await;
+async fn the_status_page_shows_progress_and_failures_but_no_destinations() {
+    let port = failing_port(Failure::RendezvousFailed);
+    request_page(&port, &format!("http://{ONION}/"), "").await;
     port.shared()
         .status
         .set_ports(vec!["http 127.0.0.1:9080".to_owned()]);
@@ -181,7 +189,7 @@ async fn the_status_page_says_how_it_goes_and_names_nobody() {
         ("http://onionport.invalid/", "Accept: text/html\n"),
         ("http://onionport.invalid/", ""),
     ] {
-        let page = ask(&port, target, headers).await;
+        let page = request_page(&port, target, headers).await;
         assert_eq!(page.status, 200);
         let text = page.text();
         for part in [
@@ -198,26 +206,26 @@ async fn the_status_page_says_how_it_goes_and_names_nobody() {
             assert!(text.contains("5%: &#60;connecting&#62;"), "{text}");
         }
     }
-    let page = ask(&port, "http://onionport.invalid/", BROWSER).await;
+    let page = request_page(&port, "http://onionport.invalid/", BROWSER).await;
     assert!(page.text().contains("cannot fetch the file"));
     port.shared()
         .status
         .set_progress(BootstrapProgress::Connected);
     for host in ["localhost:9080", "127.0.0.1:9080", "[::1]:9080", "[::1]"] {
         let (mut client, _served) = port.http_client();
-        say(&mut client, &format!("GET / HTTP/1.1\nHost: {host}\n\n")).await;
-        let said = answer(&mut client).await;
+        send_text(&mut client, &format!("GET / HTTP/1.1\nHost: {host}\n\n")).await;
+        let response = read_response(&mut client).await;
         assert!(
-            said.text().contains("\nconnected to the Tor network\n"),
-            "{host}: {said:?}"
+            response.text().contains("\nconnected to the Tor network\n"),
+            "{host}: {response:?}"
         );
     }
 }
 
 #[tokio::test]
-async fn a_browser_can_be_set_by_a_file() {
-    let port = failing(Failure::Internal);
-    for (ask, proxy) in [
+async fn a_pac_file_configures_browsers() {
+    let port = failing_port(Failure::Internal);
+    for (request, proxy) in [
         (
             "GET /proxy.pac HTTP/1.1\nHost: localhost:8000\n\n",
             "localhost:8000",
@@ -231,8 +239,8 @@ async fn a_browser_can_be_set_by_a_file() {
         for all in [false, true] {
             let (mut client, _served) = port.http_client();
             let query = if all { "/proxy.pac?all" } else { "/proxy.pac" };
-            say(&mut client, &ask.replace("/proxy.pac", query)).await;
-            let file = answer(&mut client).await;
+            send_text(&mut client, &request.replace("/proxy.pac", query)).await;
+            let file = read_response(&mut client).await;
             let kind = file.header("content-type");
             assert_eq!(kind, Some("application/x-ns-proxy-autoconfig"));
             let text = file.text();
@@ -242,9 +250,9 @@ async fn a_browser_can_be_set_by_a_file() {
             );
             assert_eq!(text.contains("DIRECT"), !all, "{text}");
             assert_eq!(text.contains("*.onion"), !all, "{text}");
-            // Nothing that is for the proxy may fall back to the open internet.
+            // Requests for the proxy must not fall back to a direct connection.
             assert!(!text.contains("; DIRECT"), "{text}");
-            // What no file can prevent has to be said.
+            // No PAC file can prevent this, so the file warns about it.
             assert!(text.starts_with(
                 "// A browser that cannot fetch this file connects to every site without Tor"
             ));
@@ -255,8 +263,8 @@ async fn a_browser_can_be_set_by_a_file() {
 }
 
 #[tokio::test]
-async fn our_own_pages_are_only_read() {
-    let port = failing(Failure::Internal);
+async fn own_pages_accept_only_methods_that_read() {
+    let port = failing_port(Failure::Internal);
     for (method, target, status) in [
         ("OPTIONS", "*", 200),
         ("OPTIONS", "http://onionport.invalid/", 200),
@@ -269,12 +277,12 @@ async fn our_own_pages_are_only_read() {
         ("GET", "http://onionport.invalid/key/1", 404),
     ] {
         let (mut client, _served) = port.http_client_with(64 * 1024, V4);
-        let ask = format!("{method} {target} HTTP/1.1\nHost: 127.0.0.1\nContent-Length: 0\n\n");
-        say(&mut client, &ask).await;
-        let got = answer_to(method, &mut client).await;
-        assert_eq!(got.status, status, "{method} {target}");
+        let request = format!("{method} {target} HTTP/1.1\nHost: 127.0.0.1\nContent-Length: 0\n\n");
+        send_text(&mut client, &request).await;
+        let response = read_response_to(method, &mut client).await;
+        assert_eq!(response.status, status, "{method} {target}");
         if [200, 405].contains(&status) && method != "HEAD" {
-            let allowed = got.header("allow").expect("methods");
+            let allowed = response.header("allow").expect("an Allow header");
             assert!(allowed.contains("CONNECT") && allowed.contains("OPTIONS"));
         }
         assert!(port.tor.calls().is_empty());
@@ -285,8 +293,10 @@ async fn our_own_pages_are_only_read() {
 async fn a_unix_socket_serves_http_too() {
     let program = Program::offline().port("auto");
     let line = format!("unix:{}", program.folder().join("http").display());
-    let daemon = program.proxy(format!("http_port = {line:?}")).start_with(2);
-    assert_eq!(daemon.places[1].to_string(), line);
+    let daemon = program
+        .proxy(format!("http_port = {line:?}"))
+        .start_with_ports(2);
+    assert_eq!(daemon.addresses[1].to_string(), line);
     for (target, status, part) in [
         ("/", 200, format!("listening http {line}\n")),
         ("/proxy.pac", 404, "unix socket".to_owned()),
@@ -297,24 +307,28 @@ async fn a_unix_socket_serves_http_too() {
         ),
         ("http://nonsense.onion/", 400, "F6 ".to_owned()),
     ] {
-        let mut client = Client::connect(&daemon.places[1]).await;
-        say(
+        let mut client = Client::connect(&daemon.addresses[1]).await;
+        send_text(
             &mut client,
             &format!("GET {target} HTTP/1.1\nHost: localhost\n\n"),
         )
         .await;
-        let got = answer(&mut client).await;
-        assert_eq!(got.status, status, "{target}");
-        assert!(got.text().contains(&part), "{part} in {}", got.text());
+        let response = read_response(&mut client).await;
+        assert_eq!(response.status, status, "{target}");
+        assert!(
+            response.text().contains(&part),
+            "{part} in {}",
+            response.text()
+        );
     }
-    // No browser can be set to it.
-    let mut client = Client::connect(&daemon.places[1]).await;
-    say(
+    // No browser supports a proxy on a unix socket, so the page does not offer a PAC file.
+    let mut client = Client::connect(&daemon.addresses[1]).await;
+    send_text(
         &mut client,
         &format!("GET / HTTP/1.1\nHost: localhost\n{BROWSER}\n"),
     )
     .await;
-    let page = answer(&mut client).await;
+    let page = read_response(&mut client).await;
     assert_self_contained(&page);
     assert!(!page.text().contains("proxy.pac"), "{}", page.text());
 }

@@ -1,20 +1,15 @@
-//! Clients that mean no good: messages that two readers could read in two ways, names that do not
-//! belong to this computer, heads without end.
+//! Clients with malicious requests: messages that two parsers could read differently, foreign host
+//! names, endless heads.
 
 use std::time::Duration;
 
-use super::SITE;
+use super::{GET, YES, expect_yes, port, start_request};
 use crate::support::client::End;
-use crate::support::http::{answer, head, hear, say};
-use crate::support::scripted::Plan;
-use crate::support::serve::{Port, V4};
-
-fn port() -> Port {
-    Port::new("", [(SITE, Plan::Open)])
-}
+use crate::support::http::{expect_text, read_head, read_response, send_text};
+use crate::support::serve::V4;
 
 #[tokio::test]
-async fn what_could_be_read_in_two_ways_is_refused_and_the_connection_with_it() {
+async fn an_ambiguous_request_is_refused_and_reaches_no_site() {
     for (headers, status) in [
         ("Host: a\nContent-Length: 1\nContent-Length: 2", 400),
         ("Host: a\nContent-Length: 1, 2", 400),
@@ -40,26 +35,26 @@ async fn what_could_be_read_in_two_ways_is_refused_and_the_connection_with_it() 
     ] {
         let port = port();
         let (mut client, _served) = port.http_client();
-        say(
+        send_text(
             &mut client,
             &format!("POST http://good.example/ HTTP/1.1\n{headers}\n\nGET /smuggled HTTP/1.1\n\n"),
         )
         .await;
-        let got = answer(&mut client).await;
-        assert_eq!(got.status, status, "{headers:?}: {got:?}");
+        let response = read_response(&mut client).await;
+        assert_eq!(response.status, status, "{headers:?}: {response:?}");
         assert!(port.tor.calls().is_empty(), "{headers:?}");
     }
 }
 
 #[tokio::test]
-async fn a_length_beside_chunks_never_reaches_the_site() {
+async fn a_content_length_beside_chunks_is_not_forwarded() {
     for headers in [
         "Content-Length: 4\nTransfer-Encoding: chunked",
         "Transfer-Encoding: chunked\nContent-Length: 4",
     ] {
         let port = port();
         let (mut client, _served) = port.http_client();
-        say(
+        send_text(
             &mut client,
             &format!(
                 "POST http://good.example/ HTTP/1.1\nHost: good.example\n{headers}\n\n\
@@ -67,17 +62,17 @@ async fn a_length_beside_chunks_never_reaches_the_site() {
             ),
         )
         .await;
-        let mut site = port.tor.far_end().await;
-        let got = head(&mut site).await.to_ascii_lowercase();
-        assert!(got.contains("transfer-encoding: chunked\r\n"), "{got}");
-        assert!(!got.contains("content-length"), "{got}");
-        hear(&mut site, "2\nhi\n0\n\n").await;
-        say(&mut site, "HTTP/1.1 200 OK\nContent-Length: 0\n\n").await;
-        assert_eq!(answer(&mut client).await.status, 200);
-        // RFC 9112 section 6.1: nothing behind it counts.
+        let mut site = port.tor.accept_stream().await;
+        let head = read_head(&mut site).await.to_ascii_lowercase();
+        assert!(head.contains("transfer-encoding: chunked\r\n"), "{head}");
+        assert!(!head.contains("content-length"), "{head}");
+        expect_text(&mut site, "2\nhi\n0\n\n").await;
+        send_text(&mut site, "HTTP/1.1 200 OK\nContent-Length: 0\n\n").await;
+        assert_eq!(read_response(&mut client).await.status, 200);
+        // RFC 9112 section 6.1: the connection is closed after such a request.
         client.expect_end().await;
         assert!(
-            site.overhear(Duration::from_millis(100))
+            site.read_within(Duration::from_millis(100))
                 .await
                 .is_none_or(|(b, _)| b.is_empty())
         );
@@ -85,7 +80,7 @@ async fn a_length_beside_chunks_never_reaches_the_site() {
 }
 
 #[tokio::test]
-async fn bad_chunks_end_both_connections() {
+async fn malformed_chunks_end_both_connections() {
     for body in [
         "nonsense\n",
         "5\nlonger than five\n0\n\n",
@@ -94,7 +89,7 @@ async fn bad_chunks_end_both_connections() {
     ] {
         let port = port();
         let (mut client, served) = port.http_client();
-        say(
+        send_text(
             &mut client,
             &format!(
                 "POST http://good.example/ HTTP/1.1\nHost: good.example\n\
@@ -102,23 +97,23 @@ async fn bad_chunks_end_both_connections() {
             ),
         )
         .await;
-        let mut site = port.tor.far_end().await;
-        // The head may not even have been sent.
-        let (got, end) = site.rest().await;
+        let mut site = port.tor.accept_stream().await;
+        // Possibly nothing was forwarded, not even the head.
+        let (got, end) = site.read_to_end().await;
         let got = String::from_utf8_lossy(&got).into_owned();
         assert!(
             !got.contains("0\r\n\r\n") && end != End::Open,
             "{body:?}: {got:?} {end:?}"
         );
-        let (_, end) = client.rest().await;
+        let (_, end) = client.read_to_end().await;
         assert_ne!(end, End::Open, "{body:?}");
         drop(client);
-        served.end().await;
+        served.wait().await;
     }
 }
 
 #[tokio::test]
-async fn heads_have_limits() {
+async fn heads_that_are_too_long_are_refused() {
     let name = "y".repeat(40_000);
     for (head, status) in [
         (
@@ -140,12 +135,12 @@ async fn heads_have_limits() {
     ] {
         let port = port();
         let (mut client, _served) = port.http_client_with(256 * 1024, V4);
-        say(&mut client, &head).await;
-        let got = answer(&mut client).await;
-        assert_eq!(got.status, status, "{}", &head[..60]);
+        send_text(&mut client, &head).await;
+        let response = read_response(&mut client).await;
+        assert_eq!(response.status, status, "{}", &head[..60]);
         assert!(port.tor.calls().is_empty());
     }
-    // Without an end it does not grow in memory either.
+    // An endless head does not fill memory either.
     let port = port();
     let (mut client, _served) = port.http_client_with(1024, V4);
     let endless = format!(
@@ -153,7 +148,7 @@ async fn heads_have_limits() {
         "y".repeat(1_000_000)
     );
     let _ = client.try_send(endless.as_bytes()).await;
-    let (got, end) = client.rest().await;
+    let (got, end) = client.read_to_end().await;
     assert!(
         got.starts_with(b"HTTP/1.1 431 ") || got.is_empty(),
         "{got:?}"
@@ -162,8 +157,8 @@ async fn heads_have_limits() {
 }
 
 #[tokio::test]
-async fn a_foreign_name_for_this_computer_gets_nothing() {
-    for ask in [
+async fn a_request_with_a_foreign_host_name_gets_no_response() {
+    for request in [
         "GET / HTTP/1.1\nHost: evil.example\n\n",
         "GET /proxy.pac HTTP/1.1\nHost: evil.example:9080\n\n",
         "OPTIONS * HTTP/1.1\nHost: evil.example\n\n",
@@ -174,46 +169,36 @@ async fn a_foreign_name_for_this_computer_gets_nothing() {
     ] {
         let port = port();
         let (mut client, served) = port.http_client();
-        say(&mut client, ask).await;
+        send_text(&mut client, request).await;
         client.expect_end().await;
         drop(client);
-        served.end().await;
+        served.wait().await;
     }
 }
 
 #[tokio::test]
-async fn a_slow_body_keeps_nobody_waiting_but_its_client() {
-    let port = port();
-    let (mut slow, _served) = port.http_client();
-    say(
-        &mut slow,
-        "POST http://good.example/ HTTP/1.1\nHost: good.example\nContent-Length: 1000\n\nbegin",
-    )
-    .await;
-    let mut site = port.tor.far_end().await;
-    head(&mut site).await;
-    hear(&mut site, "begin").await;
+async fn a_slow_body_delays_no_other_client() {
+    let post =
+        "POST http://good.example/ HTTP/1.1\nHost: good.example\nContent-Length: 1000\n\nbegin";
+    let (port, mut slow, mut site, _served) = start_request(post, 1024).await;
+    expect_text(&mut site, "begin").await;
     let (mut quick, _served) = port.http_client();
-    say(
-        &mut quick,
-        "GET http://good.example/ HTTP/1.1\nHost: good.example\n\n",
-    )
-    .await;
-    let mut other = port.tor.far_end().await;
-    head(&mut other).await;
-    say(&mut other, "HTTP/1.1 200 OK\nContent-Length: 3\n\nyes").await;
-    assert_eq!(answer(&mut quick).await.text(), "yes");
-    // It goes on where it was.
-    say(&mut slow, ", go on").await;
-    hear(&mut site, ", go on").await;
+    send_text(&mut quick, GET).await;
+    let mut other = port.tor.accept_stream().await;
+    read_head(&mut other).await;
+    send_text(&mut other, YES).await;
+    expect_yes(&mut quick).await;
+    // The slow body continues where it stopped.
+    send_text(&mut slow, ", go on").await;
+    expect_text(&mut site, ", go on").await;
     drop(slow);
-    let (rest, _) = site.rest().await;
+    let (rest, _) = site.read_to_end().await;
     assert!(rest.is_empty());
 }
 
 #[tokio::test]
-async fn what_cannot_be_passed_on_says_so() {
-    for (ask, status) in [
+async fn a_request_that_cannot_be_forwarded_gets_an_error_response() {
+    for (request, status) in [
         (
             "GET https://good.example/ HTTP/1.1\nHost: good.example\n\n",
             400,
@@ -241,11 +226,15 @@ async fn what_cannot_be_passed_on_says_so() {
     ] {
         let port = port();
         let (mut client, _served) = port.http_client();
-        say(&mut client, ask).await;
-        let got = answer(&mut client).await;
-        assert_eq!(got.status, status, "{ask}");
-        // RFC 9110 section 15.5.6.
-        assert_eq!(got.header("allow").is_some(), status == 405, "{ask}");
-        assert!(port.tor.calls().is_empty(), "{ask}");
+        send_text(&mut client, request).await;
+        let response = read_response(&mut client).await;
+        assert_eq!(response.status, status, "{request}");
+        // RFC 9110 section 15.5.6 requires `Allow` with a 405.
+        assert_eq!(
+            response.header("allow").is_some(),
+            status == 405,
+            "{request}"
+        );
+        assert!(port.tor.calls().is_empty(), "{request}");
     }
 }

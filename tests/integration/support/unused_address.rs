@@ -1,15 +1,15 @@
-//! Places on loopback that nobody else uses.
+//! Loopback addresses that nothing else uses.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// Ports that the system gives to nobody by itself begin above this one.
+/// Ports below Linux's default range for ephemeral ports, so that the system never assigns them.
 const PORTS: std::ops::Range<u16> = 20_000..30_000;
 
-/// Addresses with ports at which nobody listens, no two of them alike: neither another test nor a
-/// program that lets the system choose gets the same. The address is this process's own, and the
-/// port is no other's as well, should all interfaces be meant.
-pub fn own<const N: usize>() -> [SocketAddrV4; N] {
+/// Returns different addresses with ports that are free: no other test gets the same, nor does a program
+/// that lets the system choose. The IP address depends on the process, and so does the port, for programs
+/// that listen on all interfaces.
+pub fn unused_addresses<const N: usize>() -> [SocketAddrV4; N] {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let process = std::process::id();
     let [_, high, middle, low] = process.to_be_bytes();

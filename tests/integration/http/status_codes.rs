@@ -1,18 +1,19 @@
-//! The status and the tokens of every failure. Written down a second time, from Tor's HTTP CONNECT
-//! specification and what C tor says, so that a slip in the program's table does not go unseen.
+//! The status code and tokens of every failure, written by hand from Tor's HTTP CONNECT specification and
+//! from C tor's responses, so that a mistake in the program's table is noticed.
 
 use onionport::failure::Failure;
 
 use super::SITE;
-use crate::support::http::{answer, say};
+use crate::support::http::{read_response, send_text};
 use crate::support::scripted::Plan;
 use crate::support::serve::Port;
 
-/// The status of an answer, and its `Tor-Request-Failed`.
-pub fn of(failure: Failure) -> (u16, &'static str) {
+/// Returns the expected status code and `Tor-Request-Failed` header.
+pub fn expected_status(failure: Failure) -> (u16, &'static str) {
     use Failure as F;
     match failure {
-        // The specification leaves the tokens of onion services open: ours, and C tor's END reason.
+        // The specification defines no tokens for onion services: onionport's own, then C tor's END
+        // reason.
         F::DescriptorNotFound => (503, "onionport/HS-DESC-NOT-FOUND end/RESOLVEFAILED"),
         F::DescriptorInvalid => (503, "onionport/HS-DESC-INVALID end/RESOLVEFAILED"),
         F::IntroductionFailed => (503, "onionport/HS-INTRO-FAILED end/RESOLVEFAILED"),
@@ -24,7 +25,7 @@ pub fn of(failure: Failure) -> (u16, &'static str) {
         F::DirectoriesUnreachable => (503, "onionport/HS-DIRS-UNREACHABLE end/RESOLVEFAILED"),
         F::DirectoriesTimedOut => (504, "onionport/HS-DIRS-TIMED-OUT end/TIMEOUT"),
         F::ClientAuthUnreadable => (500, "onionport/CLIENT-AUTH-UNREADABLE"),
-        // The specification's table of END reasons.
+        // END reasons, from the specification's table.
         F::ConnectionRefused => (403, "end/CONNECTREFUSED"),
         F::StreamFailed => (500, "end/MISC"),
         F::NotDirectory => (500, "end/NOTDIRECTORY"),
@@ -39,7 +40,7 @@ pub fn of(failure: Failure) -> (u16, &'static str) {
         F::ExitPolicyRefused => (503, "end/EXITPOLICY"),
         F::ConnectionReset => (503, "end/CONNRESET"),
         F::ConnectionTimedOut => (504, "end/TIMEOUT"),
-        // Ours alone.
+        // Failures of onionport alone.
         F::NoSuchFamily => (503, "onionport/NO-SUCH-FAMILY end/RESOLVEFAILED"),
         F::DestinationInvalid => (400, "onionport/BAD-DESTINATION end/TORPROTOCOL"),
         F::TrafficForbidden => (403, "onionport/FORBIDDEN"),
@@ -53,19 +54,20 @@ pub fn of(failure: Failure) -> (u16, &'static str) {
     }
 }
 
-/// CONNECT is asked in `tunnel`.
+/// `tunnel` tests the same for CONNECT.
 #[tokio::test]
-async fn a_plain_request_that_fails_has_the_status_of_its_failure_as_page_and_as_line() {
+async fn a_failed_plain_request_gets_the_status_of_its_failure_as_a_page_and_as_text() {
     for &failure in Failure::ALL {
         for accept in ["", "Accept: text/html\n"] {
             let port = Port::new("", [(SITE, Plan::Fail(failure))]);
             let (mut client, _served) = port.http_client();
-            let ask = format!("GET http://good.example/ HTTP/1.1\nHost: good.example\n{accept}\n");
-            say(&mut client, &ask).await;
-            let told = answer(&mut client).await;
-            let seen = (told.status, told.header("tor-request-failed"));
-            let (status, tokens) = of(failure);
-            assert_eq!(seen, (status, Some(tokens)), "{failure:?} {accept}");
+            let request =
+                format!("GET http://good.example/ HTTP/1.1\nHost: good.example\n{accept}\n");
+            send_text(&mut client, &request).await;
+            let response = read_response(&mut client).await;
+            let received = (response.status, response.header("tor-request-failed"));
+            let (status, tokens) = expected_status(failure);
+            assert_eq!(received, (status, Some(tokens)), "{failure:?} {accept}");
         }
     }
 }

@@ -1,48 +1,48 @@
-//! The real program beside C tor's HTTPTunnelPort: both get the same bytes.
+//! The real program beside C tor's HTTPTunnelPort. Both get the same bytes.
 
 use std::time::Duration;
 
 use tokio::task::JoinSet;
 
+use super::http_program;
 use crate::support::LIMIT;
 use crate::support::c_tor::{self, CTor};
 use crate::support::client::{Client, End, ListenAddr};
-use crate::support::program::Program;
 
-/// How long to listen for more of an answer.
+/// How long to wait for more of a response.
 const WINDOW: Duration = Duration::from_millis(300);
 
-/// What a client sees: status and tokens, or that the connection ends without a word.
+/// What a client receives: a response, or the end of the connection without one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Seen {
+enum Outcome {
     Closed,
-    Answer { status: u16, tokens: String },
+    Response { status: u16, tokens: String },
 }
 
-use Verdict::{Differs, Same};
+use Expected::{Differs, Same};
 
-/// What is expected of the two.
-enum Verdict {
-    /// They agree in status, and that there is an answer at all.
+/// The expected outcomes with onionport and with C tor.
+enum Expected {
+    /// Both respond with this status, or close the connection.
     Same(&'static str),
-    /// They differ on purpose: ours, C tor's, and why.
+    /// They differ on purpose: onionport's outcome, C tor's, and the reason.
     Differs(&'static str, &'static str, &'static str),
 }
 
-/// What is sent, and what comes: `closed`, or a status and perhaps tokens. Tokens of our own have
-/// no counterpart in C tor; of ours the one that C tor knows is compared.
-const CASES: &[(&str, Verdict)] = &[
+/// Requests and their outcomes: `closed`, or a status and possibly tokens. onionport's own tokens are left
+/// out, because C tor has no counterpart for them.
+const CASES: &[(&str, Expected)] = &[
     ("OPTIONS * HTTP/1.1\nHost: localhost\n\n", Same("200")),
     ("OPTIONS * HTTP/1.1\nHost: LocalHost\n\n", Same("200")),
     ("OPTIONS * HTTP/1.1\nHost: evil.example\n\n", Same("closed")),
     ("OPTIONS * HTTP/1.0\n\n", Same("closed")),
     (
         "OPTIONS * HTTP/1.1\nHost: 127.0.0.1:9080\n\n",
-        Differs("200", "closed", "this is this computer, too"),
+        Differs("200", "closed", "this names this computer, too"),
     ),
     (
         "OPTIONS * HTTP/1.1\nHost: [::1]\n\n",
-        Differs("200", "closed", "this is this computer, too"),
+        Differs("200", "closed", "this names this computer, too"),
     ),
     (
         "GET / HTTP/1.1\nHost: localhost\n\n",
@@ -62,7 +62,7 @@ const CASES: &[(&str, Verdict)] = &[
         Differs(
             "400 end/TORPROTOCOL",
             "502 end/TORPROTOCOL",
-            "the mistake is the client's; arti says 400, too",
+            "the mistake is the client's; arti responds with 400, too",
         ),
     ),
     (
@@ -78,7 +78,7 @@ const CASES: &[(&str, Verdict)] = &[
         Differs(
             "400 end/TORPROTOCOL",
             "502 end/TORPROTOCOL",
-            "as above: the header is no error",
+            "as above; the header is no error",
         ),
     ),
     (
@@ -94,7 +94,7 @@ const CASES: &[(&str, Verdict)] = &[
         Differs(
             "400",
             "502 end/TORPROTOCOL",
-            "RFC 9110 section 9.3.6 wants a port",
+            "RFC 9110 section 9.3.6 requires a port",
         ),
     ),
     (
@@ -102,7 +102,7 @@ const CASES: &[(&str, Verdict)] = &[
         Differs(
             "403",
             "500 c-tor/PRIVATE_ADDR",
-            "it is a rule, and no error of the server",
+            "a rule of the port is not a server error",
         ),
     ),
     (
@@ -123,7 +123,7 @@ const CASES: &[(&str, Verdict)] = &[
         Differs(
             "closed",
             "502 end/TORPROTOCOL",
-            "methods have a case (RFC 9110 section 9.1)",
+            "methods are case-sensitive (RFC 9110 section 9.1)",
         ),
     ),
     (
@@ -131,27 +131,27 @@ const CASES: &[(&str, Verdict)] = &[
         Differs(
             "400",
             "502 end/TORPROTOCOL",
-            "CONNECT has no body: it would be lost in C tor",
+            "CONNECT has no body; C tor discards it",
         ),
     ),
     (
         "CONNECT nonsense.onion:80 HTTP/2.0\nHost: a\n\n",
-        Differs("400", "closed", "an answer is more help"),
+        Differs("400", "closed", "a response helps more"),
     ),
     (
         "CONNECT nonsense.onion:80\n\n",
-        Differs("400", "closed", "an answer is more help"),
+        Differs("400", "closed", "a response helps more"),
     ),
     (
         "nonsense\n\n",
-        Differs("400", "closed", "an answer is more help"),
+        Differs("400", "closed", "a response helps more"),
     ),
     (
         "CONNECT nonsense.onion:80 HTTP/1.1\nHost: a\nX: BIG\n\n",
         Differs(
             "431",
             "closed",
-            "an answer is more help; and the limit is 32 KiB here",
+            "a response helps more; and the limit is 32 KiB here",
         ),
     ),
     (
@@ -159,14 +159,14 @@ const CASES: &[(&str, Verdict)] = &[
         Differs(
             "400 end/TORPROTOCOL",
             "502 end/TORPROTOCOL",
-            "as without anything behind it, which both throw away",
+            "as above; both discard what follows",
         ),
     ),
-    // What cannot be read is answered before anybody looks at its Host. Such an answer has neither
-    // body nor name: it tells a foreign page that there is something, as the open port does.
+    // A request that cannot be parsed is refused before its `Host` is checked. The response has no body
+    // and does not name the program: a foreign page learns no more from it than from the open port.
     (
         "GET / HTTP/1.1\nHost: evil.example\nX: BIG\n\n",
-        Differs("431", "closed", "what is no request has no Host"),
+        Differs("431", "closed", "an unparsed request has no Host"),
     ),
     (
         "GET /\u{1} HTTP/1.1\nHost: evil.example\n\n",
@@ -174,30 +174,30 @@ const CASES: &[(&str, Verdict)] = &[
     ),
 ];
 
-async fn ask(place: &ListenAddr, sent: &str) -> Seen {
-    let mut client = Client::connect(place).await;
-    let sent = sent
+async fn send_request(address: &ListenAddr, request: &str) -> Outcome {
+    let mut client = Client::connect(address).await;
+    let sent = request
         .replace('\n', "\r\n")
         .replace("LONG", &"a".repeat(300))
         .replace("BIG", &"b".repeat(40_000));
-    // Whoever closes early may not take all.
+    // The server may close the connection before it has read everything.
     let _ = client.try_send(sent.as_bytes()).await;
     let mut got = Vec::new();
-    let mut patience = LIMIT;
+    let mut window = LIMIT;
     loop {
-        match client.overhear(patience).await {
+        match client.read_within(window).await {
             Some((more, End::Open)) => got.extend(more),
-            Some(_) if got.is_empty() => return Seen::Closed,
-            // Some connections stay open for the next request.
+            Some(_) if got.is_empty() => return Outcome::Closed,
             Some(_) => break,
-            None if got.is_empty() => panic!("no answer to {sent}"),
+            None if got.is_empty() => panic!("no response to {request}"),
+            // The connection stays open for the next request.
             None => break,
         }
-        patience = WINDOW;
+        window = WINDOW;
     }
     let text = String::from_utf8_lossy(&got).into_owned();
-    // None asks twice: what stands behind a CONNECT is no request.
-    assert!(text.matches("HTTP/1.1 ").count() <= 1, "{sent}: {text}");
+    // Data behind a CONNECT is not a request, so each case has one response.
+    assert!(text.matches("HTTP/1.1 ").count() <= 1, "{request}: {text}");
     let status = text
         .split(' ')
         .nth(1)
@@ -210,22 +210,22 @@ async fn ask(place: &ListenAddr, sent: &str) -> Seen {
                 .then_some(value)
         })
         .unwrap_or_default();
-    let known: Vec<&str> = tokens
+    let shared: Vec<&str> = tokens
         .split(' ')
         .filter(|t| !t.starts_with("onionport/"))
         .collect();
-    Seen::Answer {
+    Outcome::Response {
         status: status.unwrap_or_else(|| panic!("no status: {text}")),
-        tokens: known.join(" "),
+        tokens: shared.join(" "),
     }
 }
 
-fn seen(text: &str) -> Seen {
+fn parse_outcome(text: &str) -> Outcome {
     match text {
-        "closed" => Seen::Closed,
+        "closed" => Outcome::Closed,
         _ => {
             let (status, tokens) = text.split_once(' ').unwrap_or((text, ""));
-            Seen::Answer {
+            Outcome::Response {
                 status: status.parse().expect("a status"),
                 tokens: tokens.to_owned(),
             }
@@ -234,61 +234,58 @@ fn seen(text: &str) -> Seen {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_case_is_answered_as_c_tor_does_or_for_a_reason() {
-    let daemon = Program::offline()
-        .port("auto")
-        .proxy("http_port = \"auto\"")
-        .start_with(2);
-    let ours = daemon.places[1].clone();
-    let judge = c_tor::find().map(|tor| {
-        println!("judge: {}", c_tor::version(&tor));
+async fn every_case_has_c_tors_outcome_or_a_reason_to_differ() {
+    let daemon = http_program().start_with_ports(2);
+    let ours = daemon.addresses[1].clone();
+    let c_tor = c_tor::find().map(|tor| {
+        println!("compared with {}", c_tor::version(&tor));
         CTor::start(
             &tor,
             &["SocksPort 0".into(), "HTTPTunnelPort 127.0.0.1:auto".into()],
         )
     });
-    let theirs = judge.as_ref().map(|judge| judge.place("127.0.0.1:"));
-    let mut asking = JoinSet::new();
+    let theirs = c_tor.as_ref().map(|c_tor| c_tor.listen_addr("127.0.0.1:"));
+    let mut requests = JoinSet::new();
     for (number, (sent, _)) in CASES.iter().enumerate() {
         let (ours, theirs) = (ours.clone(), theirs.clone());
-        asking.spawn(async move {
-            let our_answer = ask(&ours, sent).await;
-            let their_answer = match theirs {
-                Some(place) => Some(ask(&place, sent).await),
+        requests.spawn(async move {
+            let our_outcome = send_request(&ours, sent).await;
+            let their_outcome = match theirs {
+                Some(address) => Some(send_request(&address, sent).await),
                 None => None,
             };
-            (number, our_answer, their_answer)
+            (number, our_outcome, their_outcome)
         });
     }
     let mut wrong = Vec::new();
-    while let Some(asked) = asking.join_next().await {
-        let (number, our_answer, their_answer) = asked.expect("no panic");
-        let (sent, verdict) = &CASES[number];
-        let (our_due, their_due) = match verdict {
-            Same(both) => (seen(both), seen(both)),
-            Differs(ours, theirs, _) => (seen(ours), seen(theirs)),
+    while let Some(done) = requests.join_next().await {
+        let (number, our_outcome, their_outcome) = done.expect("no panic");
+        let (sent, expected) = &CASES[number];
+        let (our_expected, their_expected) = match expected {
+            Same(both) => (parse_outcome(both), parse_outcome(both)),
+            Differs(ours, theirs, _) => (parse_outcome(ours), parse_outcome(theirs)),
         };
-        if our_answer != our_due {
+        if our_outcome != our_expected {
             wrong.push(format!(
-                "{sent:?}: expected {our_due:?}, got {our_answer:?}"
+                "{sent:?}: expected {our_expected:?}, got {our_outcome:?}"
             ));
         }
-        if their_answer
+        if their_outcome
             .as_ref()
-            .is_some_and(|theirs| *theirs != their_due)
+            .is_some_and(|theirs| *theirs != their_expected)
         {
             wrong.push(format!(
-                "{sent:?}: C tor was to say {their_due:?}: {their_answer:?}"
+                "{sent:?}: expected {their_expected:?} from C tor, got {their_outcome:?}"
             ));
         }
     }
-    let differing = CASES.iter().filter_map(|(sent, verdict)| match verdict {
+    let differing = CASES.iter().filter_map(|(sent, expected)| match expected {
         Same(_) => None,
         Differs(ours, theirs, why) => Some((sent, ours, theirs, why)),
     });
     for (sent, ours, theirs, why) in differing {
         println!(
-            "{:60} here {ours:24} C tor {theirs:24} {why}",
+            "{:60} onionport {ours:24} C tor {theirs:24} {why}",
             format!("{sent:.50?}")
         );
     }

@@ -1,14 +1,14 @@
-//! The real program among clients that do not know what they say.
+//! The real program with random and damaged requests.
 
 use tokio::task::JoinSet;
 
+use super::http_program;
 use crate::support::client::{Client, End, ListenAddr};
-use crate::support::http::{answer, say};
-use crate::support::program::Program;
+use crate::support::http::{read_response, send_text};
 use crate::support::random::Random;
 
-/// Conversations that are right, to be spoiled.
-const GOOD: &[&str] = &[
+/// Valid requests, to be damaged.
+const VALID: &[&str] = &[
     "CONNECT nonsense.onion:80 HTTP/1.1\r\nHost: a\r\nProxy-Authorization: Basic dG9yOmE=\r\n\r\n",
     "CONNECT good.example:443 HTTP/1.0\r\n\r\nbehind it",
     "GET http://nonsense.onion/?a=b HTTP/1.1\r\nHost: nonsense.onion\r\nAccept: text/html\r\n\r\n",
@@ -21,97 +21,95 @@ const GOOD: &[&str] = &[
     "GET http://good.example/ HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
 ];
 
-/// What a client says that does not know what it does.
-fn spoiled(random: &mut Random) -> Vec<u8> {
-    let mut said = random.pick(GOOD).as_bytes().to_vec();
+/// Returns random bytes, or a valid request that is cut off, altered, or followed by random bytes.
+fn make_malformed(random: &mut Random) -> Vec<u8> {
+    let mut request = random.pick(VALID).as_bytes().to_vec();
     match random.below(5) {
         0 => {
             let length = random.below(3000);
             random.bytes(length)
         }
         1 => {
-            let length = random.below(said.len());
-            said.truncate(length);
-            said
+            let length = random.below(request.len());
+            request.truncate(length);
+            request
         }
         2 => {
             for _ in 0..=random.below(4) {
-                let at = random.below(said.len());
-                said[at] = random.number().to_le_bytes()[0];
+                let at = random.below(request.len());
+                request[at] = random.number().to_le_bytes()[0];
             }
-            said
+            request
         }
         3 => {
-            let at = random.below(said.len());
+            let at = random.below(request.len());
             let piece = *random.pick(&["\r\n", "\n", "\0", ":", " ", "Host: b\r\n", "\r\n\r\n"]);
-            said.splice(at..at, piece.bytes());
-            said
+            request.splice(at..at, piece.bytes());
+            request
         }
         _ => {
             let length = random.below(40_000);
-            said.extend(random.bytes(length));
-            said
+            request.extend(random.bytes(length));
+            request
         }
     }
 }
 
-async fn assert_serves(place: &ListenAddr) {
-    let mut client = Client::connect(place).await;
-    say(
+async fn assert_serves(address: &ListenAddr) {
+    let mut client = Client::connect(address).await;
+    send_text(
         &mut client,
         "GET http://nonsense.onion/ HTTP/1.1\nHost: a\n\n",
     )
     .await;
-    let got = answer(&mut client).await;
-    assert_eq!(got.status, 400, "{got:?}");
-    assert!(got.text().starts_with("F6 "), "{got:?}");
+    let response = read_response(&mut client).await;
+    assert_eq!(response.status, 400, "{response:?}");
+    assert!(response.text().starts_with("F6 "), "{response:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_clients_that_talk_nonsense_do_no_harm() {
+async fn a_thousand_clients_with_malformed_requests_do_no_harm() {
     const CLIENTS: usize = 1000;
     const AT_ONCE: usize = 100;
-    // Short, so that what is understood by chance comes to its end as well.
-    let mut daemon = Program::offline()
-        .port("auto")
-        .proxy("http_port = \"auto\"")
+    // A short time-out, so that requests that are valid by chance end soon, too.
+    let mut daemon = http_program()
         .arguments(&["-o", "proxy.socks_timeout=1", "-l", "warn"])
-        .start_with(2);
-    let place = daemon.places[1].clone();
+        .start_with_ports(2);
+    let address = daemon.addresses[1].clone();
     let mut random = Random::new(11);
-    let mut talking = JoinSet::new();
+    let mut clients = JoinSet::new();
     for number in 0..CLIENTS {
-        if talking.len() >= AT_ONCE {
-            let talked = talking.join_next().await.expect("some talk");
-            talked.expect("no panic");
+        if clients.len() >= AT_ONCE {
+            let done = clients.join_next().await.expect("a running client");
+            done.expect("no panic");
         }
-        let said = spoiled(&mut random);
-        let cut = random.below(said.len() + 1);
+        let request = make_malformed(&mut random);
+        let cut = random.below(request.len() + 1);
         let leaves = random.below(3) == 0;
-        let place = place.clone();
-        talking.spawn(async move {
-            let mut client = Client::connect(&place).await;
-            let (first, second) = said.split_at(cut);
-            let heard_all =
+        let address = address.clone();
+        clients.spawn(async move {
+            let mut client = Client::connect(&address).await;
+            let (first, second) = request.split_at(cut);
+            let sent_all =
                 client.try_send(first).await.is_ok() && client.try_send(second).await.is_ok();
-            if leaves || !heard_all {
+            if leaves || !sent_all {
                 return;
             }
-            // Whatever it was: the timeout ends it at the latest.
-            let (got, end) = client.rest().await;
-            let said = String::from_utf8_lossy(&said).into_owned();
+            // The time-out ends the connection at the latest.
+            let (got, end) = client.read_to_end().await;
+            let request = String::from_utf8_lossy(&request).into_owned();
             assert_ne!(
                 end,
                 End::Open,
-                "client {number}: {said:?} heard {} bytes",
+                "client {number}: {request:?}, then {} bytes received",
                 got.len()
             );
         });
     }
-    while let Some(talked) = talking.join_next().await {
-        talked.expect("no panic");
+    while let Some(done) = clients.join_next().await {
+        done.expect("no panic");
     }
-    assert_serves(&place).await;
+    assert_serves(&address).await;
     assert!(daemon.process.is_alive());
     let log = daemon.process.err.all();
     let bad = log.iter().find(|line| line.contains("panicked"));
