@@ -41,6 +41,13 @@ impl Lines {
         lines
     }
 
+    /// The lines of a stream that is not piped: none.
+    fn none() -> Self {
+        let lines = Lines::default();
+        lines.change(|output| output.ended = true);
+        lines
+    }
+
     fn change(&self, change: impl FnOnce(&mut Output)) {
         let (output, changed) = &*self.0;
         change(&mut output.lock().unwrap_or_else(PoisonError::into_inner));
@@ -109,14 +116,15 @@ impl Process {
         let mut child = command
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
-        let out = child.stdout.take().map(Lines::follow).unwrap_or_default();
+        let out = child.stdout.take();
+        let out = out.map_or_else(Lines::none, Lines::follow);
         let err = child.stderr.take().map(Lines::follow);
         Process {
             name,
             child,
             out,
             collects_stderr: err.is_some(),
-            err: err.unwrap_or_default(),
+            err: err.unwrap_or_else(Lines::none),
         }
     }
 
