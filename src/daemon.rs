@@ -8,7 +8,7 @@
 //! | [`open_ports`], [`bound_ports`] | the open ports, and how a reload changes them |
 //! | [`mod@reload`] | SIGHUP: loads the configuration again and applies it |
 //! | [`build`] | parts of the request path, built from a configuration |
-//! | [`announce`] | messages to the starter and the service manager: open ports, readiness |
+//! | [`announce`] | messages to the parent process and the service manager: open ports, readiness |
 //! | [`port_info`] | the file that lists the open ports |
 //! | [`logging`] | the log |
 //! | [`hardening`] | keeps debuggers and core dumps out |
@@ -73,7 +73,7 @@ pub async fn run(
         .unwrap_or(Semaphore::MAX_PERMITS)
         .min(Semaphore::MAX_PERMITS);
 
-    // All or none, and before anything else happens that a port in use would make pointless.
+    // Bind all ports before the slow steps: an address in use must fail the start at once.
     let bound = BoundPorts::bind(&config, &inherited)?;
     if let Some(folder) = &config.client_onion_auth_dir {
         let found = client_auth::check_folder(folder, config.tor.fs_mistrust(), |file| file.log())?;
@@ -124,16 +124,19 @@ pub async fn run(
                 SignalAction::Stop => break,
                 SignalAction::Reload => {
                     let reloaded = tokio::select! {
-                        reloaded = reload(&config, arguments, &tor, &shared, &client_auth_form, &mut ports) => reloaded,
+                        reloaded = reload(
+                            &config,
+                            arguments,
+                            &tor,
+                            &shared,
+                            &client_auth_form,
+                            &mut ports,
+                            &mut port_info,
+                        ) => reloaded,
                         () = signals.stop() => break,
                     };
                     match reloaded {
-                        Ok((new_config, new_port_info)) => {
-                            if let Some(old) = port_info.take() {
-                                old.yield_to(new_port_info.as_ref());
-                            }
-                            (config, port_info) = (new_config, new_port_info);
-                        }
+                        Ok(new_config) => config = new_config,
                         Err(ReplaceError::Refused(problem)) => {
                             warn!(target: ALWAYS, "configuration not reloaded: {problem}");
                         }
@@ -166,7 +169,7 @@ fn raise_file_limit(wanted: u64) -> u64 {
             if limit < wanted {
                 warn!(
                     "only {limit} open files are allowed, fewer than system.max_files ({wanted}): \
-                     raise the system's limit"
+                     raise the hard limit (`ulimit -Hn`, `LimitNOFILE=`)"
                 );
             }
             limit

@@ -30,7 +30,8 @@
 //!
 //! #[tokio::main]
 //! async fn main() -> Result<(), Box<dyn Error>> {
-//!     // Observes arti's attempts. Without it, a request that times out cannot report at which step.
+//!     // Observes arti's attempts. Without it, failures of onion services are imprecise, and early
+//!     // data and retries that depend on it do not work.
 //!     tracing_subscriber::registry()
 //!         .with(onionport::tor::observer_layer())
 //!         .init();
@@ -90,11 +91,11 @@
 //! | [`daemon`] | the life of the process: ports, signals, reloads, the log |
 //! | [`inbound`] | what clients connect to: SOCKS, HTTP, DNS and transparent ports |
 //! | [`request`] | a client's request, and what is decided before the Tor network is used |
-//! | [`tor`] | the Tor network; the only part that knows arti's crates |
+//! | [`tor`] | the Tor network, through arti's crates |
 //! | [`cli`] | the command line |
 //! | [`config`] | the configuration: files, command line, port lines, torrc |
 //! | [`failure`] | why a request failed, and the table of codes |
-//! | [`log_limit`] | rate limits for log messages |
+//! | `log_limit` | rate limits for log messages |
 //!
 //! Imports go down this table only; `tests/integration/layers.rs` checks it.
 //!
@@ -124,7 +125,7 @@
 //! | find a redirected connection's destination | [`inbound::transparent`] | [`request::Request`] |
 //! | run the steps below | [`request::dispatch`] | [`request::dispatch::Outcome`] |
 //! | replace mapped names and virtual addresses | [`request::address_map`] | another [`request::Request`], or its answer |
-//! | check the destination | [`request::target`] | an onion service, a host name or an IP address |
+//! | check the destination | `request::target` | an onion service, a host name or an IP address |
 //! | apply the port's flags | [`request::policy`] | [`tor::destination::Permit`] |
 //! | warn of, or refuse, unsafe requests | [`request::safe_socks`] | |
 //! | decide which streams may share a circuit | [`tor::isolation`] | [`tor::isolation::Isolation`] |

@@ -25,11 +25,11 @@ struct LimiterState {
 impl LogLimiter {
     /// Allows one message per `interval`.
     pub(crate) const fn new(interval: Duration) -> LogLimiter {
-        LogLimiter::burst(interval, 1)
+        LogLimiter::with_burst(interval, 1)
     }
 
     /// Allows `burst` messages per `interval`, for events that matter one by one while they are rare.
-    pub(crate) const fn burst(interval: Duration, burst: u32) -> LogLimiter {
+    pub(crate) const fn with_burst(interval: Duration, burst: u32) -> LogLimiter {
         LogLimiter {
             interval,
             burst,
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_burst_is_logged_one_by_one() {
-        let limiter = LogLimiter::burst(Duration::from_secs(10), 3);
+        let limiter = LogLimiter::with_burst(Duration::from_secs(10), 3);
         let start = Instant::now();
         let at = |seconds| limiter.due_at(start + Duration::from_secs(seconds));
         assert_eq!((at(0), at(1), at(9)), (Some(1), Some(1), Some(1)));

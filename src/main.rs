@@ -91,8 +91,10 @@ fn run(arguments: &config::ProxyArgs, log: &mut Option<LogGuard>) -> Result<(), 
     ended
 }
 
-/// Prints what the configuration does (`--check-config`); for `--torrc`, prints it as TOML. The error
-/// is what the start would fail with.
+/// Prints what the configuration does (`--check-config`); for `--torrc`, prints it as TOML.
+///
+/// # Errors
+/// A problem that would make the start fail, or a failed write to standard output.
 fn print_config(config: config::Config, arguments: &config::ProxyArgs) -> Result<(), String> {
     match &config.torrc {
         Some(toml) => {
@@ -116,7 +118,7 @@ fn print_config(config: config::Config, arguments: &config::ProxyArgs) -> Result
         }
         None => print(&config::describe(&config))?,
     }
-    // The checks change nothing.
+    // The start would fail on these problems; the checks change no files.
     if let Some(problem) = config.root_problem.or(config.folder_problem) {
         return Err(problem);
     }

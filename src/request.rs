@@ -6,7 +6,7 @@
 //! |---|---|
 //! | [`dispatch`] | the path of a request through the modules below |
 //! | [`address_map`] | replaces mapped names and virtual addresses (`MapAddress`, automap) |
-//! | [`target`] | parses and checks the destination |
+//! | `target` | parses and checks the destination |
 //! | [`policy`] | what a port's flags allow |
 //! | [`safe_socks`] | requests that may give their user away |
 //! | [`status`] | the state of the program, for the status page |
@@ -18,7 +18,7 @@ pub mod dispatch;
 pub mod policy;
 pub mod safe_socks;
 pub mod status;
-pub mod target;
+pub(crate) mod target;
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -79,7 +79,7 @@ pub enum Answer {
 pub enum ClientAddr {
     /// The IP address of a client over TCP or UDP, in canonical form.
     Ip(IpAddr),
-    /// A client on a unix socket, which has no address.
+    /// A client on a Unix socket, which has no address.
     Unix,
 }
 

@@ -1,8 +1,8 @@
 //! The Tor network, as the rest of the program sees it: streams and lookups, or a [`Failure`].
 //!
-//! This folder is the only part of the program that knows arti's crates. Of the rest of the program it
-//! imports only the configuration, [`Failure`], and the log limiter. Read [`connector`] first, then this
-//! file, then the modules in the order of the table.
+//! Apart from `config`, which reads arti's configuration, only this folder imports arti's crates. Of the
+//! rest of the program it imports only the configuration, [`Failure`], and the log limiter. Read
+//! [`connector`] first, then this file, then the modules in the order of the table.
 //!
 //! | module | holds |
 //! |---|---|
@@ -73,8 +73,8 @@ pub use client::{BootstrapProgress, ClientSettings, ReplaceError};
 /// another task chooses once it learns of the directory.
 const SPARE_CIRCUITS_DELAY: Duration = Duration::from_secs(1);
 
-/// Returns the layer of the program's `tracing` subscriber that observes tor-hsclient. Without it, a request
-/// to an onion service that misses its deadline has no precise failure.
+/// Returns the layer of the program's `tracing` subscriber that observes tor-hsclient. Without it, failures
+/// of onion services are imprecise, and early data and retries that depend on it do not work.
 pub fn observer_layer<S>() -> impl tracing_subscriber::Layer<S>
 where
     S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
@@ -119,7 +119,7 @@ impl Tor {
     /// Connects to the Tor network and keeps a client usable from then on. `report` receives each step, and
     /// [`BootstrapProgress::Connected`] each time a client has become usable.
     ///
-    /// Returns only if no client can become usable: an error of one sentence.
+    /// Returns, with one sentence, only if no client can become usable.
     pub async fn run(&self, report: impl Fn(BootstrapProgress<'_>) + Sync) -> String {
         let mut clients = self.clients.subscribe();
         loop {

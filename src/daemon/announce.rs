@@ -9,6 +9,7 @@ use sd_notify::NotifyState;
 use tracing::{debug, warn};
 
 use crate::config::{Config, PORT_INFO};
+use crate::daemon::logging::ALWAYS;
 use crate::daemon::open_ports::{OpenPorts, PortChanges};
 use crate::daemon::port_info::PortInfo;
 use crate::request::status::Status;
@@ -47,6 +48,23 @@ pub(super) fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         debug!("cannot notify the service manager: {error}");
     }
+}
+
+/// Writes the file that lists the open ports again, and removes the file at the previous path if the path
+/// has changed. Logs a warning if the file cannot be written.
+pub(super) fn rewrite_port_info(
+    config: &Config,
+    ports: &OpenPorts<Tor>,
+    port_info: &mut Option<PortInfo>,
+) {
+    let new = write_port_info(config, ports).unwrap_or_else(|problem| {
+        warn!(target: ALWAYS, "{problem}");
+        None
+    });
+    if let Some(old) = port_info.take() {
+        old.yield_to(new.as_ref());
+    }
+    *port_info = new;
 }
 
 /// Writes the file that lists the open ports, if one is configured or if the system chose a port's

@@ -10,7 +10,7 @@ pub(super) struct BoundPorts(pub(super) Vec<BoundPort>);
 
 /// One bound port.
 pub(super) struct BoundPort {
-    pub(super) wanted: PlannedPort,
+    pub(super) planned: PlannedPort,
     pub(super) listener: Listener,
 }
 
@@ -30,24 +30,24 @@ impl BoundPorts {
 
     /// Binds these ports: all or none. The error is that of [`BoundPorts::bind`].
     pub(super) fn bind_these(
-        wanted: &[PlannedPort],
+        planned: &[PlannedPort],
         inherited: &InheritedSockets,
         trans_proxy_type: TransProxyType,
     ) -> Result<Self, String> {
         let mut bound = Vec::new();
-        for wanted in wanted {
-            let line = &wanted.port.line;
-            if !wanted.configured {
+        for planned in planned {
+            let line = &planned.port.line;
+            if !planned.configured {
                 for warning in &line.warnings {
                     warn!("socket {} of LISTEN_FDS: {warning}", line.bind);
                 }
-                if let Some(problem) = line.unserved(wanted.port.kind) {
+                if let Some(problem) = line.unserved(planned.port.kind) {
                     return Err(format!("socket {} of LISTEN_FDS: {problem}", line.bind));
                 }
             }
-            if let Some(listener) = Listener::bind(wanted, inherited, trans_proxy_type)? {
+            if let Some(listener) = Listener::bind(planned, inherited, trans_proxy_type)? {
                 bound.push(BoundPort {
-                    wanted: wanted.clone(),
+                    planned: planned.clone(),
                     listener,
                 });
             }

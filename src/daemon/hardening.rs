@@ -3,8 +3,8 @@
 
 use rlimit::Resource;
 
-/// Forbids debuggers of the same user to attach, and core dumps. Processes started by this one can be
-/// debugged; they write no core dumps either.
+/// Prevents debuggers of the same user from attaching, and core dumps. Processes started by this one
+/// can be debugged; they write no core dumps either.
 ///
 /// # Errors
 /// One line for the log, if the system refuses either or cannot forbid debuggers.

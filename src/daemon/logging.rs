@@ -72,7 +72,7 @@ pub fn start(filter: &str, granularity: Duration) -> Result<LogGuard, String> {
     let filter = EnvFilter::try_new(format!("{filter},{ALWAYS}=warn"))
         .map_err(|e| format!("log filter {filter:?}: {e}"))?;
     let failed = |error: &dyn fmt::Display| format!("cannot start logging: {error}");
-    // A handle of its own: writers would wait for the lock of the standard library's.
+    // A duplicate descriptor: with `std::io::Stderr`, writers would wait for its lock.
     let output = io::stderr().as_fd().try_clone_to_owned();
     let output = File::from(output.map_err(|error| failed(&error))?);
     let queue = Arc::new(LineQueue::default());

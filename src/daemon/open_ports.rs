@@ -1,4 +1,4 @@
-//! The open ports and the settings each serves with. A reload can change both.
+//! The open ports, and the settings that each serves with. A reload can change both.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ pub(super) struct OpenPorts<T: Connector> {
 
 /// One open port.
 struct OpenPort<T> {
-    wanted: PlannedPort,
+    planned: PlannedPort,
     address: ListenAddr,
     group: SessionGroup,
     dispatcher: watch::Sender<Arc<Dispatcher<T>>>,
@@ -52,6 +52,15 @@ pub(super) struct PortChanges {
     pub(super) opened: Vec<(PortKind, ListenAddr)>,
     /// Ports that were open and are not.
     pub(super) closed: Vec<(PortKind, ListenAddr)>,
+}
+
+/// Why the ports were not changed.
+#[derive(Debug)]
+pub(super) struct ChangeError {
+    /// One line.
+    pub(super) problem: String,
+    /// Ports that were closed for a moment and could not be opened again.
+    pub(super) lost: Vec<(PortKind, ListenAddr)>,
 }
 
 impl<T: Connector> OpenPorts<T> {
@@ -78,17 +87,17 @@ impl<T: Connector> OpenPorts<T> {
     /// Starts to accept clients on these ports too.
     pub(super) fn serve(&mut self, config: &Config, bound: BoundPorts) -> PortChanges {
         let mut changes = PortChanges::default();
-        for BoundPort { wanted, listener } in bound.0 {
+        for BoundPort { planned, listener } in bound.0 {
             let address = listener.addr().clone();
-            changes.opened.push((wanted.port.kind, address.clone()));
-            let group = self.choose_group(&wanted.port);
+            changes.opened.push((planned.port.kind, address.clone()));
+            let group = self.choose_group(&planned.port);
             let (dispatcher, current) =
-                watch::channel(self.build_dispatcher(config, &wanted.port, group));
+                watch::channel(self.build_dispatcher(config, &planned.port, group));
             let permits = Arc::clone(&self.permits);
             let task =
                 tokio::spawn(listener.run(current, permits, Arc::clone(&self.client_auth_form)));
             self.ports.push(OpenPort {
-                wanted,
+                planned,
                 address,
                 group,
                 dispatcher,
@@ -102,13 +111,13 @@ impl<T: Connector> OpenPorts<T> {
     /// gives those that stay their new flags.
     ///
     /// # Errors
-    /// One line, if a port cannot be opened. The ports of `old` are then open as before; the error
-    /// lists those that were closed for a moment and could not be opened again.
+    /// If a port cannot be opened. The ports of `old` are then open as before, except for those that
+    /// [`ChangeError`] lists.
     pub(super) async fn change(
         &mut self,
         old: &Config,
         config: &Config,
-    ) -> Result<PortChanges, String> {
+    ) -> Result<PortChanges, ChangeError> {
         let plan = self.plan(config);
         let without_line = self.list_sockets_without_line(&plan);
         let PortPlan { keep, close, open } = plan;
@@ -119,10 +128,10 @@ impl<T: Connector> OpenPorts<T> {
                     .await?
             }
         };
-        for (index, wanted) in keep {
+        for (index, planned) in keep {
             // The closed ports before it are gone from the list.
             let index = index - count_below(&close, index);
-            self.update(config, index, wanted);
+            self.update(config, index, planned);
         }
         for address in without_line {
             warn!(
@@ -147,18 +156,20 @@ impl<T: Connector> OpenPorts<T> {
         problem: String,
         old: &Config,
         config: &Config,
-    ) -> Result<(BoundPorts, Vec<(PortKind, ListenAddr)>), String> {
+    ) -> Result<(BoundPorts, Vec<(PortKind, ListenAddr)>), ChangeError> {
         let has_conflict = |index: &usize| {
             let port = &self.ports[*index];
-            open.iter().any(|wanted| port.conflicts_with(&wanted.port))
+            open.iter()
+                .any(|planned| port.conflicts_with(&planned.port))
         };
         let (first, then): (Vec<usize>, Vec<usize>) = close.iter().copied().partition(has_conflict);
         if first.is_empty() {
-            return Err(problem);
+            let lost = Vec::new();
+            return Err(ChangeError { problem, lost });
         }
         let closing = first.iter().map(|index| &self.ports[*index]);
         let pinned: Vec<PlannedPort> = closing.clone().map(OpenPort::pin_address).collect();
-        let wanted: Vec<PlannedPort> = closing.map(|port| port.wanted.clone()).collect();
+        let planned: Vec<PlannedPort> = closing.map(|port| port.planned.clone()).collect();
         let mut closed = self.close_some(&first).await;
         match self.bind(open, config) {
             Ok(bound) => {
@@ -166,44 +177,47 @@ impl<T: Connector> OpenPorts<T> {
                 closed.extend(self.close_some(&then).await);
                 Ok((bound, closed))
             }
-            Err(problem) => {
-                let lost = self.reopen(old, pinned, wanted);
-                Err(match lost.is_empty() {
-                    true => problem,
-                    false => format!(
-                        "{problem}; ports that were open are lost: {}",
-                        lost.join("; ")
-                    ),
-                })
+            Err(mut problem) => {
+                let (lost, problems) = self.reopen(old, pinned, planned, closed);
+                if !lost.is_empty() {
+                    let problems = problems.join("; ");
+                    problem = format!("{problem}; ports that were open are lost: {problems}");
+                }
+                Err(ChangeError { problem, lost })
             }
         }
     }
 
-    fn bind(&self, wanted: &[PlannedPort], config: &Config) -> Result<BoundPorts, String> {
-        BoundPorts::bind_these(wanted, &self.inherited, config.trans_proxy_type)
+    fn bind(&self, planned: &[PlannedPort], config: &Config) -> Result<BoundPorts, String> {
+        BoundPorts::bind_these(planned, &self.inherited, config.trans_proxy_type)
     }
 
-    /// Opens ports that were closed a moment ago, each at the address it had (`pinned`) and with the
-    /// line it came from (`wanted`). Returns the problems of those whose address is in use by now.
+    /// Opens the ports `closed`, which were closed a moment ago, each at the address it had (`pinned`)
+    /// and with the line it came from (`planned`). Returns those that cannot be opened, and the problem
+    /// of each.
     fn reopen(
         &mut self,
         old: &Config,
         pinned: Vec<PlannedPort>,
-        wanted: Vec<PlannedPort>,
-    ) -> Vec<String> {
-        let mut lost = Vec::new();
-        for (pinned, wanted) in pinned.iter().zip(wanted) {
+        planned: Vec<PlannedPort>,
+        closed: Vec<(PortKind, ListenAddr)>,
+    ) -> (Vec<(PortKind, ListenAddr)>, Vec<String>) {
+        let (mut lost, mut problems) = (Vec::new(), Vec::new());
+        for ((pinned, planned), closed) in pinned.iter().zip(planned).zip(closed) {
             match self.bind(std::slice::from_ref(pinned), old) {
                 Ok(bound) => {
                     self.serve(old, bound);
                     if let Some(port) = self.ports.last_mut() {
-                        port.wanted = wanted;
+                        port.planned = planned;
                     }
                 }
-                Err(problem) => lost.push(problem),
+                Err(problem) => {
+                    lost.push(closed);
+                    problems.push(problem);
+                }
             }
         }
-        lost
+        (lost, problems)
     }
 
     /// Plans which ports to keep, close and open. Ports with the same whole line are matched first:
@@ -212,16 +226,16 @@ impl<T: Connector> OpenPorts<T> {
         let mut open = self.inherited.plan_ports(&config.ports);
         let mut keep = Vec::new();
         let mut close: Vec<usize> = (0..self.ports.len()).collect();
-        let has_same_line = |port: &Port, wanted: &Port| port.line == wanted.line;
-        let has_same_bind = |port: &Port, wanted: &Port| port.line.bind == wanted.line.bind;
+        let has_same_line = |port: &Port, planned: &Port| port.line == planned.line;
+        let has_same_bind = |port: &Port, planned: &Port| port.line.bind == planned.line.bind;
         let comparisons: [fn(&Port, &Port) -> bool; 2] = [has_same_line, has_same_bind];
         for matches in comparisons {
             close.retain(|&index| {
-                let port = &self.ports[index].wanted;
-                let is_same = |wanted: &PlannedPort| {
-                    wanted.port.kind == port.port.kind
-                        && wanted.inherited == port.inherited
-                        && matches(&port.port, &wanted.port)
+                let port = &self.ports[index].planned;
+                let is_same = |planned: &PlannedPort| {
+                    planned.port.kind == port.port.kind
+                        && planned.inherited == port.inherited
+                        && matches(&port.port, &planned.port)
                 };
                 match open.iter().position(is_same) {
                     Some(found) => {
@@ -240,19 +254,19 @@ impl<T: Connector> OpenPorts<T> {
     fn list_sockets_without_line(&self, plan: &PortPlan) -> Vec<ListenAddr> {
         let find_configured = |number| {
             let mut ports = self.ports.iter();
-            ports.find(|port| port.wanted.configured && port.wanted.inherited == Some(number))
+            ports.find(|port| port.planned.configured && port.planned.inherited == Some(number))
         };
-        let kept = plan.keep.iter().map(|(_, wanted)| wanted);
-        let without_line = kept.chain(&plan.open).filter(|wanted| !wanted.configured);
-        let ports = without_line.filter_map(|wanted| find_configured(wanted.inherited?));
+        let kept = plan.keep.iter().map(|(_, planned)| planned);
+        let without_line = kept.chain(&plan.open).filter(|planned| !planned.configured);
+        let ports = without_line.filter_map(|planned| find_configured(planned.inherited?));
         ports.map(|port| port.address.clone()).collect()
     }
 
     /// Gives a port that stays open its new flags.
-    fn update(&mut self, config: &Config, index: usize, wanted: PlannedPort) {
+    fn update(&mut self, config: &Config, index: usize, planned: PlannedPort) {
         let port = &self.ports[index];
-        let (before, after) = (port.wanted.port.line.flags, wanted.port.line.flags);
-        if wanted.inherited.is_none()
+        let (before, after) = (port.planned.port.line.flags, planned.port.line.flags);
+        if planned.inherited.is_none()
             && (before.group_writable, before.world_writable)
                 != (after.group_writable, after.world_writable)
         {
@@ -261,12 +275,12 @@ impl<T: Connector> OpenPorts<T> {
         }
         let group = match before.session_group == after.session_group {
             true => port.group,
-            false => self.choose_group(&wanted.port),
+            false => self.choose_group(&planned.port),
         };
-        let dispatcher = self.build_dispatcher(config, &wanted.port, group);
+        let dispatcher = self.build_dispatcher(config, &planned.port, group);
         let port = &mut self.ports[index];
         port.dispatcher.send_replace(dispatcher);
-        port.wanted = wanted;
+        port.planned = planned;
         port.group = group;
     }
 
@@ -279,7 +293,7 @@ impl<T: Connector> OpenPorts<T> {
             port.task.abort();
             // Always an error: the task was aborted.
             let _ = port.task.await;
-            closed.push((port.wanted.port.kind, port.address));
+            closed.push((port.planned.port.kind, port.address));
         }
         closed.reverse();
         closed
@@ -289,7 +303,7 @@ impl<T: Connector> OpenPorts<T> {
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Port, &ListenAddr)> {
         self.ports
             .iter()
-            .map(|port| (&port.wanted.port, &port.address))
+            .map(|port| (&port.planned.port, &port.address))
     }
 
     /// Closes all ports, and removes the socket files that this process has made.
@@ -337,11 +351,11 @@ impl<T> OpenPort<T> {
     /// Returns what it takes to open the port again at its present address, even if the system chose
     /// that.
     fn pin_address(&self) -> PlannedPort {
-        let mut wanted = self.wanted.clone();
+        let mut planned = self.planned.clone();
         if let ListenAddr::Tcp(address) = self.address {
-            wanted.port.line.bind = BindAddr::Tcp(address);
+            planned.port.line.bind = BindAddr::Tcp(address);
         }
-        wanted
+        planned
     }
 
     /// Whether `port` cannot be bound as long as this one is open. That includes another address with
@@ -350,8 +364,8 @@ impl<T> OpenPort<T> {
     fn conflicts_with(&self, port: &Port) -> bool {
         let is_udp = |kind| kind == PortKind::Dns;
         match (&self.address, &port.line.bind) {
-            _ if self.wanted.inherited.is_some() => false,
-            _ if is_udp(self.wanted.port.kind) != is_udp(port.kind) => false,
+            _ if self.planned.inherited.is_some() => false,
+            _ if is_udp(self.planned.port.kind) != is_udp(port.kind) => false,
             (ListenAddr::Tcp(open), BindAddr::Tcp(wanted)) => open.port() == wanted.port(),
             (ListenAddr::Unix(open), BindAddr::Unix(wanted)) => open == wanted,
             _ => false,
@@ -362,4 +376,114 @@ impl<T> OpenPort<T> {
 /// Counts the indices below `limit`.
 fn count_below(indices: &[usize], limit: usize) -> usize {
     indices.iter().filter(|index| **index < limit).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::net::IpAddr;
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::path::Path;
+
+    use tokio::io::DuplexStream;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::config::{self, ProxyArgs};
+    use crate::failure::Failure;
+    use crate::tor::connector::Stream;
+    use crate::tor::destination::Permit;
+    use crate::tor::isolation::Isolation;
+    use crate::tor::optimistic_data::OptimisticData;
+
+    /// A Tor network that serves nothing.
+    struct NoNetwork;
+
+    impl Connector for NoNetwork {
+        type Reader = DuplexStream;
+        type Writer = DuplexStream;
+
+        async fn connect(
+            &self,
+            _: &Permit,
+            _: &Isolation,
+            _: &OptimisticData,
+            _: Instant,
+        ) -> Result<Stream<DuplexStream, DuplexStream>, Failure> {
+            Err(Failure::NotBootstrapped)
+        }
+
+        async fn resolve(
+            &self,
+            _: &str,
+            _: &Isolation,
+            _: Instant,
+        ) -> Result<Vec<IpAddr>, Failure> {
+            Err(Failure::NotBootstrapped)
+        }
+
+        async fn resolve_ptr(
+            &self,
+            _: IpAddr,
+            _: &Isolation,
+            _: Instant,
+        ) -> Result<Vec<String>, Failure> {
+            Err(Failure::NotBootstrapped)
+        }
+    }
+
+    /// Loads the configuration of these arguments, without reading arti's files.
+    fn load(folder: &Path, arguments: ProxyArgs) -> Config {
+        let file = folder.join("empty.toml");
+        fs::write(&file, "").expect("written");
+        let arguments = ProxyArgs {
+            config: vec![file],
+            ..arguments
+        };
+        config::load(&arguments).expect("a configuration")
+    }
+
+    #[tokio::test]
+    async fn ports_that_cannot_be_reopened_are_reported_and_not_listed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let private = folder.path().join("private");
+        fs::create_dir(&private).expect("created");
+        let set_mode = |mode| fs::set_permissions(&private, Permissions::from_mode(mode));
+        set_mode(0o700).expect("private");
+        let path = private.join("port");
+        let line = format!("unix:{}", path.display());
+        let old = ProxyArgs {
+            socks_port: vec!["127.0.0.1:auto".to_owned(), line.clone()],
+            ..ProxyArgs::default()
+        };
+        let old = load(folder.path(), old);
+        let mut ports = OpenPorts::new(
+            Arc::new(NoNetwork),
+            Arc::default(),
+            Arc::default(),
+            Arc::new(Semaphore::new(1)),
+            InheritedSockets::default(),
+        );
+        let bound = BoundPorts::bind(&old, &ports.inherited).expect("bound");
+        ports.serve(&old, bound);
+        // Nothing can be opened in a folder that others may write to.
+        set_mode(0o777).expect("public");
+        let new = ProxyArgs {
+            socks_port: vec!["127.0.0.1:auto".to_owned()],
+            http_port: vec![line],
+            ..ProxyArgs::default()
+        };
+        let new = load(folder.path(), new);
+        let error = ports.change(&old, &new).await.expect_err("refused");
+        let lost = ListenAddr::Unix(path);
+        assert_eq!(error.lost, [(PortKind::Socks, lost.clone())]);
+        assert!(
+            error.problem.contains("ports that were open are lost"),
+            "{}",
+            error.problem
+        );
+        let left: Vec<&ListenAddr> = ports.iter().map(|(_, address)| address).collect();
+        assert!(left.len() == 1 && *left[0] != lost, "{left:?}");
+        ports.close().await;
+    }
 }

@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::config::port_line::PortKind;
 use crate::inbound::listener::ListenAddr;
 
-/// Everybody may read the file, as far as the umask allows.
+/// The file's mode, less the umask.
 const MODE: u32 = 0o666;
 
 /// The written file. Dropping this removes the file, if its content is still the same.
@@ -26,7 +26,8 @@ pub(super) struct PortInfo {
 }
 
 impl PortInfo {
-    /// Writes the file, and creates its folder if there is none. Readers see the whole file or none.
+    /// Writes the file, and creates its folder if there is none. Readers see a complete file, the old or
+    /// the new one.
     pub(super) fn write<'a>(
         path: &Path,
         ports: impl Iterator<Item = (PortKind, &'a ListenAddr)>,

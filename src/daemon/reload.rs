@@ -8,10 +8,10 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::config::{self, Config, ProxyArgs};
-use crate::daemon::announce::{announce_ports, write_port_info};
+use crate::daemon::announce::{announce_ports, rewrite_port_info};
 use crate::daemon::build::{build_key_folder, build_safe_socks, rebuild_address_map};
 use crate::daemon::logging::{self, ALWAYS};
-use crate::daemon::open_ports::OpenPorts;
+use crate::daemon::open_ports::{ChangeError, OpenPorts, PortChanges};
 use crate::daemon::port_info::PortInfo;
 use crate::inbound::http::ClientAuthForm;
 use crate::request::dispatch::SharedState;
@@ -21,11 +21,12 @@ use crate::tor::{ClientSettings, ReplaceError, Tor, client_auth};
 const LOAD_LIMIT: Duration = Duration::from_secs(30);
 
 /// Loads the configuration again and applies what can change without a restart. Returns the new
-/// configuration, and the file that lists its ports.
+/// configuration. `port_info` becomes the file that lists the ports that are open afterwards.
 ///
 /// # Errors
-/// [`ReplaceError::Refused`] if everything is as it was; [`ReplaceError::Lost`] if the Tor client could
-/// neither be replaced nor restored.
+/// [`ReplaceError::Refused`] if the old configuration stays in force; the message lists ports that were
+/// lost, and reports if the new Tor settings are in use all the same. [`ReplaceError::Lost`] if the Tor
+/// client could neither be replaced nor restored.
 pub(super) async fn reload(
     old: &Config,
     arguments: &ProxyArgs,
@@ -33,7 +34,8 @@ pub(super) async fn reload(
     shared: &SharedState,
     client_auth_form: &ClientAuthForm,
     ports: &mut OpenPorts<Tor>,
-) -> Result<(Config, Option<PortInfo>), ReplaceError> {
+    port_info: &mut Option<PortInfo>,
+) -> Result<Config, ReplaceError> {
     let arguments = arguments.clone();
     // On a blocking thread: a disk may hang, and a pipe may have no writer.
     let loading = tokio::task::spawn_blocking(move || load_config(&arguments));
@@ -41,7 +43,7 @@ pub(super) async fn reload(
         .await
         .map_err(|_| format!("reading it took longer than {} s", LOAD_LIMIT.as_secs()))?
         .map_err(|error| format!("cannot read it: {error}"))??;
-    // If its settings are the same, the map stays, with its virtual addresses.
+    // With unchanged settings the address map stays, with its virtual addresses.
     let new_address_map = match config.address_map == old.address_map {
         true => None,
         false => Some(rebuild_address_map(&shared.address_map.load(), &config)?),
@@ -51,7 +53,7 @@ pub(super) async fn reload(
     }
     let settings = ClientSettings::new(&config);
     tor.check(&settings)?;
-    // Before a port is opened, whose first client must meet the new rules.
+    // Before any port opens: its first client must already meet the new rules.
     let old_address_map = shared.address_map.load_full();
     shared.access.store(Arc::new(config.access.clone()));
     shared.safe_socks.store(Arc::new(build_safe_socks(&config)));
@@ -73,10 +75,18 @@ pub(super) async fn reload(
     };
     let changes = match ports.change(old, &config).await {
         Ok(changes) => changes,
-        Err(problem) => {
+        Err(ChangeError { problem, lost }) => {
             restore_rules();
-            if is_replaced {
-                tor.change_to(old_settings).await?;
+            if !lost.is_empty() {
+                rewrite_port_info(old, ports, port_info);
+                let changes = PortChanges {
+                    closed: lost,
+                    ..PortChanges::default()
+                };
+                announce_ports(&changes, ports, &shared.status);
+            }
+            if is_replaced && let Err(error) = tor.change_to(old_settings).await {
+                return Err(join_problems(&problem, error));
             }
             return Err(problem.into());
         }
@@ -90,13 +100,23 @@ pub(super) async fn reload(
     for setting in list_settings_that_need_a_restart(old, &config) {
         warn!(target: ALWAYS, "{setting} changed: restart onionport to apply it");
     }
-    let port_info = write_port_info(&config, ports).unwrap_or_else(|problem| {
-        warn!(target: ALWAYS, "{problem}");
-        None
-    });
+    rewrite_port_info(&config, ports, port_info);
     announce_ports(&changes, ports, &shared.status);
     info!("configuration reloaded");
-    Ok((config, port_info))
+    Ok(config)
+}
+
+/// Joins the problem of a port with `error`, which kept the old Tor settings from being restored.
+///
+/// If the error is [`ReplaceError::Refused`], the client with the new settings serves on.
+fn join_problems(port_problem: &str, error: ReplaceError) -> ReplaceError {
+    match error {
+        ReplaceError::Refused(problem) => ReplaceError::Refused(format!(
+            "{port_problem}; the new Tor settings stay in use until the next reload, because the old \
+             ones cannot be restored: {problem}"
+        )),
+        ReplaceError::Lost(problem) => ReplaceError::Lost(format!("{port_problem}; {problem}")),
+    }
 }
 
 /// Loads the configuration and checks its key folder.
@@ -135,4 +155,28 @@ fn list_settings_that_need_a_restart(old: &Config, new: &Config) -> Vec<&'static
     .filter(|(_, differs)| *differs)
     .map(|(setting, _)| setting)
     .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_problems_are_reported_if_the_old_tor_settings_cannot_be_restored() {
+        let refused = join_problems("port 1 is in use", "no file descriptor".to_owned().into());
+        let ReplaceError::Refused(message) = refused else {
+            panic!("{refused:?}");
+        };
+        assert_eq!(
+            message,
+            "port 1 is in use; the new Tor settings stay in use until the next reload, because the \
+             old ones cannot be restored: no file descriptor"
+        );
+        let lost = ReplaceError::Lost("no client; restart onionport".to_owned());
+        let lost = join_problems("port 1 is in use", lost);
+        let ReplaceError::Lost(message) = lost else {
+            panic!("{lost:?}");
+        };
+        assert_eq!(message, "port 1 is in use; no client; restart onionport");
+    }
 }

@@ -63,19 +63,19 @@ impl Signals {
                 _ = self.user1.recv() => {
                     self.is_identity_requested = true;
                     if self.next_identity.is_none_or(|at| at <= Instant::now()) {
-                        return self.start_identity();
+                        return self.begin_new_identity();
                     }
                 }
                 // C tor switches to debug logs. Without a handler, the signal would end the process.
                 _ = self.user2.recv() => info!("SIGUSR2 has no effect: set logging.console"),
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
-                    return self.start_identity();
+                    return self.begin_new_identity();
                 }
             }
         }
     }
 
-    /// Waits for a signal to stop. Leaves other signals that arrive meanwhile for [`Signals::next`].
+    /// Waits for SIGINT or SIGTERM. Leaves other signals that arrive meanwhile for [`Signals::next`].
     pub(super) async fn stop(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
@@ -83,7 +83,7 @@ impl Signals {
         }
     }
 
-    fn start_identity(&mut self) -> SignalAction {
+    fn begin_new_identity(&mut self) -> SignalAction {
         self.is_identity_requested = false;
         self.next_identity = Some(Instant::now() + NEW_IDENTITY_INTERVAL);
         SignalAction::NewIdentity

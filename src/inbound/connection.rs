@@ -33,7 +33,7 @@ use crate::tor::connector::{Connector, Stream};
 use crate::tor::optimistic_data::{EARLY_LIMIT, OptimisticData};
 
 /// Limits the log line about refused clients: a client that does not speak SOCKS may retry for ever.
-static REFUSED: LogLimiter = LogLimiter::burst(Duration::from_secs(10 * 60), 5);
+static REFUSED: LogLimiter = LogLimiter::with_burst(Duration::from_secs(10 * 60), 5);
 
 /// Serves one connection until it is closed.
 ///

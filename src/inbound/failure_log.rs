@@ -16,7 +16,7 @@ const INTERVAL: Duration = Duration::from_secs(60);
 
 /// One limiter for each kind of failure, so that a flood of one kind does not hide the others.
 static LIMITS: [LogLimiter; Failure::ALL.len()] =
-    [const { LogLimiter::burst(INTERVAL, BURST) }; Failure::ALL.len()];
+    [const { LogLimiter::with_burst(INTERVAL, BURST) }; Failure::ALL.len()];
 
 /// Logs a failed request: the `code` that the client got, and the time from request to failure.
 pub(crate) fn log_failure(failure: Failure, code: impl fmt::Display, took: Duration) {

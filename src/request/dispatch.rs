@@ -45,13 +45,13 @@ pub struct SharedState {
     pub address_map: ArcSwap<AddressMap>,
     /// Checks for requests that may give their user away.
     pub safe_socks: ArcSwap<SafeSocks>,
-    /// Counts new identities.
+    /// Counts new identities and reloads.
     pub epoch: Epoch,
     /// The state of the program, for the status page.
     pub status: Status,
 }
 
-/// Counts new identities (C tor's `NEWNYM`): streams of different epochs never share a circuit.
+/// Counts new identities (C tor's `NEWNYM`) and reloads: streams of different epochs never share a circuit.
 #[derive(Debug, Default)]
 pub struct Epoch(AtomicU64);
 
@@ -179,7 +179,7 @@ impl<T: Connector> Dispatcher<T> {
             Address::Ip(ip) => ip.to_string(),
             Address::Name(name) => name.to_ascii_lowercase(),
         };
-        let facts = StreamAttributes {
+        let attributes = StreamAttributes {
             client: client.ip(),
             credentials: request.credentials.clone(),
             protocol: request.protocol,
@@ -192,6 +192,10 @@ impl<T: Connector> Dispatcher<T> {
             epoch: self.shared.epoch.current(),
         };
         let flags = &self.rules.flags;
-        Isolation::new(facts, &flags.isolation, flags.keep_alive_isolate_socks_auth)
+        Isolation::new(
+            attributes,
+            &flags.isolation,
+            flags.keep_alive_isolate_socks_auth,
+        )
     }
 }

@@ -180,7 +180,8 @@ fn is_private_v6(ip: Ipv6Addr) -> bool {
 }
 
 /// Chooses the answer to a lookup among the addresses that an exit returned: the first of the
-/// preferred family. Without `allow_local`, private addresses are left out.
+/// preferred family, or else of the other if the family allows it. Without `allow_local`, private
+/// addresses are left out.
 ///
 /// # Errors
 /// [`Failure::NameNotResolved`] if there is no address, [`Failure::PrivateAddress`] if all are

@@ -47,8 +47,8 @@ impl SafeSocks {
             plaintext,
             address_warnings: LogLimiter::new(WARNING_INTERVAL),
             port_warnings: LogLimiter::new(WARNING_INTERVAL),
-            unsafe_tests: LogLimiter::burst(TEST_INTERVAL, MAX_TESTS),
-            safe_tests: LogLimiter::burst(TEST_INTERVAL, MAX_TESTS),
+            unsafe_tests: LogLimiter::with_burst(TEST_INTERVAL, MAX_TESTS),
+            safe_tests: LogLimiter::with_burst(TEST_INTERVAL, MAX_TESTS),
         }
     }
 

@@ -9,18 +9,18 @@ use crate::failure::Failure;
 use crate::request::Address;
 use crate::tor::onion_address::OnionAddress;
 
-/// The host name of our own pages, for clients of an HTTP port. Nobody can own a name below `.invalid`
-/// (RFC 6761 section 6.4).
-pub(crate) const OUR_HOST: &str = "onionport.invalid";
+/// The host name of the program's own pages, for clients of an HTTP port. Nobody can own a name below
+/// `.invalid` (RFC 6761 section 6.4).
+pub(crate) const OWN_HOST: &str = "onionport.invalid";
 
-/// Whether a host is [`OUR_HOST`], in any spelling, or a name below it. Such a name must not get to an
-/// exit, which could answer with pages that look like ours.
-pub(crate) fn is_near_ours(host: &str) -> bool {
+/// Whether a host is [`OWN_HOST`], in any spelling, or a name below it. Such a name must not get to an
+/// exit, which could answer with pages that look like the program's own.
+pub(crate) fn is_own_host_or_below(host: &str) -> bool {
     let host = host.trim_end_matches('.');
-    let end = host.len().checked_sub(OUR_HOST.len());
+    let end = host.len().checked_sub(OWN_HOST.len());
     end.and_then(|end| host.get(end..).map(|tail| (&host[..end], tail)))
         .is_some_and(|(front, tail)| {
-            tail.eq_ignore_ascii_case(OUR_HOST) && (front.is_empty() || front.ends_with('.'))
+            tail.eq_ignore_ascii_case(OWN_HOST) && (front.is_empty() || front.ends_with('.'))
         })
 }
 
@@ -41,7 +41,7 @@ impl Target {
     /// # Errors
     /// [`Failure::AddressInvalid`] for a name that ends in `.onion` or `.onion.` and is not the address of
     /// an onion service, [`Failure::DestinationInvalid`] for `.exit` names and the empty name, and
-    /// [`Failure::NameNotResolved`] for [`OUR_HOST`], which is on no network.
+    /// [`Failure::NameNotResolved`] for [`OWN_HOST`], which is on no network.
     pub(crate) fn parse(address: &Address) -> Result<Target, Failure> {
         let name = match address {
             Address::Ip(ip) => return Ok(Target::Ip(*ip)),
@@ -68,7 +68,7 @@ impl Target {
         if bare.is_empty() {
             return Err(Failure::DestinationInvalid);
         }
-        if is_near_ours(bare) {
+        if is_own_host_or_below(bare) {
             return Err(Failure::NameNotResolved);
         }
         Ok(Target::Name(bare.to_ascii_lowercase()))

@@ -1,7 +1,8 @@
-//! Classifies errors of the Tor crates: each becomes a [`Failure`], a [`StreamError`] or an [`AttemptEvent`].
+//! Classifies errors of the Tor crates: each becomes a [`Failure`], a [`StreamError`] or a [`CallEvent`].
 //!
-//! No other module matches upstream error types. Most of their enums are `non_exhaustive`; the wildcard arm
-//! of each match logs the unknown error.
+//! No other module of [`crate::tor`] matches the error types of the Tor crates; `client` and `storage` match
+//! only [`ErrorKind`]. Most of their enums are `non_exhaustive`; the wildcard arms log the unknown error
+//! (END reasons and replies to RESOLVE excepted).
 
 use std::error::Error;
 use std::time::Duration;
@@ -20,13 +21,13 @@ use crate::failure::Failure;
 use crate::log_limit::{LogLimiter, Occurrences};
 
 /// Errors that mean a bug. Every request may repeat one, so each kind of message is limited.
-static BUGS: LogLimiter = LogLimiter::burst(Duration::from_secs(60), BURST);
-static UNKNOWN: LogLimiter = LogLimiter::burst(Duration::from_secs(60), BURST);
+static BUGS: LogLimiter = LogLimiter::with_burst(Duration::from_secs(60), BURST);
+static UNKNOWN: LogLimiter = LogLimiter::with_burst(Duration::from_secs(60), BURST);
 /// Messages a minute. Tests check the message of each of many errors.
 const BURST: u32 = if cfg!(test) { 1000 } else { 5 };
 
-/// A failed step of an attempt to reach an onion service, as tor-hsclient reports it in a `tracing` event.
-pub(crate) enum AttemptEvent {
+/// A failed step of a call to tor-hsclient, as it reports the step in a `tracing` event.
+pub(crate) enum CallEvent {
     /// A directory gave no usable descriptor.
     Descriptor(FetchError),
     /// A pair of introduction and rendezvous points failed.
@@ -34,12 +35,12 @@ pub(crate) enum AttemptEvent {
 }
 
 /// Classifies the `error` field of a `tracing` event. Returns `None` for errors that summarise others.
-pub(crate) fn classify_event(error: &(dyn Error + 'static)) -> Option<AttemptEvent> {
+pub(crate) fn classify_event(error: &(dyn Error + 'static)) -> Option<CallEvent> {
     if let Some(detail) = error.downcast_ref::<DescriptorErrorDetail>() {
-        return Some(AttemptEvent::Descriptor(classify_descriptor_fetch(detail)));
+        return Some(CallEvent::Descriptor(classify_descriptor_fetch(detail)));
     }
     if let Some(failed) = error.downcast_ref::<FailedAttemptError>() {
-        return Some(AttemptEvent::Rendezvous(classify_rendezvous(failed)));
+        return Some(CallEvent::Rendezvous(classify_rendezvous(failed)));
     }
     None
 }
@@ -49,15 +50,15 @@ pub(crate) fn classify_onion_attempt(error: &ConnError) -> Failure {
     match error {
         ConnError::InvalidHsId => Failure::AddressInvalid,
         ConnError::DescriptorDownload(tries) => {
-            let clues: Vec<_> = tries
+            let errors: Vec<_> = tries
                 .sources()
                 .map(|t| classify_descriptor_fetch(&t.0.error))
                 .collect();
-            classify::classify_fetch_errors(&clues)
+            classify::classify_fetch_errors(&errors)
         }
         ConnError::Failed(tries) => {
-            let clues: Vec<_> = tries.sources().map(classify_rendezvous).collect();
-            classify::classify_rendezvous_errors(&clues)
+            let errors: Vec<_> = tries.sources().map(classify_rendezvous).collect();
+            classify::classify_rendezvous_errors(&errors)
         }
         // No directory could store the descriptor.
         ConnError::NoHsDirs | ConnError::NoUsableHsDirs => Failure::DescriptorNotFound,
@@ -70,82 +71,82 @@ pub(crate) fn classify_onion_attempt(error: &ConnError) -> Failure {
 /// Classifies a failed descriptor fetch.
 fn classify_descriptor_fetch(detail: &DescriptorErrorDetail) -> FetchError {
     use DescriptorErrorDetail as D;
-    use FetchError as C;
+    use FetchError as E;
     match detail {
-        D::Timeout => C::TimedOut,
-        D::Circuit(error) if error.kind() == ErrorKind::BootstrapRequired => C::NotReady,
-        D::Circuit(_) | D::Stream(_) => C::Unreachable,
+        D::Timeout => E::TimedOut,
+        D::Circuit(error) if error.kind() == ErrorKind::BootstrapRequired => E::NotReady,
+        D::Circuit(_) | D::Stream(_) => E::Unreachable,
         D::Directory(error) => classify_directory_response(error),
         // The descriptor requires flow control that the network does not use, or is expired or not yet
         // valid.
-        D::ParameterMismatch(_) | D::OutsideValidityPeriod(_) => C::Invalid,
+        D::ParameterMismatch(_) | D::OutsideValidityPeriod(_) => E::Invalid,
         D::Descriptor(error) => classify_document(error),
         D::Bug(_) => {
             log_bug(detail);
-            C::Bug
+            E::Bug
         }
         _ => {
             log_unknown(detail);
-            C::Bug
+            E::Bug
         }
     }
 }
 
 /// Classifies a failed request to a directory.
 fn classify_directory_response(error: &RequestError) -> FetchError {
-    use FetchError as C;
+    use FetchError as E;
     use RequestError as R;
     match error {
-        R::HttpStatus(404, _) => C::NotFound,
-        R::HttpStatus(..) => C::Refused,
-        R::DirTimeout => C::TimedOut,
+        R::HttpStatus(404, _) => E::NotFound,
+        R::HttpStatus(..) => E::Refused,
+        R::DirTimeout => E::TimedOut,
         // No valid descriptor is that long or has that form.
-        R::ResponseTooLong(_) | R::HeadersTooLong(_) | R::Utf8Encoding(_) => C::Invalid,
-        R::TooMuchClockSkew => C::ClockSkewed,
+        R::ResponseTooLong(_) | R::HeadersTooLong(_) | R::Utf8Encoding(_) => E::Invalid,
+        R::TooMuchClockSkew => E::ClockSkewed,
         R::TruncatedHeaders
         | R::HttparseError(_)
         | R::ContentEncoding(_)
         | R::EmptyResponse
         | R::IoError(_)
         | R::Proto(_)
-        | R::Tunnel(_) => C::Unreachable,
+        | R::Tunnel(_) => E::Unreachable,
         R::HttpError(_) | R::EmptyRequest => {
             log_bug(error);
-            C::Bug
+            E::Bug
         }
         _ => {
             log_unknown(error);
-            C::Bug
+            E::Bug
         }
     }
 }
 
 /// Classifies the fault of a downloaded descriptor.
 fn classify_document(error: &HsDescError) -> FetchError {
-    use FetchError as C;
+    use FetchError as E;
     use HsDescError as H;
     match error {
-        H::MissingDecryptionKey => C::AuthMissing,
-        H::WrongDecryptionKey => C::AuthWrong,
+        H::MissingDecryptionKey => E::AuthMissing,
+        H::WrongDecryptionKey => E::AuthWrong,
         // tor-netdoc has no variant for a descriptor without introduction points; the text identifies it.
         H::InnerParsing(cause)
             if cause.netdoc_error_kind() == NetdocErrorKind::MissingEntry
                 && cause.to_string().contains("no introduction points") =>
         {
-            C::NoIntroductionPoints
+            E::NoIntroductionPoints
         }
         H::OuterParsing(_)
         | H::OuterValidation(_)
         | H::DecryptionFailed
         | H::InnerParsing(_)
-        | H::InnerValidation(_) => C::Invalid,
+        | H::InnerValidation(_) => E::Invalid,
         H::Bug(_) => {
             log_bug(error);
-            C::Bug
+            E::Bug
         }
         _ => {
             log_unknown(error);
-            C::Bug
+            E::Bug
         }
     }
 }
@@ -153,38 +154,38 @@ fn classify_document(error: &HsDescError) -> FetchError {
 /// Classifies the failure of a pair of introduction and rendezvous points.
 fn classify_rendezvous(failed: &FailedAttemptError) -> RendezvousError {
     use FailedAttemptError as F;
-    use RendezvousError as C;
+    use RendezvousError as E;
     match failed {
-        F::UnusableIntro { .. } => C::IntroductionPointUnusable,
-        F::RendezvousCircuitObtain { .. } => C::NoRendezvousCircuit,
-        F::RendezvousEstablishTimeout { .. } | F::RendezvousEstablish { .. } => C::NotEstablished,
+        F::UnusableIntro { .. } => E::IntroductionPointUnusable,
+        F::RendezvousCircuitObtain { .. } => E::NoRendezvousCircuit,
+        F::RendezvousEstablishTimeout { .. } | F::RendezvousEstablish { .. } => E::NotEstablished,
         F::IntroductionCircuitObtain { error, .. }
             if error.kind() == ErrorKind::TorNetworkTimeout =>
         {
-            C::IntroductionTimedOut
+            E::IntroductionTimedOut
         }
         F::IntroductionCircuitObtain { .. } | F::IntroductionExchange { .. } => {
-            C::IntroductionBroken
+            E::IntroductionBroken
         }
         F::IntroductionFailed {
             intro_index,
             status: IntroduceAckStatus::NOT_RECOGNIZED,
-        } => C::IntroductionRefused {
+        } => E::IntroductionRefused {
             point: intro_index.0,
         },
         // The introduction point failed to relay the message; the service may be up.
-        F::IntroductionFailed { .. } => C::IntroductionBroken,
-        F::IntroductionTimeout { .. } => C::IntroductionTimedOut,
+        F::IntroductionFailed { .. } => E::IntroductionBroken,
+        F::IntroductionTimeout { .. } => E::IntroductionTimedOut,
         F::RendezvousCompletionTimeout { .. }
         | F::RendezvousCompletionCircuitError { .. }
-        | F::RendezvousCompletionHandshake { .. } => C::NotCompleted,
+        | F::RendezvousCompletionHandshake { .. } => E::NotCompleted,
         F::Bug(_) => {
             log_bug(failed);
-            C::Bug
+            E::Bug
         }
         _ => {
             log_unknown(failed);
-            C::Bug
+            E::Bug
         }
     }
 }

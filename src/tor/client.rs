@@ -6,7 +6,7 @@
 //! open and requests wait for the new one. Open streams continue: each holds its circuit.
 //!
 //! Read in this order: [`settings`] (what a client is made from), [`create`], [`bootstrap`], and [`slot`],
-//! which replaces one client by another. Nothing here imports what uses the client.
+//! which replaces one client by another. Nothing here imports `backend`, `exit` or `onion`.
 
 mod bootstrap;
 mod create;

@@ -126,7 +126,7 @@ impl KeyRing {
                 secret
             })),
             Err(error) => {
-                // The error contains the name of a key file, and that the address of the service.
+                // The error contains the key file's name, which contains the service's address.
                 if let Some(times) = KEY_STORE_ERRORS.due() {
                     warn!(
                         "cannot read a client authorization key in the key store; the log at level \

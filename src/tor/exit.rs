@@ -41,7 +41,7 @@ use crate::tor::isolation::Isolation;
 use crate::tor::optimistic_data::OptimisticData;
 
 /// How many exits may report a failure (C tor's `MAX_RESOLVE_FAILURES`).
-const MAX_REFUSALS: u32 = 3;
+const MAX_FAILED_EXITS: u32 = 3;
 
 /// Opens streams, and looks up names, through exit relays.
 pub(crate) struct Exits<C = ExitPool> {
@@ -126,7 +126,7 @@ impl<C: CircuitProvider> Exits<C> {
         deadline: Instant,
     ) -> Result<ExitReply<CircuitStream<C>>, Failure> {
         let mut last_failure = None;
-        let mut refusals = 0;
+        let mut failed_exits = 0;
         let mut abandoned = None;
         let mut suspects = Vec::new();
         for number in 0.. {
@@ -143,8 +143,8 @@ impl<C: CircuitProvider> Exits<C> {
                     return Ok(reply);
                 }
                 Ok(Err(error)) => {
-                    refusals += 1;
-                    if !may_succeed_elsewhere(error) || refusals == MAX_REFUSALS {
+                    failed_exits += 1;
+                    if !may_succeed_elsewhere(error) || failed_exits == MAX_FAILED_EXITS {
                         return Err(error.failure());
                     }
                     error.failure()
@@ -158,7 +158,8 @@ impl<C: CircuitProvider> Exits<C> {
             debug!("an exit could not serve the request: {}", failure.name());
             let circuit = circuit.id();
             match failure {
-                // The relay itself reports that it cannot serve streams.
+                // The circuit is closed, or the relay reports that it is busy or hibernating: not the
+                // destination's fault.
                 Failure::CircuitDestroyed | Failure::RelayHibernating | Failure::RelayBusy => {
                     self.circuits.retire(circuit);
                 }
@@ -188,7 +189,7 @@ impl<C: CircuitProvider> Exits<C> {
         }
     }
 
-    /// Returns a circuit to an exit that allows the request, other than the abandoned one.
+    /// Returns a circuit, other than the abandoned one, to an exit that allows the request.
     async fn circuit(
         &self,
         request: &ExitRequest<'_>,

@@ -2,9 +2,10 @@
 //!
 //! C tor keeps, for each circuit and each field, the value that the circuit's streams have and whether
 //! streams with different values share it (tor(1), "SocksPort", isolation flags). Isolation is therefore
-//! not an equivalence relation: streams of two ports with different flags may share a circuit until a
-//! stream joins that forbids it. [`Isolation`] follows these rules, with one addition: the fields that a
-//! stream isolates also count against streams that join later from a port with fewer flags.
+//! not an equivalence relation: streams of two ports with different flags may share a circuit until it
+//! carries a mix of values that the next stream does not accept. [`Isolation`] follows these rules, with
+//! one addition: the fields that a stream isolates also count against streams that join later from a port
+//! with fewer flags.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -237,7 +238,7 @@ pub enum Protocol {
 pub enum SessionGroup {
     /// `SessionGroup=N` on the port line; ports with the same number form one group.
     Named(u32),
-    /// A port without the flag forms its own group, identified by the number of its port line.
+    /// A port without the flag forms its own group, identified by a number that no other port gets.
     Port(usize),
 }
 

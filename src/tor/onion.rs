@@ -9,14 +9,14 @@
 //! |---|---|
 //! | this file | opens streams: finds or starts an attempt, and retries on closed circuits |
 //! | [`slot_table`] | the slots, and which requests share one |
-//! | [`attempt`] | one attempt: up to three parallel tries of calls to tor-hsclient |
+//! | [`attempt`] | one attempt: up to three parallel tries, each a sequence of calls to tor-hsclient |
 //! | [`rendezvous_circuit`] | an open circuit to a service |
 //! | [`hs_network`] | tor-hsclient and its circuits, as a [`network::Network`] |
 //! | [`network`] | the trait for what is needed of the Tor network |
 //! | [`observer`] | what is known of a call to tor-hsclient while it runs |
 //! | [`classify`] | the rules that turn observations into one failure |
 //!
-//! Imports go down this table. Nothing here imports `tor::client`, `tor::current` or `tor::exit`.
+//! Imports go down this table. Nothing here imports `tor::client`, `tor::backend` or `tor::exit`.
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -34,7 +34,7 @@ use self::rendezvous_circuit::RendezvousCircuit;
 use self::slot_table::{SlotId, SlotTable};
 use super::arti_errors::StreamError;
 use crate::failure::Failure;
-use crate::log_limit::LogLimiter;
+use crate::log_limit::{LogLimiter, Occurrences};
 use crate::tor::isolation::Isolation;
 use crate::tor::onion_address::OnionAddress;
 use crate::tor::optimistic_data::OptimisticData;
@@ -146,13 +146,13 @@ impl<N: Network> Onions<N> {
             // Data that may have arrived is never sent again: the service would act on it twice.
             // So send it early only if no second stream will be needed.
             let sends_early = !early.is_empty() && (found.circuit.fresh || self.is_trusted(&found));
-            let from_open = if found.circuit.fresh {
+            let opened = if found.circuit.fresh {
                 request.open_stream(&found.circuit, sends_early).await
             } else {
                 self.open_on_reused_circuit(request, &found, sends_early)
                     .await
             };
-            match from_open {
+            match opened {
                 Ok(stream) => {
                     self.record_opened(&found);
                     return Ok(stream);
@@ -180,8 +180,8 @@ impl<N: Network> Onions<N> {
         sends_early: bool,
     ) -> Result<N::HsStream, StreamError> {
         let mut on_old = pin!(request.open_stream(&found.circuit, sends_early));
-        if let Ok(from_open) = timeout(OPEN_CIRCUIT_WAIT, &mut on_old).await {
-            return from_open;
+        if let Ok(opened) = timeout(OPEN_CIRCUIT_WAIT, &mut on_old).await {
+            return opened;
         }
         debug!("no answer on the open circuit to the onion service; building a new circuit");
         self.retire(found);
@@ -196,21 +196,22 @@ impl<N: Network> Onions<N> {
         };
         let mut on_new = pin!(on_new);
         tokio::select! {
-            from_open = &mut on_old => match from_open {
+            opened = &mut on_old => match opened {
                 // At the deadline, the new circuit gives the more precise failure.
                 Err(gone @ (StreamError::CircuitGone | StreamError::Failed(_))) => {
-                    let from_open = on_new.await;
-                    match from_open {
+                    let opened = on_new.await;
+                    match opened {
                         Err(other) if sends_early && !other.failure().blames_the_service() => {
                             Err(gone)
                         }
-                        from_open => from_open,
+                        opened => opened,
                     }
                 }
-                from_open => from_open,
+                opened => opened,
             },
-            from_open = &mut on_new => match from_open {
-                // No new circuit could be built, which says nothing about the service.
+            opened = &mut on_new => match opened {
+                // No new circuit, or early data forbids a stream on it: neither blames the service, so
+                // wait on the old circuit.
                 Err(StreamError::Failed(failure)) if !failure.blames_the_service() => {
                     on_old.await
                 }
@@ -219,9 +220,9 @@ impl<N: Network> Onions<N> {
                     Ok(Err(StreamError::CircuitGone | StreamError::Failed(_))) | Err(_) => {
                         Err(blame)
                     }
-                    Ok(from_open) => from_open,
+                    Ok(opened) => opened,
                 },
-                from_open => from_open,
+                opened => opened,
             },
         }
     }
@@ -235,7 +236,10 @@ impl<N: Network> Onions<N> {
             let keys = timeout_at(request.deadline, keys).await;
             let keys = keys.unwrap_or_else(|_| {
                 if let Some(times) = SLOW_KEYS.due() {
-                    warn!("reading client authorization keys timed out ({times} times)");
+                    warn!(
+                        "reading client authorization keys timed out{}",
+                        Occurrences(times)
+                    );
                 }
                 Err(Failure::ClientAuthUnreadable)
             })?;
@@ -361,7 +365,7 @@ impl OnionRequest<'_> {
         let early = sends_early.then_some(self.early);
         let opening = N::open_stream(&tunnel, self.port, early);
         match timeout_at(self.deadline, opening).await {
-            Ok(from_open) => from_open,
+            Ok(opened) => opened,
             Err(_) => Err(StreamError::Failed(Failure::ConnectionTimedOut)),
         }
     }

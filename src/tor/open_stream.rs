@@ -32,7 +32,7 @@ const FIRST_READ: usize = 512;
 pub(crate) type OpenStream = Stream<StreamReader, DataWriter>;
 
 /// Wraps a stream that is open and has carried no optimistic data.
-pub(crate) fn from_open(stream: DataStream) -> OpenStream {
+pub(crate) fn into_open_stream(stream: DataStream) -> OpenStream {
     let (reader, writer) = stream.split();
     Stream {
         reader: StreamReader::new(None, reader),
@@ -102,7 +102,7 @@ where
         }
         first => first,
     };
-    // A partly filled relay message may be left in the writer: the relay of the stream flushes it.
+    // The writer may still buffer part of a relay message; `inbound::relay` flushes it.
     let sent = sent.into_inner();
     if sent > 0 {
         debug!("{sent} bytes of optimistic data were sent before the stream was open");

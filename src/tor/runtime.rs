@@ -1,6 +1,6 @@
 //! The runtime of the Tor crates: tokio with rustls, and two components of our own.
 //!
-//! Connections to relays are [`RelaySockets`]. [`TaskSpawner`] passes an attempt's [`AttemptObserver`] on to the tasks
+//! Connections to relays are [`RelaySockets`]. [`TaskSpawner`] passes a call's [`CallObserver`] on to the tasks
 //! that tor-hsclient spawns for it, so that they can end with the attempt, and ends all tasks of a circuit
 //! slot with the slot.
 
@@ -14,7 +14,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tor_rtcompat::tokio::TokioRustlsRuntime;
 use tor_rtcompat::{Blocking, CompoundRuntime, RealCoarseTimeProvider, ToplevelBlockOn};
 
-use super::onion::observer::AttemptObserver;
+use super::onion::observer::CallObserver;
 use super::relay_socket::RelaySockets;
 
 /// The runtime type of all arti objects.
@@ -96,7 +96,7 @@ impl Spawn for TaskSpawner {
             }
             None => future,
         };
-        match AttemptObserver::adopt(future) {
+        match CallObserver::adopt(future) {
             Ok(adopted) => self.tokio.spawn_obj(adopted),
             Err(future) => self.tokio.spawn_obj(future),
         }

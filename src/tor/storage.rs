@@ -59,7 +59,8 @@ impl ClientStorage {
     /// Blocks for some milliseconds: the cached consensus is read.
     pub(super) fn repair(&self, config: &TorClientConfig) {
         for path in self.locks() {
-            if let (Some(why), Some(folder)) = (set_aside::check_is_file(&path), path.parent()) {
+            if let (Some(why), Some(folder)) = (set_aside::find_type_problem(&path), path.parent())
+            {
                 set_aside::set_aside(&path, folder, why);
             }
         }

@@ -58,8 +58,8 @@ mod tokens;
 const MAX_KEY: usize = 256;
 
 /// Limits log messages about saved and unsaved keys: a program may send the form repeatedly.
-static SAVED: LogLimiter = LogLimiter::burst(Duration::from_secs(60), 5);
-static NOT_SAVED: LogLimiter = LogLimiter::burst(Duration::from_secs(60), 5);
+static SAVED: LogLimiter = LogLimiter::with_burst(Duration::from_secs(60), 5);
+static NOT_SAVED: LogLimiter = LogLimiter::with_burst(Duration::from_secs(60), 5);
 
 /// Accepts client authorization keys from browsers, if a folder for them is configured. All HTTP ports
 /// share one.

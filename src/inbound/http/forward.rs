@@ -36,7 +36,7 @@ use crate::tor::optimistic_data::OptimisticData;
 const MAX_IDLE_SITES: usize = 4;
 
 /// Limits log messages about sites that did not answer.
-static NO_RESPONSE: LogLimiter = LogLimiter::burst(Duration::from_secs(60), 5);
+static NO_RESPONSE: LogLimiter = LogLimiter::with_burst(Duration::from_secs(60), 5);
 
 /// `Allow` where a method is refused: the common methods that are forwarded. Which of them a site
 /// supports, only the site knows.

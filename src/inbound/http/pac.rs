@@ -1,6 +1,6 @@
 //! The proxy auto-configuration (PAC) file for browsers.
 
-use super::request_kind::OUR_HOST;
+use super::request_kind::OWN_HOST;
 
 /// Path of the file on onionport's own host.
 pub(super) const PATH: &str = "/proxy.pac";
@@ -29,7 +29,7 @@ pub(super) fn script(proxy: &str, all: bool) -> Option<String> {
         format!(
             "{WARNING}function FindProxyForURL(url, host) {{\n  host = host.toLowerCase();\n  \
              if (shExpMatch(host, \"*.onion\") || shExpMatch(host, \"*.onion.\") || \
-             host == \"{OUR_HOST}\")\n    return \"PROXY {proxy}\";\n  return \"DIRECT\";\n}}"
+             host == \"{OWN_HOST}\")\n    return \"PROXY {proxy}\";\n  return \"DIRECT\";\n}}"
         )
     })
 }

@@ -6,8 +6,8 @@ use hyper::{HeaderMap, Method, Request, StatusCode, Uri, Version};
 
 use crate::failure::Failure;
 use crate::inbound::socks::name;
-pub(super) use crate::request::target::OUR_HOST;
-use crate::request::target::is_near_ours;
+pub(super) use crate::request::target::OWN_HOST;
+use crate::request::target::is_own_host_or_below;
 use crate::request::{self, Address, Command};
 use crate::tor::destination::Family;
 use crate::tor::isolation::{ClientCredentials, Protocol};
@@ -76,7 +76,7 @@ pub(super) fn classify<B>(request: &Request<B>) -> Result<RequestKind, HttpRejec
         (Some("http"), Some(authority)) => {
             check_host_header(request)?;
             let target = parse_authority(authority, Some(HTTP))?;
-            if target.host.eq_ignore_ascii_case(OUR_HOST) {
+            if target.host.eq_ignore_ascii_case(OWN_HOST) {
                 return match target.port {
                     None | Some(HTTP) => Ok(RequestKind::OwnHost),
                     Some(_) => Err(bad_request("onionport.invalid has only port 80")),
@@ -167,7 +167,7 @@ fn stream_request(
     headers: &HeaderMap,
 ) -> Result<request::Request, HttpRejection> {
     let host = target.host;
-    if is_near_ours(host) {
+    if is_own_host_or_below(host) {
         return Err(HttpRejection::Status(
             StatusCode::FORBIDDEN,
             "onionport's pages are at http://onionport.invalid/, over http:// only",

@@ -9,7 +9,7 @@ use hyper::header::{
 use hyper::{Method, Request, Response, StatusCode};
 
 use super::body::{Body, full};
-use super::request_kind::OUR_HOST;
+use super::request_kind::OWN_HOST;
 use crate::failure::Failure;
 
 /// Why a request failed: tokens of the form `space/TOKEN` (Tor's HTTP CONNECT specification).
@@ -170,7 +170,7 @@ pub(super) fn protect(headers: &mut HeaderMap) {
 
 /// Returns the URL of one of onionport's own pages; `path` is empty or starts with a slash.
 pub(super) fn own_url(path: &str) -> String {
-    format!("http://{OUR_HOST}{path}")
+    format!("http://{OWN_HOST}{path}")
 }
 
 #[cfg(test)]

@@ -94,17 +94,17 @@ fn assert_not_logged(body: impl FnOnce()) {
 #[test]
 fn an_event_is_classified_by_the_type_of_its_error() {
     let directory = Detail::Timeout;
-    let Some(AttemptEvent::Descriptor(clue)) = classify_event(&directory) else {
+    let Some(CallEvent::Descriptor(error)) = classify_event(&directory) else {
         panic!("not a descriptor event")
     };
-    assert_eq!(clue, D::TimedOut);
+    assert_eq!(error, D::TimedOut);
     let point = Attempt::IntroductionTimeout {
         intro_index: 0.into(),
     };
-    let Some(AttemptEvent::Rendezvous(clue)) = classify_event(&point) else {
+    let Some(CallEvent::Rendezvous(error)) = classify_event(&point) else {
         panic!("not a rendezvous event")
     };
-    assert_eq!(clue, R::IntroductionTimedOut);
+    assert_eq!(error, R::IntroductionTimedOut);
     // A summary of errors that had their own events.
     assert!(classify_event(&ConnError::NoHsDirs).is_none());
 }
@@ -148,9 +148,9 @@ fn the_error_of_an_attempt_has_its_failure() {
 }
 
 #[test]
-fn each_failed_descriptor_fetch_has_its_clue() {
+fn each_failed_descriptor_fetch_has_its_error() {
     let no_vanguards = VanguardMgrError::BootstrapRequired { action: "select" };
-    let expected = [
+    let cases = [
         (Detail::Timeout, D::TimedOut),
         (
             Detail::Circuit(CircuitError::VanguardMgrInit(no_vanguards)),
@@ -175,18 +175,18 @@ fn each_failed_descriptor_fetch_has_its_clue() {
             D::AuthMissing,
         ),
     ];
-    for (error, clue) in expected {
-        assert_not_logged(|| assert_eq!(classify_descriptor_fetch(&error), clue, "{error:?}"));
+    for (error, expected) in cases {
+        assert_not_logged(|| assert_eq!(classify_descriptor_fetch(&error), expected, "{error:?}"));
     }
     assert_logged_as_bug(|| assert_eq!(classify_descriptor_fetch(&Detail::Bug(bug())), D::Bug));
 }
 
 #[test]
-fn each_failed_directory_request_has_its_clue() {
+fn each_failed_directory_request_has_its_error() {
     use RequestError as E;
     let status = |code| E::HttpStatus(code, "a phrase".to_owned());
     let not_utf8 = String::from_utf8(vec![0xFF]).expect_err("not UTF-8");
-    let expected = [
+    let cases = [
         (status(404), D::NotFound),
         (status(403), D::Refused),
         (status(500), D::Refused),
@@ -210,8 +210,10 @@ fn each_failed_directory_request_has_its_clue() {
         (E::Proto(broken()), D::Unreachable),
         (E::Tunnel(circuit(broken())), D::Unreachable),
     ];
-    for (error, clue) in expected {
-        assert_not_logged(|| assert_eq!(classify_directory_response(&error), clue, "{error:?}"));
+    for (error, expected) in cases {
+        assert_not_logged(|| {
+            assert_eq!(classify_directory_response(&error), expected, "{error:?}")
+        });
     }
     let no_request = http::Request::get("not a URI").body(());
     let no_request = Arc::new(no_request.expect_err("not a URI"));
@@ -223,10 +225,10 @@ fn each_failed_directory_request_has_its_clue() {
 }
 
 #[test]
-fn each_fault_of_a_descriptor_has_its_clue() {
+fn each_fault_of_a_descriptor_has_its_error() {
     use HsDescError as E;
     let fault = || inner("create2-formats 3\n");
-    let expected = [
+    let cases = [
         (E::MissingDecryptionKey, D::AuthMissing),
         (E::WrongDecryptionKey, D::AuthWrong),
         (E::OuterParsing(fault()), D::Invalid),
@@ -235,8 +237,8 @@ fn each_fault_of_a_descriptor_has_its_clue() {
         (E::InnerParsing(fault()), D::Invalid),
         (E::InnerValidation(fault()), D::Invalid),
     ];
-    for (error, clue) in expected {
-        assert_not_logged(|| assert_eq!(classify_document(&error), clue, "{error:?}"));
+    for (error, expected) in cases {
+        assert_not_logged(|| assert_eq!(classify_document(&error), expected, "{error:?}"));
     }
     assert_logged_as_bug(|| assert_eq!(classify_document(&E::Bug(bug())), D::Bug));
 }
@@ -252,7 +254,7 @@ fn a_sound_descriptor_without_introduction_points_is_recognised() {
 }
 
 #[test]
-fn each_failed_rendezvous_has_its_clue() {
+fn each_failed_rendezvous_has_its_error() {
     use Attempt as F;
     let rend_pt = || RelayIds::empty().into();
     let intro_index = 3.into();
@@ -260,7 +262,7 @@ fn each_failed_rendezvous_has_its_clue() {
         status,
         intro_index,
     };
-    let expected = [
+    let cases = [
         (
             F::UnusableIntro {
                 error: InvalidTarget::Bug(bug()),
@@ -347,8 +349,8 @@ fn each_failed_rendezvous_has_its_clue() {
             R::NotCompleted,
         ),
     ];
-    for (error, clue) in expected {
-        assert_not_logged(|| assert_eq!(classify_rendezvous(&error), clue, "{error:?}"));
+    for (error, expected) in cases {
+        assert_not_logged(|| assert_eq!(classify_rendezvous(&error), expected, "{error:?}"));
     }
     assert_logged_as_bug(|| assert_eq!(classify_rendezvous(&F::Bug(bug())), R::Bug));
 }

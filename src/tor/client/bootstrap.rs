@@ -15,7 +15,8 @@ use super::create::{ArtiClient, is_about_files};
 /// The pause between two bootstrap attempts.
 const BOOTSTRAP_PAUSE: Duration = Duration::from_secs(5);
 
-/// How long bridges may fail before the first warning, and the pause between further warnings.
+/// How long bootstrapping through bridges may take before the first warning, and the pause between further
+/// warnings.
 const BRIDGES_PATIENCE: Duration = Duration::from_secs(15);
 const BRIDGES_REPORT: Duration = Duration::from_secs(60);
 
@@ -86,7 +87,7 @@ impl ArtiClient {
         }
     }
 
-    /// Warns periodically while no bridge works. Never returns.
+    /// Warns periodically while bootstrapping through bridges is not complete. Never returns.
     async fn report_silent_bridges(
         &self,
         report: &(impl Fn(BootstrapProgress<'_>) + Sync),
@@ -106,12 +107,11 @@ impl ArtiClient {
         loop {
             let elapsed = begun.elapsed().as_secs();
             warn!(
-                "cannot connect to the Tor network through any bridge after {elapsed} s ({addresses}): \
-                 check this computer's network, the bridge lines and their transports, or use other \
-                 bridges"
+                "not connected to the Tor network after {elapsed} s (bridges: {addresses}): if this goes on, \
+                 check this computer's network, the bridge lines and their transports, or use other bridges"
             );
             report(BootstrapProgress::Step(&format!(
-                "cannot connect through any bridge ({addresses}): check the bridge lines"
+                "not connected yet (bridges: {addresses}): if this goes on, check the bridge lines"
             )));
             sleep(BRIDGES_REPORT).await;
         }

@@ -118,7 +118,7 @@ async fn repair(storage: &ClientStorage, settings: &ClientSettings) {
         Ok(Ok(())) => {}
         Ok(Err(error)) => warn!("cannot check the Tor client's files: {error}"),
         Err(_) => warn!(
-            "cannot check the Tor client's files within {} s; starting without the check",
+            "cannot check the Tor client's files within {} s; starting before the check is done",
             REPAIR_TIMEOUT.as_secs()
         ),
     }
@@ -131,7 +131,7 @@ fn start(
     storage: &ClientStorage,
     runtime: TorRuntime,
 ) -> arti_client::Result<ArtiClient> {
-    let free = storage.state_holder().is_none();
+    let holds_state = storage.state_holder().is_none();
     let arti = TorClient::with_runtime(runtime)
         .config(settings.config.clone())
         .bootstrap_behavior(BootstrapBehavior::OnDemand)
@@ -154,7 +154,7 @@ fn start(
         arti,
         settings: settings.clone(),
         first_bootstrap: Mutex::new(first_bootstrap),
-        holds_state: free,
+        holds_state,
     })
 }
 

@@ -34,7 +34,7 @@ pub(in crate::tor) struct ClientSlot {
 /// Why a client could not be replaced.
 #[derive(Debug)]
 pub enum ReplaceError {
-    /// The new client cannot be created; the previous one is restored.
+    /// The new configuration or client was refused; the previous client serves on.
     Refused(String),
     /// Neither client can be created. No request is served any more.
     Lost(String),

@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 
 use crate::tor::onion_address::OnionAddress;
 
-/// How the names of key files end.
+/// The extension of key files.
 pub(super) const SUFFIX: &str = "auth_private";
 /// The maximum size of a key file in bytes. A key takes 128.
 pub(super) const MAX_FILE_LEN: usize = 4096;

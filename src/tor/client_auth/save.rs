@@ -169,7 +169,8 @@ fn choose_file(folder: &Path, service: &OnionAddress) -> Result<PathBuf, SaveErr
     }
 }
 
-/// Returns a file name by C tor's rule at which no key of another service is lost.
+/// Returns C tor's name for the key file, with a number appended to the address if that would overwrite a
+/// key of another service, a link or an unreadable file.
 fn free_file(folder: &Path, service: &OnionAddress) -> Result<PathBuf, SaveErrorKind> {
     let label = label(service);
     let names = std::iter::once(format!("{label}.{SUFFIX}"))

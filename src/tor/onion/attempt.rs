@@ -49,8 +49,8 @@ pub(super) use unawaited::MAX_UNAWAITED_ATTEMPTS;
 /// makes room for a new one.
 const MAX_TRIES: usize = 3;
 
-/// How long an attempt runs at least, even if no request waits: a client that asks again soon
-/// finds it further along.
+/// How long after its start an attempt may go on without a waiting request: a client that requests
+/// the service again soon finds it further along.
 const MIN_LIFETIME: Duration = Duration::from_secs(120);
 
 /// How much longer a try with an acknowledged introduction may wait for the service when the
@@ -235,7 +235,8 @@ async fn run<N: Network>(
     // All but the first try, the oldest in front.
     let mut others: VecDeque<(usize, AbortHandle)> = VecDeque::new();
     let mut failed = None;
-    // Set once introduction points have refused conclusively while another try is acknowledged.
+    // Set once introduction points have conclusively refused while another try's introduction is
+    // acknowledged.
     let mut grace_end = None;
     let outcome = loop {
         tokio::select! {

@@ -1,7 +1,7 @@
 //! Classifies what was observed of a call to tor-hsclient as one [`Failure`].
 //!
-//! A call fetches the service's descriptor from one directory after another, and then tries pairs
-//! of introduction and rendezvous points. The rules here weigh all errors of these tries as a set.
+//! A call fetches the service's descriptor from one directory after another, and then goes through
+//! pairs of introduction and rendezvous points. The rules here weigh all errors of the call as a set.
 //! They follow proposal 304 and tor(1), `ExtendedErrors`.
 //!
 //! This module imports nothing but [`Failure`]: it knows neither the types of the Tor crates nor
@@ -76,7 +76,7 @@ impl RendezvousError {
 
 /// The step that a call is in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum AttemptStage {
+pub(crate) enum CallStage {
     /// No work has begun: tor-hsclient may still have an open circuit.
     #[default]
     NotStarted,
@@ -97,9 +97,9 @@ pub(crate) enum AttemptStage {
 /// Everything observed of one call.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Observations {
-    pub(crate) stage: AttemptStage,
+    pub(crate) stage: CallStage,
     /// The furthest stage that the call has reached.
-    pub(crate) furthest: AttemptStage,
+    pub(crate) furthest: CallStage,
     /// The introduction point in use, by its index in the descriptor.
     pub(crate) point: Option<usize>,
     /// Whether the descriptor was requested from a directory.
@@ -124,16 +124,16 @@ impl Observations {
     }
 
     /// Records that a stage has begun.
-    pub(crate) fn enter(&mut self, stage: AttemptStage) {
+    pub(crate) fn enter(&mut self, stage: CallStage) {
         self.stage = stage;
         self.furthest = self.furthest.max(stage);
-        self.fetched |= stage == AttemptStage::Fetching;
-        if stage == AttemptStage::Descriptor {
+        self.fetched |= stage == CallStage::Fetching;
+        if stage == CallStage::Descriptor {
             // Another descriptor may list other points.
             self.outdated = self.rendezvous_errors.len();
             self.refused_by_all = false;
         }
-        if stage == AttemptStage::Rendezvous {
+        if stage == CallStage::Rendezvous {
             // tor-hsclient chooses the introduction point after the rendezvous point.
             self.point = None;
         }
@@ -142,7 +142,7 @@ impl Observations {
     /// Records that the call has chosen an introduction point.
     pub(crate) fn select_point(&mut self, point: usize) {
         // tor-hsclient tries the points in a fixed order, and then again from the first. If it
-        // returns to a point that has refused, and all tries since were refused too, then every
+        // returns to a point that has refused, and all pairs since were refused too, then every
         // point has refused.
         let refusal = RendezvousError::IntroductionRefused { point };
         let is_second_turn = self.latest_refusals().any(|error| *error == refusal);
@@ -166,10 +166,10 @@ impl Observations {
             && !self.fetch_errors.iter().any(was_tried)
     }
 
-    /// Whether all tries with the current descriptor were refused by introduction points.
+    /// Whether all pairs with the current descriptor were refused by introduction points.
     pub(crate) fn has_only_refusals(&self) -> bool {
-        let tries = self.rendezvous_errors.len() - self.outdated;
-        tries > 0 && self.latest_refusals().count() == tries
+        let pairs = self.rendezvous_errors.len() - self.outdated;
+        pairs > 0 && self.latest_refusals().count() == pairs
     }
 
     /// The latest errors with the current descriptor, newest first, up to the first that is not a
@@ -181,7 +181,7 @@ impl Observations {
         of_this_descriptor.rev().take_while(refused)
     }
 
-    /// The failure, if no further try of this call can change it.
+    /// The failure, if no further fetch or pair of this call can change it.
     ///
     /// One descriptor that cannot be decrypted is proof: all directories hold the same descriptor.
     pub(crate) fn proven_failure(&self) -> Option<Failure> {
@@ -207,17 +207,17 @@ impl Observations {
     /// If this call got less far, it does not disprove what the earlier call observed.
     pub(crate) fn combine_with_earlier(&self, failure: Failure) -> Failure {
         let errors = &self.rendezvous_errors;
-        let observed_nothing = errors.is_empty() && self.furthest < AttemptStage::Acknowledged;
+        let observed_nothing = errors.is_empty() && self.furthest < CallStage::Acknowledged;
         let introduced_nowhere = errors.iter().all(|error| error.is_before_introduction());
         match self.earlier_failure {
             Some(earlier)
                 if failure == Failure::RendezvousFailed
                     && introduced_nowhere
-                    && self.furthest < AttemptStage::Introduction =>
+                    && self.furthest < CallStage::Introduction =>
             {
                 earlier
             }
-            Some(earlier) if self.furthest < AttemptStage::Introduction || observed_nothing => {
+            Some(earlier) if self.furthest < CallStage::Introduction || observed_nothing => {
                 more_informative(earlier, failure)
             }
             _ => failure,
@@ -244,7 +244,7 @@ impl Observations {
         }
         let mut errors = self.rendezvous_errors.clone();
         match self.stage {
-            AttemptStage::NotStarted | AttemptStage::Descriptor | AttemptStage::Fetching => {
+            CallStage::NotStarted | CallStage::Descriptor | CallStage::Fetching => {
                 // Errors at the points of an older descriptor say more than a slow directory.
                 if !errors.is_empty() {
                     return classify_rendezvous_errors(&errors);
@@ -254,13 +254,13 @@ impl Observations {
                 return classify_fetch_errors(&fetch_errors);
             }
             // No introduction was ever attempted, so no introduction point is to blame.
-            AttemptStage::Rendezvous
+            CallStage::Rendezvous
                 if !errors.is_empty()
                     && errors.iter().all(|error| error.is_before_introduction()) => {}
-            AttemptStage::Rendezvous | AttemptStage::Puzzle | AttemptStage::Introduction => {
+            CallStage::Rendezvous | CallStage::Puzzle | CallStage::Introduction => {
                 errors.push(RendezvousError::IntroductionTimedOut);
             }
-            AttemptStage::Acknowledged => errors.push(RendezvousError::NotCompleted),
+            CallStage::Acknowledged => errors.push(RendezvousError::NotCompleted),
         }
         classify_rendezvous_errors(&errors)
     }

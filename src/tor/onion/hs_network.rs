@@ -145,7 +145,7 @@ impl Network for HsNetwork {
         let begun = tunnel.begin_stream("", port, Some(parameters)).await;
         let stream = begun.map_err(|error| arti_errors::classify_stream(&error))?;
         match early {
-            None => Ok(open_stream::from_open(stream)),
+            None => Ok(open_stream::into_open_stream(stream)),
             // A service without this port closes the stream and does not open it first.
             Some(early) => {
                 open_stream::open_optimistically(stream, early, Some(Failure::StreamClosed)).await

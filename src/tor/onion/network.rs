@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tor_circmgr::IsolationToken;
 use tor_hsclient::HsClientSecretKeys;
 
-use super::observer::AttemptObserver;
+use super::observer::CallObserver;
 use crate::failure::Failure;
 use crate::tor::arti_errors::StreamError;
 use crate::tor::onion_address::OnionAddress;
@@ -21,10 +21,10 @@ pub(crate) struct CallParameters<'a> {
     pub(crate) keys: &'a HsClientSecretKeys,
     /// Calls with the same token share a circuit.
     pub(crate) token: IsolationToken,
-    /// How long to wait for a network directory.
+    /// Until when to wait for a network directory.
     pub(crate) directory_deadline: Instant,
     /// Records how far the call gets.
-    pub(crate) observer: &'a Arc<AttemptObserver>,
+    pub(crate) observer: &'a Arc<CallObserver>,
 }
 
 /// Builds circuits to onion services and opens streams on them.

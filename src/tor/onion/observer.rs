@@ -1,11 +1,12 @@
 //! Observes one call to tor-hsclient while it runs.
 //!
 //! tor-hsclient's call returns once, at its end, which may be many minutes away. Meanwhile
-//! tor-hsclient logs each failed try as a `tracing` event whose `error` field is the typed error,
-//! and opens a span for most steps. [`ObserverLayer`] turns these into [`Observations`].
+//! tor-hsclient logs each failed descriptor fetch, and each failed pair of introduction and
+//! rendezvous points, as a `tracing` event whose `error` field is the typed error, and opens a span
+//! for most steps. [`ObserverLayer`] turns these into [`Observations`].
 //!
 //! A task-local value links them to a call: [`crate::tor::runtime::TaskSpawner`] binds the task that
-//! tor-hsclient spawns to the call that makes it spawn (see [`AttemptObserver::adopt`]). Message
+//! tor-hsclient spawns to the call that makes it spawn (see [`CallObserver::adopt`]). Message
 //! texts are read only where there is no other source: for two steps without a span
 //! ([`AWAITING_RENDEZVOUS`], [`SOLVING`]) and for the index of the introduction point
 //! ([`POINT`]). The unit tests in `upstream_tests` and the network tests fail if a new version of
@@ -30,7 +31,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
-use super::classify::{AttemptStage, FetchError, Observations, RendezvousError};
+use super::classify::{CallStage, FetchError, Observations, RendezvousError};
 use crate::failure::Failure;
 use crate::tor::arti_errors;
 
@@ -63,16 +64,16 @@ tokio::task_local! {
 #[derive(Clone)]
 enum TaskRole {
     /// The task calls tor-hsclient; a task spawned meanwhile does the work of the call.
-    Caller(Arc<AttemptObserver>),
+    Caller(Arc<CallObserver>),
     /// The task does the work of the call. Tasks that it spawns belong to the circuit manager.
-    Worker(Arc<AttemptObserver>),
+    Worker(Arc<CallObserver>),
 }
 
 /// The state of one running call to tor-hsclient.
 ///
 /// Shared between the attempt, the [`ObserverLayer`] that updates it, and the requests that wait
 /// for the attempt.
-pub(crate) struct AttemptObserver {
+pub(crate) struct CallObserver {
     state: Mutex<ObserverState>,
     /// Notified of each change of `state`.
     changed: watch::Sender<()>,
@@ -80,31 +81,31 @@ pub(crate) struct AttemptObserver {
 
 struct ObserverState {
     observations: Observations,
-    /// When the call last reached a new stage, solved a puzzle, or got an answer of a directory.
+    /// When the call last reached a new stage, solved a puzzle, or had a descriptor fetch fail.
     last_progress: Instant,
     /// Aborts the task that does the work.
     work: Option<AbortHandle>,
     /// Whether the call has ended, so that it waits for nothing.
-    is_over: bool,
+    is_finished: bool,
 }
 
-impl AttemptObserver {
+impl CallObserver {
     /// Returns an observer for a call that follows one with `earlier_failure`, if there is one.
-    pub(crate) fn new(earlier_failure: Option<Failure>) -> Arc<AttemptObserver> {
-        Arc::new(AttemptObserver {
+    pub(crate) fn new(earlier_failure: Option<Failure>) -> Arc<CallObserver> {
+        Arc::new(CallObserver {
             state: Mutex::new(ObserverState {
                 observations: Observations::after(earlier_failure),
                 last_progress: Instant::now(),
                 work: None,
-                is_over: false,
+                is_finished: false,
             }),
             changed: watch::Sender::new(()),
         })
     }
 
     /// Returns an observer for a call that replaces this one.
-    pub(crate) fn renew(&self) -> Arc<AttemptObserver> {
-        AttemptObserver::new(self.lock().observations.earlier_failure)
+    pub(crate) fn renew(&self) -> Arc<CallObserver> {
+        CallObserver::new(self.lock().observations.earlier_failure)
     }
 
     fn lock(&self) -> MutexGuard<'_, ObserverState> {
@@ -141,7 +142,7 @@ impl AttemptObserver {
         }
     }
 
-    /// The failure of the call, if no further try can change it.
+    /// The failure of the call, if no further fetch or pair can change it.
     pub(crate) fn proven_failure(&self) -> Option<Failure> {
         self.lock().observations.proven_failure()
     }
@@ -177,7 +178,7 @@ impl AttemptObserver {
 
     /// Whether tor-hsclient did any work, because it had no open circuit to return.
     pub(crate) fn has_started(&self) -> bool {
-        self.lock().observations.stage > AttemptStage::NotStarted
+        self.lock().observations.stage > CallStage::NotStarted
     }
 
     /// Waits until so many introduction points in a row have refused that the descriptor may be
@@ -225,11 +226,11 @@ impl AttemptObserver {
     /// Whether the call waits for the service at the rendezvous point.
     pub(crate) fn is_acknowledged(&self) -> bool {
         let state = self.lock();
-        !state.is_over && state.observations.stage == AttemptStage::Acknowledged
+        !state.is_finished && state.observations.stage == CallStage::Acknowledged
     }
 
     /// The furthest stage that the call has reached.
-    pub(crate) fn furthest(&self) -> AttemptStage {
+    pub(crate) fn furthest(&self) -> CallStage {
         self.lock().observations.furthest
     }
 
@@ -238,14 +239,14 @@ impl AttemptObserver {
         let state = self.lock();
         let is_waiting = matches!(
             state.observations.stage,
-            AttemptStage::Rendezvous | AttemptStage::Introduction
+            CallStage::Rendezvous | CallStage::Introduction
         );
         state.observations.point.filter(|_| is_waiting)
     }
 
     /// Records that the call has ended, so that it waits for nothing.
-    pub(crate) fn set_over(&self) {
-        self.lock().is_over = true;
+    pub(crate) fn set_finished(&self) {
+        self.lock().is_finished = true;
     }
 
     /// Waits until the call arrives at an introduction point for which `avoid` returns true. The
@@ -270,7 +271,7 @@ impl AttemptObserver {
     /// A call that solves a puzzle never counts as stalled: no parallel try would be faster.
     pub(crate) fn is_stalled(&self, limit: Duration) -> bool {
         let state = self.lock();
-        let is_solving = state.observations.stage == AttemptStage::Puzzle;
+        let is_solving = state.observations.stage == CallStage::Puzzle;
         !is_solving && state.last_progress.elapsed() >= limit
     }
 
@@ -284,10 +285,10 @@ impl AttemptObserver {
         let mut state = self.lock();
         let progress = |seen: &Observations| (seen.furthest, seen.fetch_errors.len());
         let before = progress(&state.observations);
-        let was_solving = state.observations.stage == AttemptStage::Puzzle;
+        let was_solving = state.observations.stage == CallStage::Puzzle;
         change(&mut state.observations);
         // The time spent on a puzzle does not count against the introduction that follows.
-        let has_solved = was_solving && state.observations.stage != AttemptStage::Puzzle;
+        let has_solved = was_solving && state.observations.stage != CallStage::Puzzle;
         if has_solved || progress(&state.observations) != before {
             state.last_progress = Instant::now();
         }
@@ -297,14 +298,14 @@ impl AttemptObserver {
 }
 
 /// The observer of the call whose work the running task does, if it does any.
-fn current_observer() -> Option<Arc<AttemptObserver>> {
+fn current_observer() -> Option<Arc<CallObserver>> {
     match CALL.try_with(TaskRole::clone) {
         Ok(TaskRole::Worker(observer)) => Some(observer),
         Ok(TaskRole::Caller(_)) | Err(_) => None,
     }
 }
 
-/// A `tracing` layer that updates the [`AttemptObserver`] of the running task.
+/// A `tracing` layer that updates the [`CallObserver`] of the running task.
 struct ObserverLayer;
 
 /// Returns the layer with a filter of its own: the user's log filter must not change what the
@@ -319,10 +320,10 @@ where
 impl<S: Subscriber> Layer<S> for ObserverLayer {
     fn on_new_span(&self, attributes: &Attributes<'_>, _id: &Id, _ctx: Context<'_, S>) {
         let stage = match attributes.metadata().name() {
-            "descriptor_ensure" => AttemptStage::Descriptor,
-            "descriptor_fetch_attempt" => AttemptStage::Fetching,
-            "establish_rendezvous" => AttemptStage::Rendezvous,
-            "exchange_introduce" => AttemptStage::Introduction,
+            "descriptor_ensure" => CallStage::Descriptor,
+            "descriptor_fetch_attempt" => CallStage::Fetching,
+            "establish_rendezvous" => CallStage::Rendezvous,
+            "exchange_introduce" => CallStage::Introduction,
             _ => return,
         };
         if let Some(observer) = current_observer() {
@@ -356,17 +357,15 @@ impl<S: Subscriber> Layer<S> for ObserverLayer {
 struct EventVisitor {
     fetch_error: Option<FetchError>,
     rendezvous_error: Option<RendezvousError>,
-    stage: Option<AttemptStage>,
+    stage: Option<CallStage>,
     point: Option<usize>,
 }
 
 impl Visit for EventVisitor {
     fn record_error(&mut self, _field: &Field, error: &(dyn std::error::Error + 'static)) {
         match arti_errors::classify_event(error) {
-            Some(arti_errors::AttemptEvent::Descriptor(error)) => self.fetch_error = Some(error),
-            Some(arti_errors::AttemptEvent::Rendezvous(error)) => {
-                self.rendezvous_error = Some(error)
-            }
+            Some(arti_errors::CallEvent::Descriptor(error)) => self.fetch_error = Some(error),
+            Some(arti_errors::CallEvent::Rendezvous(error)) => self.rendezvous_error = Some(error),
             None => {}
         }
     }
@@ -376,9 +375,9 @@ impl Visit for EventVisitor {
             let message = format!("{value:?}");
             self.point = parse_point(&message);
             if message.ends_with(AWAITING_RENDEZVOUS) {
-                self.stage = Some(AttemptStage::Acknowledged);
+                self.stage = Some(CallStage::Acknowledged);
             } else if message.starts_with(SOLVING) {
-                self.stage = Some(AttemptStage::Puzzle);
+                self.stage = Some(CallStage::Puzzle);
             }
         }
     }

@@ -12,7 +12,7 @@ pub(super) struct RendezvousCircuit<N: Network> {
     tunnel: Weak<N::HsTunnel>,
     /// Keeps the circuit for requests that are about to use it while its slot gets a new connector.
     connector: N::HsConnector,
-    /// Whether the circuit was built for this request.
+    /// Whether the attempt that the request waited for built the circuit.
     pub(super) fresh: bool,
     /// The isolation token under which the connector holds the circuit.
     pub(super) token: IsolationToken,

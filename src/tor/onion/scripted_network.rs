@@ -10,9 +10,9 @@ use tokio::time::timeout;
 use tor_circmgr::IsolationToken;
 use tor_hsclient::HsClientSecretKeys;
 
-use super::classify::AttemptStage;
+use super::classify::CallStage;
 use super::network::{CallParameters, Network};
-use super::observer::AttemptObserver;
+use super::observer::CallObserver;
 use crate::failure::Failure;
 use crate::tor::arti_errors::StreamError;
 use crate::tor::onion_address::OnionAddress;
@@ -59,7 +59,7 @@ pub(super) struct IncomingCall {
     /// The number of the connector, counted from one.
     pub(super) connector: usize,
     pub(super) token: IsolationToken,
-    pub(super) observer: Arc<AttemptObserver>,
+    pub(super) observer: Arc<CallObserver>,
     answer: oneshot::Sender<Result<Arc<ScriptedTunnel>, Failure>>,
 }
 
@@ -146,7 +146,7 @@ impl NetworkController {
         &mut self,
         call: IncomingCall,
     ) -> (usize, Arc<AtomicBool>) {
-        call.enter(AttemptStage::Descriptor);
+        call.enter(CallStage::Descriptor);
         self.answer_with_open_circuit(call)
     }
 
@@ -179,13 +179,13 @@ impl std::fmt::Display for IncomingRequest {
 
 impl IncomingCall {
     /// Makes the call enter a stage.
-    pub(super) fn enter(&self, stage: AttemptStage) {
+    pub(super) fn enter(&self, stage: CallStage) {
         self.observer
             .record(|observations| observations.enter(stage));
     }
 
     /// Makes the call fail in a stage.
-    pub(super) fn fail(self, stage: AttemptStage, failure: Failure) {
+    pub(super) fn fail(self, stage: CallStage, failure: Failure) {
         self.enter(stage);
         let _ = self.answer.send(Err(failure));
     }

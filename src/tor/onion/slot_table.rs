@@ -88,7 +88,7 @@ pub(super) struct CircuitSlot<N: Network> {
 pub(super) struct SlotTable<N: Network> {
     slots: HashMap<SlotId, CircuitSlot<N>>,
     index: HashMap<SlotKey, SlotId>,
-    /// The different demands of all isolations so far: a few, because ports differ in few flags.
+    /// The sets of isolated fields seen so far: few, because ports differ in few flags.
     isolated_fields: Vec<IsolatedFields>,
     last_id: u64,
     /// The number of slots at which to drop the least recently used.
@@ -321,7 +321,7 @@ impl<N: Network> CircuitSlot<N> {
     /// Whether a stream was opened on this circuit a short time ago.
     pub(super) fn is_trusted(&self, token: IsolationToken) -> bool {
         self.last_opened
-            .is_some_and(|(from_open, at)| from_open == token && at.elapsed() < TRUST_TIME)
+            .is_some_and(|(opened_token, at)| opened_token == token && at.elapsed() < TRUST_TIME)
     }
 
     /// Records that a stream was opened on this circuit.

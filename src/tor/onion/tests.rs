@@ -8,7 +8,7 @@ use tor_hscrypto::pk::HsClientDescEncKeypair;
 use tor_llcrypto::pk::curve25519;
 
 use super::attempt::MAX_UNAWAITED_ATTEMPTS;
-use super::classify::AttemptStage;
+use super::classify::CallStage;
 use super::scripted_network::{
     NetworkController, ScriptedNetwork, ScriptedStream, scripted_network,
 };
@@ -56,7 +56,7 @@ fn user(name: &str) -> Isolation {
 
 /// The isolation of a client with this user name, on a port that isolates user names or does not.
 fn client(name: &str, socks_auth: bool) -> Isolation {
-    let facts = StreamAttributes {
+    let attributes = StreamAttributes {
         client: Some(IpAddr::from([127, 0, 0, 1])),
         credentials: ClientCredentials::new(name.as_bytes(), &[]),
         protocol: Protocol::Socks5,
@@ -72,7 +72,7 @@ fn client(name: &str, socks_auth: bool) -> Isolation {
         dest_port: false,
         dest_addr: false,
     };
-    Isolation::new(facts, &flags, false)
+    Isolation::new(attributes, &flags, false)
 }
 
 fn keys(byte: u8) -> HsClientSecretKeys {

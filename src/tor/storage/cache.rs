@@ -8,7 +8,7 @@ use fs_mistrust::Mistrust;
 use sha3::{Digest as _, Sha3_256};
 use tracing::warn;
 
-use super::set_aside::{check_is_file, set_aside};
+use super::set_aside::{find_type_problem, set_aside};
 
 const DATABASE: &str = "dir.sqlite3";
 /// Files that SQLite keeps for a database. They must not be applied to a new one.
@@ -23,7 +23,7 @@ const DIGEST: &str = "_sha3-256-";
 /// does not match its name would otherwise be the base of every consensus diff, and no diff would ever apply.
 pub(super) fn repair(folder: &Path, mistrust: &Mistrust) {
     let database = folder.join(DATABASE);
-    if let Some(why) = check_is_file(&database) {
+    if let Some(why) = find_type_problem(&database) {
         set_aside(&database, folder, why);
     }
     let documents = fs::read_dir(folder.join(DOCUMENTS));
@@ -51,7 +51,7 @@ pub(super) fn repair(folder: &Path, mistrust: &Mistrust) {
 
 /// Returns why a large document is unusable, if it is.
 fn find_problem(path: &Path, mistrust: &Mistrust) -> Option<String> {
-    if let Some(why) = check_is_file(path) {
+    if let Some(why) = find_type_problem(path) {
         return Some(why.to_owned());
     }
     // Problems of the folders above it are for the user to fix.

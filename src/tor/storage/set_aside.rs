@@ -49,7 +49,7 @@ pub(super) fn set_aside(path: &Path, to: &Path, why: &str) -> bool {
 }
 
 /// Returns what is wrong with `path`, links followed, if something other than a regular file exists there.
-pub(super) fn check_is_file(path: &Path) -> Option<&'static str> {
+pub(super) fn find_type_problem(path: &Path) -> Option<&'static str> {
     match fs::metadata(path) {
         Ok(metadata) if metadata.is_file() => None,
         Ok(metadata) if metadata.is_dir() => Some("it is a folder"),

@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 
 use serde::de::IgnoredAny;
 
-use super::set_aside::{check_is_file, set_aside};
+use super::set_aside::{find_type_problem, set_aside};
 
 /// Sets aside every state file that is not JSON: empty, truncated, overwritten, or not a regular file.
 ///
 /// A file that this user may not read is left alone: arti names it and refuses to start.
 pub(super) fn repair(folder: &Path) {
     for path in files(folder) {
-        if let Some(why) = check_is_file(&path) {
+        if let Some(why) = find_type_problem(&path) {
             set_aside(&path, folder, why);
             continue;
         }
@@ -29,14 +29,14 @@ pub(super) fn repair(folder: &Path) {
 /// Sets aside the state files that arti's error names: they are JSON with unexpected content. Returns whether
 /// there were any.
 pub(super) fn set_named_aside(folder: &Path, report: &str) -> bool {
-    let mut is_any = false;
+    let mut renamed = false;
     for path in files(folder) {
         let name = path.file_name().and_then(OsStr::to_str);
         if name.is_some_and(|name| report.contains(name)) {
-            is_any |= set_aside(&path, folder, "it has unexpected content");
+            renamed |= set_aside(&path, folder, "it has unexpected content");
         }
     }
-    is_any
+    renamed
 }
 
 /// Lists the state files, of whatever file type.

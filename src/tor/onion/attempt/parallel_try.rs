@@ -16,7 +16,7 @@ use super::progress::AttemptProgress;
 use crate::failure::Failure;
 use crate::tor::onion::classify::more_informative;
 use crate::tor::onion::network::{CallParameters, Network};
-use crate::tor::onion::observer::AttemptObserver;
+use crate::tor::onion::observer::CallObserver;
 use crate::tor::onion::rendezvous_circuit::RendezvousCircuit;
 use crate::tor::onion_address::OnionAddress;
 
@@ -72,7 +72,7 @@ pub(super) struct ParallelTry<'a, N: Network> {
     /// The isolation token for a second call that starts before the first has ended.
     spare: Option<IsolationToken>,
     /// The observer of the newest call.
-    observer: Arc<AttemptObserver>,
+    observer: Arc<CallObserver>,
     /// The first call, while the second runs beside it.
     earlier_call: Fuse<PendingCall<'a, N>>,
     /// How the first call failed while the second ran beside it.
@@ -101,7 +101,7 @@ impl<'a, N: Network> ParallelTry<'a, N> {
         token: IsolationToken,
         spare: Option<IsolationToken>,
     ) -> ParallelTry<'a, N> {
-        let observer = AttemptObserver::new(None);
+        let observer = CallObserver::new(None);
         context.progress.begin_try(number, &observer);
         ParallelTry {
             context,
@@ -134,7 +134,7 @@ impl<'a, N: Network> ParallelTry<'a, N> {
                     let observer = Arc::clone(&self.observer);
                     let progress = self.context.progress;
                     self.earlier_call = progress.track_earlier_call(call, observer).fuse();
-                    self.observe_next_call(AttemptObserver::new(Some(Failure::IntroductionFailed)));
+                    self.observe_next_call(CallObserver::new(Some(Failure::IntroductionFailed)));
                 }
                 CallOutcome::Failed(_) if self.observer.is_client_unready() => {
                     sleep(NOT_READY_DELAY).await;
@@ -144,7 +144,7 @@ impl<'a, N: Network> ParallelTry<'a, N> {
                     debug!("trying the onion service again with a new descriptor");
                     self.further_calls_left -= 1;
                     self.spare = None;
-                    self.observe_next_call(AttemptObserver::new(Some(failure)));
+                    self.observe_next_call(CallObserver::new(Some(failure)));
                 }
                 CallOutcome::Failed(failure) => return self.conclude(failure).await,
             }
@@ -184,7 +184,7 @@ impl<'a, N: Network> ParallelTry<'a, N> {
     }
 
     /// Observes the next call with `observer`.
-    fn observe_next_call(&mut self, observer: Arc<AttemptObserver>) {
+    fn observe_next_call(&mut self, observer: Arc<CallObserver>) {
         self.context
             .progress
             .replace_observer(self.number, &observer);
@@ -199,7 +199,7 @@ impl<'a, N: Network> ParallelTry<'a, N> {
     /// call.
     async fn conclude(mut self, failure: Failure) -> TryOutcome<N> {
         let observer = &self.observer;
-        observer.set_over();
+        observer.set_finished();
         let is_refused = failure == Failure::IntroductionFailed && observer.has_only_refusals();
         let is_conclusive = is_refused || observer.proven_failure().is_some();
         // The earlier call may be about to succeed all the same.
@@ -239,7 +239,7 @@ impl<N: Network> AttemptContext<'_, N> {
     async fn call(
         self,
         token: IsolationToken,
-        observer: Arc<AttemptObserver>,
+        observer: Arc<CallObserver>,
     ) -> Result<RendezvousCircuit<N>, Failure> {
         let call = CallParameters {
             service: self.service,

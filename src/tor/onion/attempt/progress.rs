@@ -1,6 +1,6 @@
 //! The progress of an attempt: how far its tries have got, and until when it runs.
 //!
-//! Requests that wait, the tries among themselves, and the decision to start another try read it.
+//! The waiting requests, the tries, and the code that starts further tries read it.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::failure::Failure;
-use crate::tor::onion::observer::AttemptObserver;
+use crate::tor::onion::observer::CallObserver;
 
 /// How long an only try may be stalled before another is started, and the newest of several when a
 /// new request joins the attempt. A working rendezvous takes a few seconds.
@@ -44,7 +44,7 @@ pub(super) struct AttemptProgress {
     /// Notified when a request joins.
     joined: Notify,
     /// The observer of the first try's first call, while its second call runs beside it.
-    earlier_call: Mutex<Option<Arc<AttemptObserver>>>,
+    earlier_call: Mutex<Option<Arc<CallObserver>>>,
     /// The introduction points at which tries were stalled, and when.
     unresponsive_points: Mutex<Vec<(usize, Instant)>>,
 }
@@ -52,13 +52,13 @@ pub(super) struct AttemptProgress {
 #[derive(Default)]
 struct TryObservers {
     /// The observer of each try's newest call, by the number of the try.
-    by_number: Vec<Arc<AttemptObserver>>,
+    by_number: Vec<Arc<CallObserver>>,
     /// The number of the try that was started last.
     newest: usize,
 }
 
 impl TryObservers {
-    fn newest(&self) -> Option<&Arc<AttemptObserver>> {
+    fn newest(&self) -> Option<&Arc<CallObserver>> {
         self.by_number.get(self.newest)
     }
 }
@@ -86,7 +86,7 @@ impl AttemptProgress {
     }
 
     /// Adds a try, and aborts the work of the try that had its number before.
-    pub(super) fn begin_try(&self, number: usize, observer: &Arc<AttemptObserver>) {
+    pub(super) fn begin_try(&self, number: usize, observer: &Arc<CallObserver>) {
         let tries = &mut *lock(&self.tries);
         match tries.by_number.get_mut(number) {
             Some(current) => std::mem::replace(current, Arc::clone(observer)).abort_work(),
@@ -96,7 +96,7 @@ impl AttemptProgress {
     }
 
     /// Sets the observer of a try's next call. Ignored if there is no try of this number.
-    pub(super) fn replace_observer(&self, number: usize, observer: &Arc<AttemptObserver>) {
+    pub(super) fn replace_observer(&self, number: usize, observer: &Arc<CallObserver>) {
         if let Some(current) = lock(&self.tries).by_number.get_mut(number) {
             *current = Arc::clone(observer);
         }
@@ -109,14 +109,14 @@ impl AttemptProgress {
         }
     }
 
-    /// Makes the first try's first call count while its second call runs beside it. Its work is
-    /// aborted when the returned future is dropped.
+    /// Keeps the earlier call's observer in the progress while the next call of the first try runs
+    /// beside it. The earlier call's work is aborted when the returned future is dropped.
     pub(super) fn track_earlier_call<'a, T: 'a>(
         &'a self,
         call: BoxFuture<'a, T>,
-        observer: Arc<AttemptObserver>,
+        observer: Arc<CallObserver>,
     ) -> BoxFuture<'a, T> {
-        struct EarlierCall<'a>(&'a AttemptProgress, Arc<AttemptObserver>);
+        struct EarlierCall<'a>(&'a AttemptProgress, Arc<CallObserver>);
         impl Drop for EarlierCall<'_> {
             fn drop(&mut self) {
                 *lock(&self.0.earlier_call) = None;

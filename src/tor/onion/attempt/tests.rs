@@ -6,7 +6,7 @@ use tokio::task::yield_now;
 use tokio::time::sleep;
 
 use super::*;
-use crate::tor::onion::classify::{AttemptStage, FetchError, RendezvousError};
+use crate::tor::onion::classify::{CallStage, FetchError, RendezvousError};
 use crate::tor::onion::scripted_network::{
     IncomingCall, NetworkController, ScriptedNetwork, scripted_network,
 };
@@ -92,16 +92,16 @@ impl TestAttempt {
 
 fn refuse(call: &IncomingCall, point: usize) {
     call.observer.record(|observations| {
-        observations.enter(AttemptStage::Rendezvous);
+        observations.enter(CallStage::Rendezvous);
         observations.select_point(point);
-        observations.enter(AttemptStage::Introduction);
+        observations.enter(CallStage::Introduction);
         observations.record_rendezvous_error(RendezvousError::IntroductionRefused { point });
     });
 }
 
 fn select_point(call: &IncomingCall, point: usize) {
     call.observer.record(|observations| {
-        observations.enter(AttemptStage::Rendezvous);
+        observations.enter(CallStage::Rendezvous);
         observations.select_point(point);
     });
 }
@@ -154,20 +154,20 @@ async fn progress_delays_the_next_try_and_solving_a_puzzle_is_progress() {
     let mut test = launch(LONG_WAIT);
     let call = test.next_call(0).await;
     for stage in [
-        AttemptStage::Descriptor,
-        AttemptStage::Fetching,
-        AttemptStage::Rendezvous,
+        CallStage::Descriptor,
+        CallStage::Fetching,
+        CallStage::Rendezvous,
     ] {
         test.controller.expect_idle_for(STALL_LIMIT - SECOND).await;
         call.enter(stage);
     }
     // An earlier stage is not progress.
     test.controller.expect_idle_for(STALL_LIMIT / 2).await;
-    call.enter(AttemptStage::Fetching);
+    call.enter(CallStage::Fetching);
     let second = test.next_call(1).await;
     assert!(test.begun.elapsed() <= 4 * STALL_LIMIT);
     for puzzle in [call, second] {
-        puzzle.enter(AttemptStage::Puzzle);
+        puzzle.enter(CallStage::Puzzle);
         std::mem::forget(puzzle);
     }
     test.controller
@@ -195,7 +195,7 @@ async fn an_inconclusive_failure_waits_for_the_other_tries() {
     let mut test = launch(LONG_WAIT);
     let first = test.next_call(0).await;
     let second = test.next_call(1).await;
-    first.fail(AttemptStage::Fetching, Failure::DescriptorNotFound);
+    first.fail(CallStage::Fetching, Failure::DescriptorNotFound);
     settle().await;
     assert!(!test.has_ended());
     test.controller.answer_with_new_circuit(second);
@@ -211,9 +211,9 @@ async fn the_most_informative_failure_of_several_tries_is_the_outcome() {
         let mut test = launch(LONG_WAIT);
         let first = test.next_call(0).await;
         let second = test.next_call(1).await;
-        first.fail(AttemptStage::Fetching, one);
+        first.fail(CallStage::Fetching, one);
         settle().await;
-        second.fail(AttemptStage::Fetching, other);
+        second.fail(CallStage::Fetching, other);
         assert_eq!(test.failure().await.0, Failure::DescriptorNotFound);
     }
 }
@@ -237,7 +237,7 @@ async fn after_refusals_an_acknowledged_try_gets_some_more_time() {
     for succeeds in [true, false] {
         let mut test = launch(LONG_WAIT);
         let first = test.next_call(0).await;
-        first.enter(AttemptStage::Acknowledged);
+        first.enter(CallStage::Acknowledged);
         let second = test.next_call(1).await;
         // The second call, with a new descriptor, is refused as well.
         for call in [Some(second), None] {
@@ -245,9 +245,9 @@ async fn after_refusals_an_acknowledged_try_gets_some_more_time() {
                 Some(call) => call,
                 None => test.next_call(1).await,
             };
-            call.enter(AttemptStage::Fetching);
+            call.enter(CallStage::Fetching);
             refuse(&call, 0);
-            call.fail(AttemptStage::Introduction, Failure::IntroductionFailed);
+            call.fail(CallStage::Introduction, Failure::IntroductionFailed);
         }
         settle().await;
         assert!(!test.has_ended());
@@ -269,21 +269,21 @@ async fn the_descriptor_is_fetched_again_when_its_introduction_points_refuse() {
     let mut test = launch(LONG_WAIT);
     let first = test.next_call(0).await;
     refuse(&first, 0);
-    first.fail(AttemptStage::Introduction, Failure::IntroductionFailed);
+    first.fail(CallStage::Introduction, Failure::IntroductionFailed);
     // The second call finds a cached descriptor, so there is a third, but no fourth.
     for _ in 0..2 {
         let again = test.next_call(0).await;
         refuse(&again, 0);
-        again.fail(AttemptStage::Introduction, Failure::IntroductionFailed);
+        again.fail(CallStage::Introduction, Failure::IntroductionFailed);
     }
     assert_eq!(test.failure().await.0, Failure::IntroductionFailed);
     // After a call with a fetched descriptor there is no further call.
     let mut test = launch(LONG_WAIT);
     for _ in 0..2 {
         let call = test.next_call(0).await;
-        call.enter(AttemptStage::Fetching);
+        call.enter(CallStage::Fetching);
         refuse(&call, 0);
-        call.fail(AttemptStage::Introduction, Failure::IntroductionFailed);
+        call.fail(CallStage::Introduction, Failure::IntroductionFailed);
     }
     assert_eq!(test.failure().await.0, Failure::IntroductionFailed);
 }
@@ -355,7 +355,7 @@ async fn a_client_that_is_not_ready_is_called_again_after_a_moment() {
         let error = FetchError::NotReady;
         call.observer
             .record(|observations| observations.fetch_errors.push(error));
-        call.fail(AttemptStage::Fetching, Failure::DirectoriesUnreachable);
+        call.fail(CallStage::Fetching, Failure::DirectoriesUnreachable);
     }
     let call = test.next_call(0).await;
     assert!(test.begun.elapsed() < SECOND);
@@ -367,7 +367,7 @@ async fn a_client_that_is_not_ready_is_called_again_after_a_moment() {
 async fn an_attempt_runs_until_the_latest_deadline_of_its_requests() {
     let mut test = launch(LONG_WAIT);
     let call = test.next_call(0).await;
-    call.enter(AttemptStage::Puzzle);
+    call.enter(CallStage::Puzzle);
     let longest = test
         .attempt
         .join(Instant::now() + 2 * LONG_WAIT)
@@ -390,7 +390,7 @@ async fn an_attempt_runs_for_a_while_after_all_requests_have_left() {
         ..
     } = test;
     let call = controller.next_call().await;
-    call.enter(AttemptStage::Puzzle);
+    call.enter(CallStage::Puzzle);
     sleep(MIN_LIFETIME - SECOND).await;
     drop(waiter);
     settle().await;
@@ -422,7 +422,7 @@ async fn the_table_gets_the_outcome_before_the_waiters() {
         },
     );
     let call = controller.next_call().await;
-    call.fail(AttemptStage::Fetching, Failure::DescriptorNotFound);
+    call.fail(CallStage::Fetching, Failure::DescriptorNotFound);
     assert!(matches!(
         waiter.wait().await,
         AttemptOutcome::Failed(Failure::DescriptorNotFound)

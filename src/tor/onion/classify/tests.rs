@@ -1,4 +1,4 @@
-use super::AttemptStage as S;
+use super::CallStage as S;
 use super::FetchError as F;
 use super::RendezvousError as R;
 use super::*;

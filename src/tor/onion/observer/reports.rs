@@ -10,7 +10,7 @@ use tor_hsclient::{DescriptorErrorDetail, FailedAttemptError};
 use tracing::{debug, trace_span};
 use tracing_subscriber::prelude::*;
 
-use super::{AttemptObserver, CALL, TaskRole, layer};
+use super::{CALL, CallObserver, TaskRole, layer};
 
 /// One span or event of tor-hsclient.
 #[derive(Clone, Debug)]
@@ -34,7 +34,7 @@ pub(crate) enum HsReport {
 }
 
 /// Emits reports as the task that does the work of a call.
-pub(crate) fn report(observer: &Arc<AttemptObserver>, reports: impl IntoIterator<Item = HsReport>) {
+pub(crate) fn report(observer: &Arc<CallObserver>, reports: impl IntoIterator<Item = HsReport>) {
     let subscriber = tracing_subscriber::registry().with(layer());
     let worker = TaskRole::Worker(Arc::clone(observer));
     tracing::subscriber::with_default(subscriber, || {
@@ -43,8 +43,8 @@ pub(crate) fn report(observer: &Arc<AttemptObserver>, reports: impl IntoIterator
 }
 
 /// Returns the observer of a call with these reports.
-pub(crate) fn observer(reports: impl IntoIterator<Item = HsReport>) -> Arc<AttemptObserver> {
-    let observer = AttemptObserver::new(None);
+pub(crate) fn observer(reports: impl IntoIterator<Item = HsReport>) -> Arc<CallObserver> {
+    let observer = CallObserver::new(None);
     report(&observer, reports);
     observer
 }

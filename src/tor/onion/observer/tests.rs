@@ -48,28 +48,25 @@ fn the_introduction_point_is_parsed_from_messages_that_name_one() {
 
 #[test]
 fn each_stage_follows_from_its_span_or_its_message() {
-    let observer = AttemptObserver::new(None);
+    let observer = CallObserver::new(None);
     assert!(!observer.has_started());
     let steps = [
-        (R::LooksForDescriptor, AttemptStage::Descriptor),
-        (R::FetchesDescriptor, AttemptStage::Fetching),
-        (R::EstablishesRendezvous, AttemptStage::Rendezvous),
-        (R::SolvesPuzzle, AttemptStage::Puzzle),
-        (R::Introduces(0), AttemptStage::Introduction),
-        (R::Acknowledged(0), AttemptStage::Acknowledged),
+        (R::LooksForDescriptor, CallStage::Descriptor),
+        (R::FetchesDescriptor, CallStage::Fetching),
+        (R::EstablishesRendezvous, CallStage::Rendezvous),
+        (R::SolvesPuzzle, CallStage::Puzzle),
+        (R::Introduces(0), CallStage::Introduction),
+        (R::Acknowledged(0), CallStage::Acknowledged),
     ];
     for (step, stage) in steps {
         report(&observer, [step]);
         assert_eq!(observer.furthest(), stage);
         assert!(observer.has_started());
-        assert_eq!(
-            observer.is_acknowledged(),
-            stage == AttemptStage::Acknowledged
-        );
+        assert_eq!(observer.is_acknowledged(), stage == CallStage::Acknowledged);
     }
     // An earlier stage does not change the furthest one.
     report(&observer, [R::LooksForDescriptor]);
-    assert_eq!(observer.furthest(), AttemptStage::Acknowledged);
+    assert_eq!(observer.furthest(), CallStage::Acknowledged);
     assert!(!observer.is_acknowledged());
 }
 
@@ -77,7 +74,7 @@ fn each_stage_follows_from_its_span_or_its_message() {
 fn a_call_that_has_ended_does_not_wait_for_the_service() {
     let observer = observer([R::Acknowledged(0)]);
     assert!(observer.is_acknowledged());
-    observer.set_over();
+    observer.set_finished();
     assert!(!observer.is_acknowledged());
 }
 
@@ -104,7 +101,7 @@ fn the_errors_of_events_decide_the_failure() {
 /// The macros with which tor-hsclient logs errors pass on the error itself, not its text.
 #[test]
 fn an_error_logged_by_debug_report_keeps_its_type() {
-    let observer = AttemptObserver::new(None);
+    let observer = CallObserver::new(None);
     // Without the filter, because the target of these events is this module.
     let subscriber = tracing_subscriber::registry().with(ObserverLayer);
     tracing::subscriber::with_default(subscriber, || {
@@ -125,7 +122,7 @@ fn an_error_logged_by_debug_report_keeps_its_type() {
 
 #[test]
 fn only_reports_of_tor_hsclient_by_a_worker_task_count() {
-    let observer = AttemptObserver::new(None);
+    let observer = CallObserver::new(None);
     let subscriber = tracing_subscriber::registry().with(layer());
     tracing::subscriber::with_default(subscriber, || {
         CALL.sync_scope(TaskRole::Worker(Arc::clone(&observer)), || {
@@ -154,7 +151,7 @@ fn a_point_is_unresponsive_until_it_has_acknowledged() {
     assert_eq!(observer.unresponsive_point(), Some(2));
     report(&observer, [R::Acknowledged(2)]);
     assert_eq!(observer.unresponsive_point(), None);
-    // In the next try, the point is chosen after the rendezvous point.
+    // In the next pair, the introduction point is chosen after the rendezvous point.
     report(&observer, [R::EstablishesRendezvous]);
     assert_eq!(observer.unresponsive_point(), None);
 }
@@ -224,7 +221,7 @@ async fn a_call_is_stalled_until_it_gets_further() {
         R::EstablishesRendezvous,
         R::Introduces(0),
     ];
-    let observer = AttemptObserver::new(None);
+    let observer = CallObserver::new(None);
     for step in moments {
         advance(long).await;
         assert!(observer.is_stalled(long), "before {step:?}");
@@ -264,7 +261,7 @@ fn another_call_is_worthwhile_if_it_may_fetch_a_newer_descriptor() {
         ])
     };
     let second = |reports: &[R]| {
-        let observer = AttemptObserver::new(Some(F::IntroductionFailed));
+        let observer = CallObserver::new(Some(F::IntroductionFailed));
         report(&observer, reports.iter().cloned());
         observer
     };
@@ -298,7 +295,7 @@ fn another_call_is_worthwhile_if_it_may_fetch_a_newer_descriptor() {
 
 #[test]
 fn a_renewed_observer_keeps_the_earlier_failure() {
-    let observer = AttemptObserver::new(Some(Failure::IntroductionFailed));
+    let observer = CallObserver::new(Some(Failure::IntroductionFailed));
     report(&observer, [R::FetchesDescriptor, R::NotFound]);
     let renewed = observer.renew();
     assert!(!renewed.has_started());
@@ -339,7 +336,7 @@ impl Drop for Flag {
 #[tokio::test]
 async fn the_task_that_a_call_spawns_belongs_to_the_call_and_can_be_aborted() {
     let runtime = runtime::current().expect("inside a tokio runtime");
-    let observer = AttemptObserver::new(None);
+    let observer = CallObserver::new(None);
     let ended = Arc::new(AtomicBool::new(false));
     let flag = Flag(Arc::clone(&ended));
     let (sender, mut begun) = tokio::sync::oneshot::channel();

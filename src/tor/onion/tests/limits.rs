@@ -8,7 +8,7 @@ async fn a_service_that_never_connected_leaves_no_slot_behind() {
     let task = test.connect(&user("a"));
     let call = test.controller.next_call().await;
     assert_eq!(test.slots(), 1);
-    call.fail(AttemptStage::Fetching, Failure::DescriptorNotFound);
+    call.fail(CallStage::Fetching, Failure::DescriptorNotFound);
     let failed = task.await.expect("no panic");
     assert_eq!(failed, Err(Failure::DescriptorNotFound));
     assert_eq!(test.slots(), 0);
@@ -150,7 +150,7 @@ async fn a_running_attempt_outlives_a_sweep() {
     let mut test = test_onions();
     let task = test.connect_to(service(SERVICE), user("a"), b"", 2 * MAX_IDLE_TIME);
     let call = test.controller.next_call().await;
-    call.enter(AttemptStage::Puzzle);
+    call.enter(CallStage::Puzzle);
     sleep(MAX_IDLE_TIME + SWEEP_EVERY).await;
     assert_eq!(test.slots(), 1);
     test.controller.answer_with_new_circuit(call);
@@ -199,7 +199,7 @@ async fn a_request_that_starts_over_keeps_its_deadline() {
     sleep(5 * SECOND).await;
     test.onions.retire_all();
     let new = test.controller.next_call().await;
-    new.enter(AttemptStage::Puzzle);
+    new.enter(CallStage::Puzzle);
     assert!(task.await.expect("no panic").is_err());
     assert_eq!(started.elapsed(), DEADLINE);
 }

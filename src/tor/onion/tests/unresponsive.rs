@@ -70,7 +70,7 @@ async fn if_no_new_circuit_can_be_built_the_old_one_is_used() {
     for with_early_data in [false, true] {
         let mut test = test_onions();
         let (task, old, new) = reuse_unresponsive(&mut test, with_early_data).await;
-        new.fail(AttemptStage::Descriptor, Failure::NoCircuit);
+        new.fail(CallStage::Descriptor, Failure::NoCircuit);
         sleep(DEADLINE / 2).await;
         assert!(!task.is_finished());
         old.answer(Ok(()));
@@ -83,7 +83,7 @@ async fn a_conclusive_failure_ends_the_wait_on_the_old_circuit() {
     let mut test = test_onions();
     let (task, _old, new) = reuse_unresponsive(&mut test, false).await;
     let now = Instant::now();
-    new.fail(AttemptStage::Fetching, Failure::DescriptorNotFound);
+    new.fail(CallStage::Fetching, Failure::DescriptorNotFound);
     let failed = task.await.expect("no panic");
     assert_eq!(failed, Err(Failure::DescriptorNotFound));
     assert_eq!(now.elapsed(), Duration::ZERO);
@@ -92,7 +92,7 @@ async fn a_conclusive_failure_ends_the_wait_on_the_old_circuit() {
         let mut test = test_onions();
         let (task, old, new) = reuse_unresponsive(&mut test, true).await;
         let now = Instant::now();
-        new.fail(AttemptStage::Fetching, Failure::DescriptorNotFound);
+        new.fail(CallStage::Fetching, Failure::DescriptorNotFound);
         if answers {
             sleep(OPEN_CIRCUIT_WAIT - SECOND).await;
             old.answer(Ok(()));
@@ -122,7 +122,7 @@ async fn after_early_data_no_stream_is_opened_on_the_new_circuit() {
         let (task, old, new) = reuse_unresponsive(&mut test, true).await;
         old.answer(Err(StreamError::CircuitGone));
         settle().await;
-        new.fail(AttemptStage::Fetching, failure);
+        new.fail(CallStage::Fetching, failure);
         assert_eq!(task.await.expect("no panic"), Err(answer));
     }
 }
@@ -181,10 +181,10 @@ async fn the_end_of_an_older_attempt_does_not_affect_a_newer_one() {
     is_closed.store(true, Ordering::Relaxed);
     let other = test.connect(&user("a"));
     let older = test.controller.next_call().await;
-    older.enter(AttemptStage::Puzzle);
+    older.enter(CallStage::Puzzle);
     let newer = test.controller.next_call().await;
     assert_eq!((older.connector, newer.connector), (1, 2));
-    older.fail(AttemptStage::Fetching, Failure::DescriptorNotFound);
+    older.fail(CallStage::Fetching, Failure::DescriptorNotFound);
     let failed = other.await.expect("no panic");
     assert_eq!(failed, Err(Failure::DescriptorNotFound));
     assert_eq!(test.slots(), 1);

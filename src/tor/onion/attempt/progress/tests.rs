@@ -8,7 +8,7 @@ use crate::tor::onion::observer::reports::{HsReport as R, observer, report};
 const MINUTES: Duration = Duration::from_secs(120);
 
 /// Returns the progress of an attempt with these tries, started in this order.
-fn progress(tries: &[&Arc<AttemptObserver>]) -> AttemptProgress {
+fn progress(tries: &[&Arc<CallObserver>]) -> AttemptProgress {
     let progress = AttemptProgress::new(Instant::now() + MINUTES);
     for (number, observer) in tries.iter().enumerate() {
         progress.begin_try(number, observer);
@@ -95,7 +95,7 @@ async fn other_tries_are_checked_for_acknowledgement() {
     let progress = progress(&[&fetching, &waiting]);
     assert!(progress.is_other_try_acknowledged(0));
     assert!(!progress.is_other_try_acknowledged(1));
-    waiting.set_over();
+    waiting.set_finished();
     assert!(!progress.is_other_try_acknowledged(0));
 }
 
@@ -118,15 +118,15 @@ async fn an_attempt_runs_until_the_last_deadline_of_its_requests() {
 
 #[tokio::test(start_paused = true)]
 async fn another_try_is_started_when_the_newest_is_stalled() {
-    let first = AttemptObserver::new(None);
+    let first = CallObserver::new(None);
     let progress = progress(&[&first]);
     assert_eq!(seconds(progress.wait_until_stalled()).await, 10);
     // With several tries, only after 15 seconds.
-    let second = AttemptObserver::new(None);
+    let second = CallObserver::new(None);
     progress.begin_try(1, &second);
     assert_eq!(seconds(progress.wait_until_stalled()).await, 15);
     // After more than 10 seconds, at once if a request joins.
-    let third = AttemptObserver::new(None);
+    let third = CallObserver::new(None);
     progress.begin_try(2, &third);
     let (after, ()) = tokio::join!(seconds(progress.wait_until_stalled()), async {
         sleep(Duration::from_secs(12)).await;
@@ -214,15 +214,15 @@ async fn a_point_at_which_another_try_is_stalled_is_unresponsive() {
 
 /// Returns the observer of a call with work that never ends, and a future that returns whether the
 /// work is aborted within a second.
-async fn call_with_work() -> (Arc<AttemptObserver>, impl Future<Output = bool>) {
-    let observer = AttemptObserver::new(None);
+async fn call_with_work() -> (Arc<CallObserver>, impl Future<Output = bool>) {
+    let observer = CallObserver::new(None);
     let (alive, ended) = tokio::sync::oneshot::channel::<()>();
     let work = async move {
         let _alive = alive;
         std::future::pending::<()>().await;
     };
     let adopted = observer
-        .observe(async { AttemptObserver::adopt(Box::new(work).into()) })
+        .observe(async { CallObserver::adopt(Box::new(work).into()) })
         .await;
     tokio::spawn(adopted.expect("the work is adopted"));
     let ended = async move { timeout(Duration::from_secs(1), ended).await.is_ok() };
