@@ -338,7 +338,7 @@ impl<T> OpenPort<T> {
     /// that.
     fn pin_address(&self) -> PlannedPort {
         let mut wanted = self.wanted.clone();
-        if let ListenAddr::Tcp(address) = self.address {
+        if let ListenAddr::Ip(address) = self.address {
             wanted.port.line.bind = BindAddr::Tcp(address);
         }
         wanted
@@ -352,7 +352,7 @@ impl<T> OpenPort<T> {
         match (&self.address, &port.line.bind) {
             _ if self.wanted.inherited.is_some() => false,
             _ if is_udp(self.wanted.port.kind) != is_udp(port.kind) => false,
-            (ListenAddr::Tcp(open), BindAddr::Tcp(wanted)) => open.port() == wanted.port(),
+            (ListenAddr::Ip(open), BindAddr::Tcp(wanted)) => open.port() == wanted.port(),
             (ListenAddr::Unix(open), BindAddr::Unix(wanted)) => open == wanted,
             _ => false,
         }

@@ -1,9 +1,9 @@
 //! Copies bytes both ways between a client and a Tor stream.
 //!
 //! Tor streams have no half-close: an END cell ends both directions. A client that has finished
-//! sending may still wait for an answer, so its end of file does not end the stream at once, as it does
-//! in C tor: the answer is relayed as long as bytes keep coming with short pauses. How long the answer
-//! may take to begin depends on which side sent last. A client that sent last is probably waiting, and
+//! sending may still wait for an answer. C tor ends the stream at the client's end of file. Here the
+//! answer is still relayed, as long as bytes keep coming with short pauses. How long the answer may take
+//! to begin depends on which side sent last. A client that sent last is probably waiting, and
 //! its bytes may still be in transit: Tor does not report delivery. A client that received last has
 //! probably left, and a service that waits for the end of a request should see it soon.
 //!
@@ -160,9 +160,9 @@ where
     /// Closes both sides after one direction has ended. Returns whether the stream broke.
     async fn finish(&mut self, first: FirstEnd) -> bool {
         let end = match first {
-            // The client sends no more, but may wait for an answer.
+            // The client has finished, or the stream accepts no more bytes; an answer may still arrive.
             FirstEnd::Up(CopyEnd::SourceEof | CopyEnd::SinkFailed) => self.copy_answer().await,
-            // The destination has ended the stream, which takes no more bytes either.
+            // The stream ended or broke, or the client accepts no more bytes.
             FirstEnd::Down(end) => Some(end),
             // The client is gone.
             FirstEnd::Up(CopyEnd::SourceFailed) => None,

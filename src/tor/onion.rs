@@ -201,7 +201,7 @@ impl<N: Network> Onions<N> {
                 Err(gone @ (StreamError::CircuitGone | StreamError::Failed(_))) => {
                     let from_open = on_new.await;
                     match from_open {
-                        Err(other) if sends_early && !other.failure().blames_the_service() => {
+                        Err(other) if sends_early && !other.failure().has_onion_code() => {
                             Err(gone)
                         }
                         from_open => from_open,
@@ -211,7 +211,7 @@ impl<N: Network> Onions<N> {
             },
             from_open = &mut on_new => match from_open {
                 // No new circuit could be built, which says nothing about the service.
-                Err(StreamError::Failed(failure)) if !failure.blames_the_service() => {
+                Err(StreamError::Failed(failure)) if !failure.has_onion_code() => {
                     on_old.await
                 }
                 // The service may have got the early data, and be slow to answer.

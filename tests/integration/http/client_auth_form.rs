@@ -392,7 +392,7 @@ async fn keys_are_taken_on_this_computer_alone() {
     assert_self_contained(&page);
     assert!(!page.text().contains("onionport.invalid/key"));
     assert!(!page.text().contains("client_onion_auth_dir"));
-    let told = "can be entered on the computer that runs onionport";
+    let told = "can be entered only on the computer that runs onionport";
     assert!(page.text().contains(told), "{}", page.text());
     for ask in [
         format!("GET {link} HTTP/1.1\nHost: a\n\n"),
