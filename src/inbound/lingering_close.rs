@@ -113,8 +113,8 @@ pub(crate) async fn reset(mut client: impl Connection) {
     let _ = await_with_limit(LINGERING_TOTAL, draining).await;
 }
 
-/// Reads and drops what the client sends, until it ends, pauses for [`LINGERING_READ_TIMEOUT`] or has sent
-/// [`MAX_DISCARDED`] bytes.
+/// Reads and drops what the client sends, until it ends, pauses for [`LINGERING_READ_TIMEOUT`] or has
+/// sent [`MAX_DISCARDED`] bytes.
 async fn discard(client: &mut (impl AsyncRead + Unpin)) {
     let mut buffer = [0; DISCARD_BUFFER];
     let mut discarded = 0;

@@ -31,8 +31,8 @@ use crate::request::dispatch::Outcome;
 use crate::tor::connector::Connector;
 use crate::tor::optimistic_data::OptimisticData;
 
-/// Most connections to sites that one client connection keeps for later requests. Browsers alternate between several
-/// sites on one connection to the proxy.
+/// Most connections to sites that one client connection keeps for later requests. Browsers alternate
+/// between several sites on one connection to the proxy.
 const MAX_IDLE_SITES: usize = 4;
 
 /// Limits log messages about sites that did not answer.

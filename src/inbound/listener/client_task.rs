@@ -30,7 +30,8 @@ pub(super) struct ClientTask<T> {
 }
 
 impl<T: Connector> ClientTask<T> {
-    /// Spawns the task that serves a client of a SOCKS or HTTP port. `local` is the address that the client connected to.
+    /// Spawns the task that serves a client of a SOCKS or HTTP port. `local` is the address that the
+    /// client connected to.
     pub(super) fn spawn<C>(
         self,
         kind: PortKind,
