@@ -28,7 +28,7 @@ Examples:
       also open an HTTP proxy: set a browser's proxy to 127.0.0.1:9080, or its proxy
       configuration URL to http://127.0.0.1:9080/proxy.pac
   onionport --socks-port 'unix:/run/onionport/socks GroupWritable' --socks-port auto
-      listen on a unix socket, and on a free port that is printed to standard output
+      listen on a Unix socket, and on a free port that is printed to standard output
   onionport -c onionport.toml -o proxy.socks_timeout=60 --check-config
       describe this configuration, then exit
   onionport --torrc /etc/tor/torrc --check-config > arti.toml

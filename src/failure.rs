@@ -18,7 +18,7 @@ pub enum Failure {
     /// The service has left all introduction points of its descriptor.
     IntroductionFailed,
     /// The introduction was acknowledged, but the service never came to the rendezvous point; or,
-    /// although circuits can be built, no relay accepted to be the rendezvous point.
+    /// although circuits can be built, no relay agreed to be the rendezvous point.
     RendezvousFailed,
     /// The service requires client authorization, and we have no key for it.
     ClientAuthMissing,
@@ -84,7 +84,7 @@ pub enum Failure {
     NoCircuit,
     /// The deadline passed before the cause was known.
     DeadlinePassed,
-    /// This machine's clock is wrong, so that signatures and lifetimes cannot be checked.
+    /// This machine's clock is wrong, so validity periods cannot be checked.
     ClockSkewed,
     /// A bug in this program or in the Tor crates.
     Internal,
@@ -217,7 +217,7 @@ impl Failure {
                 503,
                 "onionport/HS-CLIENT-AUTH-MISSING",
                 "client authorization missing",
-                "The onion service asks for a client authorization key, and there is none for it.",
+                "The onion service requires a client authorization key, and none is stored for it.",
             ),
             F::ClientAuthWrong => row(
                 0xF5,
@@ -225,7 +225,7 @@ impl Failure {
                 403,
                 "onionport/HS-CLIENT-AUTH-WRONG",
                 "client authorization wrong",
-                "The onion service does not accept the client authorization key we have for it.",
+                "The onion service does not accept the stored client authorization key.",
             ),
             F::AddressInvalid => row(
                 0xF6,
@@ -273,7 +273,7 @@ impl Failure {
                 500,
                 "end/MISC",
                 "connection failed",
-                "The far end of the circuit could not open the connection and gave no reason.",
+                "The other end of the circuit could not open the connection and gave no reason.",
             ),
             F::NameNotResolved => row(
                 0x04,
@@ -289,7 +289,7 @@ impl Failure {
                 503,
                 "onionport/NO-SUCH-FAMILY",
                 "no address of this family",
-                "The host has addresses, but none of the family that was asked for.",
+                "The host has addresses, but none of the requested family.",
             ),
             F::ConnectionRefused => row(
                 0x05,
@@ -401,7 +401,7 @@ impl Failure {
                 403,
                 "onionport/FORBIDDEN",
                 "forbidden on this port",
-                "The configuration of this port does not allow this kind of traffic.",
+                "A flag of this port, or another setting, forbids this kind of traffic.",
             ),
             F::PrivateAddress => row(
                 0x01,
@@ -449,7 +449,7 @@ impl Failure {
                 500,
                 "onionport/CLOCK-SKEWED",
                 "clock is wrong",
-                "This computer's clock is wrong; Tor cannot check what it receives.",
+                "The clock of the computer that runs onionport is wrong, so validity periods cannot be checked.",
             ),
             F::Internal => row(
                 0x01,
@@ -472,8 +472,9 @@ impl Failure {
         }
     }
 
-    /// Whether the failure is one of the onion service itself, not only of the path to it.
-    pub(crate) const fn blames_the_service(self) -> bool {
+    /// Whether the failure has an onion-service code (F0 to F7), so that retrying on another path cannot
+    /// help.
+    pub(crate) const fn has_onion_code(self) -> bool {
         self.row().extended >= 0xF0
     }
 

@@ -5,7 +5,7 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`listener`] | opening ports (TCP, UDP, unix, inherited from systemd) and accepting clients |
+//! | [`listener`] | opening ports (TCP, UDP, Unix, inherited from systemd) and accepting clients |
 //! | [`connection`] | the life of a SOCKS connection |
 //! | [`socks`] | the SOCKS4, SOCKS4a and SOCKS5 handshake, without I/O |
 //! | [`http`] | HTTP ports: CONNECT, plain requests, pages |

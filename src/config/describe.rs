@@ -124,7 +124,7 @@ fn write_config(out: &mut String, config: &Config) -> fmt::Result {
 /// Writes a port: its line, and below it what the line means.
 fn write_port(out: &mut String, port: &Port, trans_proxy_type: TransProxyType) -> fmt::Result {
     let Port { kind, line, .. } = port;
-    writeln!(out, "{} port: {line}", kind.word())?;
+    writeln!(out, "{} port: {line}", kind.name())?;
     if *kind == PortKind::Transparent {
         let how = match trans_proxy_type {
             TransProxyType::Default => "redirected to it (REDIRECT)",

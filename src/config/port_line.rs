@@ -35,7 +35,7 @@ pub struct Port {
     pub line: PortLine,
     /// Whether the user asked for it. Sockets inherited from a service manager replace a default
     /// port.
-    pub chosen: bool,
+    pub explicit: bool,
 }
 
 /// The protocol of a port's clients.
@@ -60,9 +60,9 @@ impl PortKind {
         PortKind::Dns,
     ];
 
-    /// Returns the word for this kind in `listening` lines and in the names of inherited sockets.
+    /// Returns the name of this kind in `listening` lines and in the names of inherited sockets.
     #[must_use]
-    pub fn word(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             PortKind::Socks => "socks",
             PortKind::Http => "http",
@@ -105,7 +105,7 @@ impl PortLine {
     /// This covers all that the grammar accepts but the program does not support, so that such a
     /// line is refused at start and never silently ignored.
     #[must_use]
-    pub fn unserved(&self, kind: PortKind) -> Option<String> {
+    pub fn unsupported_reason(&self, kind: PortKind) -> Option<String> {
         match (kind, &self.bind) {
             (PortKind::Socks | PortKind::Http, _) | (_, BindAddr::Disabled) => None,
             (PortKind::Transparent, _) if !cfg!(target_os = "linux") => {

@@ -91,7 +91,7 @@ impl PortKeys {
                 )));
             }
             (Some(value), None) => PortLines {
-                chosen: !sources.is_torrc_default(key),
+                explicit: !sources.is_torrc_default(key),
                 ..PortLines::from_files(key, value, sources)?
             },
             // A TOML file overrides C tor's files.
@@ -110,7 +110,7 @@ impl PortKeys {
                     }],
                     PortKind::Http | PortKind::Transparent | PortKind::Dns => Vec::new(),
                 },
-                chosen: false,
+                explicit: false,
             },
         };
         ports.check_supported(kind)?;
@@ -123,8 +123,8 @@ struct PortLines {
     /// The setting that contains the lines.
     setting: Setting,
     lines: Vec<LocatedLine>,
-    /// Whether the user wrote them; see [`Port::chosen`].
-    chosen: bool,
+    /// Whether the user wrote them; see [`Port::explicit`].
+    explicit: bool,
 }
 
 /// A port line with its location.
@@ -159,7 +159,7 @@ impl PortLines {
             Ok(()) => Ok(PortLines {
                 setting,
                 lines,
-                chosen: true,
+                explicit: true,
             }),
             Err(source) => Err(setting.ports_error(source)),
         }
@@ -198,7 +198,7 @@ impl PortLines {
             setting,
         } in &self.lines
         {
-            if let Some(problem) = line.unserved(kind) {
+            if let Some(problem) = line.unsupported_reason(kind) {
                 return Err(setting.value_error(format!("{text:?}: {problem}")));
             }
         }
@@ -231,10 +231,19 @@ impl PortLines {
 
     /// Returns the ports to open, each with its setting.
     fn into_open_ports(self, kind: PortKind) -> impl Iterator<Item = (Port, Setting)> {
-        let chosen = self.chosen;
+        let explicit = self.explicit;
         let is_open = |line: &LocatedLine| line.line.bind != BindAddr::Disabled;
         let lines = self.lines.into_iter().filter(is_open);
-        lines.map(move |LocatedLine { line, setting, .. }| (Port { kind, line, chosen }, setting))
+        lines.map(move |LocatedLine { line, setting, .. }| {
+            (
+                Port {
+                    kind,
+                    line,
+                    explicit,
+                },
+                setting,
+            )
+        })
     }
 }
 

@@ -19,14 +19,14 @@ use crate::tor::Tor;
 pub(super) fn announce_ports(changes: &PortChanges, ports: &OpenPorts<Tor>, status: &Status) {
     let open = ports.iter();
     status.set_ports(
-        open.map(|(port, address)| format!("{} {address}", port.kind.word()))
+        open.map(|(port, address)| format!("{} {address}", port.kind.name()))
             .collect(),
     );
     for (kind, address) in &changes.closed {
-        print_line(&format!("closed {} {address}", kind.word()));
+        print_line(&format!("closed {} {address}", kind.name()));
     }
     for (kind, address) in &changes.opened {
-        print_line(&format!("listening {} {address}", kind.word()));
+        print_line(&format!("listening {} {address}", kind.name()));
     }
 }
 

@@ -41,7 +41,7 @@ impl BoundPorts {
                 for warning in &line.warnings {
                     warn!("socket {} of LISTEN_FDS: {warning}", line.bind);
                 }
-                if let Some(problem) = line.unserved(planned.port.kind) {
+                if let Some(problem) = line.unsupported_reason(planned.port.kind) {
                     return Err(format!("socket {} of LISTEN_FDS: {problem}", line.bind));
                 }
             }

@@ -352,7 +352,7 @@ impl<T> OpenPort<T> {
     /// that.
     fn pin_address(&self) -> PlannedPort {
         let mut planned = self.planned.clone();
-        if let ListenAddr::Tcp(address) = self.address {
+        if let ListenAddr::Ip(address) = self.address {
             planned.port.line.bind = BindAddr::Tcp(address);
         }
         planned
@@ -366,7 +366,7 @@ impl<T> OpenPort<T> {
         match (&self.address, &port.line.bind) {
             _ if self.planned.inherited.is_some() => false,
             _ if is_udp(self.planned.port.kind) != is_udp(port.kind) => false,
-            (ListenAddr::Tcp(open), BindAddr::Tcp(wanted)) => open.port() == wanted.port(),
+            (ListenAddr::Ip(open), BindAddr::Tcp(wanted)) => open.port() == wanted.port(),
             (ListenAddr::Unix(open), BindAddr::Unix(wanted)) => open == wanted,
             _ => false,
         }

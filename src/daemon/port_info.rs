@@ -97,13 +97,13 @@ impl Drop for PortInfo {
 fn protocol_name(kind: PortKind) -> &'static str {
     match kind {
         PortKind::Dns => "dns_udp",
-        other => other.word(),
+        other => other.name(),
     }
 }
 
 fn format_address(address: &ListenAddr) -> String {
     match address {
-        ListenAddr::Tcp(address) => format!("inet:{address}"),
+        ListenAddr::Ip(address) => format!("inet:{address}"),
         ListenAddr::Unix(path) => format!("unix:{}", path.display()),
     }
 }
@@ -116,9 +116,9 @@ mod tests {
     fn the_file_lists_every_port_and_is_removed_at_the_end() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("public/port_info.json");
-        let socks = ListenAddr::Tcp("127.0.0.1:9150".parse().unwrap());
+        let socks = ListenAddr::Ip("127.0.0.1:9150".parse().unwrap());
         let unix = ListenAddr::Unix("/run/onionport/http".into());
-        let dns = ListenAddr::Tcp("[::1]:53".parse().unwrap());
+        let dns = ListenAddr::Ip("[::1]:53".parse().unwrap());
         let ports = [
             (PortKind::Socks, &socks),
             (PortKind::Http, &unix),
@@ -142,7 +142,7 @@ mod tests {
     fn a_newer_file_at_the_same_path_is_not_removed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ports");
-        let address = ListenAddr::Tcp("127.0.0.1:1".parse().unwrap());
+        let address = ListenAddr::Ip("127.0.0.1:1".parse().unwrap());
         let write =
             || PortInfo::write(&path, std::iter::once((PortKind::Socks, &address))).unwrap();
         let older = write();
@@ -157,7 +157,7 @@ mod tests {
     fn a_file_changed_by_another_program_is_not_removed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ports");
-        let address = ListenAddr::Tcp("127.0.0.1:1".parse().unwrap());
+        let address = ListenAddr::Ip("127.0.0.1:1".parse().unwrap());
         let info = PortInfo::write(&path, std::iter::once((PortKind::Socks, &address))).unwrap();
         fs::write(&path, "another's").unwrap();
         drop(info);
@@ -181,7 +181,7 @@ mod tests {
             link(format!("ports.{number}"));
             link(format!(".ports.{number}"));
         }
-        let address = ListenAddr::Tcp("127.0.0.1:1".parse().unwrap());
+        let address = ListenAddr::Ip("127.0.0.1:1".parse().unwrap());
         let before = fs::read_dir(folder.path()).unwrap().count();
         let info = PortInfo::write(&path, std::iter::once((PortKind::Socks, &address))).unwrap();
         assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
@@ -195,7 +195,7 @@ mod tests {
     fn a_fifo_or_link_in_its_place_is_not_removed_and_does_not_block() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ports");
-        let address = ListenAddr::Tcp("127.0.0.1:1".parse().unwrap());
+        let address = ListenAddr::Ip("127.0.0.1:1".parse().unwrap());
         let write =
             || PortInfo::write(&path, std::iter::once((PortKind::Socks, &address))).unwrap();
         let info = write();

@@ -1,12 +1,12 @@
-//! The life of a SOCKS connection, from its first byte to its last. Read this file first.
+//! The life of a SOCKS connection, from its first byte to its last. Read this file of `inbound` first.
 //!
 //! handshake → request → Tor stream, lookup answer or failure → reply → relay → close
 //!
 //! [`serve`] runs these steps. Each takes a value from the step before and returns the next one; the
 //! work between request and outcome is in [`crate::request::dispatch`]. Only [`send_reply`] answers a
-//! request, and failures reach it as [`Failure`] values, so every request gets exactly one reply. Bytes
-//! that are not a request are refused in [`read_request`], with the bytes that the codec
-//! ([`crate::inbound::socks`]) returns.
+//! request, and failures reach it as [`Failure`] values, so every request gets exactly one reply, unless
+//! the client disconnects first. Bytes that are not a request are refused in [`read_request`], with the
+//! bytes that the codec ([`crate::inbound::socks`]) returns.
 
 use std::io;
 use std::ops::Deref;
@@ -30,7 +30,7 @@ use crate::log_limit::{LogLimiter, Occurrences};
 use crate::request::dispatch::{Dispatcher, Outcome};
 use crate::request::{ClientAddr, Request};
 use crate::tor::connector::{Connector, Stream};
-use crate::tor::optimistic_data::{EARLY_LIMIT, OptimisticData};
+use crate::tor::optimistic_data::{OPTIMISTIC_LIMIT, OptimisticData};
 
 /// Limits the log line about refused clients: a client that does not speak SOCKS may retry for ever.
 static REFUSED: LogLimiter = LogLimiter::with_burst(Duration::from_secs(10 * 60), 5);
@@ -44,7 +44,8 @@ pub fn serve<T: Connector>(
     client_addr: ClientAddr,
 ) -> impl Future<Output = ()> + Send {
     // Most connections are idle streams, so this part is boxed and its memory freed before the relay
-    // starts. An `async` block around both parts would store the arguments, and the relay twice.
+    // starts. An `async` block around both parts would keep the arguments for the whole
+    // connection and store the relay future twice.
     let opening = Box::pin(async move {
         let mut client = ClientConnection::new(connection, client_addr);
         let stream = open_stream(&mut client, &*dispatcher).await?;
@@ -53,8 +54,7 @@ pub fn serve<T: Connector>(
     opening.then(OptionFuture::from).map(drop)
 }
 
-/// Runs every step before the relay. Returns `None` if no stream is open; the client has then been
-/// answered as far as it gets an answer.
+/// Runs every step before the relay. Returns `None` if no stream is open; any reply has then been sent.
 async fn open_stream<T, C>(
     client: &mut ClientConnection<C>,
     dispatcher: &Dispatcher<T>,
@@ -145,8 +145,8 @@ pub(crate) async fn serve_request<T: Connector, C: AsyncRead + Unpin>(
     let outcome = {
         let serving = dispatcher.serve(request, client.addr, &optimistic);
         let collecting = async {
-            while !client.at_eof && optimistic.len() < EARLY_LIMIT {
-                match client.read(EARLY_LIMIT - optimistic.len()).await {
+            while !client.at_eof && optimistic.len() < OPTIMISTIC_LIMIT {
+                match client.read(OPTIMISTIC_LIMIT - optimistic.len()).await {
                     // The client may have half-closed after its request and still await the answer.
                     Ok(0) => client.at_eof = true,
                     Ok(_) => optimistic.add(&std::mem::take(&mut client.unread)),

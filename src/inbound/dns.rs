@@ -83,8 +83,8 @@ pub async fn run<T: Connector>(socket: UdpSocket, current: watch::Receiver<Arc<D
         let Some(permit) = limiter.acquire(peer.ip()) else {
             if let Some(times) = FULL.due() {
                 warn!(
-                    "dropped {times} DNS queries: more than {MAX_QUERIES} in flight, or too many of \
-                     them from one client"
+                    "answered {times} DNS queries with SERVFAIL: more than {MAX_QUERIES} in \
+                     flight, or too many from one client"
                 );
             }
             send(&socket, &query.refuse(ResponseCode::ServFail), peer).await;

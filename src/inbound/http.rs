@@ -10,13 +10,14 @@
 //!
 //! A *site* is the origin server of a forwarded request, reached through Tor.
 //!
-//! Read this file first, then [`request_kind`] (classifies a request), [`session`] (the state of a
-//! connection) and the modules of the table. hyper reads and writes HTTP; [`wire`] adds what it
-//! lacks. [`crate::request::dispatch`] serves requests to the network, as on every port.
+//! Read this file of `http` first, then [`request_kind`] (classifies a request), [`session`] (the state
+//! of a connection) and the modules of the table. hyper reads and writes HTTP; [`wire`] adds what it
+//! lacks. [`crate::request::dispatch`] opens streams and performs lookups, as for every kind of port.
 //!
-//! The modules that serve one kind of request add methods to [`session::HttpSession`]. All others are
-//! below it and must not import it: [`body`], [`limits`], [`hop_by_hop`], [`html`], [`idle_timeout`],
-//! [`response`], [`site`], [`upgraded`], [`wire`]. Nothing here may import [`super::listener`].
+//! [`forward`], [`page`], [`status_page`] and [`tunnel`] add methods to [`session::HttpSession`]. All
+//! others are below it and must not import it: [`body`], [`client_auth_form`], [`hop_by_hop`], [`html`],
+//! [`idle_timeout`], [`limits`], [`pac`], [`request_kind`], [`request_summary`], [`response`], [`site`],
+//! [`site_error`], [`upgraded`], [`wire`]. Nothing here may import [`super::listener`].
 //!
 //! Browsers let any web page send requests to this port. A request that is not in proxy form is
 //! therefore answered only if its `Host` names this computer: a foreign name that resolves to 127.0.0.1
@@ -71,7 +72,7 @@ use wire::state::{ResponseInProgress, WireState};
 
 /// Serves one client connection until it ends, by the rules that `current` holds at its start.
 ///
-/// `local` is the address of the port, as the client reached it; `None` for a unix socket.
+/// `local` is the address of the port, as the client reached it; `None` for a Unix socket.
 /// `client_auth_form` takes keys for onion services.
 ///
 /// A request that arrives after `current` was replaced, or after the port closed, gets no response:
@@ -101,7 +102,7 @@ pub async fn serve<T, C>(
     // Boxed, so that a relayed connection does not keep the memory of hyper's state.
     if let Some(upgraded) = Box::pin(serve_requests(&session, wire)).await {
         // The session stays alive: one of its tasks may still have to pass on the site's connection.
-        upgraded.relay::<C>(&session.wire.early_reader).await;
+        upgraded.relay::<C>(&session.wire.optimistic_reader).await;
     }
 }
 
@@ -114,11 +115,11 @@ where
     T: Connector,
     C: Connection + 'static,
 {
-    // It limits the time between two requests, too; as in C tor, the connection closes without a
+    // Also limits the time between two requests. As in C tor, the connection then closes without a
     // response.
     let timeout = session.dispatcher.timeout;
     let service = service_fn(|request: Request<Incoming>| {
-        // For CONNECT, `wire::early_read` decides what the end of the client's input means. A browser
+        // For CONNECT, `wire::optimistic_read` decides what the end of the client's input means. A browser
         // that closes its side has left.
         let may_half_close = request.method() != Method::CONNECT && !is_browser(request.headers());
         let in_progress = may_half_close.then(|| ResponseInProgress::begin(&session.wire));
@@ -137,7 +138,7 @@ where
         .serve_connection(TokioIo::new(wire), service)
         .with_upgrades();
     if let Err(error) = (&mut connection).await {
-        debug!("HTTP connection failed: {error}");
+        debug!("HTTP connection ended: {error}");
     }
     let upgraded = session.state().upgraded.take();
     match connection.into_parts() {

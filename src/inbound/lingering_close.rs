@@ -19,9 +19,9 @@ use tokio::time::timeout;
 use crate::inbound::relay::RelaySummary;
 
 /// The longest time that a lingering close takes (nginx's `lingering_time`).
-const LINGERING_TIME: Duration = Duration::from_secs(30);
+const LINGERING_TOTAL: Duration = Duration::from_secs(30);
 /// The longest pause between two reads of a lingering close (nginx's `lingering_timeout`).
-const LINGERING_TIMEOUT: Duration = Duration::from_secs(5);
+const LINGERING_READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// How many bytes of the client a lingering close discards at most.
 const MAX_DISCARDED: u64 = 256 * 1024 * 1024;
 /// How many bytes are discarded in one read.
@@ -40,7 +40,8 @@ pub trait Connection: AsyncRead + AsyncWrite + Unpin + Send {
 impl Connection for TcpStream {
     fn reset_on_drop(&self) -> io::Result<BoxFuture<'static, io::Result<()>>> {
         let all_sent = wait_until_sent(self)?;
-        // Last: without a way to wait, a reset would lose unsent bytes.
+        // Set last: if waiting is impossible, return the error without enabling a reset, which would
+        // discard unsent bytes.
         self.set_zero_linger()?;
         Ok(all_sent)
     }
@@ -94,7 +95,7 @@ pub(crate) async fn close(mut client: impl AsyncRead + AsyncWrite + Unpin) {
     if shut_down.is_err_and(|error| error.kind() != io::ErrorKind::NotConnected) {
         return;
     }
-    let _ = boxed_timeout(LINGERING_TIME, discard(&mut client)).await;
+    let _ = await_with_limit(LINGERING_TOTAL, discard(&mut client)).await;
 }
 
 /// Resets the connection after the kernel has sent the bytes that were written.
@@ -109,16 +110,16 @@ pub(crate) async fn reset(mut client: impl Connection) {
             () = discard(&mut client).then(|()| std::future::pending()) => {}
         }
     };
-    let _ = boxed_timeout(LINGERING_TIME, draining).await;
+    let _ = await_with_limit(LINGERING_TOTAL, draining).await;
 }
 
-/// Reads and drops what the client sends, until it ends, pauses for [`LINGERING_TIMEOUT`] or has sent
-/// [`MAX_DISCARDED`] bytes.
+/// Reads and drops what the client sends, until it ends, pauses for [`LINGERING_READ_TIMEOUT`] or has
+/// sent [`MAX_DISCARDED`] bytes.
 async fn discard(client: &mut (impl AsyncRead + Unpin)) {
     let mut buffer = [0; DISCARD_BUFFER];
     let mut discarded = 0;
     while discarded < MAX_DISCARDED {
-        match timeout(LINGERING_TIMEOUT, client.read(&mut buffer)).await {
+        match timeout(LINGERING_READ_TIMEOUT, client.read(&mut buffer)).await {
             Ok(Ok(read)) if read > 0 => discarded += read as u64,
             Ok(_) | Err(_) => return,
         }
@@ -126,7 +127,7 @@ async fn discard(client: &mut (impl AsyncRead + Unpin)) {
 }
 
 /// Awaits `future` for `limit` at most. Boxed: an idle stream must not reserve memory for its end.
-async fn boxed_timeout<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
+async fn await_with_limit<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
     Box::pin(timeout(limit, future)).await.ok()
 }
 
@@ -146,7 +147,7 @@ mod tests {
         let read = u64::MAX - client.limit();
         let most = MAX_DISCARDED + DISCARD_BUFFER as u64;
         assert!((MAX_DISCARDED..most).contains(&read), "{read} bytes");
-        assert!(started.elapsed() < LINGERING_TIMEOUT);
+        assert!(started.elapsed() < LINGERING_READ_TIMEOUT);
     }
 
     #[tokio::test(start_paused = true)]
@@ -154,6 +155,6 @@ mod tests {
         let (_client, near) = tokio::io::duplex(1024);
         let started = Instant::now();
         close(near).await;
-        assert_eq!(started.elapsed(), LINGERING_TIMEOUT);
+        assert_eq!(started.elapsed(), LINGERING_READ_TIMEOUT);
     }
 }

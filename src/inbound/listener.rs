@@ -1,12 +1,12 @@
 //! Opens the ports, accepts clients, and spawns a task for each.
 //!
-//! Read this file first: [`Listener::bind`] opens a port, [`Listener::run`] accepts.
+//! Read this file of `listener` first: [`Listener::bind`] opens a port, [`Listener::run`] accepts.
 //!
 //! | module | holds |
 //! |---|---|
 //! | `socket` | opening a port's socket, and its address ([`ListenAddr`]) |
 //! | `ip` | binding TCP and UDP |
-//! | `unix` | binding unix sockets, with C tor's rules for their folder |
+//! | `unix` | binding Unix sockets, with C tor's rules for their folder |
 //! | `socket_activation` | sockets inherited from systemd ([`InheritedSockets`]), and the ports they become |
 //! | `keepalive` | detecting clients that vanished |
 //! | `client_task` | the task of one client |
@@ -62,7 +62,8 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Opens a port, on its inherited socket if it has one. Returns `None` if the port line is `0`.
+    /// Opens a port, on its inherited socket if it has one. Returns `None` for a disabled port
+    /// (`0`).
     ///
     /// # Errors
     /// A message that names the address and the remedy.
@@ -77,7 +78,7 @@ impl Listener {
             return Ok(None);
         };
         let redirection = match (kind, &addr) {
-            (PortKind::Transparent, ListenAddr::Tcp(port)) => Some(Redirection {
+            (PortKind::Transparent, ListenAddr::Ip(port)) => Some(Redirection {
                 kind: trans_proxy_type,
                 port: *port,
             }),
@@ -154,7 +155,7 @@ impl Listener {
                 dispatcher,
                 current: current.clone(),
                 permit,
-                span: debug_span!("client", port = %self.addr, kind = self.kind.word()),
+                span: debug_span!("client", port = %self.addr, kind = self.kind.name()),
             };
             match client {
                 AcceptedClient::Tcp(stream, client_addr) => {

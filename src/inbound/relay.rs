@@ -1,14 +1,16 @@
 //! Copies bytes both ways between a client and a Tor stream.
 //!
 //! Tor streams have no half-close: an END cell ends both directions. A client that has finished
-//! sending may still wait for an answer, so its end of file does not end the stream at once, as it does
-//! in C tor: the answer is relayed as long as bytes keep coming with short pauses. How long the answer
-//! may take to begin depends on which side sent last. A client that sent last is probably waiting, and
+//! sending may still wait for an answer. C tor ends the stream at the client's end of file. Here the
+//! answer is still relayed, as long as bytes keep coming with short pauses. How long the answer may take
+//! to begin depends on which side sent last. A client that sent last is probably waiting, and
 //! its bytes may still be in transit: Tor does not report delivery. A client that received last has
 //! probably left, and a service that waits for the end of a request should see it soon.
 //!
 //! A stream that breaks (the circuit dies, the destination resets) is not an end of file: the client
-//! must not mistake what it received for the whole answer. [`RelaySummary::broke`] tells the two apart.
+//! must not mistake what it received for the whole answer. [`RelaySummary::broke`] distinguishes the two.
+//! An answer that the client leaves unread until it is abandoned counts as broken, too. A destination
+//! that falls silent does not: it may have sent its whole answer and wait for the end.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -42,7 +44,8 @@ pub struct RelaySummary {
     pub sent: u64,
     /// Bytes from the network to the client.
     pub received: u64,
-    /// Whether the stream broke instead of ending. The client's side is then not shut down.
+    /// Whether the stream broke instead of ending, or was abandoned with bytes that the client had not
+    /// accepted. The client's side is then not shut down.
     pub broke: bool,
 }
 
@@ -157,17 +160,16 @@ where
     C: AsyncRead + AsyncWrite + Unpin,
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    /// Closes both sides after one direction has ended. Returns whether the stream broke.
+    /// Closes both sides after one direction has ended. Returns [`RelaySummary::broke`].
     async fn finish(&mut self, first: FirstEnd) -> bool {
-        let end = match first {
-            // The client sends no more, but may wait for an answer.
+        let broke = match first {
+            // The client has finished, or the stream accepts no more bytes; an answer may still arrive.
             FirstEnd::Up(CopyEnd::SourceEof | CopyEnd::SinkFailed) => self.copy_answer().await,
-            // The destination has ended the stream, which takes no more bytes either.
-            FirstEnd::Down(end) => Some(end),
+            // The stream ended or broke, or the client accepts no more bytes.
+            FirstEnd::Down(end) => end == CopyEnd::SourceFailed,
             // The client is gone.
-            FirstEnd::Up(CopyEnd::SourceFailed) => None,
+            FirstEnd::Up(CopyEnd::SourceFailed) => false,
         };
-        let broke = end == Some(CopyEnd::SourceFailed);
         if !broke {
             let _ = self.client.shutdown().await;
         }
@@ -176,9 +178,9 @@ where
         broke
     }
 
-    /// Copies the rest of the answer. Returns how it ended, or `None` if the destination was silent for
-    /// too long.
-    async fn copy_answer(&mut self) -> Option<CopyEnd> {
+    /// Copies the rest of the answer, until it ends or nothing has moved for too long. Returns
+    /// [`RelaySummary::broke`].
+    async fn copy_answer(&mut self) -> bool {
         let BidirectionalCopy {
             client,
             stream,
@@ -191,7 +193,7 @@ where
             let before = down.count;
             let copying = poll_fn(|cx| down.poll_copy(cx, stream, client));
             if let Ok(end) = timeout(CLOSE_TIMEOUT, copying).await {
-                return Some(end);
+                return end == CopyEnd::SourceFailed;
             }
             silence = match down.count > before {
                 true => Duration::ZERO,
@@ -207,7 +209,7 @@ where
                 ANSWER_TIMEOUT
             };
             if silence >= limit {
-                return None;
+                return down.has_unwritten();
             }
         }
     }
@@ -376,8 +378,25 @@ fn write_available(
 #[cfg(test)]
 mod tests {
     use tokio::io::{empty, join, sink};
+    use tokio::time::Instant;
 
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_a_finished_client_leaves_unread_does_not_end_cleanly() {
+        let (mut client, near_client) = tokio::io::duplex(64);
+        let (mut destination, stream) = tokio::io::duplex(64);
+        client.shutdown().await.expect("shut down");
+        let started = Instant::now();
+        let answering = destination.write_all(&[0; 1000]);
+        let relaying = relay(near_client, stream, Vec::new(), false);
+        let (answered, (_, summary)) = tokio::join!(answering, relaying);
+        assert!(answered.is_err());
+        // Checked every `CLOSE_TIMEOUT`.
+        let waited = started.elapsed();
+        assert!((UNREAD_TIMEOUT..=UNREAD_TIMEOUT + CLOSE_TIMEOUT).contains(&waited));
+        assert_eq!((summary.received, summary.broke), (64, true));
+    }
 
     #[tokio::test]
     async fn the_last_bytes_of_a_client_are_sent_though_the_destination_has_ended_too() {

@@ -16,7 +16,7 @@
 //! | [`reply`] | every reply |
 //!
 //! # What is left to the caller
-//! C tor refuses some well-formed requests with an error of the stream. The handshake returns these as
+//! C tor refuses some well-formed requests with the END reason of a stream. The handshake returns these as
 //! requests, because the reply depends on later stages:
 //! - **port 0**: `01`, but a bad `.onion` address with port 0 still gets `F6` with extended errors. SOCKS4
 //!   itself forbids port 0, so that is refused here.
@@ -24,7 +24,7 @@
 //! - **bad `.onion` addresses** that are host names (`a_b.onion`, `foo.onion`): `F6` with extended errors,
 //!   otherwise `01`. Those that are not host names (`-bad.onion`, `foo..onion`, `.onion`) are refused here
 //!   with `01`, whatever the port's flags: C tor checks the form first.
-//! - **private addresses**, `localhost`, `*.local`.
+//! - **private addresses**, `localhost`, `*.local`: `01`.
 //! - Failures of RESOLVE and RESOLVE_PTR: [`reply::resolve_failure`], whatever the reason.
 
 pub(crate) mod name;
@@ -60,7 +60,7 @@ enum HandshakeState {
     /// A SOCKS5 method has been chosen.
     Socks5(v5::Socks5Handshake),
     /// The request was returned, or the client was refused.
-    Over,
+    Finished,
 }
 
 impl Handshake {
@@ -82,7 +82,7 @@ impl Handshake {
             step,
             HandshakeStep::Done { .. } | HandshakeStep::Refuse { .. }
         ) {
-            self.state = HandshakeState::Over;
+            self.state = HandshakeState::Finished;
         }
         step
     }
@@ -90,14 +90,14 @@ impl Handshake {
     fn next_step(&mut self, input: &[u8]) -> HandshakeStep {
         let &[first, _, ..] = input else {
             return match self.state {
-                HandshakeState::Over => {
+                HandshakeState::Finished => {
                     HandshakeStep::refuse_silently(HandshakeError::HandshakeOver)
                 }
                 HandshakeState::Initial | HandshakeState::Socks5(_) => HandshakeStep::NeedMore,
             };
         };
         match (&mut self.state, first) {
-            (HandshakeState::Over, _) => {
+            (HandshakeState::Finished, _) => {
                 HandshakeStep::refuse_silently(HandshakeError::HandshakeOver)
             }
             // GET, HEAD, PUT, POST, CONNECT: a browser that takes this port for an HTTP proxy.

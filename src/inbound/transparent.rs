@@ -162,7 +162,7 @@ fn read_original_dst(stream: &TcpStream, local: SocketAddr) -> Result<SocketAddr
 }
 
 /// Never called: transparent ports exist on Linux only
-/// ([`crate::config::port_line::PortLine::unserved`]).
+/// ([`crate::config::port_line::PortLine::unsupported_reason`]).
 #[cfg(not(target_os = "linux"))]
 fn read_original_dst(_stream: &TcpStream, _local: SocketAddr) -> Result<SocketAddr, NoDestination> {
     Err(NoDestination::Unknown(io::ErrorKind::Unsupported.into()))

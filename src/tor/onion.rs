@@ -201,7 +201,7 @@ impl<N: Network> Onions<N> {
                 Err(gone @ (StreamError::CircuitGone | StreamError::Failed(_))) => {
                     let opened = on_new.await;
                     match opened {
-                        Err(other) if sends_early && !other.failure().blames_the_service() => {
+                        Err(other) if sends_early && !other.failure().has_onion_code() => {
                             Err(gone)
                         }
                         opened => opened,
@@ -212,7 +212,7 @@ impl<N: Network> Onions<N> {
             opened = &mut on_new => match opened {
                 // No new circuit, or early data forbids a stream on it: neither blames the service, so
                 // wait on the old circuit.
-                Err(StreamError::Failed(failure)) if !failure.blames_the_service() => {
+                Err(StreamError::Failed(failure)) if !failure.has_onion_code() => {
                     on_old.await
                 }
                 // The service may have got the early data, and be slow to answer.

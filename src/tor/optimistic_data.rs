@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::watch;
 
 /// How many bytes are read from a client before its request has a reply. Further bytes wait in its socket.
-pub(crate) const EARLY_LIMIT: usize = 16 * 1024;
+pub(crate) const OPTIMISTIC_LIMIT: usize = 16 * 1024;
 
 /// The bytes that a client has sent so far behind its request.
 ///

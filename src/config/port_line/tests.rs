@@ -305,9 +305,12 @@ fn the_same_address_twice_is_refused_except_auto() {
 
 #[test]
 fn socks_ports_http_ports_and_closed_ports_are_supported() {
-    assert_eq!(line("9150 ExtendedErrors").unserved(PortKind::Socks), None);
-    assert_eq!(line("9080").unserved(PortKind::Http), None);
-    assert_eq!(line("0").unserved(PortKind::Dns), None);
+    assert_eq!(
+        line("9150 ExtendedErrors").unsupported_reason(PortKind::Socks),
+        None
+    );
+    assert_eq!(line("9080").unsupported_reason(PortKind::Http), None);
+    assert_eq!(line("0").unsupported_reason(PortKind::Dns), None);
 }
 
 #[test]

@@ -24,7 +24,7 @@ fn every_default_in_the_example_is_the_real_default() {
     assert!(uncommented.contains("\nsocks_timeout = "), "{uncommented}");
     let mut written = settings(good(&uncommented));
     for port in &mut written.ports {
-        port.chosen = false;
+        port.explicit = false;
     }
     assert!(written == defaults(), "{}", describe(&written));
 }

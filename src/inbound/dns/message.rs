@@ -17,7 +17,8 @@ use crate::tor::destination::Family;
 
 /// The longest reply, in bytes: without EDNS a client takes no more over UDP (RFC 1035, 4.2.1).
 const MAX_REPLY_LEN: usize = 512;
-/// How many questions of a query are read; a query with more gets FORMERR, if these can be read.
+/// How many questions of a query are read; a query with more gets FORMERR if its first 16 questions can
+/// be read.
 ///
 /// Resolvers send one (RFC 9619). A name that points to an earlier one takes two bytes to write and up
 /// to 127 labels to read, so a datagram full of them would keep the port busy.
@@ -27,7 +28,8 @@ const MAX_NAME_LEN: usize = 255;
 /// The TTL of answers, in seconds: C tor's minimum. The TTLs that relays report are not available here.
 const TTL: u32 = 60;
 
-/// A query as a client sent it: a header and questions, of which one is answered.
+/// A query as a client sent it: a header and questions, of which at most one is
+/// answered.
 #[derive(Debug)]
 pub(super) struct DnsQuery {
     header: Header,

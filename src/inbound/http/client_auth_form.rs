@@ -16,7 +16,7 @@
 //! | any site | find out whether a key exists | a foreign site can neither read, embed nor distinguish onionport's responses; `/key` answers the same with and without a key |
 //! | any site | cause failures until the user's form is forgotten | a client has one ticket per service, tickets are limited per client, and they never displace tokens |
 //! | another client of the port | use a ticket or token it has obtained | both are bound to the client's address, port group and isolation |
-//! | another computer that may use the port | enter a key | keys are accepted only over loopback addresses and unix sockets |
+//! | another computer that may use the port | enter a key | keys are accepted only over loopback addresses and Unix sockets |
 //! | anyone | post a token twice | a token is deleted at its first use |
 //! | anyone | send the user elsewhere afterwards | the URL to return to is stored here, not in the form |
 //!
@@ -25,7 +25,7 @@
 //! Not prevented: an onion service learns from its own failure page whether it caused F4 or F5. Any site
 //! can find out with `fetch` and `no-cors` whether an onion service admits this client, and so whether a
 //! key for it exists; this is inherent in a proxy that holds keys. Programs of other users of this
-//! computer can reach a port on a loopback address and enter keys (never read them); a unix socket in a
+//! computer can reach a port on a loopback address and enter keys (never read them); a Unix socket in a
 //! private folder prevents that.
 
 use std::net::IpAddr;
@@ -57,7 +57,8 @@ mod tokens;
 /// Longest text of a key, in bytes: a line of a key file, with some room.
 const MAX_KEY: usize = 256;
 
-/// Limits log messages about saved and unsaved keys: a program may send the form repeatedly.
+/// Limits log messages about keys that were saved or could not be saved: a program may send the form
+/// repeatedly.
 static SAVED: LogLimiter = LogLimiter::with_burst(Duration::from_secs(60), 5);
 static NOT_SAVED: LogLimiter = LogLimiter::with_burst(Duration::from_secs(60), 5);
 
@@ -273,7 +274,7 @@ fn remote_client() -> Response<Body> {
     html::notice(
         StatusCode::FORBIDDEN,
         "Not from this computer",
-        "Keys can be entered on the computer that runs onionport.",
+        "Keys can be entered only on the computer that runs onionport.",
     )
 }
 

@@ -31,8 +31,8 @@ use crate::request::dispatch::Outcome;
 use crate::tor::connector::Connector;
 use crate::tor::optimistic_data::OptimisticData;
 
-/// Most idle site connections that one client connection keeps. Browsers alternate between several
-/// sites on one connection to the proxy.
+/// Most connections to sites that one client connection keeps for later requests. Browsers alternate
+/// between several sites on one connection to the proxy.
 const MAX_IDLE_SITES: usize = 4;
 
 /// Limits log messages about sites that did not answer.
@@ -77,7 +77,7 @@ impl<T: Connector> HttpSession<T> {
         if let Some(response) = refuse(&mut request) {
             return Ok(response);
         }
-        let begun = Instant::now();
+        let started = Instant::now();
         let accepts_interim = request.version() == Version::HTTP_11;
         let websocket = accepts_interim && hop_by_hop::wants_websocket(request.headers());
         let client = websocket.then(|| hyper::upgrade::on(&mut request));
@@ -94,7 +94,7 @@ impl<T: Connector> HttpSession<T> {
         let mut response = match result {
             Ok(response) => response,
             Err(ForwardError::Site(error)) => {
-                log_error(error, begun.elapsed());
+                log_error(error, started.elapsed());
                 return self.respond_with_error(error, summary);
             }
             Err(ForwardError::Client) => {
@@ -102,7 +102,7 @@ impl<T: Connector> HttpSession<T> {
                 return Err(NoResponse);
             }
         };
-        debug!("the site responded after {:.1?}", begun.elapsed());
+        debug!("the site responded after {:.1?}", started.elapsed());
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         // A browser would take a site's 407 for the proxy's, and prompt its user for a password.
         if response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED
@@ -151,7 +151,7 @@ impl<T: Connector> HttpSession<T> {
         }
     }
 
-    /// Sends a request on an idle connection to its site, or on a new one.
+    /// Sends a request on a connection to its site that was kept, or on a new one.
     async fn send_to_site(
         &self,
         target: &ForwardRequest,
@@ -202,7 +202,7 @@ impl<T: Connector> HttpSession<T> {
         }
     }
 
-    /// Takes an idle connection that requests for `key` may use.
+    /// Takes a connection that was kept and that requests for `key` may use.
     fn take_idle(&self, key: &ConnectionKey) -> Option<SiteConnection> {
         let sites = &mut self.state().sites;
         sites.retain(|site| site.key().epoch == key.epoch && !site.is_closed());
@@ -221,10 +221,10 @@ impl<T: Connector> HttpSession<T> {
 
     /// Connects to a site.
     async fn connect_site(&self, key: ConnectionKey) -> Result<SiteConnection, SiteError> {
-        let early = OptimisticData::new(Vec::new());
+        let optimistic = OptimisticData::new(Vec::new());
         let outcome = self
             .dispatcher
-            .serve(&key.request, self.client, &early)
+            .serve(&key.request, self.client, &optimistic)
             .await;
         let stream = match outcome.map_err(SiteError::Failure)? {
             Outcome::Stream(stream) => stream,
@@ -241,7 +241,7 @@ impl<T: Connector> HttpSession<T> {
     }
 }
 
-/// Logs that a site did not answer.
+/// Logs a failed request, rate-limited.
 fn log_error(error: SiteError, took: Duration) {
     let status = error.status().as_u16();
     match error {
@@ -259,7 +259,7 @@ fn log_error(error: SiteError, took: Duration) {
 /// `Max-Forwards` of others.
 fn refuse(request: &mut Request<Incoming>) -> Option<Response<Body>> {
     if hop_by_hop::transfer_coding(request.headers()) == TransferCoding::Unsupported {
-        let reason = "of all transfer codings, only chunked is supported";
+        let reason = "the only supported transfer coding is chunked";
         return Some(response::text(StatusCode::NOT_IMPLEMENTED, reason));
     }
     if request.method() == Method::TRACE {

@@ -38,7 +38,7 @@ enum Phase {
     /// The head of the final response arrived.
     Responding,
     /// The response has ended, or none will come.
-    Over,
+    Finished,
 }
 
 #[derive(Clone, Copy)]
@@ -59,7 +59,8 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    /// Waits until the site has sent nothing for [`IDLE_TIMEOUT`].
+    /// Waits until nothing has been sent in either direction for [`IDLE_TIMEOUT`]; time spent waiting for
+    /// the client's body does not count.
     pub(super) async fn wait_for_timeout(&self) {
         self.state
             .send_modify(|state| state.last_activity = Instant::now());
@@ -140,7 +141,8 @@ impl hyper::body::Body for Download {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.state.send_modify(|state| state.phase = Phase::Over);
+        self.state
+            .send_modify(|state| state.phase = Phase::Finished);
     }
 }
 
@@ -212,7 +214,7 @@ async fn wait_until_wanted(mut states: watch::Receiver<ExchangeState>) -> Result
     let changed = states.wait_for(|state| state.phase != Phase::Sent);
     let phase = match timeout(CONTINUE_TIMEOUT, changed).await {
         Ok(Ok(state)) => state.phase,
-        Ok(Err(_)) => Phase::Over,
+        Ok(Err(_)) => Phase::Finished,
         Err(_) => Phase::BodyWanted,
     };
     if phase == Phase::BodyWanted {
@@ -220,7 +222,9 @@ async fn wait_until_wanted(mut states: watch::Receiver<ExchangeState>) -> Result
     }
     // An error before the end of the exchange would close the connection to the site, and cut off its
     // response.
-    let _ = states.wait_for(|state| state.phase == Phase::Over).await;
+    let _ = states
+        .wait_for(|state| state.phase == Phase::Finished)
+        .await;
     Err("the site does not want the body".into())
 }
 

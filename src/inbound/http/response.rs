@@ -20,15 +20,16 @@ const CAPABILITIES: HeaderName = HeaderName::from_static("tor-capabilities");
 /// `Cross-Origin-Resource-Policy` of the Fetch standard.
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
-/// `Via` and `Server` in the format of C tor.
-const OUR_VIA: &str = concat!(
+/// The value of `Via`, in the format of C tor.
+const OWN_VIA: &str = concat!(
     "tor/1.0 tor-network (onionport ",
     env!("CARGO_PKG_VERSION"),
     ")"
 );
-const OUR_SERVER: &str = concat!("tor/1.0 (onionport ", env!("CARGO_PKG_VERSION"), ")");
-/// `Allow` for the port and its own pages.
-pub(super) const OUR_METHODS: &str = "OPTIONS, CONNECT, GET, HEAD";
+/// The value of `Server`, in the format of C tor.
+const OWN_SERVER: &str = concat!("tor/1.0 (onionport ", env!("CARGO_PKG_VERSION"), ")");
+/// The value of `Allow`, for the port and its own pages.
+pub(super) const OWN_METHODS: &str = "OPTIONS, CONNECT, GET, HEAD";
 
 /// The reason phrase of a successful CONNECT. Some clients check for these words instead of the
 /// status.
@@ -86,9 +87,9 @@ pub(super) fn reject(
 pub(super) fn options() -> Response<Body> {
     let mut response = Response::new(full(""));
     let headers = response.headers_mut();
-    headers.insert(ALLOW, HeaderValue::from_static(OUR_METHODS));
+    headers.insert(ALLOW, HeaderValue::from_static(OWN_METHODS));
     headers.insert(CAPABILITIES, HeaderValue::from_static(""));
-    headers.insert(SERVER, HeaderValue::from_static(OUR_SERVER));
+    headers.insert(SERVER, HeaderValue::from_static(OWN_SERVER));
     protect(headers);
     response
 }
@@ -108,7 +109,7 @@ pub(super) fn text(status: StatusCode, text: &str) -> Response<Body> {
 
 /// Sets the headers of every response to a CONNECT.
 fn set_tor_headers(headers: &mut HeaderMap) {
-    headers.insert(VIA, HeaderValue::from_static(OUR_VIA));
+    headers.insert(VIA, HeaderValue::from_static(OWN_VIA));
     headers.insert(CAPABILITIES, HeaderValue::from_static(""));
 }
 

@@ -20,7 +20,7 @@ pub(super) struct HttpSession<T: Connector> {
     /// Changes when the port gets another dispatcher, and closes with the port.
     pub(super) current: watch::Receiver<Arc<Dispatcher<T>>>,
     pub(super) client: ClientAddr,
-    /// The address of the port, as the client reached it; `None` for a unix socket.
+    /// The address of the port, as the client reached it; `None` for a Unix socket.
     pub(super) local: Option<SocketAddr>,
     /// Takes keys for onion services.
     pub(super) client_auth_form: Arc<ClientAuthForm>,
@@ -31,7 +31,7 @@ pub(super) struct HttpSession<T: Connector> {
 
 /// The part of a session that its requests change.
 pub(super) struct SessionState<T: Connector> {
-    /// Idle connections to sites, most recently used last.
+    /// Connections to sites that a later request may reuse, most recently used last.
     pub(super) sites: Vec<SiteConnection>,
     /// What the connection turns into once the last response is written.
     pub(super) upgraded: Option<UpgradedConnection<T>>,

@@ -7,13 +7,14 @@ use crate::failure::Failure;
 /// Why a forwarded request got no usable response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SiteError {
-    /// The site could not be connected to.
+    /// No stream to the site could be opened.
     Failure(Failure),
     /// The connection ended before a response arrived.
     Closed,
     /// No response arrived in time.
     TimedOut,
-    /// The response was not valid HTTP.
+    /// The response is not valid HTTP, or a proxy must not forward it (407, unrequested 101, unsupported
+    /// transfer coding).
     InvalidResponse,
 }
 
@@ -62,11 +63,9 @@ impl SiteError {
     pub(super) fn sentence(self) -> &'static str {
         match self {
             SiteError::Failure(failure) => failure.row().sentence,
-            SiteError::Closed => {
-                "The site accepted the request and closed the connection without an answer."
-            }
+            SiteError::Closed => "The site closed the connection without an answer.",
             SiteError::TimedOut => "The site accepted the request and did not answer.",
-            SiteError::InvalidResponse => "The site's answer is not valid HTTP.",
+            SiteError::InvalidResponse => "The site's answer is invalid or cannot be forwarded.",
         }
     }
 }

@@ -13,7 +13,7 @@ use super::html::{self, FormPolicy};
 use super::pac;
 use super::request_kind::HostPort;
 use super::request_summary::accepts_html;
-use super::response::{self, OUR_METHODS};
+use super::response::{self, OWN_METHODS};
 use super::session::HttpSession;
 use super::site_error::failure_code;
 use crate::failure::Failure;
@@ -91,7 +91,7 @@ impl<T: Connector> HttpSession<T> {
                 Some(proxy) => pac_file(&proxy, request.uri().query() == Some("all")),
                 None => response::text(
                     StatusCode::NOT_FOUND,
-                    "this port is a unix socket: browsers cannot use it as a proxy",
+                    "a PAC file cannot name a Unix socket: open an HTTP port on an IP address",
                 ),
             },
             _ => response::text(StatusCode::NOT_FOUND, "no such page"),
@@ -106,7 +106,7 @@ fn method_not_allowed() -> Response<Body> {
     );
     response
         .headers_mut()
-        .insert(ALLOW, HeaderValue::from_static(OUR_METHODS));
+        .insert(ALLOW, HeaderValue::from_static(OWN_METHODS));
     response
 }
 

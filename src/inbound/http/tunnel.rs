@@ -1,7 +1,7 @@
 //! CONNECT (RFC 9110 section 9.3.6, and Tor's HTTP CONNECT specification).
 //!
-//! [`early_read`](super::wire::early_read) handles what a client sends before its tunnel is open;
-//! [`upgraded`](super::upgraded) relays after that.
+//! [`optimistic_read`](super::wire::optimistic_read) handles what a client sends before its tunnel is
+//! open; [`upgraded`](super::upgraded) relays after that.
 
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderValue};
@@ -27,12 +27,16 @@ impl<T: Connector> HttpSession<T> {
         target: request::Request,
         mut request: Request<Incoming>,
     ) -> Response<Body> {
-        let begun = Instant::now();
+        let started = Instant::now();
         let client = hyper::upgrade::on(&mut request);
-        let early = &self.wire.early_reader.early;
-        match self.dispatcher.serve(&target, self.client, early).await {
+        let optimistic = &self.wire.optimistic_reader.optimistic;
+        match self
+            .dispatcher
+            .serve(&target, self.client, optimistic)
+            .await
+        {
             Ok(Outcome::Stream(stream)) => {
-                debug!("connected in {:.1?}", begun.elapsed());
+                debug!("connected in {:.1?}", started.elapsed());
                 let mut state = self.state();
                 state.upgraded = Some(UpgradedConnection::Tunnel { client, stream });
                 // No request can follow that would use them.
@@ -43,7 +47,7 @@ impl<T: Connector> HttpSession<T> {
                 self.refuse_tunnel(client, response::tunnel_failed(Failure::Internal))
             }
             Err(failure) => {
-                log_failure(failure, failure.row().http, begun.elapsed());
+                log_failure(failure, failure.row().http, started.elapsed());
                 self.refuse_tunnel(client, response::tunnel_failed(failure))
             }
         }
@@ -57,7 +61,7 @@ impl<T: Connector> HttpSession<T> {
         mut response: Response<Body>,
     ) -> Response<Body> {
         self.state().upgraded = Some(UpgradedConnection::Refused { client });
-        self.wire.early_reader.stop();
+        self.wire.optimistic_reader.stop();
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(CONNECTION, close);
         response

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::wire::Wire;
-use super::wire::early_read::EarlyReader;
+use super::wire::optimistic_read::OptimisticReader;
 use crate::inbound::lingering_close::{Connection, close, close_or_reset, reset};
 use crate::inbound::relay::{RelaySummary, relay};
 use crate::tor::connector::{Connector, Stream};
@@ -28,20 +28,24 @@ pub(super) enum UpgradedConnection<T: Connector> {
 
 impl<T: Connector> UpgradedConnection<T> {
     /// Relays bytes until the connection ends. `C` is the type of the client's connection;
-    /// `early_reader` has read from it so far.
-    pub(super) async fn relay<C>(self, early_reader: &EarlyReader)
+    /// `optimistic_reader` has read from it so far.
+    pub(super) async fn relay<C>(self, optimistic_reader: &OptimisticReader)
     where
         C: Connection + 'static,
     {
-        let begun = Instant::now();
-        let relayed = match self {
+        let started = Instant::now();
+        let summary = match self {
             UpgradedConnection::Tunnel { client, stream } => {
                 let Some((client, unread)) = take_back::<C>(client).await else {
                     return;
                 };
-                // The stream may have sent only a part of the early data.
-                let early = [&early_reader.early.take_rest(stream.sent), &unread[..]].concat();
-                relay_and_close(client, stream, early).await
+                // The stream may have sent only a part of the optimistic data.
+                let optimistic = [
+                    &optimistic_reader.optimistic.take_rest(stream.sent),
+                    &unread[..],
+                ]
+                .concat();
+                relay_and_close(client, stream, optimistic).await
             }
             UpgradedConnection::WebSocket { client, site } => {
                 let Some((client, unread)) = take_back::<C>(client).await else {
@@ -64,26 +68,26 @@ impl<T: Connector> UpgradedConnection<T> {
             sent,
             received,
             broke,
-        } = relayed;
+        } = summary;
         debug!(
             sent,
             received,
             broke,
             "closed after {:.1?}",
-            begun.elapsed()
+            started.elapsed()
         );
     }
 }
 
-/// Relays bytes both ways, `early` first, and closes the client's connection.
+/// Relays bytes both ways, `optimistic` first, and closes the client's connection.
 async fn relay_and_close(
     client: impl Connection,
     stream: impl AsyncRead + AsyncWrite + Unpin,
-    early: Vec<u8>,
+    optimistic: Vec<u8>,
 ) -> RelaySummary {
-    let (client, relayed) = relay(client, stream, early, false).await;
-    close_or_reset(client, relayed).await;
-    relayed
+    let (client, summary) = relay(client, stream, optimistic, false).await;
+    close_or_reset(client, summary).await;
+    summary
 }
 
 /// Takes the client's connection back from hyper, with the bytes that hyper has read but not used.

@@ -3,13 +3,13 @@
 //!
 //! - [`informational`]: interim responses. They are written when hyper flushes: then it has written all
 //!   it had, and does not have the final response yet.
-//! - [`early_read`]: what the client sends after the head of a CONNECT, before its tunnel is open. It is
-//!   withheld from hyper, and sent as soon as there is a stream.
+//! - [`optimistic_read`]: what the client sends after the head of a CONNECT, before its tunnel is open.
+//!   It is withheld from hyper, and sent as soon as there is a stream.
 //! - [`half_close`]: responses to clients that close their sending side after the request.
 //! - [`aborted`]: the last bytes of a response that its site aborts.
 //!
-//! [`state`] holds what these share with the requests. Nothing here imports the rest of the folder but
-//! [`super::hop_by_hop`].
+//! [`state`] holds what these share with the requests. This folder imports no other module of `http`
+//! except [`super::hop_by_hop`].
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -20,9 +20,9 @@ use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 pub(super) mod aborted;
-pub(super) mod early_read;
 pub(super) mod half_close;
 pub(super) mod informational;
+pub(super) mod optimistic_read;
 pub(super) mod state;
 
 use half_close::HeldEof;
@@ -88,8 +88,8 @@ impl<C: AsyncRead + Unpin> AsyncRead for Wire<C> {
         let this = self.get_mut();
         if this.eof.is_none() {
             let (room, before) = (buffer.remaining(), buffer.filled().len());
-            let early_reader = &this.state.early_reader;
-            ready!(early_reader.poll_read(&mut this.connection, context, buffer))?;
+            let optimistic_reader = &this.state.optimistic_reader;
+            ready!(optimistic_reader.poll_read(&mut this.connection, context, buffer))?;
             let is_eof = room > 0 && buffer.filled().len() == before;
             if is_eof && this.state.half_close.is_response_pending() {
                 this.eof = HeldEof::new();

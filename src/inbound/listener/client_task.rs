@@ -30,7 +30,8 @@ pub(super) struct ClientTask<T> {
 }
 
 impl<T: Connector> ClientTask<T> {
-    /// Serves a client of a SOCKS or HTTP port. `local` is the address that the client connected to.
+    /// Spawns the task that serves a client of a SOCKS or HTTP port. `local` is the address that the
+    /// client connected to.
     pub(super) fn spawn<C>(
         self,
         kind: PortKind,
@@ -63,7 +64,7 @@ impl<T: Connector> ClientTask<T> {
         }
     }
 
-    /// Serves a client of a transparent port.
+    /// Spawns the task that serves a client of a transparent port.
     pub(super) fn spawn_redirected(
         self,
         stream: TcpStream,

@@ -26,22 +26,22 @@ pub(super) enum ListenSocket {
 /// The address that a port listens on. Displayed as in a port line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListenAddr {
-    /// An IP address and a port number: of a UDP port for DNS, otherwise of a TCP port.
-    Tcp(SocketAddr),
-    /// The path of a unix socket.
+    /// An IP address and a port number, UDP for DNS and otherwise TCP.
+    Ip(SocketAddr),
+    /// The path of a Unix socket.
     Unix(PathBuf),
 }
 
 impl fmt::Display for ListenAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ListenAddr::Tcp(address) => write!(f, "{address}"),
+            ListenAddr::Ip(address) => write!(f, "{address}"),
             ListenAddr::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }
 
-/// Opens the socket of a port. Returns `None` if the port line is `0`.
+/// Opens the socket of a port. Returns `None` for a disabled port (`0`).
 ///
 /// # Errors
 /// A message that names the address and the remedy.
@@ -77,11 +77,11 @@ fn bind_ip(
     match kind {
         PortKind::Dns => {
             let (socket, bound) = ip::bind_udp(address)?;
-            Ok((ListenSocket::Udp(socket), ListenAddr::Tcp(bound)))
+            Ok((ListenSocket::Udp(socket), ListenAddr::Ip(bound)))
         }
         PortKind::Socks | PortKind::Http | PortKind::Transparent => {
             let (listener, bound) = ip::bind_tcp(address, tproxy)?;
-            Ok((ListenSocket::Tcp(listener), ListenAddr::Tcp(bound)))
+            Ok((ListenSocket::Tcp(listener), ListenAddr::Ip(bound)))
         }
     }
 }
@@ -106,7 +106,7 @@ fn use_inherited(
                 listener.set_nonblocking(true)?;
                 keepalive::set_if_unset(&SockRef::from(&listener));
                 let listener = TcpListener::from_std(listener)?;
-                (ListenSocket::Tcp(listener), ListenAddr::Tcp(address))
+                (ListenSocket::Tcp(listener), ListenAddr::Ip(address))
             }
             InheritedSocket::Unix(listener, path) => {
                 listener.set_nonblocking(true)?;
@@ -117,7 +117,7 @@ fn use_inherited(
             InheritedSocket::Udp(socket, address) => {
                 socket.set_nonblocking(true)?;
                 let socket = UdpSocket::from_std(socket)?;
-                (ListenSocket::Udp(socket), ListenAddr::Tcp(address))
+                (ListenSocket::Udp(socket), ListenAddr::Ip(address))
             }
         })
     };

@@ -4,8 +4,8 @@
 //! Every other inherited socket becomes a port without flags. Its kind is the socket's name
 //! (`FileDescriptorName=`): `socks`, `http`, `trans` or `dns`; any other name means `socks`.
 //!
-//! The service manager keeps these sockets open whatever this process does, so clients of a socket that
-//! nobody accepts from would wait in its backlog. Therefore every inherited socket is served as long
+//! The service manager keeps these sockets open whatever this process does, so clients of a socket
+//! without a port would wait in its backlog. Therefore every inherited socket is served as long
 //! as the process runs, by the port that the current configuration assigns it to.
 
 use std::io;
@@ -30,7 +30,7 @@ struct NamedSocket {
     name: String,
 }
 
-/// A bound socket and its address. TCP and unix sockets are listening.
+/// A bound socket and its address. TCP and Unix sockets are listening.
 #[derive(Debug)]
 pub(super) enum InheritedSocket {
     Tcp(TcpListener, SocketAddr),
@@ -79,7 +79,10 @@ impl InheritedSockets {
     pub(crate) fn plan_ports(&self, lines: &[Port]) -> Vec<PlannedPort> {
         let mut left: Vec<usize> = (0..self.0.len()).collect();
         let mut planned = Vec::new();
-        for port in lines.iter().filter(|line| line.chosen || self.0.is_empty()) {
+        for port in lines
+            .iter()
+            .filter(|line| line.explicit || self.0.is_empty())
+        {
             let found = left.iter().position(|index| self.0[*index].matches(port));
             planned.push(PlannedPort {
                 port: port.clone(),
@@ -147,7 +150,7 @@ impl NamedSocket {
         }
         let kind = PortKind::ALL
             .into_iter()
-            .find(|kind| self.name == kind.word());
+            .find(|kind| self.name == kind.name());
         match kind {
             Some(PortKind::Dns) if !is_udp => {
                 Err("DNS ports use UDP only: write ListenDatagram= in the socket unit".to_owned())
@@ -159,7 +162,7 @@ impl NamedSocket {
         }
     }
 
-    /// Returns the port of a socket that no line has the address of.
+    /// Returns the port to open on a socket that no port line matches.
     fn to_port(&self) -> Port {
         let (bind, kind) = match &self.socket {
             InheritedSocket::Tcp(_, at) => (BindAddr::Tcp(*at), self.stream_kind()),
@@ -169,14 +172,14 @@ impl NamedSocket {
         Port {
             kind,
             line: PortLine::plain(bind),
-            chosen: true,
+            explicit: true,
         }
     }
 
     fn stream_kind(&self) -> PortKind {
         [PortKind::Http, PortKind::Transparent]
             .into_iter()
-            .find(|kind| self.name == kind.word())
+            .find(|kind| self.name == kind.name())
             .unwrap_or(PortKind::Socks)
     }
 }
@@ -193,10 +196,10 @@ fn take_socket(found: &mut ListenFd, index: usize) -> Result<InheritedSocket, St
     if let Ok(Some(listener)) = found.take_unix_listener(index) {
         let at = listener.local_addr().map_err(|e| e.to_string())?;
         let path = at.as_pathname();
-        let path = path.ok_or("the unix socket has no path")?.to_owned();
+        let path = path.ok_or("the Unix socket has no path")?.to_owned();
         return Ok(InheritedSocket::Unix(listener, path));
     }
-    Err("not a TCP, UDP or unix socket that a port can use".to_owned())
+    Err("not a TCP, UDP or Unix socket that a port can use".to_owned())
 }
 
 /// Drops flow label and scope of an IPv6 address: port lines cannot contain them, and addresses are

@@ -1,8 +1,8 @@
-//! Every reply of the SOCKS port, byte for byte as in C tor.
+//! Every SOCKS reply, byte for byte as in C tor, and the page for clients that speak HTTP.
 //!
 //! SOCKS5 replies (RFC 1928, section 6) are `05 code 00 type address port(2)`, SOCKS4 replies `00 code port(2) ip(4)`.
 //! The bound address in the reply to a CONNECT is always zero. Its type follows the family of the *client's* address,
-//! not the request: clients on IPv4 get 10 bytes, all others (IPv6, unix sockets) 22.
+//! not the request: clients on IPv4 get 10 bytes, all others (IPv6, Unix sockets) 22.
 
 use std::net::IpAddr;
 
@@ -27,12 +27,13 @@ const SOCKS4_GRANTED: u8 = 0x5A;
 /// SOCKS4 `5B`: request rejected or failed; the only code of failures.
 const SOCKS4_REJECTED: u8 = 0x5B;
 
-/// The address family that a client connects from. SOCKS5 replies contain a zero address of this family.
+/// The address family that a client connects from. SOCKS5 CONNECT replies contain a zero address of
+/// this family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientFamily {
     /// IPv4: replies of 10 bytes, ATYP 1.
     V4,
-    /// IPv6 and unix sockets: replies of 22 bytes, ATYP 4.
+    /// IPv6 and Unix sockets: replies of 22 bytes, ATYP 4.
     Other,
 }
 

@@ -69,8 +69,8 @@ pub enum Version {
     V5,
 }
 
-/// What the client sent to be isolated by. As in C tor, an empty user name without a password counts as
-/// nothing.
+/// The credentials that isolate a client's streams. As in C tor, an empty user name without a password
+/// counts as nothing.
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub enum SocksCredentials {
     /// Nothing.

@@ -10,11 +10,11 @@ use super::request::{SocksRequest, Version};
 pub struct HandshakeOptions {
     /// `PreferSOCKSNoAuth`: choose "no authentication" when the client offers both methods.
     pub prefer_no_auth: bool,
-    /// The family of the client's address; sets the length of some SOCKS5 refusals.
+    /// The family of the client's address; determines the length of some SOCKS5 refusals.
     pub client: ClientFamily,
 }
 
-/// What the caller has to do next. No input is consumed except where `consumed` gives its length.
+/// What the caller has to do next. Only steps with a `consumed` field consume input.
 #[derive(Debug, PartialEq, Eq)]
 pub enum HandshakeStep {
     /// Read more from the client, then call again with everything not consumed yet. At end of file,
@@ -64,9 +64,12 @@ impl HandshakeStep {
         }
     }
 
-    /// Refuses a SOCKS5 message that C tor cannot parse. The reply's length depends on the client's
-    /// address family.
-    pub(super) fn refuse_unparsed(error: HandshakeError, options: &HandshakeOptions) -> Self {
+    /// Refuses a SOCKS5 message that C tor cannot parse. The reply has a zero address of the client's
+    /// family: 10 or 22 bytes.
+    pub(super) fn refuse_with_client_family(
+        error: HandshakeError,
+        options: &HandshakeOptions,
+    ) -> Self {
         Self::Refuse {
             reply: connect_reply(Version::V5, GENERAL_FAILURE, options.client),
             error,
@@ -107,7 +110,7 @@ pub enum HandshakeError {
     UnknownAddressType(u8),
     /// A host name that breaks the rules of [`super::name`]. `01`, SOCKS4 `5B`.
     InvalidHostname,
-    /// RESOLVE_PTR of something else than an IP address. `08`.
+    /// RESOLVE_PTR of something other than an IP address. `08`.
     PtrOfName,
     /// An IP address, on a port with `SafeSocks`. `02`, SOCKS4 `5B`.
     UnsafeIp,
@@ -144,7 +147,7 @@ impl fmt::Display for HandshakeError {
             Self::ReservedNotZero(byte) => write!(f, "reserved byte is {byte:#04x}, not 0"),
             Self::UnknownAddressType(byte) => write!(f, "unknown address type {byte:#04x}"),
             Self::InvalidHostname => write!(f, "malformed host name"),
-            Self::PtrOfName => write!(f, "RESOLVE_PTR of something else than an IP address"),
+            Self::PtrOfName => write!(f, "RESOLVE_PTR of something other than an IP address"),
             Self::UnsafeIp => write!(
                 f,
                 "an IP address instead of a host name, refused by SafeSocks"

@@ -99,17 +99,18 @@ impl Socks5Handshake {
             // Some clients send a user name although "no authentication" was chosen; C tor accepts it.
             (None, AUTH_VERSION) => self.read_auth(input, options),
             (None, other) if self.auth_agreed => {
-                HandshakeStep::refuse_unparsed(HandshakeError::NotAuth(other), options)
+                HandshakeStep::refuse_with_client_family(HandshakeError::NotAuth(other), options)
             }
             (_, VERSION) => self.read_request(input, options),
             // C tor parses a second user name as a malformed request.
             (Some(_), AUTH_VERSION) => {
-                refuse_request(GENERAL_FAILURE, HandshakeError::NotARequest(AUTH_VERSION))
+                refuse_with_ipv4(GENERAL_FAILURE, HandshakeError::NotARequest(AUTH_VERSION))
             }
             // C tor also accepts a SOCKS4 request here, and keeps the user name; no client needs that.
-            (_, other) => {
-                HandshakeStep::refuse_unparsed(HandshakeError::NotARequest(other), options)
-            }
+            (_, other) => HandshakeStep::refuse_with_client_family(
+                HandshakeError::NotARequest(other),
+                options,
+            ),
         }
     }
 
@@ -118,7 +119,10 @@ impl Socks5Handshake {
             return HandshakeStep::NeedMore;
         };
         if user.starts_with(EXTENDED_AUTH) && user != EXTENDED_AUTH_ISOLATION {
-            return HandshakeStep::refuse_unparsed(HandshakeError::UnknownAuthFormat, options);
+            return HandshakeStep::refuse_with_client_family(
+                HandshakeError::UnknownAuthFormat,
+                options,
+            );
         }
         self.credentials = Some(match (user, password) {
             // RFC 1929 forbids empty fields, but clients send them.
@@ -139,7 +143,7 @@ impl Socks5Handshake {
         let raw = match RawRequest::parse(input) {
             Ok(Some(raw)) => raw,
             Ok(None) => return HandshakeStep::NeedMore,
-            Err(error) => return refuse_request(GENERAL_FAILURE, error),
+            Err(error) => return refuse_with_ipv4(GENERAL_FAILURE, error),
         };
         let command = match raw.command {
             CONNECT => Command::Connect,
@@ -147,7 +151,7 @@ impl Socks5Handshake {
             RESOLVE_PTR => Command::ResolvePtr,
             other => {
                 let error = HandshakeError::UnsupportedCommand(other);
-                return refuse_request(COMMAND_NOT_SUPPORTED, error);
+                return refuse_with_ipv4(COMMAND_NOT_SUPPORTED, error);
             }
         };
         let raw_ip = matches!(raw.address, RawAddress::Ip(_));
@@ -157,11 +161,11 @@ impl Socks5Handshake {
         };
         let address = match (command, address) {
             (Command::ResolvePtr, Err(_) | Ok(Address::Name(_))) => {
-                return refuse_request(ADDRESS_TYPE_NOT_SUPPORTED, HandshakeError::PtrOfName);
+                return refuse_with_ipv4(ADDRESS_TYPE_NOT_SUPPORTED, HandshakeError::PtrOfName);
             }
             (_, Ok(address)) => address,
             (_, Err(InvalidName::Form)) => {
-                return refuse_request(GENERAL_FAILURE, HandshakeError::InvalidHostname);
+                return refuse_with_ipv4(GENERAL_FAILURE, HandshakeError::InvalidHostname);
             }
             // C tor refuses these in a later stage, so the replies have other forms.
             (Command::Resolve, Err(InvalidName::Brackets)) => {
@@ -171,7 +175,10 @@ impl Socks5Handshake {
                 };
             }
             (_, Err(InvalidName::Brackets)) => {
-                return HandshakeStep::refuse_unparsed(HandshakeError::InvalidHostname, options);
+                return HandshakeStep::refuse_with_client_family(
+                    HandshakeError::InvalidHostname,
+                    options,
+                );
             }
         };
         let request = SocksRequest {
@@ -189,8 +196,8 @@ impl Socks5Handshake {
     }
 }
 
-/// Refuses a message that is a SOCKS5 request; always 10 bytes.
-fn refuse_request(code: u8, error: HandshakeError) -> HandshakeStep {
+/// Refuses a message that is a SOCKS5 request. The reply has a zero IPv4 address: always 10 bytes.
+fn refuse_with_ipv4(code: u8, error: HandshakeError) -> HandshakeStep {
     HandshakeStep::Refuse {
         reply: connect_reply(Version::V5, code, ClientFamily::V4),
         error,

@@ -388,7 +388,7 @@ async fn keys_are_accepted_only_from_this_computer() {
     assert_self_contained(&page);
     assert!(!page.text().contains("onionport.invalid/key"));
     assert!(!page.text().contains("client_onion_auth_dir"));
-    let explanation = "can be entered on the computer that runs onionport";
+    let explanation = "can be entered only on the computer that runs onionport";
     assert!(page.text().contains(explanation), "{}", page.text());
     for request in [
         format!("GET {link} HTTP/1.1\nHost: a\n\n"),

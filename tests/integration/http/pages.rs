@@ -299,11 +299,11 @@ async fn a_unix_socket_serves_http_too() {
     assert_eq!(daemon.addresses[1].to_string(), line);
     for (target, status, part) in [
         ("/", 200, format!("listening http {line}\n")),
-        ("/proxy.pac", 404, "unix socket".to_owned()),
+        ("/proxy.pac", 404, "Unix socket".to_owned()),
         (
             "http://onionport.invalid/proxy.pac",
             404,
-            "unix socket".to_owned(),
+            "Unix socket".to_owned(),
         ),
         ("http://nonsense.onion/", 400, "F6 ".to_owned()),
     ] {

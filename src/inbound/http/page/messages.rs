@@ -40,8 +40,10 @@ impl FaultLocation {
     /// Describes it to the user.
     pub(super) fn description(self) -> &'static str {
         match self {
-            FaultLocation::Address => "The fault is in the address: nothing else was tried.",
-            FaultLocation::Key => "The fault is in your key. The path to the service works.",
+            FaultLocation::Address => "The fault is in the address.",
+            FaultLocation::Key => {
+                "The service requires a valid key. The Tor network has delivered the service's descriptor."
+            }
             FaultLocation::Service => {
                 "The fault is with the onion service. Your side and the network are fine."
             }
@@ -49,8 +51,10 @@ impl FaultLocation {
                 "The fault is with the site. Your side and the network are fine."
             }
             FaultLocation::Network => "The fault is in the Tor network, and most likely temporary.",
-            FaultLocation::Connection => "The fault is with this computer or its connection.",
-            FaultLocation::Settings => "The cause is in the settings of onionport.",
+            FaultLocation::Connection => {
+                "The fault is with the computer that runs onionport, or with its connection."
+            }
+            FaultLocation::Settings => "The cause is in onionport's configuration or files.",
             FaultLocation::Program => "The fault is in onionport itself.",
         }
     }
@@ -80,7 +84,7 @@ impl FaultLocation {
         [0, 1, 2].map(|number| PathHop {
             name: names[number],
             class: match (self, number) {
-                // The network delivered the descriptor; only the key does not fit.
+                // The network delivered the descriptor; the key is missing or wrong.
                 (FaultLocation::Key, 1) => "good",
                 _ => class(number),
             },
@@ -88,6 +92,7 @@ impl FaultLocation {
     }
 }
 
+const ONLINE: &str = "Check that the computer that runs onionport is online.";
 const LATER: &str = "Try again in a few minutes.";
 const OPERATOR: &str = "If you know who runs it, send them the code above.";
 const CHECK: &str = "Compare the address with the one you were given, or look for a newer one.";
@@ -105,10 +110,10 @@ pub(super) fn message(error: SiteError, onion: bool) -> FailureMessage {
             ("The site did not answer", site, &[LATER, OPERATOR])
         }
         SiteError::InvalidResponse => (
-            "The site's answer is not valid HTTP",
+            "The site's answer is invalid or cannot be forwarded",
             site,
             &[
-                "It may not be a website, or answer only to https.",
+                "It may not be a website, or it may accept only https.",
                 OPERATOR,
             ],
         ),
@@ -176,13 +181,13 @@ pub(super) fn message(error: SiteError, onion: bool) -> FailureMessage {
                 FaultLocation::Network,
                 &[
                     LATER,
-                    "If other sites fail as well, check this computer's connection.",
+                    "If other sites fail as well, check the connection of the computer that runs onionport.",
                 ],
             ),
             F::ClientAuthUnreadable => (
-                "Your keys cannot be read",
+                "The stored keys cannot be read",
                 FaultLocation::Settings,
-                &["Check onionport's log: it names the folder, and at level debug the file."],
+                &["onionport's log has the reason; it names key files only at level debug."],
             ),
             F::NameNotResolved => (
                 "There is no such site",
@@ -231,14 +236,14 @@ pub(super) fn message(error: SiteError, onion: bool) -> FailureMessage {
                 &["Check the address for typing errors."],
             ),
             F::TrafficForbidden => (
-                "This port does not allow this kind of traffic",
+                "onionport does not allow this kind of traffic",
                 FaultLocation::Settings,
                 &[
-                    "The flags of the port in onionport's configuration define what it allows: use another port or change them.",
+                    "onionport's configuration forbids it, by a flag of its port or by reject_plaintext_ports: use another port or change the setting.",
                 ],
             ),
             F::PrivateAddress => (
-                "This address is on your own network",
+                "This address is private or local",
                 FaultLocation::Address,
                 &["The Tor network cannot reach it: open it without the proxy."],
             ),
@@ -257,21 +262,18 @@ pub(super) fn message(error: SiteError, onion: bool) -> FailureMessage {
             F::NotBootstrapped => (
                 "Not connected to the Tor network yet",
                 FaultLocation::Connection,
-                &[
-                    "Check that this computer is online.",
-                    "If Tor is blocked where you are, set up a bridge.",
-                ],
+                &[ONLINE, "If Tor is blocked where you are, set up a bridge."],
             ),
             F::NoCircuit => (
                 "No path through the Tor network",
                 FaultLocation::Connection,
-                &["Check that this computer is online.", LATER],
+                &[ONLINE, LATER],
             ),
             F::DeadlinePassed => ("This took too long", FaultLocation::Network, &[LATER]),
             F::ClockSkewed => (
-                "This computer's clock is wrong",
+                "The clock of the computer that runs onionport is wrong",
                 FaultLocation::Connection,
-                &["Set the date, time and time zone, and try again."],
+                &["Set its date, time and time zone, and try again."],
             ),
             F::Internal => (
                 "Something went wrong in onionport",
@@ -371,8 +373,8 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_of_the_service_is_never_shown_as_the_users_fault() {
-        for failure in Failure::ALL.iter().filter(|f| f.blames_the_service()) {
+    fn a_failure_with_an_onion_code_is_never_shown_as_a_fault_of_the_connection() {
+        for failure in Failure::ALL.iter().filter(|f| f.has_onion_code()) {
             let fault = message(SiteError::Failure(*failure), true).fault;
             let expected = match failure {
                 Failure::AddressInvalid => FaultLocation::Address,

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use super::aborted::AbortedResponse;
-use super::early_read::EarlyReader;
 use super::half_close::HalfClose;
 use super::informational::InterimResponses;
+use super::optimistic_read::OptimisticReader;
 
 /// State shared by a [`Wire`](super::Wire) and the requests on it.
 #[derive(Default)]
 pub(in crate::inbound::http) struct WireState {
     pub(in crate::inbound::http) interim: InterimResponses,
-    pub(in crate::inbound::http) early_reader: EarlyReader,
+    pub(in crate::inbound::http) optimistic_reader: OptimisticReader,
     pub(in crate::inbound::http) half_close: HalfClose,
     pub(in crate::inbound::http) aborted: AbortedResponse,
 }

@@ -1,4 +1,4 @@
-//! Checks the folder of a unix socket by C tor's rules (`check_location_for_unix_socket`,
+//! Checks the folder of a Unix socket by C tor's rules (`check_location_for_unix_socket`,
 //! `check_private_dir`): some systems ignore the socket's own mode, so that the folder's permissions
 //! decide who can connect.
 
@@ -71,7 +71,7 @@ fn check_metadata(metadata: &Metadata, flags: &Flags, process: FolderOwner) -> R
     }
     if flags.group_writable && metadata.gid() != process.gid && metadata.gid() != 0 {
         return Err(format!(
-            "belongs to another group ({}); chgrp it to the group that runs onionport ({})",
+            "belongs to another group ({}); chgrp it to onionport's group ({})",
             metadata.gid(),
             process.gid
         ));

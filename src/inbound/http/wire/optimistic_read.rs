@@ -15,17 +15,17 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, ReadBuf};
 
-use crate::tor::optimistic_data::{EARLY_LIMIT, OptimisticData};
+use crate::tor::optimistic_data::{OPTIMISTIC_LIMIT, OptimisticData};
 
 /// The start of a CONNECT request. Methods are case-sensitive (RFC 9110 section 9.1).
 const CONNECT: &[u8] = b"CONNECT ";
-/// Most bytes of early data to read at once.
-const CHUNK: usize = 4 * 1024;
+/// Most bytes of optimistic data to read at once.
+const READ_SIZE: usize = 4 * 1024;
 
 /// Reads the client's connection for hyper.
-pub(in crate::inbound::http) struct EarlyReader {
+pub(in crate::inbound::http) struct OptimisticReader {
     /// The data withheld from hyper.
-    pub(in crate::inbound::http) early: OptimisticData,
+    pub(in crate::inbound::http) optimistic: OptimisticData,
     mode: Mutex<ReadMode>,
 }
 
@@ -42,16 +42,16 @@ enum ReadMode {
     Stop,
 }
 
-impl Default for EarlyReader {
+impl Default for OptimisticReader {
     fn default() -> Self {
-        EarlyReader {
-            early: OptimisticData::new(Vec::new()),
+        OptimisticReader {
+            optimistic: OptimisticData::new(Vec::new()),
             mode: Mutex::new(ReadMode::FirstHead(HeadScanner::default())),
         }
     }
 }
 
-impl EarlyReader {
+impl OptimisticReader {
     /// Lets hyper read nothing more, after a CONNECT that gets no tunnel.
     pub(in crate::inbound::http) fn stop(&self) {
         *self.lock() = ReadMode::Stop;
@@ -82,14 +82,14 @@ impl EarlyReader {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let room = buffer.remaining().min(EARLY_LIMIT);
-        let mut chunk = ReadBuf::new(buffer.initialize_unfilled_to(room));
-        ready!(Pin::new(reader).poll_read(context, &mut chunk))?;
-        let bytes = chunk.filled();
+        let room = buffer.remaining().min(OPTIMISTIC_LIMIT);
+        let mut piece = ReadBuf::new(buffer.initialize_unfilled_to(room));
+        ready!(Pin::new(reader).poll_read(context, &mut piece))?;
+        let bytes = piece.filled();
         let (for_hyper, next) = match scanner.scan(bytes) {
             ScanResult::Incomplete => (bytes.len(), ReadMode::FirstHead(scanner)),
             ScanResult::End(end) => {
-                self.early.add(&bytes[end..]);
+                self.optimistic.add(&bytes[end..]);
                 (end, ReadMode::Withhold)
             }
             ScanResult::Other => (bytes.len(), ReadMode::PassThrough),
@@ -104,21 +104,23 @@ impl EarlyReader {
         reader: &mut (impl AsyncRead + Unpin),
         context: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
-        let mut bytes = [0; CHUNK];
+        let mut bytes = [0; READ_SIZE];
         loop {
-            let room = EARLY_LIMIT.saturating_sub(self.early.len()).min(CHUNK);
+            let room = OPTIMISTIC_LIMIT
+                .saturating_sub(self.optimistic.len())
+                .min(READ_SIZE);
             if room == 0 {
                 // The rest stays in the socket.
                 return Poll::Pending;
             }
-            let mut chunk = ReadBuf::new(&mut bytes[..room]);
-            ready!(Pin::new(&mut *reader).poll_read(context, &mut chunk))?;
-            match chunk.filled() {
+            let mut piece = ReadBuf::new(&mut bytes[..room]);
+            ready!(Pin::new(&mut *reader).poll_read(context, &mut piece))?;
+            match piece.filled() {
                 // End of file. A client that has sent nothing for the remote end does not wait for it.
-                [] if self.early.is_empty() => return Poll::Ready(Ok(())),
+                [] if self.optimistic.is_empty() => return Poll::Ready(Ok(())),
                 // It may have half-closed after its data and wait for the response.
                 [] => return Poll::Pending,
-                more => self.early.add(more),
+                more => self.optimistic.add(more),
             }
         }
     }
@@ -137,7 +139,7 @@ struct HeadScanner {
     /// How many bytes of [`CONNECT`] have matched.
     matched: usize,
     /// Whether the current line has any bytes.
-    in_line: bool,
+    line_has_bytes: bool,
     /// Whether the last byte was a CR.
     cr: bool,
 }
@@ -162,15 +164,15 @@ impl HeadScanner {
                     return ScanResult::Other;
                 }
                 self.matched += 1;
-                self.in_line = true;
+                self.line_has_bytes = true;
                 continue;
             }
             match (byte, self.cr) {
-                (b'\n', true) if !self.in_line => return ScanResult::End(index + 1),
-                (b'\n', true) => (self.in_line, self.cr) = (false, false),
+                (b'\n', true) if !self.line_has_bytes => return ScanResult::End(index + 1),
+                (b'\n', true) => (self.line_has_bytes, self.cr) = (false, false),
                 (b'\r', false) => self.cr = true,
                 (b'\n', false) | (_, true) => return ScanResult::Other,
-                (_, false) => self.in_line = true,
+                (_, false) => self.line_has_bytes = true,
             }
         }
         ScanResult::Incomplete
