@@ -74,7 +74,7 @@ pub use client::{BootstrapProgress, ClientSettings, ReplaceError};
 const SPARE_CIRCUITS_DELAY: Duration = Duration::from_secs(1);
 
 /// Returns the layer of the program's `tracing` subscriber that observes tor-hsclient. Without it, failures
-/// of onion services are imprecise, and early data and retries that depend on it do not work.
+/// of onion services are imprecise, and optimistic data and retries that depend on it do not work.
 pub fn observer_layer<S>() -> impl tracing_subscriber::Layer<S>
 where
     S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,

@@ -10,7 +10,7 @@ pub(crate) use rule::{ALL_PORTS, Rule};
 /// Which clients may connect (tor(1) `SocksPolicy`).
 ///
 /// The first rule that matches a client decides; a client that no rule matches may connect. As in C
-/// tor, clients on unix sockets, which have no address, match the rules for a whole family: `*`,
+/// tor, clients on Unix sockets, which have no address, match the rules for a whole family: `*`,
 /// `*4` and `*6`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Access(Vec<Rule>);
@@ -35,7 +35,7 @@ impl Access {
         Ok(Access(rules))
     }
 
-    /// Whether a client with this address may connect; `None` for one on a unix socket.
+    /// Whether a client with this address may connect; `None` for one on a Unix socket.
     pub fn permits(&self, client: Option<IpAddr>) -> bool {
         let matches = |rule: &&Rule| {
             rule.networks.iter().any(|network| match client {

@@ -112,11 +112,11 @@ impl PortLine {
                 Some("a transparent port needs Linux: remove this line or write 0".to_owned())
             }
             (PortKind::Transparent, BindAddr::Unix(_)) => Some(
-                "connections cannot be redirected to a unix socket: write an address and a port"
+                "connections cannot be redirected to a Unix socket: write an address and a port"
                     .to_owned(),
             ),
             (PortKind::Dns, BindAddr::Unix(_)) => {
-                Some("a DNS port cannot be a unix socket: write an address and a port".to_owned())
+                Some("a DNS port cannot be a Unix socket: write an address and a port".to_owned())
             }
             (PortKind::Dns, _) if !self.flags.dns_request => Some(
                 "a DNS port has to answer DNS requests: remove NoDNSRequest or OnionTrafficOnly"

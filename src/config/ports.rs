@@ -205,7 +205,7 @@ impl PortLines {
         Ok(())
     }
 
-    /// Refuses flags and unix sockets: arti does not accept them in its own keys. They belong in
+    /// Refuses flags and Unix sockets: arti does not accept them in its own keys. They belong in
     /// the key `ours`.
     fn check_plain(&self, ours: &str) -> Result<(), ConfigError> {
         for LocatedLine { text, line, .. } in &self.lines {

@@ -170,7 +170,7 @@ impl<N: Network> Onions<N> {
     /// Opens a stream on a circuit that was open already.
     ///
     /// If the service does not answer for a while, builds a new circuit in parallel. The stream is
-    /// then opened there as well, and the first to open is returned. If early data was sent on the
+    /// then opened there as well, and the first to open is returned. If optimistic data was sent on the
     /// old circuit, no second stream is opened: the attempt only finds out whether the service is
     /// reachable.
     async fn open_on_reused_circuit(
@@ -210,12 +210,12 @@ impl<N: Network> Onions<N> {
                 opened => opened,
             },
             opened = &mut on_new => match opened {
-                // No new circuit, or early data forbids a stream on it: neither blames the service, so
+                // No new circuit, or optimistic data forbids a stream on it: neither blames the service, so
                 // wait on the old circuit.
                 Err(StreamError::Failed(failure)) if !failure.has_onion_code() => {
                     on_old.await
                 }
-                // The service may have got the early data, and be slow to answer.
+                // The service may have got the optimistic data, and be slow to answer.
                 Err(blame) if sends_early => match timeout(OPEN_CIRCUIT_WAIT, on_old).await {
                     Ok(Err(StreamError::CircuitGone | StreamError::Failed(_))) | Err(_) => {
                         Err(blame)
@@ -355,7 +355,7 @@ async fn sweep<N: Network>(table: Weak<Mutex<SlotTable<N>>>) {
 }
 
 impl OnionRequest<'_> {
-    /// Opens a stream on a circuit, and sends the early data with it if `sends_early`.
+    /// Opens a stream on a circuit, and sends the optimistic data with it if `sends_early`.
     async fn open_stream<N: Network>(
         &self,
         circuit: &RendezvousCircuit<N>,

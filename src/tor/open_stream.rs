@@ -41,7 +41,7 @@ pub(crate) fn into_open_stream(stream: DataStream) -> OpenStream {
     }
 }
 
-/// Waits until an optimistically begun stream is open, and sends early data on it meanwhile.
+/// Waits until an optimistically begun stream is open, and sends optimistic data on it meanwhile.
 ///
 /// `closed` is the failure if the remote end closes the stream with reason DONE instead of opening it;
 /// `None` if it never does so, and DONE therefore means that the stream was open.

@@ -31,7 +31,7 @@ async fn assert_serves(place: &ListenAddr) {
     client.expect_end().await;
 }
 
-/// Whether the TCP port can be bound, or the unix socket's file is gone.
+/// Whether the TCP port can be bound, or the Unix socket's file is gone.
 fn is_free(place: &ListenAddr) -> bool {
     match place {
         ListenAddr::Tcp(address) => TcpListener::bind(address).is_ok(),

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `tunnel` | CONNECT |
 //! | `status_codes` | the status code and tokens of every failure |
-//! | `early_read` | data sent behind the head of a CONNECT, before the tunnel is open |
+//! | `optimistic_read` | data sent behind the head of a CONNECT, before the tunnel is open |
 //! | `forward` | plain requests forwarded to a site, and their responses |
 //! | `informational` | a site's interim responses |
 //! | `half_close` | clients that half-close before they have the response |
@@ -25,7 +25,6 @@ use crate::support::serve::{Port, Served, V4};
 
 mod c_tor_comparison;
 mod client_auth_form;
-mod early_read;
 mod forward;
 mod half_close;
 mod hostile_clients;
@@ -34,6 +33,7 @@ mod idle_timeout;
 mod informational;
 mod keep_alive;
 mod malformed_requests;
+mod optimistic_read;
 mod pages;
 mod status_codes;
 mod tunnel;

@@ -15,7 +15,7 @@
 //! | `storage` | the real program whose files are damaged, locked by another process, or have wrong permissions |
 //! | `service_manager` | the real program under a service manager: inherited sockets, readiness, the port info file |
 //! | `socket_activation` | the real program with inherited sockets, which stay open when their port lines change |
-//! | `socket_folder` | the real program beside C tor: the folders in which a unix socket may be |
+//! | `socket_folder` | the real program beside C tor: the folders in which a Unix socket may be |
 //! | `vanished` | clients that are gone without a word |
 //! | `secrets` | the real program with passwords and keys, which no output may contain |
 //! | `key_files` | client authorization key files in many forms, beside C tor |

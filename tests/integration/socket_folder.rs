@@ -1,4 +1,4 @@
-//! The folders in which a unix socket may be: the real program and C tor get the same folders and
+//! The folders in which a Unix socket may be: the real program and C tor get the same folders and
 //! flags.
 
 use std::fs;

@@ -75,7 +75,7 @@ const CLIENTS: &[Client] = &[
         expected: Some(PAGE),
     },
     Client {
-        name: "curl, unix socket",
+        name: "curl, Unix socket",
         program: "curl",
         command: |p, t| {
             let socket = p.unix.display();

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use super::error::PortError;
 use super::quote;
 
-/// The longest path of a unix socket on Linux, in bytes (`sun_path` without its closing zero).
+/// The longest path of a Unix socket on Linux, in bytes (`sun_path` without its closing zero).
 const UNIX_PATH_MAX: usize = 107;
 
 /// Where a port listens.
@@ -21,7 +21,7 @@ pub enum BindAddr {
     Tcp(SocketAddr),
     /// An IP address, with a port that the system chooses.
     TcpAuto(IpAddr),
-    /// A unix socket at this absolute path.
+    /// A Unix socket at this absolute path.
     Unix(PathBuf),
 }
 
@@ -43,7 +43,7 @@ impl BindAddr {
         (!ip.is_loopback()).then(|| {
             format!(
                 "other machines can reach {self} and use this proxy, over unencrypted connections: \
-                 listen on 127.0.0.1 or on a unix socket unless you want that"
+                 listen on 127.0.0.1 or on a Unix socket unless you want that"
             )
         })
     }
@@ -84,7 +84,7 @@ pub(super) fn is_space(c: char) -> bool {
     c.is_ascii_whitespace() || c == '\x0b'
 }
 
-/// Checks the path of a unix socket, without looking at the file system.
+/// Checks the path of a Unix socket, without looking at the file system.
 fn check_unix_path(path: Vec<u8>) -> Result<BindAddr, PortError> {
     let shown = String::from_utf8_lossy(&path).into_owned();
     if !path.starts_with(b"/") {

@@ -19,21 +19,21 @@ pub enum PortError {
         /// The line, from `unix:` on.
         text: String,
     },
-    /// The path of a unix socket does not start with `/`.
-    #[error("the unix socket path {path:?} is not absolute: begin it with /")]
+    /// The path of a Unix socket does not start with `/`.
+    #[error("the Unix socket path {path:?} is not absolute: begin it with /")]
     RelativePath {
         /// The path as written.
         path: String,
     },
-    /// The path of a unix socket contains a zero byte.
-    #[error("the unix socket path {path:?} contains a zero byte: remove it")]
+    /// The path of a Unix socket contains a zero byte.
+    #[error("the Unix socket path {path:?} contains a zero byte: remove it")]
     ZeroByteInPath {
         /// The path as written.
         path: String,
     },
-    /// The path of a unix socket is too long for the system.
+    /// The path of a Unix socket is too long for the system.
     #[error(
-        "the unix socket path {path:?} is {length} bytes long, the limit is {limit}: \
+        "the Unix socket path {path:?} is {length} bytes long, the limit is {limit}: \
          choose a shorter one"
     )]
     PathTooLong {
@@ -109,8 +109,8 @@ pub enum PortError {
          add NoDNSRequest, or write OnionTrafficOnly instead"
     )]
     DnsWithoutTraffic,
-    /// A flag for unix sockets is given for a TCP port.
-    #[error("{flag} is for unix sockets only: remove it or listen on unix:/PATH")]
+    /// A flag for Unix sockets is given for a TCP port.
+    #[error("{flag} is for Unix sockets only: remove it or listen on unix:/PATH")]
     UnixFlagOnTcp {
         /// The flag, as tor(1) writes it.
         flag: &'static str,

@@ -30,11 +30,11 @@ pub struct Flags {
     pub prefer_socks_no_auth: bool,
     /// Send proposal 304's SOCKS5 codes F0 to F7.
     pub extended_errors: bool,
-    /// The group of the unix socket may use it.
+    /// The group of the Unix socket may use it.
     pub group_writable: bool,
-    /// Everyone may use the unix socket.
+    /// Everyone may use the Unix socket.
     pub world_writable: bool,
-    /// The folder of the unix socket need not be private.
+    /// The folder of the Unix socket need not be private.
     pub relax_dir_mode_check: bool,
     /// Automapped names get IPv6 addresses where either family would do (on by default).
     pub prefer_ipv6_automap: bool,
@@ -45,7 +45,7 @@ pub struct Flags {
 /// What must be the same for two streams to share a circuit (tor(1), "isolation flags").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct IsolationFlags {
-    /// The client's IP address (on by default; always off on unix sockets, which have none).
+    /// The client's IP address (on by default; always off on Unix sockets, which have none).
     pub client_addr: bool,
     /// The SOCKS user and password (on by default).
     pub socks_auth: bool,
@@ -122,7 +122,7 @@ enum FlagKind {
     Plain,
     /// An isolation flag: the word may end in an `s`.
     Isolation,
-    /// Only on unix sockets.
+    /// Only on Unix sockets.
     Unix,
     /// A flag of the client DNS cache: accepted, without effect.
     Cache,

@@ -1,4 +1,4 @@
-//! C-style quoting of unix socket paths (C tor: `unescape_string`).
+//! C-style quoting of Unix socket paths (C tor: `unescape_string`).
 
 use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt as _;

@@ -100,7 +100,7 @@ impl ExitCircuit for ClientDataTunnel {
     }
 }
 
-/// Returns the parameters of a stream that prefers this family. The stream is optimistic: early data need
+/// Returns the parameters of a stream that prefers this family. The stream is optimistic: optimistic data need
 /// not wait for CONNECTED.
 fn stream_parameters(family: Family) -> StreamParameters {
     let mut parameters = StreamParameters::default();

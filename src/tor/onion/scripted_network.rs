@@ -67,7 +67,7 @@ pub(super) struct IncomingCall {
 pub(super) struct IncomingStream {
     /// The number of its circuit.
     pub(super) tunnel: usize,
-    /// The length of the early data, if it comes with any.
+    /// The length of the optimistic data, if it comes with any.
     pub(super) early: Option<usize>,
     answer: oneshot::Sender<Result<(), StreamError>>,
 }

@@ -321,7 +321,7 @@ async fn a_unix_socket_serves_http_too() {
             response.text()
         );
     }
-    // No browser supports a proxy on a unix socket, so the page does not offer a PAC file.
+    // No browser supports a proxy on a Unix socket, so the page does not offer a PAC file.
     let mut client = Client::connect(&daemon.addresses[1]).await;
     send_text(
         &mut client,

@@ -52,7 +52,7 @@ pub fn assert_dns_port_answers(port: SocketAddr, local: IpAddr) {
     assert_eq!(answer[length - 4..length], [192, 0, 2, 1]);
 }
 
-/// Returns the port line for a unix socket at `path`.
+/// Returns the port line for a Unix socket at `path`.
 pub fn unix_port(path: &Path) -> String {
     format!("unix:{}", path.display())
 }

@@ -1,11 +1,11 @@
-//! A unix socket whose program does not accept connections, as if it were stopped by SIGSTOP.
+//! A Unix socket whose program does not accept connections, as if it were stopped by SIGSTOP.
 
 use std::io;
 use std::path::Path;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-/// A listening unix socket with a full backlog.
+/// A listening Unix socket with a full backlog.
 pub struct UnresponsiveListener {
     _listener: Socket,
     _waiting: Vec<Socket>,

@@ -1,4 +1,4 @@
-//! A minimal client of tor's control port (control-spec), over the unix socket in a node's folder.
+//! A minimal client of tor's control port (control-spec), over the Unix socket in a node's folder.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, ErrorKind, Write};

@@ -1,4 +1,4 @@
-//! Tests of the reuse of circuits, and of early data on them.
+//! Tests of the reuse of circuits, and of optimistic data on them.
 
 use std::sync::atomic::Ordering;
 
@@ -77,7 +77,7 @@ async fn data_is_sent_early_on_new_circuits_and_recently_used_ones() {
         }
     }
     assert_eq!(task.await.expect("no panic"), Ok(ScriptedStream(1)));
-    // Without early data, none is sent.
+    // Without optimistic data, none is sent.
     let task = test.connect(&user("a"));
     let stream = test.controller.next_stream().await;
     assert_eq!(stream.early, None);

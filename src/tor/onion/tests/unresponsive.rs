@@ -87,7 +87,7 @@ async fn a_conclusive_failure_ends_the_wait_on_the_old_circuit() {
     let failed = task.await.expect("no panic");
     assert_eq!(failed, Err(Failure::DescriptorNotFound));
     assert_eq!(now.elapsed(), Duration::ZERO);
-    // The service may have got the early data, and be slow to answer.
+    // The service may have got the optimistic data, and be slow to answer.
     for answers in [false, true] {
         let mut test = test_onions();
         let (task, old, new) = reuse_unresponsive(&mut test, true).await;
