@@ -30,8 +30,8 @@
 //!
 //! #[tokio::main]
 //! async fn main() -> Result<(), Box<dyn Error>> {
-//!     // Observes arti's attempts. Without it, failures of onion services are imprecise, and early
-//!     // data and retries that depend on it do not work.
+//!     // Observes arti's attempts. Without it, failures of onion services are imprecise, and
+//!     // optimistic data and retries that depend on it do not work.
 //!     tracing_subscriber::registry()
 //!         .with(onionport::tor::observer_layer())
 //!         .init();
@@ -63,10 +63,10 @@
 //!     };
 //!     let isolation = Isolation::new(attributes, &IsolationFlags::default(), false);
 //!     // Data to send before the stream is connected: none.
-//!     let early = OptimisticData::new(Vec::new());
+//!     let optimistic = OptimisticData::new(Vec::new());
 //!     // Includes the time until the client has connected to the Tor network.
 //!     let deadline = Instant::now() + Duration::from_secs(120);
-//!     match tor.connect(&permit, &isolation, &early, deadline).await {
+//!     match tor.connect(&permit, &isolation, &optimistic, deadline).await {
 //!         Ok(mut stream) => {
 //!             let request = format!("HEAD / HTTP/1.0\r\nHost: {HOST}\r\n\r\n");
 //!             stream.write_all(request.as_bytes()).await?;

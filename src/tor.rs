@@ -231,26 +231,26 @@ impl Connector for Tor {
         &self,
         permit: &Permit,
         isolation: &Isolation,
-        early: &OptimisticData,
+        optimistic: &OptimisticData,
         deadline: Instant,
     ) -> Result<Stream<StreamReader, DataWriter>, Failure> {
         self.backend
             .call(deadline, |backend| async move {
                 match permit {
                     // The previous client may have delivered the data; it must not arrive twice.
-                    Permit::Onion { .. } if early.may_have_arrived() => {
+                    Permit::Onion { .. } if optimistic.may_have_arrived() => {
                         Err(Failure::CircuitDestroyed)
                     }
                     Permit::Onion { service, port } => {
                         let onions = &backend.onions;
                         onions
-                            .connect(service, *port, isolation, early, deadline)
+                            .connect(service, *port, isolation, optimistic, deadline)
                             .await
                     }
                     Permit::Exit { host, port, family } => {
                         let exits = &backend.exits;
                         exits
-                            .connect(host, *port, *family, isolation, early, deadline)
+                            .connect(host, *port, *family, isolation, optimistic, deadline)
                             .await
                     }
                     Permit::Resolve { .. } | Permit::ResolvePtr(_) | Permit::Literal(_) => {

@@ -79,7 +79,7 @@ impl<T: Connector> Dispatcher<T> {
     /// Serves a request: refuses it, answers a lookup, or opens a stream. Answers within
     /// [`Dispatcher::timeout`].
     ///
-    /// `early` receives the data that the client sends meanwhile; a stream may carry it before it is
+    /// `optimistic` receives the data that the client sends meanwhile; a stream may carry it before it is
     /// connected.
     ///
     /// # Errors
@@ -88,9 +88,9 @@ impl<T: Connector> Dispatcher<T> {
         &self,
         request: &Request,
         client: ClientAddr,
-        early: &OptimisticData,
+        optimistic: &OptimisticData,
     ) -> Result<Outcome<T>, Failure> {
-        let outcome = self.try_serve(request, client, early).await;
+        let outcome = self.try_serve(request, client, optimistic).await;
         if let Err(failure) = &outcome {
             self.shared.status.record_failure(*failure);
         }
@@ -101,7 +101,7 @@ impl<T: Connector> Dispatcher<T> {
         &self,
         request: &Request,
         client: ClientAddr,
-        early: &OptimisticData,
+        optimistic: &OptimisticData,
     ) -> Result<Outcome<T>, Failure> {
         let deadline = Instant::now() + self.timeout;
         // Before the address map: isolation uses the address as the client wrote it.
@@ -123,7 +123,7 @@ impl<T: Connector> Dispatcher<T> {
             .await?;
         match &permit {
             Permit::Onion { .. } | Permit::Exit { .. } => {
-                let connected = self.tor.connect(&permit, &isolation, early, deadline);
+                let connected = self.tor.connect(&permit, &isolation, optimistic, deadline);
                 Ok(Outcome::Stream(connected.await?))
             }
             Permit::Literal(ip) => Ok(Outcome::Answer(Answer::Ip(*ip))),

@@ -21,12 +21,12 @@ pub trait Connector: Send + Sync + 'static {
     /// The writing half of a stream. Shutting it down ends the whole stream: Tor has no half-closed streams.
     type Writer: AsyncWrite + Send + Unpin + 'static;
 
-    /// Opens a stream and may send `early` on it meanwhile. Returns by `deadline` at the latest.
+    /// Opens a stream and may send `optimistic` on it meanwhile. Returns by `deadline` at the latest.
     fn connect(
         &self,
         permit: &Permit,
         isolation: &Isolation,
-        early: &OptimisticData,
+        optimistic: &OptimisticData,
         deadline: Instant,
     ) -> impl Future<Output = Result<Stream<Self::Reader, Self::Writer>, Failure>> + Send;
 

@@ -64,21 +64,21 @@ impl Exits {
 
 impl<C: CircuitProvider> Exits<C> {
     /// Opens a stream to `host`, a name or an IP address as text, and `port`. Each exit that is tried
-    /// is sent `early`, as in C tor.
+    /// is sent `optimistic`, as in C tor.
     pub(crate) async fn connect(
         &self,
         host: &str,
         port: u16,
         family: Family,
         isolation: &Isolation,
-        early: &OptimisticData,
+        optimistic: &OptimisticData,
         deadline: Instant,
     ) -> Result<CircuitStream<C>, Failure> {
         let request = ExitRequest::Begin {
             host,
             port,
             family,
-            early,
+            optimistic,
         };
         match self.request(request, isolation, deadline).await? {
             ExitReply::Stream(stream) => Ok(*stream),

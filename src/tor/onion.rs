@@ -82,7 +82,7 @@ struct OnionRequest<'a> {
     service: &'a OnionAddress,
     port: u16,
     isolation: &'a Isolation,
-    early: &'a OptimisticData,
+    optimistic: &'a OptimisticData,
     deadline: Instant,
 }
 
@@ -128,14 +128,14 @@ impl<N: Network> Onions<N> {
         service: &OnionAddress,
         port: u16,
         isolation: &Isolation,
-        early: &OptimisticData,
+        optimistic: &OptimisticData,
         deadline: Instant,
     ) -> Result<N::HsStream, Failure> {
         let request = OnionRequest {
             service,
             port,
             isolation,
-            early,
+            optimistic,
             deadline,
         };
         for _ in 0..MAX_DEAD_CIRCUITS {
@@ -145,11 +145,12 @@ impl<N: Network> Onions<N> {
             };
             // Data that may have arrived is never sent again: the service would act on it twice.
             // So send it early only if no second stream will be needed.
-            let sends_early = !early.is_empty() && (found.circuit.fresh || self.is_trusted(&found));
+            let sends_optimistic =
+                !optimistic.is_empty() && (found.circuit.fresh || self.is_trusted(&found));
             let opened = if found.circuit.fresh {
-                request.open_stream(&found.circuit, sends_early).await
+                request.open_stream(&found.circuit, sends_optimistic).await
             } else {
-                self.open_on_reused_circuit(request, &found, sends_early)
+                self.open_on_reused_circuit(request, &found, sends_optimistic)
                     .await
             };
             match opened {
@@ -158,7 +159,7 @@ impl<N: Network> Onions<N> {
                     return Ok(stream);
                 }
                 // The circuit closed while it was idle, which says nothing about the service.
-                Err(StreamError::CircuitGone) if !sends_early => {
+                Err(StreamError::CircuitGone) if !sends_optimistic => {
                     debug!("the circuit to the onion service is closed; trying again");
                 }
                 Err(other) => return Err(other.failure()),
@@ -177,9 +178,9 @@ impl<N: Network> Onions<N> {
         &self,
         request: OnionRequest<'_>,
         found: &SlotCircuit<N>,
-        sends_early: bool,
+        sends_optimistic: bool,
     ) -> Result<N::HsStream, StreamError> {
-        let mut on_old = pin!(request.open_stream(&found.circuit, sends_early));
+        let mut on_old = pin!(request.open_stream(&found.circuit, sends_optimistic));
         if let Ok(opened) = timeout(OPEN_CIRCUIT_WAIT, &mut on_old).await {
             return opened;
         }
@@ -188,7 +189,7 @@ impl<N: Network> Onions<N> {
         let on_new = async {
             let found = self.wait_for_circuit(request).await;
             let found = found.map_err(StreamError::Failed)?;
-            if sends_early {
+            if sends_optimistic {
                 // The service is reachable, but does not answer on the old circuit.
                 return Err(StreamError::Failed(Failure::ConnectionTimedOut));
             }
@@ -201,7 +202,7 @@ impl<N: Network> Onions<N> {
                 Err(gone @ (StreamError::CircuitGone | StreamError::Failed(_))) => {
                     let opened = on_new.await;
                     match opened {
-                        Err(other) if sends_early && !other.failure().has_onion_code() => {
+                        Err(other) if sends_optimistic && !other.failure().has_onion_code() => {
                             Err(gone)
                         }
                         opened => opened,
@@ -216,7 +217,7 @@ impl<N: Network> Onions<N> {
                     on_old.await
                 }
                 // The service may have got the optimistic data, and be slow to answer.
-                Err(blame) if sends_early => match timeout(OPEN_CIRCUIT_WAIT, on_old).await {
+                Err(blame) if sends_optimistic => match timeout(OPEN_CIRCUIT_WAIT, on_old).await {
                     Ok(Err(StreamError::CircuitGone | StreamError::Failed(_))) | Err(_) => {
                         Err(blame)
                     }
@@ -355,15 +356,15 @@ async fn sweep<N: Network>(table: Weak<Mutex<SlotTable<N>>>) {
 }
 
 impl OnionRequest<'_> {
-    /// Opens a stream on a circuit, and sends the optimistic data with it if `sends_early`.
+    /// Opens a stream on a circuit, and sends the optimistic data with it if `sends_optimistic`.
     async fn open_stream<N: Network>(
         &self,
         circuit: &RendezvousCircuit<N>,
-        sends_early: bool,
+        sends_optimistic: bool,
     ) -> Result<N::HsStream, StreamError> {
         let tunnel = circuit.tunnel().ok_or(StreamError::CircuitGone)?;
-        let early = sends_early.then_some(self.early);
-        let opening = N::open_stream(&tunnel, self.port, early);
+        let optimistic = sends_optimistic.then_some(self.optimistic);
+        let opening = N::open_stream(&tunnel, self.port, optimistic);
         match timeout_at(self.deadline, opening).await {
             Ok(opened) => opened,
             Err(_) => Err(StreamError::Failed(Failure::ConnectionTimedOut)),

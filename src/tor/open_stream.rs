@@ -47,13 +47,13 @@ pub(crate) fn into_open_stream(stream: DataStream) -> OpenStream {
 /// `None` if it never does so, and DONE therefore means that the stream was open.
 pub(crate) async fn open_optimistically(
     stream: DataStream,
-    early: &OptimisticData,
+    optimistic: &OptimisticData,
     closed: Option<Failure>,
 ) -> Result<OpenStream, StreamError> {
     let control = stream.client_stream_ctrl().cloned();
     let control = control.ok_or(StreamError::Failed(Failure::Internal))?;
     let (reader, writer) = stream.split();
-    open(reader, writer, &*control, early, closed).await
+    open(reader, writer, &*control, optimistic, closed).await
 }
 
 /// [`open_optimistically`] for the two halves of a stream.
@@ -61,7 +61,7 @@ async fn open<R, W>(
     mut reader: R,
     mut writer: W,
     control: &impl StreamControl,
-    early: &OptimisticData,
+    optimistic: &OptimisticData,
     closed: Option<Failure>,
 ) -> Result<Stream<StreamReader<R>, W>, StreamError>
 where
@@ -71,8 +71,8 @@ where
     let sent = AtomicUsize::new(0);
     let sending = async {
         loop {
-            let bytes = early.wait_beyond(sent.load(Ordering::Relaxed)).await;
-            early.note_sent();
+            let bytes = optimistic.wait_beyond(sent.load(Ordering::Relaxed)).await;
+            optimistic.note_sent();
             match writer.write(&bytes).await {
                 Ok(written) => {
                     sent.fetch_add(written, Ordering::Relaxed);
@@ -80,7 +80,7 @@ where
                 // The reading half reports the reason.
                 Err(_) => break,
             }
-            if sent.load(Ordering::Relaxed) == early.len() && writer.flush().await.is_err() {
+            if sent.load(Ordering::Relaxed) == optimistic.len() && writer.flush().await.is_err() {
                 break;
             }
         }

@@ -55,7 +55,7 @@ pub(crate) enum ExitRequest<'a> {
         host: &'a str,
         port: u16,
         family: Family,
-        early: &'a OptimisticData,
+        optimistic: &'a OptimisticData,
     },
     Resolve(&'a str),
     ResolvePtr(IpAddr),

@@ -79,13 +79,14 @@ impl ExitCircuit for ClientDataTunnel {
                 host,
                 port,
                 family,
-                early,
+                optimistic,
             } => {
                 let parameters = stream_parameters(*family);
                 let begun = self.begin_stream(host, *port, Some(parameters)).await;
                 // An exit that cannot connect always gives a reason. END with reason DONE instead of
                 // CONNECTED therefore means that the stream was open.
-                let open = open_stream::open_optimistically(begun.map_err(failed)?, early, None);
+                let open =
+                    open_stream::open_optimistically(begun.map_err(failed)?, optimistic, None);
                 Ok(ExitReply::Stream(Box::new(open.await?)))
             }
             ExitRequest::Resolve(host) => {

@@ -32,14 +32,14 @@ impl Case {
     async fn connect(self) -> (Result<usize, Failure>, u64, Exits<ScriptedNetwork>) {
         let network = exits(self.exits, self.timeouts);
         let begun = Instant::now();
-        let early = OptimisticData::new(Vec::new());
+        let optimistic = OptimisticData::new(Vec::new());
         let got = network
             .connect(
                 "example.com",
                 80,
                 Family::V4Preferred,
                 &isolation(b"alice"),
-                &early,
+                &optimistic,
                 begun + self.deadline,
             )
             .await;
@@ -268,14 +268,21 @@ async fn no_exit_is_tried_after_the_deadline() {
 #[tokio::test(start_paused = true)]
 async fn each_exit_gets_the_optimistic_data_sent_so_far() {
     let network = exits([Exit::Silent, Exit::Silent, Exit::Serves], timeouts(10));
-    let early = OptimisticData::new(b"GET".to_vec());
+    let optimistic = OptimisticData::new(b"GET".to_vec());
     let alice = isolation(b"alice");
     let deadline = Instant::now() + Duration::from_secs(120);
     let (got, ()) = tokio::join!(
-        network.connect("example.com", 80, Family::V4Only, &alice, &early, deadline),
+        network.connect(
+            "example.com",
+            80,
+            Family::V4Only,
+            &alice,
+            &optimistic,
+            deadline
+        ),
         async {
             tokio::time::sleep(Duration::from_secs(15)).await;
-            early.add(b" /");
+            optimistic.add(b" /");
         }
     );
     assert_eq!(got, Ok(2));
@@ -283,7 +290,7 @@ async fn each_exit_gets_the_optimistic_data_sent_so_far() {
         .circuits
         .sent()
         .into_iter()
-        .map(|a| a.early)
+        .map(|a| a.optimistic)
         .collect();
     assert_eq!(sent, ["GET", "GET", "GET /"]);
 }
@@ -292,10 +299,18 @@ async fn each_exit_gets_the_optimistic_data_sent_so_far() {
 async fn requests_that_abandon_a_circuit_share_the_next_one() {
     let network = exits([Exit::Silent, Exit::Serves, Exit::Serves], timeouts(10));
     let (alice, bob) = (isolation(b"alice"), isolation(b"bob"));
-    let early = OptimisticData::new(Vec::new());
+    let optimistic = OptimisticData::new(Vec::new());
     let deadline = Instant::now() + Duration::from_secs(120);
-    let connect =
-        |isolation| network.connect("a.example", 80, Family::V4Only, isolation, &early, deadline);
+    let connect = |isolation| {
+        network.connect(
+            "a.example",
+            80,
+            Family::V4Only,
+            isolation,
+            &optimistic,
+            deadline,
+        )
+    };
     let (first, second) = tokio::join!(connect(&alice), connect(&alice));
     assert_eq!((first, second), (Ok(1), Ok(1)));
     // Streams of another user share neither the abandoned circuit nor the next one.
@@ -308,11 +323,18 @@ async fn requests_that_abandon_a_circuit_share_the_next_one() {
 #[tokio::test(start_paused = true)]
 async fn requests_that_abandoned_no_circuit_share_by_isolation_alone() {
     let network = exits([Exit::Serves, Exit::Serves], timeouts(10));
-    let early = OptimisticData::new(Vec::new());
+    let optimistic = OptimisticData::new(Vec::new());
     let deadline = Instant::now() + Duration::from_secs(120);
     for (user, circuit) in [(b"alice", 0), (b"carol", 1), (b"alice", 0), (b"carol", 1)] {
         let user = isolation(user);
-        let got = network.connect("a.example", 80, Family::V4Only, &user, &early, deadline);
+        let got = network.connect(
+            "a.example",
+            80,
+            Family::V4Only,
+            &user,
+            &optimistic,
+            deadline,
+        );
         assert_eq!(got.await, Ok(circuit));
     }
 }
@@ -367,10 +389,10 @@ async fn the_exit_must_allow_the_port_for_the_requested_family() {
     ];
     for (family, port) in expected {
         let network = exits([Exit::Serves], timeouts(10));
-        let early = OptimisticData::new(Vec::new());
+        let optimistic = OptimisticData::new(Vec::new());
         let deadline = Instant::now() + Duration::from_secs(10);
         let alice = isolation(b"alice");
-        let got = network.connect("a.example", 443, family, &alice, &early, deadline);
+        let got = network.connect("a.example", 443, family, &alice, &optimistic, deadline);
         assert_eq!(got.await, Ok(0));
         let sent = network.circuits.sent();
         assert_eq!(sent[0].ports, [port], "{family:?}");

@@ -132,7 +132,7 @@ impl Network for HsNetwork {
     async fn open_stream(
         tunnel: &ClientOnionServiceDataTunnel,
         port: u16,
-        early: Option<&OptimisticData>,
+        optimistic: Option<&OptimisticData>,
     ) -> Result<OpenStream, StreamError> {
         debug!(
             "opening a stream to the onion service on circuit {}",
@@ -141,14 +141,15 @@ impl Network for HsNetwork {
         // The BEGIN message contains the port alone (rend-spec-v3, "Handling a BEGIN message").
         let mut parameters = StreamParameters::default();
         parameters.suppress_hostname().suppress_begin_flags();
-        parameters.optimistic(early.is_some());
+        parameters.optimistic(optimistic.is_some());
         let begun = tunnel.begin_stream("", port, Some(parameters)).await;
         let stream = begun.map_err(|error| arti_errors::classify_stream(&error))?;
-        match early {
+        match optimistic {
             None => Ok(open_stream::into_open_stream(stream)),
             // A service without this port closes the stream and does not open it first.
-            Some(early) => {
-                open_stream::open_optimistically(stream, early, Some(Failure::StreamClosed)).await
+            Some(optimistic) => {
+                open_stream::open_optimistically(stream, optimistic, Some(Failure::StreamClosed))
+                    .await
             }
         }
     }

@@ -58,12 +58,12 @@ pub(crate) trait Network: Send + Sync + 'static {
     /// Whether the circuit can take no more streams.
     fn is_closed(tunnel: &Self::HsTunnel) -> bool;
 
-    /// Opens a stream to `port`. Sends `early`, if given, without waiting for the service to
+    /// Opens a stream to `port`. Sends `optimistic`, if given, without waiting for the service to
     /// accept the stream.
     fn open_stream(
         tunnel: &Self::HsTunnel,
         port: u16,
-        early: Option<&OptimisticData>,
+        optimistic: Option<&OptimisticData>,
     ) -> impl Future<Output = Result<Self::HsStream, StreamError>> + Send;
 
     /// Drops the circuits that were built in advance.

@@ -68,7 +68,7 @@ pub(super) struct IncomingStream {
     /// The number of its circuit.
     pub(super) tunnel: usize,
     /// The length of the optimistic data, if it comes with any.
-    pub(super) early: Option<usize>,
+    pub(super) optimistic: Option<usize>,
     answer: oneshot::Sender<Result<(), StreamError>>,
 }
 
@@ -259,12 +259,12 @@ impl Network for ScriptedNetwork {
     async fn open_stream(
         tunnel: &ScriptedTunnel,
         _port: u16,
-        early: Option<&OptimisticData>,
+        optimistic: Option<&OptimisticData>,
     ) -> Result<ScriptedStream, StreamError> {
         let (answer, answered) = oneshot::channel();
         let request = IncomingRequest::Stream(IncomingStream {
             tunnel: tunnel.number,
-            early: early.map(OptimisticData::len),
+            optimistic: optimistic.map(OptimisticData::len),
             answer,
         });
         let sent = tunnel.requests.send(request);

@@ -95,15 +95,15 @@ impl TestOnions {
         &self,
         service: OnionAddress,
         isolation: Isolation,
-        early: &[u8],
+        optimistic: &[u8],
         time: Duration,
     ) -> Task {
         let onions = Arc::clone(&self.onions);
-        let early = OptimisticData::new(early.to_vec());
+        let optimistic = OptimisticData::new(optimistic.to_vec());
         tokio::spawn(async move {
             let deadline = Instant::now() + time;
             onions
-                .connect(&service, 80, &isolation, &early, deadline)
+                .connect(&service, 80, &isolation, &optimistic, deadline)
                 .await
         })
     }

@@ -68,10 +68,10 @@ impl ScriptedStream {
 
     async fn open(
         &self,
-        early: &OptimisticData,
+        optimistic: &OptimisticData,
         closed: Option<Failure>,
     ) -> Result<Stream<StreamReader<ScriptedStream>, ScriptedStream>, StreamError> {
-        open(self.clone(), self.clone(), self, early, closed).await
+        open(self.clone(), self.clone(), self, optimistic, closed).await
     }
 }
 
@@ -156,8 +156,8 @@ async fn read(reader: &mut StreamReader<ScriptedStream>) -> io::Result<String> {
 async fn a_stream_is_open_once_connected_has_arrived() {
     let scripted = ScriptedStream::default();
     let remote = scripted.clone();
-    let early = OptimisticData::new(Vec::new());
-    let opening = tokio::spawn(async move { scripted.open(&early, None).await });
+    let optimistic = OptimisticData::new(Vec::new());
+    let opening = tokio::spawn(async move { scripted.open(&optimistic, None).await });
     settle().await;
     assert!(!opening.is_finished());
     remote.connect();
@@ -172,18 +172,18 @@ async fn a_stream_is_open_once_connected_has_arrived() {
 async fn optimistic_data_is_sent_at_once_and_so_is_data_that_arrives_later() {
     let scripted = ScriptedStream::default();
     scripted.with(|state| state.write_limit = Some(2));
-    let early = OptimisticData::new(b"GET".to_vec());
+    let optimistic = OptimisticData::new(b"GET".to_vec());
     let remote = scripted.clone();
-    let (stream, ()) = tokio::join!(scripted.open(&early, None), async {
+    let (stream, ()) = tokio::join!(scripted.open(&optimistic, None), async {
         settle().await;
         assert_eq!(remote.received(), "GET", "flushed");
-        early.add(b" / HTTP");
+        optimistic.add(b" / HTTP");
         settle().await;
         assert_eq!(remote.received(), "GET / HTTP");
         remote.connect();
     });
     assert_eq!(stream.expect("open").sent, 10);
-    assert_eq!(early.take_rest(10), b"", "everything has been sent");
+    assert_eq!(optimistic.take_rest(10), b"", "everything has been sent");
 }
 
 #[tokio::test]
@@ -192,8 +192,8 @@ async fn data_behind_connected_is_read_first() {
         let scripted = ScriptedStream::default();
         scripted.connect();
         scripted.send(b"SSH-2.0");
-        let early = OptimisticData::new(Vec::new());
-        let mut stream = scripted.open(&early, None).await.expect("open");
+        let optimistic = OptimisticData::new(Vec::new());
+        let mut stream = scripted.open(&optimistic, None).await.expect("open");
         scripted.send(b" and more");
         scripted.end(EndReason::DONE);
         let mut text = Vec::new();
@@ -217,8 +217,8 @@ async fn data_of_several_messages_behind_connected_is_complete() {
     scripted.connect();
     scripted.send(long.as_bytes());
     scripted.end(EndReason::DONE);
-    let early = OptimisticData::new(Vec::new());
-    let mut stream = scripted.open(&early, None).await.expect("open");
+    let optimistic = OptimisticData::new(Vec::new());
+    let mut stream = scripted.open(&optimistic, None).await.expect("open");
     assert_eq!(read(&mut stream.reader).await.expect("sound"), long);
 }
 
@@ -226,46 +226,54 @@ async fn data_of_several_messages_behind_connected_is_complete() {
 async fn a_refused_stream_returns_the_end_reason() {
     let scripted = ScriptedStream::default();
     scripted.end(EndReason::CONNECTREFUSED);
-    let early = OptimisticData::new(b"GET".to_vec());
-    let error = scripted.open(&early, None).await.expect_err("refused");
+    let optimistic = OptimisticData::new(b"GET".to_vec());
+    let error = scripted.open(&optimistic, None).await.expect_err("refused");
     assert_eq!(error, StreamError::Ended(Failure::ConnectionRefused));
     // The reason takes precedence over the failure for a close.
     let scripted = ScriptedStream::default();
     scripted.end(EndReason::CONNECTREFUSED);
-    let error = scripted.open(&early, Some(Failure::StreamClosed)).await;
+    let error = scripted
+        .open(&optimistic, Some(Failure::StreamClosed))
+        .await;
     let error = error.expect_err("refused");
     assert_eq!(error, StreamError::Ended(Failure::ConnectionRefused));
 }
 
 #[tokio::test]
 async fn a_close_instead_of_connected_is_the_failure_that_the_caller_names() {
-    let early = OptimisticData::new(Vec::new());
+    let optimistic = OptimisticData::new(Vec::new());
     let scripted = ScriptedStream::default();
     scripted.end(EndReason::DONE);
-    let error = scripted.open(&early, Some(Failure::StreamClosed)).await;
+    let error = scripted
+        .open(&optimistic, Some(Failure::StreamClosed))
+        .await;
     let error = error.expect_err("closed");
     assert_eq!(error, StreamError::Ended(Failure::StreamClosed));
     // From an exit, it means that the stream was open and has ended.
     let scripted = ScriptedStream::default();
     scripted.end(EndReason::DONE);
-    let mut stream = scripted.open(&early, None).await.expect("open");
+    let mut stream = scripted.open(&optimistic, None).await.expect("open");
     assert_eq!(read(&mut stream.reader).await.expect("sound"), "");
 }
 
 #[tokio::test]
 async fn an_end_right_behind_connected_is_not_a_refusal() {
-    let early = OptimisticData::new(Vec::new());
+    let optimistic = OptimisticData::new(Vec::new());
     let scripted = ScriptedStream::default();
     scripted.connect();
     scripted.end(EndReason::DONE);
-    let opened = scripted.open(&early, Some(Failure::StreamClosed)).await;
+    let opened = scripted
+        .open(&optimistic, Some(Failure::StreamClosed))
+        .await;
     let mut stream = opened.expect("it was open");
     assert_eq!(read(&mut stream.reader).await.expect("sound"), "");
 
     let scripted = ScriptedStream::default();
     scripted.connect();
     scripted.end(EndReason::CONNRESET);
-    let opened = scripted.open(&early, Some(Failure::StreamClosed)).await;
+    let opened = scripted
+        .open(&optimistic, Some(Failure::StreamClosed))
+        .await;
     let mut stream = opened.expect("it was open");
     let error = read(&mut stream.reader).await.expect_err("a reset");
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
@@ -278,8 +286,8 @@ async fn the_reading_half_reports_why_a_write_failed() {
     let scripted = ScriptedStream::default();
     scripted.with(|state| state.broken = true);
     let remote = scripted.clone();
-    let early = OptimisticData::new(b"GET".to_vec());
-    let opening = tokio::spawn(async move { scripted.open(&early, None).await });
+    let optimistic = OptimisticData::new(b"GET".to_vec());
+    let opening = tokio::spawn(async move { scripted.open(&optimistic, None).await });
     settle().await;
     assert!(!opening.is_finished());
     remote.end(EndReason::TIMEOUT);

@@ -39,7 +39,7 @@ pub(super) struct SentRequest {
     pub(super) second: u64,
     pub(super) text: String,
     /// The optimistic data that the client had sent by then.
-    pub(super) early: String,
+    pub(super) optimistic: String,
     /// The circuit that the request had abandoned.
     pub(super) abandoned: Option<usize>,
     pub(super) ports: Vec<TargetPort>,
@@ -200,20 +200,20 @@ impl ExitCircuit for CircuitHandle {
     }
 
     async fn send(&self, request: &ExitRequest<'_>) -> Result<ExitReply<usize>, StreamError> {
-        let (text, early) = match request {
+        let (text, optimistic) = match request {
             ExitRequest::Begin {
                 host,
                 port,
                 family,
-                early,
+                optimistic,
             } => {
-                let bytes = if early.is_empty() {
+                let bytes = if optimistic.is_empty() {
                     Vec::new()
                 } else {
-                    early.wait_beyond(0).await
+                    optimistic.wait_beyond(0).await
                 };
-                let early = String::from_utf8(bytes).expect("text");
-                (format!("BEGIN {host}:{port} {family:?}"), early)
+                let optimistic = String::from_utf8(bytes).expect("text");
+                (format!("BEGIN {host}:{port} {family:?}"), optimistic)
             }
             ExitRequest::Resolve(host) => (format!("RESOLVE {host}"), String::new()),
             ExitRequest::ResolvePtr(address) => (format!("RESOLVE {address}"), String::new()),
@@ -222,7 +222,7 @@ impl ExitCircuit for CircuitHandle {
             state.sent.push(SentRequest {
                 second: state.created.elapsed().as_secs(),
                 text,
-                early,
+                optimistic,
                 abandoned: self.abandoned,
                 ports: self.ports.clone(),
             });

@@ -58,7 +58,7 @@ async fn data_is_sent_early_on_new_circuits_and_recently_used_ones() {
     let task = test.connect_with_early_data(&user("a"));
     let call = test.controller.next_call().await;
     test.controller.answer_with_new_circuit(call);
-    for (wait, early) in [
+    for (wait, optimistic) in [
         (Duration::ZERO, Some(5)),
         (Duration::from_millis(29_999), Some(5)),
         (Duration::from_secs(30), None),
@@ -69,7 +69,11 @@ async fn data_is_sent_early_on_new_circuits_and_recently_used_ones() {
             _ => Some(test.connect_with_early_data(&user("a"))),
         };
         let stream = test.controller.next_stream().await;
-        assert_eq!((stream.tunnel, stream.early), (1, early), "after {wait:?}");
+        assert_eq!(
+            (stream.tunnel, stream.optimistic),
+            (1, optimistic),
+            "after {wait:?}"
+        );
         stream.answer(Ok(()));
         settle().await;
         if let Some(task) = task {
@@ -80,7 +84,7 @@ async fn data_is_sent_early_on_new_circuits_and_recently_used_ones() {
     // Without optimistic data, none is sent.
     let task = test.connect(&user("a"));
     let stream = test.controller.next_stream().await;
-    assert_eq!(stream.early, None);
+    assert_eq!(stream.optimistic, None);
     stream.answer(Ok(()));
     assert_eq!(task.await.expect("no panic"), Ok(ScriptedStream(1)));
 }
@@ -96,7 +100,7 @@ async fn early_data_is_never_sent_twice() {
             test.controller.answer_with_new_circuit(call);
         }
         let stream = test.controller.next_stream().await;
-        assert_eq!(stream.early, Some(5));
+        assert_eq!(stream.optimistic, Some(5));
         stream.answer(Err(StreamError::CircuitGone));
         let failed = task.await.expect("no panic");
         assert_eq!(failed, Err(Failure::CircuitDestroyed), "fresh: {fresh}");

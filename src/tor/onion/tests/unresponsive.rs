@@ -17,7 +17,7 @@ async fn reuse_unresponsive(
         test.connect(&user("a"))
     };
     let old = test.controller.next_stream().await;
-    assert_eq!(old.early.is_some(), with_early_data);
+    assert_eq!(old.optimistic.is_some(), with_early_data);
     let started = Instant::now();
     let new = test.controller.next_call().await;
     assert_eq!(started.elapsed(), OPEN_CIRCUIT_WAIT);
