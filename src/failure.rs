@@ -17,7 +17,7 @@ pub enum Failure {
     DescriptorInvalid,
     /// The service has left all introduction points of its descriptor.
     IntroductionFailed,
-    /// The introduction was acknowledged, but the service never came to the rendezvous point; or,
+    /// The introduction was acknowledged, but the service never joined the rendezvous point; or,
     /// although circuits can be built, no relay agreed to be the rendezvous point.
     RendezvousFailed,
     /// The service requires client authorization, and we have no key for it.
@@ -201,7 +201,7 @@ impl Failure {
                 503,
                 "onionport/HS-INTRO-FAILED",
                 "introduction failed",
-                "The onion service left its introduction points: it went offline a short time ago.",
+                "The introduction points do not know the onion service: it probably went offline a short time ago.",
             ),
             F::RendezvousFailed => row(
                 0xF3,
@@ -209,7 +209,7 @@ impl Failure {
                 504,
                 "onionport/HS-REND-FAILED",
                 "rendezvous failed",
-                "The introduction was passed on, but the onion service never came to the rendezvous; or no relay would hold one.",
+                "The introduction was passed on, but the onion service never joined the rendezvous point; or no relay agreed to be one.",
             ),
             F::ClientAuthMissing => row(
                 0xF4,
@@ -265,7 +265,7 @@ impl Failure {
                 500,
                 "onionport/CLIENT-AUTH-UNREADABLE",
                 "authorization key unreadable",
-                "The stored client authorization keys could not be read; the log says why.",
+                "The stored client authorization keys could not be read; the log has the reason.",
             ),
             F::StreamFailed => row(
                 0x01,
@@ -385,7 +385,7 @@ impl Failure {
                 500,
                 "end/NOTDIRECTORY",
                 "not a directory",
-                "The relay was asked for directory information and serves none.",
+                "Directory information was requested from a relay that has none.",
             ),
             F::DestinationInvalid => row(
                 0x01,
@@ -457,7 +457,7 @@ impl Failure {
                 500,
                 "onionport/INTERNAL",
                 "internal error",
-                "The program met an error of its own; the log says more.",
+                "The program met an internal error; the log has details.",
             ),
         }
     }

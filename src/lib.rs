@@ -30,8 +30,8 @@
 //!
 //! #[tokio::main]
 //! async fn main() -> Result<(), Box<dyn Error>> {
-//!     // Observes arti's attempts. Without it, failures of onion services are imprecise, and
-//!     // optimistic data and retries that depend on it do not work.
+//!     // Observes arti's attempts. Without it, failures of onion services are imprecise, and the
+//!     // optimistic data and retries that rely on its reports are disabled.
 //!     tracing_subscriber::registry()
 //!         .with(onionport::tor::observer_layer())
 //!         .init();
@@ -101,12 +101,13 @@
 //!
 //! # The life of a connection
 //!
-//! These eight files, read in this order, follow a SOCKS request from accept to close:
+//! These eight files, in this order, follow a SOCKS request from accept to close. Read the third one first:
+//! it is the connection's life on one page, and each file after it is one of its steps.
 //!
 //! 1. `inbound/listener.rs` accepts the client and checks whether it may connect.
 //! 2. `inbound/listener/client_task.rs` spawns its task.
-//! 3. `inbound/connection.rs` is the connection's life on one page; each file below is one of its
-//!    steps. The reply's code is in the table of `failure.rs`.
+//! 3. `inbound/connection.rs` runs the steps from the first byte to the last. The reply's code is in the
+//!    table of `failure.rs`.
 //! 4. `inbound/socks.rs` turns bytes into a request.
 //! 5. `request/dispatch.rs` checks the request and passes it to the Tor network.
 //! 6. `tor.rs` opens a stream to the onion service or through an exit, or fails.
@@ -124,11 +125,11 @@
 //! | parse DNS queries | [`inbound::dns`] | [`request::Request`] |
 //! | find a redirected connection's destination | [`inbound::transparent`] | [`request::Request`] |
 //! | run the steps below | [`request::dispatch`] | [`request::dispatch::Outcome`] |
+//! | decide which streams may share a circuit | [`tor::isolation`] | [`tor::isolation::Isolation`] |
 //! | replace mapped names and virtual addresses | [`request::address_map`] | another [`request::Request`], or its answer |
 //! | check the destination | `request::target` | an onion service, a host name or an IP address |
 //! | apply the port's flags | [`request::policy`] | [`tor::destination::Permit`] |
 //! | warn of, or refuse, unsafe requests | [`request::safe_socks`] | |
-//! | decide which streams may share a circuit | [`tor::isolation`] | [`tor::isolation::Isolation`] |
 //! | open a stream, or look up a name | [`tor::connector`], [`tor`] | [`tor::connector::Stream`], or a [`failure::Failure`] |
 //! | choose the reply code | [`failure`] | a row of the table |
 //! | copy bytes both ways | [`inbound::relay`] | how many bytes went each way |

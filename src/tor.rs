@@ -70,11 +70,12 @@ use runtime::TorRuntime;
 pub use client::{BootstrapProgress, ClientSettings, ReplaceError};
 
 /// How long after bootstrapping arti builds its spare circuits for onion services. They use vanguards, which
-/// another task chooses once it learns of the directory.
+/// arti's vanguard manager chooses in a task of its own once it learns of the directory.
 const SPARE_CIRCUITS_DELAY: Duration = Duration::from_secs(1);
 
 /// Returns the layer of the program's `tracing` subscriber that observes tor-hsclient. Without it, failures
-/// of onion services are imprecise, and optimistic data and retries that depend on it do not work.
+/// of onion services are imprecise, and the optimistic data and retries that rely on its reports are
+/// disabled.
 pub fn observer_layer<S>() -> impl tracing_subscriber::Layer<S>
 where
     S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,

@@ -4,9 +4,10 @@
 //!
 //! [`serve`] runs these steps. Each takes a value from the step before and returns the next one; the
 //! work between request and outcome is in [`crate::request::dispatch`]. Only [`send_reply`] answers a
-//! request, and failures reach it as [`Failure`] values, so every request gets exactly one reply, unless
-//! the client disconnects first. Bytes that are not a request are refused in [`read_request`], with the
-//! bytes that the codec ([`crate::inbound::socks`]) returns.
+//! request that was served, and failures reach it as [`Failure`] values, so every such request gets exactly
+//! one reply unless the client disconnects first. [`read_request`] refuses malformed bytes and, with
+//! SafeSocks, requests that give an IP address, with the bytes that the codec
+//! ([`crate::inbound::socks`]) returns.
 
 use std::io;
 use std::ops::Deref;
@@ -37,7 +38,8 @@ static REFUSED: LogLimiter = LogLimiter::with_burst(Duration::from_secs(10 * 60)
 
 /// Serves one connection until it is closed.
 ///
-/// `dispatcher` is dropped last, and with it the connection's permit ([`crate::inbound::listener`]).
+/// `dispatcher` is dropped last, and with it the connection's slot in the limit of connections
+/// ([`crate::inbound::listener`]).
 pub fn serve<T: Connector>(
     dispatcher: impl Deref<Target = Dispatcher<T>> + Send,
     connection: impl Connection,

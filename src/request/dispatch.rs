@@ -1,4 +1,4 @@
-//! The path of every request, whatever its protocol: address map, policy, isolation, then the Tor
+//! The path of every request, whatever its protocol: isolation, address map, policy, then the Tor
 //! network.
 
 use std::net::IpAddr;
@@ -56,7 +56,7 @@ pub struct SharedState {
 pub struct Epoch(AtomicU64);
 
 impl Epoch {
-    /// Starts the next epoch. Open streams go on; later streams use new circuits.
+    /// Starts the next epoch. Open streams continue; later streams use new circuits.
     pub fn advance(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }

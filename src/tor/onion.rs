@@ -109,7 +109,7 @@ impl<N: Network> Onions<N> {
 
     /// Makes all streams from now on use circuits that are built from now on.
     ///
-    /// Open streams go on, and their circuits end with them. Requests without a circuit start over
+    /// Open streams continue, and their circuits end with them. Requests without a circuit start over
     /// at once, and keep their deadlines.
     pub(crate) fn retire_all(&self) {
         self.network.retire_spare_circuits();
@@ -158,7 +158,7 @@ impl<N: Network> Onions<N> {
                     self.record_opened(&found);
                     return Ok(stream);
                 }
-                // The circuit closed while it was idle, which says nothing about the service.
+                // The circuit closed while it was idle, which proves nothing about the service.
                 Err(StreamError::CircuitGone) if !sends_optimistic => {
                     debug!("the circuit to the onion service is closed; trying again");
                 }

@@ -1,6 +1,6 @@
 //! Translates C tor's options into settings of onionport.
 //!
-//! Each module fills some tables of the document, in the order of `arti.toml.example`: `ports`, `local`,
+//! Each module translates the options of some tables, in the order of `arti.toml.example`: `ports`, `local`,
 //! `bridges` and `network`, which uses `reachable`. `timeouts` has the durations of `ports` and
 //! `network`. The modules do not import this one.
 
@@ -57,7 +57,7 @@ fn refuse(values: &Values) -> Result<(), TorrcError> {
     }
 }
 
-/// Whether a line asks only for what is the case without it.
+/// Whether a line sets the option to its default or switches it off.
 fn is_off(option: &OptionSpec, assigned: &Assigned) -> bool {
     let value = assigned.value.as_str();
     if option.name == "ExitPolicy" {

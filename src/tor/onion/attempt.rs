@@ -5,9 +5,9 @@
 //! if the introduction points of the first descriptor fail. The first try starts its second call
 //! beside the first as soon as two introduction points have refused.
 //!
-//! When a try has made no progress for a while, the attempt starts another one beside it: a
-//! rendezvous requested just before the service went down or came up would be waited for until
-//! the deadline. tor-hsclient sees each try, and the second call of the first try, under an
+//! When a try has made no progress for a while, the attempt starts another one beside it. Without
+//! the second try, a rendezvous requested just before the service restarts would block the request
+//! until its deadline. tor-hsclient sees each try, and the second call of the first try, under an
 //! isolation token of its own.
 //!
 //! Read in this order: this file, [`parallel_try`] (the calls of one try), [`progress`] (the state
@@ -49,17 +49,18 @@ pub(super) use unawaited::MAX_UNAWAITED_ATTEMPTS;
 /// makes room for a new one.
 const MAX_TRIES: usize = 3;
 
-/// How long after its start an attempt may go on without a waiting request: a client that requests
+/// How long after its start an attempt may continue without a waiting request: a client that requests
 /// the service again soon finds it further along.
 const MIN_LIFETIME: Duration = Duration::from_secs(120);
 
 /// How much longer a try with an acknowledged introduction may wait for the service when the
-/// introduction points of another try have refused: they also refuse because the service limits
-/// the rate of introductions.
+/// introduction points of another try have refused. Introduction points also refuse when the service
+/// limits the rate of introductions, so a refusal does not prove that an acknowledged introduction
+/// will fail.
 const ACKNOWLEDGED_GRACE: Duration = Duration::from_secs(10);
 
-/// The isolation tokens of a slot: one for each try, the first being that of the circuit found
-/// last; then one for the second call of the first try if it runs beside the first call.
+/// The isolation tokens of a slot: one for each try, of which index 0 is the token of the newest
+/// circuit; then one for the second call of the first try if it runs beside the first call.
 pub(super) type AttemptTokens = [IsolationToken; MAX_TRIES + 1];
 
 /// Returns tokens that tor-hsclient has no circuits for.
@@ -129,7 +130,7 @@ impl<N: Network> AttemptLauncher<N> {
     /// Starts an attempt in a task of its own, and returns it with the waiter of the request that
     /// it is started for, which waits until `deadline`.
     ///
-    /// The attempt goes on when the client disconnects, so that the same request a moment later
+    /// The attempt continues when the client disconnects, so that the same request a moment later
     /// finds it further along. `on_end` is called before any waiter gets the outcome.
     pub(super) fn launch(
         &self,

@@ -45,12 +45,12 @@ impl FaultLocation {
                 "The service requires a valid key. The Tor network has delivered the service's descriptor."
             }
             FaultLocation::Service => {
-                "The fault is with the onion service. Your side and the network are fine."
+                "The fault is most likely with the onion service. Your connection to Tor works."
             }
             FaultLocation::Site => {
-                "The fault is with the site. Your side and the network are fine."
+                "The fault is most likely with the site. Your connection to Tor works."
             }
-            FaultLocation::Network => "The fault is in the Tor network, and most likely temporary.",
+            FaultLocation::Network => "The fault is most likely in the Tor network.",
             FaultLocation::Connection => {
                 "The fault is with the computer that runs onionport, or with its connection."
             }
@@ -132,7 +132,7 @@ pub(super) fn message(error: SiteError, onion: bool) -> FailureMessage {
                 ],
             ),
             F::IntroductionFailed => (
-                "This onion service went offline",
+                "This onion service seems to be offline",
                 FaultLocation::Service,
                 &[
                     "It was online a short time ago and may come back: try again in a few minutes.",
