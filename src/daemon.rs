@@ -4,12 +4,12 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`signals`] | which action each signal requests |
-//! | [`open_ports`], [`bound_ports`] | the open ports, and how a reload changes them |
-//! | [`mod@reload`] | SIGHUP: loads the configuration again and applies it |
-//! | [`build`] | parts of the request path, built from a configuration |
-//! | [`announce`] | messages to the parent process and the service manager: open ports, readiness |
-//! | [`port_info`] | the file that lists the open ports |
+//! | `signals` | which action each signal requests |
+//! | `open_ports`, `bound_ports` | the open ports, and how a reload changes them |
+//! | `reload` | SIGHUP: loads the configuration again and applies it |
+//! | `build` | parts of the request path, built from a configuration |
+//! | `announce` | messages to the parent process and the service manager: open ports, readiness |
+//! | `port_info` | the file that lists the open ports |
 //! | [`logging`] | the log |
 //! | [`hardening`] | keeps debuggers and core dumps out |
 //!

@@ -433,7 +433,7 @@ impl Failure {
                 502,
                 "onionport/NO-CIRCUIT",
                 "no circuit",
-                "No circuit through the Tor network could be built: are we offline?",
+                "No circuit through the Tor network could be built: this computer may be offline.",
             ),
             F::DeadlinePassed => row(
                 0x06,
@@ -535,11 +535,12 @@ mod tests {
     }
 
     #[test]
-    fn names_and_sentences_are_distinct() {
+    fn names_tokens_and_sentences_are_distinct() {
         for (i, a) in Failure::ALL.iter().enumerate() {
             for b in &Failure::ALL[i + 1..] {
                 assert_ne!(a.row().name, b.row().name);
                 assert_ne!(a.row().token, b.row().token);
+                assert_ne!(a.row().sentence, b.row().sentence);
             }
         }
     }
@@ -554,7 +555,7 @@ mod tests {
 
     /// The tables in the documents are written by hand; this compares them with the program.
     #[test]
-    fn the_documents_list_every_failure() {
+    fn the_reply_codes_page_lists_every_failure() {
         let page = include_str!("../docs/reply-codes.md");
         let expected: Vec<String> = Failure::ALL
             .iter()

@@ -16,7 +16,7 @@
 //! use onionport::config::port_line::IsolationFlags;
 //! use onionport::config::{self, ProxyArgs};
 //! use onionport::tor::connector::Connector as _;
-//! use onionport::tor::destination::Permit;
+//! use onionport::tor::destination::PermittedRequest;
 //! use onionport::tor::isolation::{Isolation, Protocol, SessionGroup, StreamAttributes};
 //! use onionport::tor::onion_address::OnionAddress;
 //! use onionport::tor::optimistic_data::OptimisticData;
@@ -47,7 +47,7 @@
 //! }
 //!
 //! async fn fetch(tor: &Tor) -> Result<(), Box<dyn Error>> {
-//!     let permit = Permit::Onion {
+//!     let request = PermittedRequest::Onion {
 //!         service: OnionAddress::parse(HOST)?,
 //!         port: 80,
 //!     };
@@ -66,7 +66,7 @@
 //!     let optimistic = OptimisticData::new(Vec::new());
 //!     // Includes the time until the client has connected to the Tor network.
 //!     let deadline = Instant::now() + Duration::from_secs(120);
-//!     match tor.connect(&permit, &isolation, &optimistic, deadline).await {
+//!     match tor.connect(&request, &isolation, &optimistic, deadline).await {
 //!         Ok(mut stream) => {
 //!             let request = format!("HEAD / HTTP/1.0\r\nHost: {HOST}\r\n\r\n");
 //!             stream.write_all(request.as_bytes()).await?;
@@ -128,7 +128,7 @@
 //! | decide which streams may share a circuit | [`tor::isolation`] | [`tor::isolation::Isolation`] |
 //! | replace mapped names and virtual addresses | [`request::address_map`] | another [`request::Request`], or its answer |
 //! | check the destination | `request::target` | an onion service, a host name or an IP address |
-//! | apply the port's flags | [`request::policy`] | [`tor::destination::Permit`] |
+//! | apply the port's flags | [`request::policy`] | [`tor::destination::PermittedRequest`] |
 //! | warn of, or refuse, unsafe requests | [`request::safe_socks`] | |
 //! | open a stream, or look up a name | [`tor::connector`], [`tor`] | [`tor::connector::Stream`], or a [`failure::Failure`] |
 //! | choose the reply code | [`failure`] | a row of the table |

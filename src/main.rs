@@ -110,8 +110,8 @@ fn print_config(config: config::Config, arguments: &config::ProxyArgs) -> Result
             let beside = arguments.beside_torrc();
             if !beside.is_empty() {
                 print_error(&format!(
-                    "warning: the output is --torrc alone, without {}: give these options beside \
-                     the file that you make of it, or write their settings into it",
+                    "warning: the output contains only the torrc's settings, not those of {}: keep \
+                     passing these options, or add their settings to the TOML file",
                     beside.join(", ")
                 ));
             }

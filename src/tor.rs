@@ -1,6 +1,6 @@
 //! The Tor network, as the rest of the program sees it: streams and lookups, or a [`Failure`].
 //!
-//! Apart from `config`, which reads arti's configuration, only this folder imports arti's crates. Of the
+//! Apart from `config`, which reads arti's configuration, only this module imports arti's crates. Of the
 //! rest of the program it imports only the configuration, [`Failure`], and the log limiter. Read
 //! [`connector`] first, then this file, then the modules in the order of the table.
 //!
@@ -10,17 +10,17 @@
 //! | [`destination`], [`onion_address`] | the requests that the network can serve |
 //! | [`isolation`] | which streams may share a circuit |
 //! | [`optimistic_data`] | what a client sends before its request has a reply |
-//! | [`onion`] | streams to onion services: attempts, and the classification of their failures |
-//! | [`open_stream`] | opening a stream, with optimistic data |
-//! | [`exit`] | streams and lookups through exits |
-//! | [`arti_errors`] | classification of upstream errors |
-//! | [`client`] | arti's client: created, bootstrapped, replaced |
-//! | [`backend`] | what serves requests, and how requests wait while it is replaced |
-//! | [`directory`] | the network directory |
-//! | [`storage`] | the client's files, repaired before it reads them |
+//! | `onion` | streams to onion services: attempts, and the classification of their failures |
+//! | `open_stream` | opening a stream, with optimistic data |
+//! | `exit` | streams and lookups through exits |
+//! | `arti_errors` | classification of upstream errors |
+//! | `client` | arti's client: created, bootstrapped, replaced |
+//! | `backend` | what serves requests, and how requests wait while it is replaced |
+//! | `directory` | the network directory |
+//! | `storage` | the client's files, repaired before it reads them |
 //! | [`client_auth`] | client authorization keys |
-//! | [`relay_socket`] | TCP connections to relays |
-//! | [`runtime`] | the runtime of the Tor crates |
+//! | `relay_socket` | TCP connections to relays |
+//! | `runtime` | the runtime of the Tor crates |
 
 pub(crate) mod arti_errors;
 mod backend;
@@ -54,7 +54,7 @@ use tor_proto::client::stream::DataWriter;
 
 use crate::failure::Failure;
 use crate::tor::connector::{Connector, Stream};
-use crate::tor::destination::Permit;
+use crate::tor::destination::PermittedRequest;
 use crate::tor::isolation::Isolation;
 use crate::tor::optimistic_data::OptimisticData;
 use backend::{Backend, CurrentBackend};
@@ -230,33 +230,33 @@ impl Connector for Tor {
 
     async fn connect(
         &self,
-        permit: &Permit,
+        request: &PermittedRequest,
         isolation: &Isolation,
         optimistic: &OptimisticData,
         deadline: Instant,
     ) -> Result<Stream<StreamReader, DataWriter>, Failure> {
         self.backend
             .call(deadline, |backend| async move {
-                match permit {
+                match request {
                     // The previous client may have delivered the data; it must not arrive twice.
-                    Permit::Onion { .. } if optimistic.may_have_arrived() => {
+                    PermittedRequest::Onion { .. } if optimistic.may_have_arrived() => {
                         Err(Failure::CircuitDestroyed)
                     }
-                    Permit::Onion { service, port } => {
+                    PermittedRequest::Onion { service, port } => {
                         let onions = &backend.onions;
                         onions
                             .connect(service, *port, isolation, optimistic, deadline)
                             .await
                     }
-                    Permit::Exit { host, port, family } => {
+                    PermittedRequest::Exit { host, port, family } => {
                         let exits = &backend.exits;
                         exits
                             .connect(host, *port, *family, isolation, optimistic, deadline)
                             .await
                     }
-                    Permit::Resolve { .. } | Permit::ResolvePtr(_) | Permit::Literal(_) => {
-                        Err(Failure::Internal)
-                    }
+                    PermittedRequest::Resolve { .. }
+                    | PermittedRequest::ResolvePtr(_)
+                    | PermittedRequest::Literal(_) => Err(Failure::Internal),
                 }
             })
             .await

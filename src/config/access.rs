@@ -10,8 +10,8 @@ pub(crate) use rule::{ALL_PORTS, Rule};
 /// Which clients may connect (tor(1) `SocksPolicy`).
 ///
 /// The first rule that matches a client decides; a client that no rule matches may connect. As in C
-/// tor, clients on Unix sockets, which have no address, match the rules for a whole family: `*`,
-/// `*4` and `*6`.
+/// tor, clients on Unix sockets, which have no address, match every network with a prefix of length 0:
+/// `*`, `*4`, `*6`, and addresses with `/0`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Access(Vec<Rule>);
 
@@ -21,12 +21,12 @@ impl Access {
     ///
     /// # Errors
     /// A message with the rule, the problem and the remedy.
-    pub fn read(texts: &[String]) -> Result<Access, String> {
+    pub fn parse(texts: &[String]) -> Result<Access, String> {
         let mut rules = Vec::new();
         for text in texts {
             for text in text.split(',').map(str::trim).filter(|t| !t.is_empty()) {
-                let rule = Rule::read(text).and_then(|rule| match rule.networks.is_empty() {
-                    true => Err(rule.without_effect()),
+                let rule = Rule::parse(text).and_then(|rule| match rule.networks.is_empty() {
+                    true => Err(rule.ineffective_message()),
                     false => Ok(rule),
                 });
                 rules.push(rule.map_err(|problem| format!("{text:?}: {problem}"))?);
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     fn access(text: &str) -> Access {
-        Access::read(&[text.to_owned()]).unwrap_or_else(|problem| panic!("{problem}"))
+        Access::parse(&[text.to_owned()]).unwrap_or_else(|problem| panic!("{problem}"))
     }
 
     fn permits(policy: &str, ip: &str) -> bool {
@@ -165,7 +165,7 @@ mod tests {
             "accept [fe80::1%lo]",
             "accept 01.2.3.4",
         ] {
-            let problem = Access::read(&[bad.to_owned()]).expect_err(bad);
+            let problem = Access::parse(&[bad.to_owned()]).expect_err(bad);
             assert!(problem.contains('"'), "{problem}");
         }
     }

@@ -87,7 +87,8 @@ const UNSUPPORTED: &[UnsupportedKey] = &[
     UnsupportedKey {
         key: "logging.log_sensitive_information",
         harmless: &["false"],
-        remedy: "remove it; onionport logs addresses only at levels debug and trace",
+        remedy: "remove it; onionport logs the addresses of clients and destinations only at levels debug \
+                 and trace",
     },
     UnsupportedKey {
         key: "metrics.prometheus.listen",

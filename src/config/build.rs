@@ -116,7 +116,7 @@ pub(super) fn build(sources: &Sources, args: &ProxyArgs) -> Result<Config, Confi
 
     let at = |key| sources.setting(key);
     if outbound_proxy.as_deref().is_some_and(has_http_login) {
-        // tor-chanmgr 0.47 sends `[scrubbed]:[scrubbed]` instead.
+        // Instead of the login, arti 0.47 sends the text `[scrubbed]:[scrubbed]` to HTTP proxies.
         return Err(at("channel.outbound_proxy").value_error(
             "arti cannot log in to an HTTP proxy: use a SOCKS5 proxy, or let this computer connect \
              without a login",
@@ -139,7 +139,7 @@ pub(super) fn build(sources: &Sources, args: &ProxyArgs) -> Result<Config, Confi
         dns_port,
         dns_listen,
     };
-    let ports = port_keys.open_all(args, sources, &mut warnings)?;
+    let ports = port_keys.ports_to_open(args, sources, &mut warnings)?;
 
     let auth_dir = client_onion_auth_dir.filter(|path| path.as_unexpanded_str() != Some(""));
     let auth_dir = auth_dir
@@ -182,7 +182,7 @@ pub(super) fn build(sources: &Sources, args: &ProxyArgs) -> Result<Config, Confi
         .map_err(|(key, problem)| at(key).value_error(problem))?;
     Ok(Config {
         ports,
-        access: Access::read(&socks_policy)
+        access: Access::parse(&socks_policy)
             .map_err(|problem| at("proxy.socks_policy").value_error(problem))?,
         safe_socks,
         test_socks,
@@ -230,7 +230,7 @@ pub(super) fn build(sources: &Sources, args: &ProxyArgs) -> Result<Config, Confi
                 )
             })?,
         },
-        log_filter: log_filter::read(args.log.as_deref(), console, at("logging.console"))?,
+        log_filter: log_filter::parse(args.log.as_deref(), console, at("logging.console"))?,
         warnings: warnings.iter().map(|text| redact::hide(text)).collect(),
         secrets: sources.secrets(),
         files: sources.files(),

@@ -129,9 +129,11 @@ impl TransProxyType {
 }
 
 /// How long an exit may take to answer before another is tried (`[stream_timeouts]`).
+///
+/// If a value is the default, the third and later exits get half as long again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExitTimeouts {
-    /// To connect to a destination; the last of several exits may take half as long again.
+    /// To connect to a destination.
     pub connect: Duration,
     /// To look up a name.
     pub resolve: Duration,

@@ -53,7 +53,7 @@ pub(super) struct ProxySection {
     pub(super) socks_policy: Vec<String>,
     /// Refuse requests that give an IP address.
     pub(super) safe_socks: bool,
-    /// Log of each request whether it gives a name or an IP address.
+    /// Whether to log, for each request, if it gives a name or an IP address.
     pub(super) test_socks: bool,
     /// Destination ports to warn about.
     pub(super) warn_plaintext_ports: Option<Vec<u16>>,

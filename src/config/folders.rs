@@ -58,7 +58,7 @@ fn check_trusted(
     }
 }
 
-/// Checks that this user can create files in a folder, or the folder itself.
+/// Checks that this user can create files in a folder or, if it is missing, create the folder.
 fn check_writable(path: &Path, setting: &Setting) -> Result<(), ConfigError> {
     let Some(existing) = path.ancestors().find(|folder| folder.exists()) else {
         return Ok(());

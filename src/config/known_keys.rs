@@ -33,7 +33,8 @@ pub(super) fn find_nearest(key: &Key) -> String {
         (
             known_name != name,
             known_table != table,
-            // "timeout" and "socks_timeout" differ in many letters, yet one means the other.
+            // Prefer keys that contain the name: `timeout` most likely means `socks_timeout`, although many
+            // letters differ.
             !(name.len() > 3 && known_name.contains(name)),
             strsim::damerau_levenshtein(&path, &names.join(".")),
         )

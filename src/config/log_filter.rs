@@ -14,7 +14,7 @@ const DEFAULT: &str = "info";
 ///
 /// # Errors
 /// [`ConfigError::LogFilter`] if it is not one.
-pub(super) fn read(
+pub(super) fn parse(
     option: Option<&str>,
     console: Option<String>,
     console_setting: Setting,
@@ -30,11 +30,15 @@ pub(super) fn read(
         return Ok("off".to_owned());
     }
     // `EnvFilter` would read blanks as part of a target's name.
-    let read = directives.join(",");
+    let normalized = directives.join(",");
     let problem = directives.iter().find_map(|d| find_bad_level(d));
-    let problem = problem.or_else(|| EnvFilter::try_new(&read).err().map(|error| chain(&error)));
+    let problem = problem.or_else(|| {
+        EnvFilter::try_new(&normalized)
+            .err()
+            .map(|error| chain(&error))
+    });
     match problem {
-        None => Ok(read),
+        None => Ok(normalized),
         Some(problem) => Err(ConfigError::LogFilter {
             location: setting.location,
             key: setting.key.to_owned(),

@@ -23,6 +23,7 @@ pub(crate) mod quote;
 mod tests;
 
 pub use bind_addr::BindAddr;
+pub(crate) use bind_addr::is_space;
 pub use error::PortError;
 pub use flags::{DnsCacheFlags, Flags, IsolationFlags};
 
@@ -31,7 +32,8 @@ pub use flags::{DnsCacheFlags, Flags, IsolationFlags};
 pub struct Port {
     /// The protocol of its clients.
     pub kind: PortKind,
-    /// Where to listen, with which flags; never [`BindAddr::Disabled`].
+    /// Where to listen, with which flags. [`crate::config::load`] leaves out lines that are `0`
+    /// ([`BindAddr::Disabled`]).
     pub line: PortLine,
     /// Whether the user asked for it. Sockets inherited from a service manager replace a default
     /// port.

@@ -19,7 +19,7 @@ pub(super) struct PortKeys {
 
 impl PortKeys {
     /// Returns the ports to open, of all kinds, and adds the warnings about them to `warnings`.
-    pub(super) fn open_all(
+    pub(super) fn ports_to_open(
         &self,
         args: &ProxyArgs,
         sources: &Sources,
@@ -29,7 +29,7 @@ impl PortKeys {
         for kind in PortKind::ALL {
             let lines = self.read(kind, args, sources)?;
             warnings.extend(lines.warnings());
-            ports.extend(lines.into_open_ports(kind));
+            ports.extend(lines.into_ports(kind));
         }
         if let Some((bind, one, other)) = find_shared_address(&ports) {
             return Err(other.value_error(format!(
@@ -230,7 +230,7 @@ impl PortLines {
     }
 
     /// Returns the ports to open, each with its setting.
-    fn into_open_ports(self, kind: PortKind) -> impl Iterator<Item = (Port, Setting)> {
+    fn into_ports(self, kind: PortKind) -> impl Iterator<Item = (Port, Setting)> {
         let explicit = self.explicit;
         let is_open = |line: &LocatedLine| line.line.bind != BindAddr::Disabled;
         let lines = self.lines.into_iter().filter(is_open);

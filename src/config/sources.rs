@@ -127,8 +127,8 @@ impl Sources {
         self.is_from_torrc(key) && matches!(location, SourceLocation::Unknown)
     }
 
-    /// Finds the first unsupported key, at or below the unsupported `key`, whose value is not
-    /// harmless; returns it with the remedy.
+    /// Returns the first key at or below `key` whose value is not harmless, with its remedy. `key` must
+    /// be unsupported; later sources are searched first.
     pub(super) fn find_unsupported(&self, key: &Key) -> Option<(Key, &'static str)> {
         let mut known = Vec::new();
         for source in self.0.iter().rev() {

@@ -1,17 +1,17 @@
 //! Reads C tor's configuration files as settings of onionport.
 //!
-//! Read the modules in this order; each step takes what the step before it gives:
+//! Read the modules in this order:
 //!
 //! | step | module | gives |
 //! |---|---|---|
-//! | find and read files, follow `%include` | `files` | lines with their positions |
 //! | split text into lines | `lines` | keys and values |
+//! | find and read files, follow `%include` | `files` | lines with their positions |
 //! | look up option names | `options` | the table of all options of C tor 0.4.9 |
 //! | check values | `value` | their canonical form |
 //! | let later lines replace earlier ones or extend lists | `assign` | the values in effect, each an `assigned::Assigned` |
 //! | translate options into settings | `translate` | a `document` of TOML |
 //!
-//! The folder imports nothing from its parent, [`crate::config`], but its modules `access`, `limits`,
+//! The module imports nothing from its parent, [`crate::config`], but its modules `access`, `limits`,
 //! `port_line` and `redact`.
 //!
 //! Every line is read as C tor reads it (tor(1), "THE CONFIGURATION FILE FORMAT"). Options with an
@@ -124,7 +124,7 @@ pub fn to_toml(torrc: &Torrc) -> String {
     let mut out = String::new();
     let mut comment = |text: &str| {
         out.push_str("# ");
-        out.push_str(&document::to_one_line(text));
+        out.push_str(&document::replace_control_chars(text));
         out.push('\n');
     };
     for file in &torrc.files {

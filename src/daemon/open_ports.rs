@@ -392,7 +392,7 @@ mod tests {
     use crate::config::{self, ProxyArgs};
     use crate::failure::Failure;
     use crate::tor::connector::Stream;
-    use crate::tor::destination::Permit;
+    use crate::tor::destination::PermittedRequest;
     use crate::tor::isolation::Isolation;
     use crate::tor::optimistic_data::OptimisticData;
 
@@ -405,7 +405,7 @@ mod tests {
 
         async fn connect(
             &self,
-            _: &Permit,
+            _: &PermittedRequest,
             _: &Isolation,
             _: &OptimisticData,
             _: Instant,

@@ -252,7 +252,8 @@ impl<C: AsyncRead + Unpin> ClientConnection<C> {
 }
 
 impl<C: Connection> ClientConnection<C> {
-    /// Copies bytes both ways until the stream ends, then closes or resets the connection.
+    /// Copies bytes both ways until both directions have ended or a time limit passes, then closes or resets
+    /// the connection.
     pub(crate) fn relay(
         self,
         stream: impl AsyncRead + AsyncWrite + Unpin,

@@ -19,7 +19,7 @@ use tracing::{Instrument as _, debug, debug_span, info, warn};
 
 use crate::failure::Failure;
 use crate::inbound::failure_log::log_failure;
-use crate::log_limit::LogLimiter;
+use crate::log_limit::{LogLimiter, Occurrences};
 use crate::request::dispatch::{Dispatcher, Outcome};
 use crate::request::policy;
 use crate::request::{Address, ClientAddr, Command, Request};
@@ -61,7 +61,7 @@ pub async fn run<T: Connector>(socket: UdpSocket, current: watch::Receiver<Arc<D
             Ok(received) => received,
             Err(error) => {
                 if let Some(times) = RECEIVE_FAILED.due() {
-                    warn!("cannot receive DNS queries: {error} ({times} times)");
+                    warn!("cannot receive DNS queries: {error}{}", Occurrences(times));
                 }
                 tokio::time::sleep(PAUSE).await;
                 continue;
@@ -75,7 +75,8 @@ pub async fn run<T: Connector>(socket: UdpSocket, current: watch::Receiver<Arc<D
         let client_addr = ClientAddr::from(peer);
         if !dispatcher.shared.access.load().permits(client_addr.ip()) {
             if let Some(times) = REFUSED.due() {
-                info!("refused a client that socks_policy does not admit ({times} times)");
+                let times = Occurrences(times);
+                info!("refused a client that socks_policy does not admit{times}");
             }
             send(&socket, &query.refuse(ResponseCode::Refused), peer).await;
             continue;
@@ -83,8 +84,9 @@ pub async fn run<T: Connector>(socket: UdpSocket, current: watch::Receiver<Arc<D
         let Some(permit) = limiter.acquire(peer.ip()) else {
             if let Some(times) = FULL.due() {
                 warn!(
-                    "answered {times} DNS queries with SERVFAIL: more than {MAX_QUERIES} in \
-                     flight, or too many from one client"
+                    "answered a DNS query with SERVFAIL{}: more than {MAX_QUERIES} in flight, or \
+                     too many from one client",
+                    Occurrences(times)
                 );
             }
             send(&socket, &query.refuse(ResponseCode::ServFail), peer).await;

@@ -4,20 +4,20 @@
 //!
 //! | request | response | module |
 //! |---|---|---|
-//! | `CONNECT host:port` | a tunnel | [`tunnel`], [`upgraded`] |
-//! | `GET http://host/path` | the site's response, or a page that explains the failure | [`forward`], [`page`] |
-//! | `GET http://onionport.invalid/`, or `GET /` with a loopback `Host` | one of onionport's own pages | [`status_page`], [`client_auth_form`] |
+//! | `CONNECT host:port` | a tunnel | `tunnel`, `upgraded` |
+//! | `GET http://host/path` | the site's response, or a page that explains the failure | `forward`, `page` |
+//! | `GET http://onionport.invalid/`, or `GET /` with a loopback `Host` | one of onionport's own pages | `status_page`, `client_auth_form` |
 //!
 //! A *site* is the origin server of a forwarded request, reached through Tor.
 //!
-//! Read this file of `http` first, then [`request_kind`] (classifies a request), [`session`] (the state
-//! of a connection) and the modules of the table. hyper reads and writes HTTP; [`wire`] adds what it
+//! Read this file of `http` first, then `request_kind` (classifies a request), `session` (the state
+//! of a connection) and the modules of the table. hyper reads and writes HTTP; `wire` adds what it
 //! lacks. [`crate::request::dispatch`] opens streams and performs lookups, as for every kind of port.
 //!
-//! [`forward`], [`page`], [`status_page`] and [`tunnel`] add methods to [`session::HttpSession`]. All
-//! others are below it and must not import it: [`body`], [`client_auth_form`], [`hop_by_hop`], [`html`],
-//! [`idle_timeout`], [`limits`], [`pac`], [`request_kind`], [`request_summary`], [`response`], [`site`],
-//! [`site_error`], [`upgraded`], [`wire`]. Nothing here may import [`super::listener`].
+//! `forward`, `page`, `status_page` and `tunnel` add methods to `session::HttpSession`. All
+//! others are below it and must not import it: `body`, `client_auth_form`, `hop_by_hop`, `html`,
+//! `idle_timeout`, `limits`, `pac`, `request_kind`, `request_summary`, `response`, `site`,
+//! `site_error`, `upgraded`, `wire`. Nothing here may import [`super::listener`].
 //!
 //! Browsers let any web page send requests to this port. A request that is not in proxy form is
 //! therefore answered only if its `Host` names this computer: a foreign name that resolves to 127.0.0.1

@@ -27,7 +27,7 @@ use crate::config::port_line::PortKind;
 use crate::inbound::dns;
 use crate::inbound::http;
 use crate::inbound::transparent::{Redirection, to_canonical};
-use crate::log_limit::LogLimiter;
+use crate::log_limit::{LogLimiter, Occurrences};
 use crate::request::ClientAddr;
 use crate::request::dispatch::Dispatcher;
 use crate::tor::connector::Connector;
@@ -62,8 +62,8 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Opens a port, on its inherited socket if it has one. Returns `None` for a disabled port
-    /// (`0`).
+    /// Opens a port, on its inherited socket if it has one. Returns `None` for the line `0`, which a
+    /// loaded configuration leaves out.
     ///
     /// # Errors
     /// A message that names the address and the remedy.
@@ -133,8 +133,8 @@ impl Listener {
                 Err(error) if concerns_one_client(&error) => continue,
                 Err(error) => {
                     if let Some(times) = ACCEPT_FAILED.due() {
-                        let addr = &self.addr;
-                        warn!("cannot accept connections on {addr}: {error} ({times} times)");
+                        let (addr, times) = (&self.addr, Occurrences(times));
+                        warn!("cannot accept connections on {addr}: {error}{times}");
                     }
                     tokio::time::sleep(PAUSE).await;
                     continue;
@@ -143,7 +143,8 @@ impl Listener {
             let dispatcher = Arc::clone(&current.borrow());
             if !dispatcher.shared.access.load().permits(client.addr().ip()) {
                 if let Some(times) = REFUSED.due() {
-                    info!("refused a client that socks_policy does not admit ({times} times)");
+                    let times = Occurrences(times);
+                    info!("refused a client that socks_policy does not admit{times}");
                 }
                 continue;
             }
@@ -215,8 +216,9 @@ async fn acquire(permits: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
     }
     if let Some(times) = FULL.due() {
         warn!(
-            "connection limit reached, new clients wait ({times} times): raise system.max_files and \
-             the system's limit on open files"
+            "connection limit reached, new clients wait{}: raise system.max_files and the system's \
+             limit on open files",
+            Occurrences(times)
         );
     }
     Arc::clone(permits).acquire_owned().await.ok()

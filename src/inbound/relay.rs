@@ -61,7 +61,7 @@ impl RelaySummary {
     }
 }
 
-/// Copies bytes both ways until one side ends.
+/// Copies bytes both ways until both directions have ended or a time limit passes.
 ///
 /// Starts with the `optimistic` data that the client sent before its request was answered.
 /// `client_at_eof` is whether the client has already finished sending. Returns the client's side, shut

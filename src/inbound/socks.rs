@@ -13,7 +13,7 @@
 //! | `request` | the result of a handshake ([`SocksRequest`]) |
 //! | `v4`, `v5` | the two protocols |
 //! | `name` | the rules for host names |
-//! | [`reply`] | every reply |
+//! | [`reply`] | the replies to requests; `v5` builds those to method choice and authentication |
 //!
 //! # What is left to the caller
 //! C tor refuses some well-formed requests with the END reason of a stream. The handshake returns these as

@@ -17,7 +17,7 @@ use crate::config::TransProxyType;
 use crate::inbound::connection::{ClientConnection, serve_request};
 use crate::inbound::failure_log::log_failure;
 use crate::inbound::lingering_close::Connection;
-use crate::log_limit::LogLimiter;
+use crate::log_limit::{LogLimiter, Occurrences};
 use crate::request::dispatch::{Dispatcher, Outcome};
 use crate::request::{Address, ClientAddr, Command, Request};
 use crate::tor::connector::Connector;
@@ -47,10 +47,8 @@ pub async fn serve<T: Connector>(
         Ok(destination) => destination,
         Err(error) => {
             if let Some(times) = NO_DESTINATION.due() {
-                let port = redirection.port;
-                warn!(
-                    "closed a connection to the transparent port {port} ({times} times): {error}"
-                );
+                let (port, times) = (redirection.port, Occurrences(times));
+                warn!("closed a connection to the transparent port {port}{times}: {error}");
             }
             return;
         }
@@ -194,7 +192,7 @@ pub fn set_transparent(socket: &Socket, address: SocketAddr) -> io::Result<()> {
 }
 
 /// Never called: transparent ports exist on Linux only
-/// ([`crate::config::port_line::PortLine::unserved`]).
+/// ([`crate::config::port_line::PortLine::unsupported_reason`]).
 ///
 /// # Errors
 /// Always.

@@ -17,7 +17,7 @@ use crate::request::safe_socks::SafeSocks;
 use crate::request::status::Status;
 use crate::request::{Address, Answer, ClientAddr, Command, Request};
 use crate::tor::connector::{Connector, Stream};
-use crate::tor::destination::{Family, Permit};
+use crate::tor::destination::{Family, PermittedRequest};
 use crate::tor::isolation::{Isolation, SessionGroup, StreamAttributes};
 use crate::tor::optimistic_data::OptimisticData;
 
@@ -106,7 +106,7 @@ impl<T: Connector> Dispatcher<T> {
         let deadline = Instant::now() + self.timeout;
         // Before the address map: isolation uses the address as the client wrote it.
         let isolation = self.isolate(request, client);
-        let permit = match self
+        let permitted = match self
             .shared
             .address_map
             .load()
@@ -115,25 +115,27 @@ impl<T: Connector> Dispatcher<T> {
             Rewritten::Answer(answer) => return Ok(Outcome::Answer(answer)),
             Rewritten::Request(request) => self.rules.admit(&request)?,
         };
-        if let Permit::Exit { port, .. } = &permit {
+        if let PermittedRequest::Exit { port, .. } = &permitted {
             self.shared.safe_socks.load().admit_port(*port)?;
         }
-        let permit = self
-            .resolve_if_ipv6_only(permit, &isolation, deadline)
+        let permitted = self
+            .resolve_if_ipv6_only(permitted, &isolation, deadline)
             .await?;
-        match &permit {
-            Permit::Onion { .. } | Permit::Exit { .. } => {
-                let connected = self.tor.connect(&permit, &isolation, optimistic, deadline);
+        match &permitted {
+            PermittedRequest::Onion { .. } | PermittedRequest::Exit { .. } => {
+                let connected = self
+                    .tor
+                    .connect(&permitted, &isolation, optimistic, deadline);
                 Ok(Outcome::Stream(connected.await?))
             }
-            Permit::Literal(ip) => Ok(Outcome::Answer(Answer::Ip(*ip))),
-            Permit::Resolve { host, family } => {
+            PermittedRequest::Literal(ip) => Ok(Outcome::Answer(Answer::Ip(*ip))),
+            PermittedRequest::Resolve { host, family } => {
                 let addresses = self.tor.resolve(host, &isolation, deadline).await?;
                 let allow_local = self.rules.allow_local_answers;
                 let ip = policy::choose_address(&addresses, *family, allow_local)?;
                 Ok(Outcome::Answer(Answer::Ip(ip)))
             }
-            Permit::ResolvePtr(ip) => {
+            PermittedRequest::ResolvePtr(ip) => {
                 let names = self.tor.resolve_ptr(*ip, &isolation, deadline).await?;
                 let name = names.into_iter().next().ok_or(Failure::NameNotResolved)?;
                 Ok(Outcome::Answer(Answer::Name(name)))
@@ -148,25 +150,25 @@ impl<T: Connector> Dispatcher<T> {
     /// C tor closes such a stream once it is open; arti does not report the address of a stream.
     async fn resolve_if_ipv6_only(
         &self,
-        permit: Permit,
+        permitted: PermittedRequest,
         isolation: &Isolation,
         deadline: Instant,
-    ) -> Result<Permit, Failure> {
-        let Permit::Exit {
+    ) -> Result<PermittedRequest, Failure> {
+        let PermittedRequest::Exit {
             host,
             port,
             family: family @ Family::V6Only,
-        } = &permit
+        } = &permitted
         else {
-            return Ok(permit);
+            return Ok(permitted);
         };
         if host.parse::<IpAddr>().is_ok() {
-            return Ok(permit);
+            return Ok(permitted);
         }
         let addresses = self.tor.resolve(host, isolation, deadline).await?;
         // Private addresses are allowed: for names, the exit decides about them.
         let address = policy::choose_address(&addresses, *family, true)?;
-        Ok(Permit::Exit {
+        Ok(PermittedRequest::Exit {
             host: address.to_string(),
             port: *port,
             family: *family,

@@ -7,7 +7,7 @@ use crate::config::port_line::Flags;
 use crate::failure::Failure;
 use crate::request::target::Target;
 use crate::request::{Command, Request};
-use crate::tor::destination::{Family, Permit};
+use crate::tor::destination::{Family, PermittedRequest};
 
 /// Which requests one port admits.
 #[derive(Clone, Debug)]
@@ -27,7 +27,7 @@ impl PortRules {
     ///
     /// # Errors
     /// Why the request is refused.
-    pub(crate) fn admit(&self, request: &Request) -> Result<Permit, Failure> {
+    pub(crate) fn admit(&self, request: &Request) -> Result<PermittedRequest, Failure> {
         let target = Target::parse(&request.address)?;
         match request.command {
             Command::Connect => self.admit_connect(target, request.port, request.family),
@@ -37,7 +37,7 @@ impl PortRules {
                 Target::Ip(ip) if !self.allow_local_answers && is_private(ip) => {
                     Err(Failure::PrivateAddress)
                 }
-                Target::Ip(ip) => Ok(Permit::ResolvePtr(ip)),
+                Target::Ip(ip) => Ok(PermittedRequest::ResolvePtr(ip)),
                 Target::Onion(_) => Err(Failure::OnionNotResolvable),
                 Target::Name(_) => Err(Failure::DestinationInvalid),
             },
@@ -49,13 +49,13 @@ impl PortRules {
         target: Target,
         port: u16,
         wanted: Option<Family>,
-    ) -> Result<Permit, Failure> {
+    ) -> Result<PermittedRequest, Failure> {
         if port == 0 {
             return Err(Failure::DestinationInvalid);
         }
         match target {
             Target::Onion(service) if self.flags.onion_traffic => {
-                Ok(Permit::Onion { service, port })
+                Ok(PermittedRequest::Onion { service, port })
             }
             Target::Onion(_) => Err(Failure::TrafficForbidden),
             Target::Ip(ip) => {
@@ -68,7 +68,7 @@ impl PortRules {
                 } else if !self.allow_local && is_private(ip) {
                     Err(Failure::PrivateAddress)
                 } else {
-                    Ok(Permit::Exit {
+                    Ok(PermittedRequest::Exit {
                         host: ip.to_string(),
                         port,
                         family,
@@ -77,12 +77,16 @@ impl PortRules {
             }
             Target::Name(host) => {
                 let family = self.admit_name(&host, wanted)?;
-                Ok(Permit::Exit { host, port, family })
+                Ok(PermittedRequest::Exit { host, port, family })
             }
         }
     }
 
-    fn admit_resolve(&self, target: Target, wanted: Option<Family>) -> Result<Permit, Failure> {
+    fn admit_resolve(
+        &self,
+        target: Target,
+        wanted: Option<Family>,
+    ) -> Result<PermittedRequest, Failure> {
         match target {
             Target::Ip(ip) => {
                 let unwanted = match wanted {
@@ -92,13 +96,13 @@ impl PortRules {
                 };
                 match unwanted || !self.allows_family_of(ip) {
                     true => Err(Failure::TrafficForbidden),
-                    false => Ok(Permit::Literal(ip)),
+                    false => Ok(PermittedRequest::Literal(ip)),
                 }
             }
             Target::Onion(_) => Err(Failure::OnionNotResolvable),
             Target::Name(host) => {
                 let family = self.admit_name(&host, wanted)?;
-                Ok(Permit::Resolve { host, family })
+                Ok(PermittedRequest::Resolve { host, family })
             }
         }
     }
@@ -243,7 +247,7 @@ mod tests {
         }
     }
 
-    fn connect(flags: &str, host: &str) -> Result<Permit, Failure> {
+    fn connect(flags: &str, host: &str) -> Result<PermittedRequest, Failure> {
         rules(flags).admit(&request(Command::Connect, host, 80))
     }
 
@@ -267,7 +271,7 @@ mod tests {
     #[test]
     fn the_family_follows_the_flags() {
         let family = |flags| match connect(flags, "example.com") {
-            Ok(Permit::Exit { family, .. }) => family,
+            Ok(PermittedRequest::Exit { family, .. }) => family,
             other => panic!("{other:?}"),
         };
         assert_eq!(family(""), Family::V4Preferred);
@@ -284,7 +288,7 @@ mod tests {
                 ..request(Command::Connect, "example.com", 80)
             };
             match rules(flags).admit(&req) {
-                Ok(Permit::Exit { family, .. }) => Some(family),
+                Ok(PermittedRequest::Exit { family, .. }) => Some(family),
                 Ok(other) => panic!("{other:?}"),
                 Err(failure) => {
                     assert_eq!(failure, Failure::TrafficForbidden);
@@ -361,7 +365,7 @@ mod tests {
         assert_eq!(rules("").admit(&req), Err(Failure::OnionNotResolvable));
         let literal = request(Command::Resolve, "192.0.2.1", 0);
         let ip = "192.0.2.1".parse().expect("literal");
-        assert_eq!(rules("").admit(&literal), Ok(Permit::Literal(ip)));
+        assert_eq!(rules("").admit(&literal), Ok(PermittedRequest::Literal(ip)));
         // As in C tor, the answer must be an address that the port carries.
         let forbidden = Err(Failure::TrafficForbidden);
         for flags in ["NoIPv4Traffic", "OnionTrafficOnly"] {

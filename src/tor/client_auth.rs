@@ -2,12 +2,13 @@
 //!
 //! Keys come from the folder `client_onion_auth_dir` in C tor's format (files named `*.auth_private` with
 //! one line `<56 characters>:descriptor:x25519:<52 characters of base32>`; tor(1), "ClientOnionAuthDir"),
-//! and otherwise from arti's key store. Both are read for each request, so that a new key works at once.
+//! and from arti's key store. The folder is read for each request, and the key store if the folder has no
+//! key for the service, so that a new key works at once.
 //!
-//! Every copy of a key that this folder makes is wiped when dropped. arti and the kernel's page cache keep
+//! Every copy of a key that this module makes is wiped when dropped. arti and the kernel's page cache keep
 //! copies of their own.
 //!
-//! Read in this order: [`auth_private`] (the file format), [`folder`] (all files of the folder), [`save`] (a
+//! Read in this order: `auth_private` (the file format), `folder` (all files of the folder), `save` (a
 //! new key from the user). Except for arti's key store, nothing here knows the Tor client.
 
 use std::collections::HashMap;

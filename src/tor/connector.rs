@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use crate::failure::Failure;
-use crate::tor::destination::Permit;
+use crate::tor::destination::PermittedRequest;
 use crate::tor::isolation::Isolation;
 use crate::tor::optimistic_data::OptimisticData;
 
@@ -24,7 +24,7 @@ pub trait Connector: Send + Sync + 'static {
     /// Opens a stream and may send `optimistic` on it meanwhile. Returns by `deadline` at the latest.
     fn connect(
         &self,
-        permit: &Permit,
+        request: &PermittedRequest,
         isolation: &Isolation,
         optimistic: &OptimisticData,
         deadline: Instant,

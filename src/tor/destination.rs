@@ -19,7 +19,7 @@ pub enum Family {
 
 /// A request that the port's rules permit. The network accepts nothing else.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Permit {
+pub enum PermittedRequest {
     /// A stream to an onion service.
     Onion {
         /// The service's address.

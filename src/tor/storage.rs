@@ -1,7 +1,7 @@
 //! The files that arti keeps between runs, checked and repaired before it reads them.
 //!
 //! arti trusts its files and writes them without fsync. A file that a power cut has truncated can leave a
-//! client that starts, reports that it is ready, and never works. Before a client is created, this folder
+//! client that starts, reports that it is ready, and never works. Before a client is created, this module
 //! therefore checks every file that can cause this:
 //!
 //! - The state folder ([`state`]) holds what cannot be downloaded again, above all the guards. A damaged
@@ -54,7 +54,7 @@ impl ClientStorage {
     }
 
     /// Renames or removes the files that a client with this configuration could not use, with a warning
-    /// for each.
+    /// for each. Rewrites `guards.json`, with an info message, if the lines of stored bridges have changed.
     ///
     /// Blocks for some milliseconds: the cached consensus is read.
     pub(super) fn repair(&self, config: &TorClientConfig) {

@@ -238,7 +238,7 @@ async fn an_onion_address_gets_a_virtual_address_of_each_family() {
 
 #[tokio::test]
 async fn a_client_that_the_policy_does_not_admit_gets_refused() {
-    let access = Access::read(&["reject *".to_owned()]).expect("a valid policy");
+    let access = Access::parse(&["reject *".to_owned()]).expect("a valid policy");
     let shared = SharedState {
         access: ArcSwap::from_pointee(access),
         ..SharedState::default()

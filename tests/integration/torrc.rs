@@ -104,7 +104,10 @@ fn a_toml_file_overrides_a_torrc_and_check_config_warns_about_both() {
     for text in ["9053", "9080", "safe_socks"] {
         assert!(!output.contains(text), "{text} is in {output}");
     }
-    assert_contains_all(&ended.err.join("\n"), &["without -c, -o, --http-port: "]);
+    assert_contains_all(
+        &ended.err.join("\n"),
+        &["not those of -c, -o, --http-port: "],
+    );
 }
 
 #[test]

@@ -48,7 +48,7 @@ impl Rule {
     ///
     /// # Errors
     /// A message with problem and remedy.
-    pub(crate) fn read(text: &str) -> Result<Rule, String> {
+    pub(crate) fn parse(text: &str) -> Result<Rule, String> {
         let (verb, pattern) = text
             .split_once(|c: char| c.is_ascii_whitespace())
             .ok_or(FORM)?;
@@ -73,7 +73,7 @@ impl Rule {
     }
 
     /// Returns the message for a rule without networks.
-    pub(crate) fn without_effect(&self) -> String {
+    pub(crate) fn ineffective_message(&self) -> String {
         let (v6_word, word) = match self.accept {
             true => ("accept6", "accept"),
             false => ("reject6", "reject"),

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use super::address::{MAX_NAME_LEN, canonicalize, parse_ip};
 
-/// How often an address is replaced before it is used as it is (C tor's `addressmap_rewrite`), so
-/// that lines which form a circle come to an end.
+/// The maximum number of replacements (C tor's `addressmap_rewrite`), so that lines which map to each
+/// other do not loop.
 const MAX_REWRITES: usize = 16;
 
 /// Parsed lines, by their left side without its wildcard.
@@ -22,7 +22,7 @@ struct Replacement {
     to_below: bool,
 }
 
-/// A replaced address is longer than any name may be.
+/// The result of a replacement is longer than [`MAX_NAME_LEN`].
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct TooLong;
 
@@ -305,7 +305,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn rewriting_always_ends(
+        fn rewritten_addresses_are_neither_empty_nor_too_long(
             lines in proptest::collection::vec(r"(\*\.)?[abc](\.[abc]){0,2} (\*\.)?[abc](\.[abc]){0,2}", 0..8),
             asked in r"[abc](\.[abc]){0,4}",
         ) {

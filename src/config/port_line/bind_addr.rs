@@ -79,8 +79,8 @@ pub(super) fn parse(line: &str) -> Result<(BindAddr, &str), PortError> {
     Ok((bind, rest))
 }
 
-/// Whether this is white space in C tor's configuration lines.
-pub(super) fn is_space(c: char) -> bool {
+/// Whether C tor takes a character of a configuration line as white space.
+pub(crate) fn is_space(c: char) -> bool {
     c.is_ascii_whitespace() || c == '\x0b'
 }
 

@@ -28,7 +28,7 @@ pub struct Flags {
     /// If a client offers the SOCKS5 methods "none" and "user and password", choose "none".
     /// Always set if SOCKS authentication does not isolate.
     pub prefer_socks_no_auth: bool,
-    /// Send proposal 304's SOCKS5 codes F0 to F7.
+    /// Send the onion-service codes F0 to F7 in SOCKS5 replies.
     pub extended_errors: bool,
     /// The group of the Unix socket may use it.
     pub group_writable: bool,

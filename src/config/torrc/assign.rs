@@ -152,7 +152,7 @@ impl Values {
 
     /// Warns of a rule that C tor ignores as well: one for IPv6 with only IPv4 addresses.
     pub(super) fn warn_ineffective(&mut self, assigned: &Assigned, rule: &Rule) {
-        let (text, problem) = (&rule.text, rule.without_effect());
+        let (text, problem) = (&rule.text, rule.ineffective_message());
         self.warn(
             &assigned.position,
             assigned.name,

@@ -105,12 +105,12 @@ fn write_tables(out: &mut String, key: &str, tables: &[Value], origins: &[FilePo
 /// Formats a position as a trailing comment.
 fn to_comment(position: Option<&FilePosition>) -> String {
     position.map_or_else(String::new, |position| {
-        format!(" # {}", to_one_line(&position.to_string()))
+        format!(" # {}", replace_control_chars(&position.to_string()))
     })
 }
 
 /// Replaces control characters with spaces, so that the text fits into a comment.
-pub(super) fn to_one_line(text: &str) -> String {
+pub(super) fn replace_control_chars(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect()

@@ -70,7 +70,7 @@ pub enum TorrcError {
         /// The problem and the remedy.
         problem: String,
     },
-    /// All unknown names; the message lists the first of them.
+    /// All unknown names; the message lists the first 20.
     #[error("{}: unknown option; correct the name or remove the line", list_unknown(.0))]
     Unknown(Vec<UnknownOption>),
     /// All options that onionport can neither follow nor ignore.

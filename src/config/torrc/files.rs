@@ -10,7 +10,7 @@ use super::error::{FilePosition, TorrcError};
 use super::lines::{self, AssignMode, RawLine};
 
 /// The largest file, in bytes.
-const MAX_FILE: u64 = 4 << 20;
+const MAX_FILE_LEN: u64 = 4 << 20;
 /// The largest number of files in all: a pattern that includes its own file grows without end.
 const MAX_FILES: usize = 1000;
 /// The deepest nesting of `%include` (C tor: `MAX_INCLUDE_RECURSION_LEVEL`).
@@ -137,11 +137,11 @@ impl FileReader {
     fn read_text(&mut self, path: &Path) -> io::Result<String> {
         let mut bytes = Vec::new();
         File::open(path)?
-            .take(MAX_FILE + 1)
+            .take(MAX_FILE_LEN + 1)
             .read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > MAX_FILE {
+        if bytes.len() as u64 > MAX_FILE_LEN {
             return Err(io::Error::other(format!(
-                "it is larger than {MAX_FILE} bytes"
+                "it is larger than {MAX_FILE_LEN} bytes"
             )));
         }
         self.files.push(path.to_owned());

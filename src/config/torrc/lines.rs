@@ -1,7 +1,7 @@
 //! Splits text into lines: keys, values, comments, quotes and continuations, as C tor does
 //! (confline.c: `parse_config_line_from_str_verbose`; tor(1), "THE CONFIGURATION FILE FORMAT").
 
-use crate::config::port_line::quote;
+use crate::config::port_line::{is_space, quote};
 
 /// One option as written in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,10 +97,10 @@ impl<'a> Cursor<'a> {
 
     /// Skips white space and comments.
     fn skip_to_key(&mut self) {
-        self.skip_while(is_space);
+        self.skip_while(|byte| is_space(char::from(byte)));
         while self.byte() == Some(b'#') {
             self.skip_comment();
-            self.skip_while(is_space);
+            self.skip_while(|byte| is_space(char::from(byte)));
         }
     }
 
@@ -108,7 +108,7 @@ impl<'a> Cursor<'a> {
     fn read_line(&mut self, line: usize) -> Result<RawLine, &'static str> {
         let start = self.at;
         while let Some(byte) = self.byte()
-            && !is_space(byte)
+            && !is_space(char::from(byte))
             && byte != b'#'
             && !self.rest().starts_with("\\\n")
         {
@@ -176,7 +176,7 @@ impl<'a> Cursor<'a> {
         }
         let written = self.text.get(start..self.at).unwrap_or_default();
         // Trim before joining: a file that ends within a continuation keeps its backslash.
-        let written = written.trim_end_matches(|c: char| c.is_ascii() && is_space(c as u8));
+        let written = written.trim_end_matches(is_space);
         match continued {
             true => join_continuations(written),
             false => written.to_owned(),
@@ -209,9 +209,4 @@ fn join_continuations(written: &str) -> String {
     }
     joined.push_str(rest);
     joined
-}
-
-/// Whether C tor takes a byte as white space.
-fn is_space(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | b'\x0b' | b'\x0c')
 }

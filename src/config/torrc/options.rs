@@ -81,12 +81,12 @@ pub(super) fn find(word: &str) -> Option<FoundOption> {
 }
 
 /// The longest name that is compared with those of options, in bytes; theirs are shorter than 64.
-const MAX_NAME: usize = 80;
+const MAX_NAME_LEN: usize = 80;
 
 /// Returns the option with the most similar name, if at most a third of the letters differ.
 pub(super) fn nearest(word: &str) -> Option<&'static str> {
     // The comparison takes time in proportion to the length, and the word comes from a file.
-    if word.len() > MAX_NAME {
+    if word.len() > MAX_NAME_LEN {
         return None;
     }
     let word = word.to_ascii_lowercase();

@@ -112,10 +112,10 @@ pub(super) fn canonicalize(option: &OptionSpec, value: &str) -> Result<String, S
             }),
         OptionKind::Csv | OptionKind::Nodes => Ok(words(value).collect::<Vec<_>>().join(",")),
         OptionKind::Text | OptionKind::Lines | OptionKind::Obsolete => Ok(value.to_owned()),
-        OptionKind::ReadOnly => Err(format!(
-            "a torrc cannot set this name; write {} instead",
-            option.name.trim_end_matches("Lines")
-        )),
+        OptionKind::ReadOnly => Err(match option.name.strip_suffix("Lines") {
+            Some(name) => format!("a torrc cannot set this name; write {name} instead"),
+            None => "a torrc cannot set this name; remove the line".to_owned(),
+        }),
     }
 }
 

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Limits the queries in flight to `limit`, of all clients together.
 ///
-/// A client gets a permit as long as it holds fewer permits than are free. A single client thus gets
-/// half of them, and a client without a permit always finds one free, until the number of greedy
-/// clients exceeds the number of times that `limit` can be halved.
+/// A client gets a permit while it holds fewer than are free, so one greedy client gets half of them,
+/// the next a quarter, and so on. A new client finds a free permit until about log2(`limit`) greedy
+/// clients are active.
 #[derive(Debug)]
 pub(super) struct QueryLimiter {
     limit: usize,

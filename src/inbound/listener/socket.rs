@@ -41,7 +41,7 @@ impl fmt::Display for ListenAddr {
     }
 }
 
-/// Opens the socket of a port. Returns `None` for a disabled port (`0`).
+/// Opens the socket of a port. Returns `None` for the line `0`, which a loaded configuration leaves out.
 ///
 /// # Errors
 /// A message that names the address and the remedy.

@@ -1,8 +1,10 @@
 //! Sockets that the parent process has opened: systemd's socket activation (sd_listen_fds(3)).
 //!
 //! A port line with the address of an inherited socket listens on that socket, with the line's flags.
-//! Every other inherited socket becomes a port without flags. Its kind is the socket's name
-//! (`FileDescriptorName=`): `socks`, `http`, `trans` or `dns`; any other name means `socks`.
+//! Every other inherited socket becomes a port without flags. A datagram socket is a DNS port; the kind
+//! of a stream socket is its name (`FileDescriptorName=`), `socks`, `http` or `trans`, and any other name
+//! means `socks`. A socket whose type contradicts its name, such as a stream socket named `dns`, is
+//! refused.
 //!
 //! The service manager keeps these sockets open whatever this process does, so clients of a socket
 //! without a port would wait in its backlog. Therefore every inherited socket is served as long

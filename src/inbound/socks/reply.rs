@@ -1,4 +1,5 @@
-//! Every SOCKS reply, byte for byte as in C tor, and the page for clients that speak HTTP.
+//! Replies to SOCKS requests, byte for byte as in C tor, and the page for clients that speak HTTP. The
+//! replies before a request (method choice, authentication) are built in `v5`.
 //!
 //! SOCKS5 replies (RFC 1928, section 6) are `05 code 00 type address port(2)`, SOCKS4 replies `00 code port(2) ip(4)`.
 //! The bound address in the reply to a CONNECT is always zero. Its type follows the family of the *client's* address,
@@ -46,8 +47,8 @@ impl From<ClientAddr> for ClientFamily {
     }
 }
 
-/// Builds the reply to a CONNECT. `code` is the SOCKS5 reply code: [`SUCCEEDED`], or a failure (including `F0` and
-/// above, proposal 304), which SOCKS4 replies do not distinguish.
+/// Builds the reply to a CONNECT. `code` is the SOCKS5 reply code: [`SUCCEEDED`], or a failure (including
+/// the onion-service codes F0 to F7), which SOCKS4 replies do not distinguish.
 pub(crate) fn connect_reply(version: Version, code: u8, client: ClientFamily) -> Vec<u8> {
     match (version, client) {
         (Version::V4 | Version::V4a, _) => {

@@ -10,7 +10,7 @@ use tor_guardmgr::GuardMgrConfig as _;
 use tor_linkspec::HasAddrs as _;
 use tracing::{info, warn};
 
-use super::create::{ArtiClient, is_about_files};
+use super::create::{ArtiClient, needs_file_repair};
 
 /// The pause between two bootstrap attempts.
 const BOOTSTRAP_PAUSE: Duration = Duration::from_secs(5);
@@ -68,7 +68,7 @@ impl ArtiClient {
             while let Err(error) = bootstrap.await {
                 let (kind, report) = (error.kind(), error.report().to_string());
                 // Without a circuit manager, arti failed to assemble the client.
-                if is_about_files(kind) || self.arti.circmgr().is_err() {
+                if needs_file_repair(kind) || self.arti.circmgr().is_err() {
                     return Err(ClientError { kind, report });
                 }
                 warn!(
@@ -83,12 +83,12 @@ impl ArtiClient {
         tokio::select! {
             ended = progress => ended,
             ended = connect => ended,
-            ended = self.report_silent_bridges(report) => ended,
+            ended = self.warn_while_bootstrapping_through_bridges(report) => ended,
         }
     }
 
     /// Warns periodically while bootstrapping through bridges is not complete. Never returns.
-    async fn report_silent_bridges(
+    async fn warn_while_bootstrapping_through_bridges(
         &self,
         report: &(impl Fn(BootstrapProgress<'_>) + Sync),
     ) -> Result<(), ClientError> {

@@ -142,7 +142,7 @@ fn start(
     };
     let first_bootstrap = match (&mut bootstrap).now_or_never() {
         // Without a circuit manager, arti failed to assemble the client.
-        Some(Err(error)) if arti.circmgr().is_err() || is_about_files(error.kind()) => {
+        Some(Err(error)) if arti.circmgr().is_err() || needs_file_repair(error.kind()) => {
             return Err(error);
         }
         Some(Err(_)) => None,
@@ -172,7 +172,7 @@ pub(super) fn remedy(kind: ErrorKind) -> &'static str {
 }
 
 /// Returns whether a retry cannot succeed before the client's files are repaired.
-pub(super) fn is_about_files(kind: ErrorKind) -> bool {
+pub(super) fn needs_file_repair(kind: ErrorKind) -> bool {
     matches!(
         kind,
         ErrorKind::PersistentStateCorrupted | ErrorKind::CacheCorrupted

@@ -25,7 +25,7 @@ const RESTORE_PAUSE: Duration = Duration::from_secs(1);
 /// Holds the current client; empty while the client is replaced.
 pub(in crate::tor) struct ClientSlot {
     current: watch::Sender<Option<Arc<ArtiClient>>>,
-    /// The settings of the current client, and of its successor if it fails.
+    /// The settings of the current client; also used to create a replacement if the current client fails.
     settings: Mutex<ClientSettings>,
     /// Held while the client is replaced.
     replacing: tokio::sync::Mutex<()>,
@@ -128,7 +128,8 @@ impl ClientSlot {
         }
     }
 
-    /// Drops the current client and waits until its files are free.
+    /// Drops the current client and waits until its files are free; after [`RELEASE_TIMEOUT`], removes its
+    /// locks.
     async fn discard_current(&self, settings: &ClientSettings) {
         let Some(client) = self.current.send_replace(None) else {
             return;

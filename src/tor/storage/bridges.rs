@@ -38,7 +38,7 @@ impl StoredBridge {
         }
     }
 
-    /// Returns whether arti would find this line for it.
+    /// Returns whether arti matches this stored bridge to the configured line.
     fn has_line(&self, line: &BridgeConfig) -> bool {
         self.id.has_all_relay_ids_from(line) && line.chan_method().contained_by(&self.method())
     }

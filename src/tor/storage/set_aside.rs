@@ -11,7 +11,7 @@ const SUFFIX: &str = "damaged";
 pub(super) const MAX_KEPT: u32 = 9;
 
 /// Renames `path` into the folder `to`, so that the client no longer finds it, and logs a warning. `why`
-/// completes the sentence "PATH is damaged: ...".
+/// goes into the parentheses of "PATH is damaged (...)".
 ///
 /// Returns whether the file was renamed.
 pub(super) fn set_aside(path: &Path, to: &Path, why: &str) -> bool {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use onionport::failure::Failure;
 use onionport::tor::connector::{Connector, Stream};
-use onionport::tor::destination::{Family, Permit};
+use onionport::tor::destination::{Family, PermittedRequest};
 use onionport::tor::isolation::Isolation;
 use onionport::tor::optimistic_data::OptimisticData;
 use tokio::io::{
@@ -252,15 +252,17 @@ impl Connector for ScriptedNetwork {
 
     async fn connect(
         &self,
-        permit: &Permit,
+        request: &PermittedRequest,
         isolation: &Isolation,
         early: &OptimisticData,
         deadline: Instant,
     ) -> Result<Stream<Self::Reader, Self::Writer>, Failure> {
-        let (target, family) = match permit {
-            Permit::Onion { service, port } => (format!("{service}:{port}"), None),
-            Permit::Exit { host, port, family } => (format!("{host}:{port}"), Some(*family)),
-            other => panic!("{other:?} does not permit a stream"),
+        let (target, family) = match request {
+            PermittedRequest::Onion { service, port } => (format!("{service}:{port}"), None),
+            PermittedRequest::Exit { host, port, family } => {
+                (format!("{host}:{port}"), Some(*family))
+            }
+            other => panic!("{other:?} is not a request for a stream"),
         };
         let resets = matches!(self.plans.get(&target), Some(Plan::OpenThenReset));
         match self.serve(target, family, isolation, early, deadline).await {

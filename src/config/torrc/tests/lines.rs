@@ -85,6 +85,10 @@ fn a_syntax_error_names_file_line_and_remedy() {
         read_error("SocksPortLines 9050"),
         "torrc:1: SocksPortLines: a torrc cannot set this name; write SocksPort instead"
     );
+    assert_eq!(
+        read_error("HiddenServiceOptions x"),
+        "torrc:1: HiddenServiceOptions: a torrc cannot set this name; remove the line"
+    );
 }
 
 #[test]

@@ -117,7 +117,7 @@ fn set_outbound_proxy(values: &Values, document: &mut Document) -> Result<(), To
     Ok(())
 }
 
-/// The error for a login to an HTTP proxy: tor-chanmgr 0.47 sends `[scrubbed]:[scrubbed]` instead of it.
+/// The error for a login to an HTTP proxy: arti 0.47 sends the text `[scrubbed]:[scrubbed]` instead.
 const NO_HTTP_LOGIN: &str = "arti cannot log in to an HTTP proxy; use Socks5Proxy, or allow this computer \
                              without a login";
 

@@ -119,7 +119,7 @@ fn set_socks_policy(values: &mut Values, document: &mut Document) -> Result<(), 
     let mut origins = Vec::new();
     for assigned in values.list("SocksPolicy").to_vec() {
         for text in value::words(&assigned.value) {
-            let rule = Rule::read(text)
+            let rule = Rule::parse(text)
                 .map_err(|problem| assigned.error(format!("{text:?}: {problem}")))?;
             if rule.networks.is_empty() {
                 values.warn_ineffective(&assigned, &rule);

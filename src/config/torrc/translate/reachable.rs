@@ -65,8 +65,8 @@ fn parse_rules(lines: &[Assigned], values: &mut Values) -> Result<Vec<AssignedRu
         for word in value::words(&line.value) {
             let bare = word.starts_with(|c: char| matches!(c, '*' | '[') || c.is_ascii_digit());
             let rule = match bare {
-                true => Rule::read(&format!("accept {word}")),
-                false => Rule::read(word),
+                true => Rule::parse(&format!("accept {word}")),
+                false => Rule::parse(word),
             };
             let rule = rule.map_err(|problem| line.error(format!("{word:?}: {problem}")))?;
             match rule.networks.is_empty() {
@@ -82,7 +82,7 @@ fn parse_rules(lines: &[Assigned], values: &mut Values) -> Result<Vec<AssignedRu
 /// addresses if an option excludes IPv4 or IPv6.
 fn implied_rules(values: &Values, both: bool) -> Result<Vec<AssignedRule>, TorrcError> {
     let rule = |text: &str, assigned: &Assigned| {
-        let rule = Rule::read(text).map_err(|problem| assigned.error(problem))?;
+        let rule = Rule::parse(text).map_err(|problem| assigned.error(problem))?;
         Ok((rule, assigned.clone()))
     };
     let firewall = values.get("FascistFirewall");

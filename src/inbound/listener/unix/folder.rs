@@ -132,7 +132,7 @@ mod tests {
         check(&folder.join("socket"), &flags(words))
     }
 
-    /// The integration tests run the same table against C tor.
+    /// `tests/integration/socket_folder.rs` compares similar cases with C tor.
     #[test]
     fn flags_decide_which_folder_modes_pass() {
         let both = &format!("{GROUP} {RELAXED}");
