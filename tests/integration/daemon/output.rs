@@ -101,6 +101,8 @@ async fn an_unread_log_does_not_stop_the_program() {
         .write(true)
         .open(&path)
         .expect("both ends of the pipe open");
+    // One page, because the default is sixteen, and pages may be large.
+    fcntl(&log, FcntlArg::F_SETPIPE_SZ(4096)).expect("pipe size set");
     let pipe = log.try_clone().expect("pipe duplicated");
     let daemon = program
         .port("auto")
