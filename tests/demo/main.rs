@@ -22,7 +22,7 @@ use testnet::{CTor, socks5_connect};
 
 use daemon::Onionport;
 use setup::{DEFAULT_LIMIT, client_timeout, network_builder};
-use stage::{Case, Stage};
+use stage::{BrokenServices, Case};
 
 /// The deadline of both programs with `--quick`. Otherwise both have their default, which is the same.
 const QUICK_LIMIT: Duration = Duration::from_secs(30);
@@ -53,11 +53,11 @@ fn main() -> Result<()> {
     let network = network_builder().start()?;
     print_step("publishing onion services, and breaking each in another way ...");
     let folder = tempfile::tempdir_in(network.dir())?;
-    let stage = Stage::set_up(&network, &folder.path().join("keys"))?;
+    let services = BrokenServices::set_up(&network, &folder.path().join("keys"))?;
     print_step("starting C tor, to compare with ...");
-    let c_tor = stage.start_c_tor(&network, limit, &[])?;
+    let c_tor = services.start_c_tor(&network, limit, &[])?;
     print_step("starting onionport ...");
-    let onionport = stage.start_proxy(&network, limit, "")?;
+    let onionport = services.start_proxy(&network, limit, "")?;
     print_step("connecting to each destination through both, as a SOCKS5 client");
     println!();
     println!(
@@ -71,7 +71,7 @@ fn main() -> Result<()> {
 
     let wrong = std::thread::scope(|scope| {
         let (sender, results) = mpsc::channel();
-        for case in &stage.cases {
+        for case in &services.cases {
             let sender = sender.clone();
             let (onionport, c_tor) = (&onionport, &c_tor);
             scope.spawn(move || {
@@ -79,7 +79,7 @@ fn main() -> Result<()> {
             });
         }
         drop(sender);
-        let mut waiting = stage.cases.len();
+        let mut waiting = services.cases.len();
         let mut wrong = Vec::new();
         for (case, replies) in results {
             waiting -= 1;

@@ -59,7 +59,7 @@ fn port() -> Port {
 fn http_program() -> Program {
     Program::offline()
         .port("auto")
-        .proxy("http_port = \"auto\"")
+        .config_lines("http_port = \"auto\"")
 }
 
 /// Sends a request to the site and reads its head there. Each direction of the client's connection

@@ -66,9 +66,9 @@ async fn repeated_requests_of_any_kind_add_few_lines() {
     let daemon = Program::offline()
         .port("auto ExtendedErrors")
         .port("auto NoOnionTraffic")
-        .proxy("http_port = \"auto\"")
-        .proxy("dns_port = \"auto\"")
-        .proxy("test_socks = true")
+        .config_lines("http_port = \"auto\"")
+        .config_lines("dns_port = \"auto\"")
+        .config_lines("test_socks = true")
         .start_with_ports(4);
     let [socks, no_onions, http, dns] = &daemon.addresses[..] else {
         panic!("not four ports: {:?}", daemon.addresses);
@@ -145,8 +145,8 @@ async fn repeated_requests_of_any_kind_add_few_lines() {
 async fn clients_that_socks_policy_rejects_add_few_lines() {
     let daemon = Program::offline()
         .port("auto")
-        .proxy("socks_policy = [\"reject *\"]")
-        .proxy("dns_port = \"auto\"")
+        .config_lines("socks_policy = [\"reject *\"]")
+        .config_lines("dns_port = \"auto\"")
         .start_with_ports(2);
     flood(&daemon.addresses[0], b"hello").await;
     flood_dns(&daemon.addresses[1], "good.example").await;

@@ -16,7 +16,7 @@
 //! | `service_manager` | the real program under a service manager: inherited sockets, readiness, the port info file |
 //! | `socket_activation` | the real program with inherited sockets, which stay open when their port lines change |
 //! | `socket_folder` | the real program beside C tor: the folders in which a Unix socket may be |
-//! | `vanished` | clients that are gone without a word |
+//! | `vanished` | clients that vanish without closing their connections |
 //! | `secrets` | the real program with passwords and keys, which no output may contain |
 //! | `key_files` | client authorization key files in many forms, beside C tor |
 //! | `import_cycles` | that no files of `src` import each other |
@@ -24,9 +24,9 @@
 //! | `documents` | links, anchors and paths in the documents, and the length of the README |
 //! | `torrc` | the real program with C tor's configuration files |
 //! | `surroundings` | the real program without a home folder, as root, and beside processes that try to read its memory |
-//! | `http` | the same for HTTP ports, their pages, and clients and sites that mean no good |
+//! | `http` | HTTP ports: tunnels, forwarded requests, pages, hostile clients and sites |
 //! | `log_flood` | the log of the real program while clients repeat the same request |
-//! | `hostile` | the real program among clients that mean no good |
+//! | `hostile` | the real program with hostile or faulty SOCKS clients |
 //!
 //! The real program runs offline: its only directory is a closed port on loopback.
 

@@ -40,7 +40,7 @@ async fn a_client_that_the_policy_does_not_admit_gets_no_reply() {
         let socket = program.folder().join("socks");
         let daemon = program
             .port(format!("unix:{}", socket.display()))
-            .proxy(format!("socks_policy = [{policy:?}]"))
+            .config_lines(format!("socks_policy = [{policy:?}]"))
             .start();
         let c_tor = tor.as_ref().map(|tor| {
             let lines = [

@@ -31,18 +31,18 @@ struct RunningRelay {
 async fn run(
     client: impl AsyncRead + AsyncWrite + Unpin,
     stream: impl AsyncRead + AsyncWrite + Unpin,
-    early: &[u8],
+    optimistic: &[u8],
     client_done: bool,
 ) -> RelaySummary {
-    let (_, summary) = relay(client, stream, early.to_vec(), client_done).await;
+    let (_, summary) = relay(client, stream, optimistic.to_vec(), client_done).await;
     summary
 }
 
 /// Starts a relay between two pipes that hold `capacity` bytes in each direction.
-fn start(capacity: usize, early: &'static [u8], client_done: bool) -> RunningRelay {
+fn start(capacity: usize, optimistic: &'static [u8], client_done: bool) -> RunningRelay {
     let (client, near_client) = duplex(capacity);
     let (service, near_service) = duplex(capacity);
-    let relaying = tokio::spawn(run(near_client, near_service, early, client_done));
+    let relaying = tokio::spawn(run(near_client, near_service, optimistic, client_done));
     RunningRelay {
         client,
         service,

@@ -74,7 +74,7 @@ async fn a_port_can_change_its_protocol_or_its_address() {
 #[tokio::test]
 async fn a_new_socks_policy_applies_to_a_connected_browser() {
     let daemon = Program::offline()
-        .proxy("socks_policy = []")
+        .config_lines("socks_policy = []")
         .arguments(&["--http-port", "auto"])
         .start_with_ports(2);
     let mut browser = Client::connect(&daemon.addresses[1]).await;
@@ -146,7 +146,7 @@ async fn an_unusable_port_line_changes_nothing() {
 async fn settings_beside_the_port_lines_change_and_auto_ports_keep_their_addresses() {
     let daemon = Program::offline()
         .port("auto")
-        .proxy("safe_socks = false")
+        .config_lines("safe_socks = false")
         .start();
     let info = daemon.folder.path().join("state/public/port_info.json");
     let before = fs::read_to_string(&info).expect("port info readable");
@@ -169,7 +169,7 @@ async fn a_reload_with_a_port_that_cannot_open_changes_nothing() {
     let daemon = Program::offline()
         .port("auto ExtendedErrors")
         .port(format!("{fixed} ExtendedErrors"))
-        .proxy("socks_policy = []")
+        .config_lines("socks_policy = []")
         .start();
     daemon.edit_config("\"auto ExtendedErrors\"", &format!("\"{taken}\""));
     daemon.edit_config(
@@ -196,7 +196,7 @@ async fn a_new_outbound_proxy_replaces_the_old_one() {
     let [old, new] = &proxies;
     let daemon = Program::offline()
         .port("auto")
-        .proxy(format!("[channel]\n{}", setting(old)))
+        .config_lines(format!("[channel]\n{}", setting(old)))
         .start();
     old.accept()
         .expect("the program contacts its directory through the proxy");

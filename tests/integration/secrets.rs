@@ -200,11 +200,11 @@ fn reload(daemon: &Daemon, text: &str) {
 fn a_valid_configuration_leaks_no_secret() {
     for (tables, used) in GOOD {
         let text = insert_secret(tables);
-        let program = tracing_program().port("auto").proxy(&text);
+        let program = tracing_program().port("auto").config_lines(&text);
         let ended = program.arguments(&["--check-config"]).run();
         assert_eq!(ended.status.code(), Some(0), "{text}: {:?}", ended.err);
         assert_no_secret_in_output(&ended, &text);
-        let daemon = tracing_program().port("auto").proxy(&text).start();
+        let daemon = tracing_program().port("auto").config_lines(&text).start();
         daemon.process.wait_err(used);
         reload(&daemon, "configuration reloaded");
         let ended = daemon.stop();
@@ -221,7 +221,7 @@ fn a_mistake_beside_a_secret_leaks_no_secret() {
     for tables in BAD {
         let text = insert_secret(tables);
         let program = Program::offline()
-            .proxy(&text)
+            .config_lines(&text)
             .arguments(&["--check-config"]);
         let ended = program.run();
         assert_eq!(ended.status.code(), Some(1), "{text}");
@@ -344,7 +344,7 @@ fn key_files_leak_no_key_whatever_their_form() {
     for (number, form) in forms.iter().enumerate() {
         write_private_file(&keys.join(format!("{number}.auth_private")), form);
     }
-    let program = program.proxy(format!("client_onion_auth_dir = {keys:?}"));
+    let program = program.config_lines(format!("client_onion_auth_dir = {keys:?}"));
     let daemon = program.start();
     daemon.process.wait_err("1 client authorization keys");
     reload(&daemon, "configuration reloaded");
@@ -362,7 +362,7 @@ async fn client_credentials_are_not_logged() {
     let daemon = tracing_program()
         .port("auto ExtendedErrors")
         .arguments(&["--http-port", "auto"])
-        .proxy("http_port = \"auto\"")
+        .config_lines("http_port = \"auto\"")
         .start_with_ports(2);
     let [socks, http] = &daemon.addresses[..] else {
         panic!("{:?}", daemon.addresses);

@@ -49,7 +49,7 @@ async fn an_ipv4_client_of_a_dual_stack_socket_is_treated_as_ipv4() {
     let port = listener.local_addr().unwrap().port();
     let http = TcpListener::bind("[::]:0").unwrap();
     let daemon = Program::offline()
-        .proxy("socks_policy = [\"accept 127.0.0.1\", \"accept [::1]\", \"reject *\"]")
+        .config_lines("socks_policy = [\"accept 127.0.0.1\", \"accept [::1]\", \"reject *\"]")
         .inherit_socket(listener, "socks")
         .start_with_ports(1);
     // The reply contains an address of the client's family.

@@ -5,8 +5,11 @@ use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
+use nix::unistd::Uid;
+
 use crate::support::offline::{assert_contains_all, final_error, request_bad_onion};
 use crate::support::program::{Daemon, Program, set_mode};
+use crate::support::skipped::report_skipped;
 
 /// A bridge at a loopback port where no process listens.
 const BRIDGES: &str = "[bridges]\nenabled = true\nbridges = [\"127.0.0.1:1 0123456789ABCDEF0123456789ABCDEF01234567\"]";
@@ -133,7 +136,7 @@ db.execute('VACUUM')
 
 #[tokio::test]
 async fn with_bridges_a_locked_state_folder_is_an_error_at_start() {
-    let program = Program::offline().port("auto").proxy(BRIDGES);
+    let program = Program::offline().port("auto").config_lines(BRIDGES);
     let other = LockHolder::start(&state_lock(&program));
     let ended = program.run();
     let holder = format!("process {} (sleep) uses ", other.0.id());
@@ -145,7 +148,7 @@ async fn with_bridges_a_locked_state_folder_is_an_error_at_start() {
 
 #[tokio::test]
 async fn with_bridges_the_program_waits_for_another_process_to_release_the_state_folder() {
-    let program = Program::offline().port("auto").proxy(BRIDGES);
+    let program = Program::offline().port("auto").config_lines(BRIDGES);
     let other = LockHolder::start(&state_lock(&program));
     let mut daemon = program.start_with_ports(0);
     daemon.process.wait_err("waiting for it to exit");
@@ -190,6 +193,9 @@ fn append_config(daemon: &Daemon, tables: &str) {
 /// The user has to fix permissions and owners: the program names the file and the remedy, then exits.
 #[test]
 fn a_file_with_a_wrong_owner_or_mode_ends_the_start() {
+    if !Uid::effective().is_root() {
+        return report_skipped("files of other users: needs root");
+    }
     let changes = [
         ("unreadable", USER, 0o000),
         ("another user's", OTHER_USER, 0o600),
@@ -204,7 +210,7 @@ fn a_file_with_a_wrong_owner_or_mode_ends_the_start() {
         "cache/dir.sqlite3",
     ] {
         for (change, owner, mode) in changes {
-            // Without these, arti goes on and logs a warning that names the file.
+            // arti starts without readable circuit time-outs and only logs a warning.
             if file.ends_with("circuit_timeouts.json") && change == "unreadable" {
                 continue;
             }
@@ -239,6 +245,9 @@ fn a_file_with_a_wrong_owner_or_mode_ends_the_start() {
 /// A temporary failure fails the reload, but does not stop the program.
 #[tokio::test]
 async fn the_old_client_is_restored_once_a_failure_passes() {
+    if !Uid::effective().is_root() {
+        return report_skipped("checked permissions as another user: needs root");
+    }
     let program = Program::offline()
         .port("auto")
         .check_permissions()

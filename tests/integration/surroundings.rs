@@ -13,16 +13,11 @@ use crate::support::offline::{
     assert_contains_all, create_folder, error_line, final_error, write_private_file,
 };
 use crate::support::process::Process;
-use crate::support::program::{Program, launch_under, private_folder};
+use crate::support::program::{NO_NETWORK, Program, launch_under, private_folder};
 
 /// Runs a program as a user that passwd does not list. The user namespace makes this possible without
 /// root.
 const UNKNOWN_USER: [&str; 4] = ["unshare", "--user", "--map-user=54321", "--map-group=54321"];
-
-/// A value for `-o`: a Tor network whose only directory is a loopback port where no process listens.
-const NO_NETWORK: &str = r#"tor_network={authorities={v3idents=["0123456789ABCDEF0123456789ABCDEF01234567"]},
-fallback_caches=[{rsa_identity="89ABCDEF0123456789ABCDEF0123456789ABCDEF",
-ed_identity="qpL/LxLYVEXghU76iG3LsSI/UW7MBpIROZK0AB18560",orports=["127.0.0.1:1"]}]}"#;
 
 #[test]
 fn a_user_without_a_home_folder_can_run_the_program_with_both_folders_set() {
@@ -31,7 +26,6 @@ fn a_user_without_a_home_folder_can_run_the_program_with_both_folders_set() {
         let path = folder.path().join(key);
         format!("storage.{key}={}", path.display())
     };
-    let network = NO_NETWORK.replace('\n', " ");
     let arguments = [
         "--socks-port",
         "auto",
@@ -40,7 +34,7 @@ fn a_user_without_a_home_folder_can_run_the_program_with_both_folders_set() {
         "-o",
         &option("cache_dir"),
         "-o",
-        &network,
+        NO_NETWORK,
     ];
     let process = launch_under(&UNKNOWN_USER, &arguments);
     process.wait_out("port", |lines| {
@@ -76,7 +70,7 @@ fn without_a_home_folder_one_error_names_both_folders() {
 fn unprivileged_program(application: &str) -> Program {
     let program = Program::offline()
         .port("auto")
-        .proxy(format!("[application]\n{application}"));
+        .config_lines(format!("[application]\n{application}"));
     match geteuid().is_root() {
         true => program.run_under(&["setpriv", WITHOUT_PRIVILEGES]),
         false => program,
@@ -187,7 +181,7 @@ fn client_auth_keys_are_wiped_from_memory_after_reading() {
         secrets.extend([key[16..].to_vec(), text.as_bytes()[16..].to_vec()]);
     }
     let daemon = program
-        .proxy(format!(
+        .config_lines(format!(
             "client_onion_auth_dir = {keys:?}\n[application]\npermit_debugging = true"
         ))
         .start();
@@ -216,7 +210,7 @@ fn root_is_refused_only_if_allow_running_as_root_is_false() {
         let table = format!("[application]\n{application}");
         if refused {
             for more in [&[][..], &["--check-config"]] {
-                let program = Program::offline().proxy(&table).arguments(more);
+                let program = Program::offline().config_lines(&table).arguments(more);
                 let ended = program.run();
                 assert_contains_all(final_error(&ended), &["application.allow_running_as_root"]);
                 let is_listening = |line: &String| line.starts_with("listening");
@@ -224,7 +218,7 @@ fn root_is_refused_only_if_allow_running_as_root_is_false() {
             }
             continue;
         }
-        let daemon = Program::offline().port("auto").proxy(&table).start();
+        let daemon = Program::offline().port("auto").config_lines(&table).start();
         let log = daemon.process.err.all().join("\n");
         assert!(!log.contains("WARN"), "{log}");
     }

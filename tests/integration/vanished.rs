@@ -27,8 +27,8 @@ async fn keepalive_probes_clients_after_five_minutes_of_silence() {
     let listener = std::net::TcpListener::bind(address).expect("free");
     let daemon = Program::offline()
         .port("auto")
-        .proxy("http_port = \"auto\"")
-        .proxy("trans_port = \"auto\"")
+        .config_lines("http_port = \"auto\"")
+        .config_lines("trans_port = \"auto\"")
         .start_with_ports(3);
     let inherited = Program::offline()
         .inherit_socket(listener, "socks")

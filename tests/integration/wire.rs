@@ -247,8 +247,8 @@ async fn the_program_and_c_tor_answer_every_vector_as_listed() {
         .collect();
     let safe = Program::offline()
         .port("auto")
-        .proxy("safe_socks = true")
-        .proxy("reject_plaintext_ports = [6667]");
+        .config_lines("safe_socks = true")
+        .config_lines("reject_plaintext_ports = [6667]");
     let safe_daemon = safe.start();
     ports.insert("SafeSocks", safe_daemon.addresses[0].clone());
     for vector in vectors {

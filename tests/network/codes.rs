@@ -10,7 +10,7 @@ use testnet::{CTor, SocksReply, socks5_connect};
 use crate::daemon::Onionport;
 use crate::deadline::SLACK;
 use crate::setup::{client_timeout, network_builder, run_in_parallel};
-use crate::stage::{Case, Stage};
+use crate::stage::{BrokenServices, Case};
 
 /// The deadline in this test: long enough for any good answer on loopback, and short enough that a frozen service
 /// does not delay the others.
@@ -44,11 +44,11 @@ struct CaseReplies {
 fn every_failure_has_its_code_with_and_without_extended_errors() -> Result<()> {
     let network = network_builder().start()?;
     let folder = tempfile::tempdir_in(network.dir())?;
-    let stage = Stage::set_up(&network, &folder.path().join("keys"))?;
-    let c_tor = stage.start_c_tor(&network, LIMIT, &[])?;
-    let onionport = stage.start_proxy(&network, LIMIT, "")?;
+    let services = BrokenServices::set_up(&network, &folder.path().join("keys"))?;
+    let c_tor = services.start_c_tor(&network, LIMIT, &[])?;
+    let onionport = services.start_proxy(&network, LIMIT, "")?;
 
-    let replies = run_in_parallel(&stage.cases, |case| {
+    let replies = run_in_parallel(&services.cases, |case| {
         CaseReplies::request(case, &onionport, &c_tor)
             .with_context(|| format!("requesting: {}", case.name))
     })?;
@@ -58,7 +58,7 @@ fn every_failure_has_its_code_with_and_without_extended_errors() -> Result<()> {
         "case"
     );
     let mut wrong = Vec::new();
-    for (case, replies) in stage.cases.iter().zip(&replies) {
+    for (case, replies) in services.cases.iter().zip(&replies) {
         println!("{}", replies.to_line(case));
         wrong.extend(replies.find_wrong(case));
     }

@@ -240,7 +240,7 @@ impl Onionport {
         Ok(false)
     }
 
-    /// Whether the program has printed no line that has not been read yet.
+    /// Whether standard output has no unread line; discards one if it has.
     pub fn is_quiet(&self) -> bool {
         let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         matches!(lines.try_recv(), Err(mpsc::TryRecvError::Empty))

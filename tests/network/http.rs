@@ -1,4 +1,4 @@
-//! The HTTP port, with curl as the client: plain requests and tunnels, for every case of [`Stage`]. C tor's
+//! The HTTP port, with curl as the client: plain requests and tunnels, for every case of [`BrokenServices`]. C tor's
 //! HTTPTunnelPort gets the same tunnels.
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use crate::setup::{PAGE, client_timeout, network_builder, run_in_parallel};
-use crate::stage::{Case, Stage};
+use crate::stage::{BrokenServices, Case};
 
 /// The deadline of both programs, as in the test of the codes.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -28,20 +28,20 @@ struct Response {
 fn curl_gets_every_page_and_every_failure_through_the_http_port() -> Result<()> {
     let network = network_builder().start()?;
     let folder = tempfile::tempdir_in(network.dir())?;
-    let stage = Stage::set_up(&network, &folder.path().join("keys"))?;
+    let services = BrokenServices::set_up(&network, &folder.path().join("keys"))?;
     let tunnel_port = format!("HTTPTunnelPort {}:auto", Ipv4Addr::LOCALHOST);
-    let c_tor = stage.start_c_tor(&network, LIMIT, &[tunnel_port])?;
+    let c_tor = services.start_c_tor(&network, LIMIT, &[tunnel_port])?;
     let c_tor_port = c_tor.listener("httptunnel", Ipv4Addr::LOCALHOST)?;
-    let onionport = stage.start_proxy(&network, LIMIT, "http_port = \"auto\"")?;
+    let onionport = services.start_proxy(&network, LIMIT, "http_port = \"auto\"")?;
     // After the two SOCKS ports.
     let http = onionport.port(2);
 
-    let all: Vec<Vec<Response>> = run_in_parallel(&stage.cases, |case| {
+    let all: Vec<Vec<Response>> = run_in_parallel(&services.cases, |case| {
         let requests = [(http, false), (http, true), (c_tor_port, true)];
         run_in_parallel(requests, |(proxy, tunnel)| run_curl(proxy, case, tunnel))
     })?;
     let mut wrong = Vec::new();
-    for (case, responses) in stage.cases.iter().zip(&all) {
+    for (case, responses) in services.cases.iter().zip(&all) {
         let [plain, tunnel, c_tor] = &responses[..] else {
             unreachable!("three requests");
         };

@@ -172,14 +172,14 @@ const REQUESTS: &[Request] = &[
     // NoIsolateClientAddr
     service(request(6, 'M')),
     from(2, service(request(6, 'M'))),
-    // The first identities again, so long after their last requests that the program reads the client's keys before it
-    // uses a circuit again.
+    // Repeats the first requests, late enough that the program must read the client's keys again.
     service(request(0, 'A')),
     login("alice", "1", service(request(0, 'B'))),
 ];
 
 #[test]
-fn streams_share_a_circuit_exactly_where_their_ports_allow_it() -> Result<()> {
+fn streams_share_a_circuit_exactly_where_ports_allow_it_and_never_after_a_new_identity()
+-> Result<()> {
     let network = network_builder().start()?;
     let servers = [EchoServer::start()?, EchoServer::start()?];
     let [first, second] = [0, 1].map(|i| (SERVICE_PORTS[i], servers[i].address()));

@@ -13,8 +13,8 @@ const SOLVED: &str = "solve complete, Ok";
 
 /// A client raises the effort by itself after an introduction point has refused.
 #[test]
-fn a_service_with_proof_of_work_defences_is_reached() -> Result<()> {
-    /// How often the service restarts until an introduction point refuses.
+fn a_client_solves_a_puzzle_after_a_refusal() -> Result<()> {
+    /// The maximum number of restarts.
     const RESTARTS: usize = 4;
     let (network, server) = start_network()?;
     let service = network.service(ServiceOptions {
@@ -25,8 +25,8 @@ fn a_service_with_proof_of_work_defences_is_reached() -> Result<()> {
     assert_eq!(request_code(&onionport, &service)?, 0x00);
     let log = onionport.log();
     assert!(!log.contains(SOLVED), "the service requires no effort yet");
-    // The request after a restart meets no refusal if it fetches the new descriptor first: it does so after it
-    // has waited for an answer on the old circuit, whose end a relay has not noticed yet.
+    // A request may wait on the old circuit until its end is noticed; it then fetches the new descriptor and is
+    // never refused. So restart and try again.
     for _ in 0..RESTARTS {
         service.kill();
         service.restart()?;

@@ -73,8 +73,9 @@ fn a_restarted_service_is_reached_through_its_new_descriptor() -> Result<()> {
     Ok(())
 }
 
+/// The scenarios share a network: another service's circuit becomes idle while requests to the frozen one wait.
 #[test]
-fn a_service_that_stops_answering_on_an_open_circuit_gets_a_new_circuit() -> Result<()> {
+fn a_frozen_service_ends_in_f3_and_optimistic_data_on_an_idle_circuit_arrives_once() -> Result<()> {
     let (network, server) = start_network()?;
     let service = network.service(ServiceOptions::with_port(80, server.address()))?;
     let onionport = start_proxy(&network, DEFAULT_LIMIT, "")?;
@@ -82,7 +83,6 @@ fn a_service_that_stops_answering_on_an_open_circuit_gets_a_new_circuit() -> Res
     service.freeze()?;
     // The code is the same whether or not the client has sent data already.
     let code_with_data = std::thread::scope(|scope| {
-        // The request takes so long that another service's circuit becomes idle meanwhile.
         let idle = scope.spawn(|| optimistic_data_on_an_idle_circuit_arrives_once(&network));
         let with_data = scope.spawn(|| request_code_with_data(onionport.extended_port(), &service));
         let (code, elapsed) = timed_request(&onionport, &service)?;

@@ -13,7 +13,7 @@ use testnet::{
 use crate::daemon::Onionport;
 use crate::setup::{PAGE, make_private, run_in_parallel, start_proxy};
 
-/// A setting of the program: the default network of virtual addresses contains a destination of the cases.
+/// Moves the virtual addresses away from 127.192.0.0/10, which contains the case 127.255.255.255.
 const SETTINGS: &str = "virtual_addr_network_ipv4 = \"10.192.0.0/10\"";
 
 /// Two reply codes: with `ExtendedErrors` and without.
@@ -38,7 +38,7 @@ pub struct Case {
 }
 
 /// All destinations, with the services and servers behind them.
-pub struct Stage {
+pub struct BrokenServices {
     pub cases: Vec<Case>,
     _services: Vec<Service>,
     _servers: (HttpServer, ClosedPort, UnresponsivePort),
@@ -124,9 +124,9 @@ const SERVICES: &[(&str, Fault, u8, u8, Option<Codes>)] = &[
     ),
 ];
 
-impl Stage {
+impl BrokenServices {
     /// Starts the services and breaks them. Creates the folder `keys` and saves the client's keys there.
-    pub fn set_up(network: &Network, keys: &Path) -> Result<Stage> {
+    pub fn set_up(network: &Network, keys: &Path) -> Result<BrokenServices> {
         fs::create_dir_all(keys)?;
         make_private(keys)?;
         let server = HttpServer::start(PAGE)?;
@@ -153,7 +153,7 @@ impl Stage {
             .collect();
         cases.extend(address_cases(network, good));
         cases.extend(exit_cases(&ports));
-        Ok(Stage {
+        Ok(BrokenServices {
             cases,
             _services: services,
             _servers: (server, closed, unresponsive),

@@ -86,7 +86,8 @@ pub struct Settings {
     pub circuit_timeout_ms: Option<u32>,
     /// Whether the relays send in bursts (KIST) instead of each cell at once.
     pub kist: bool,
-    /// The delay of each link to a relay, each way, in the far network, in milliseconds.
+    /// The delay of each link to a relay, each way, in the far network and the network for the codes, in
+    /// milliseconds.
     pub distance_ms: u64,
     /// The number of streams for a median in the far network, opened one after another.
     pub far_streams: usize,

@@ -126,20 +126,20 @@ async fn a_client_holds_its_permit_until_its_stream_ends() {
     let port = port(Plan::Open);
     let permits = Arc::new(Semaphore::new(1));
     let permit = Arc::clone(&permits).try_acquire_owned().expect("free");
-    let (near, far) = duplex(1024);
+    let (near_end, client_end) = duplex(1024);
     let serving = tokio::spawn(serve(
         DispatcherWithPermit(port.dispatcher(), permit),
-        near,
+        near_end,
         V4,
     ));
-    let mut client = Client::over(far);
+    let mut client = Client::over(client_end);
     send_request(&mut client, CONNECT_GOOD).await;
     client.expect(SUCCEEDED).await;
-    let mut far = port.tor.accept_stream().await;
+    let mut destination = port.tor.accept_stream().await;
     client.send_bytes(b"hello").await;
-    far.expect_bytes(b"hello").await;
+    destination.expect_bytes(b"hello").await;
     assert_eq!(permits.available_permits(), 0);
-    drop(far);
+    drop(destination);
     client.expect_end().await;
     drop(client);
     serving.await.expect("no panic");

@@ -314,7 +314,7 @@ async fn a_refused_client_that_is_still_sending_gets_its_reply() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refused_client_that_never_stops_sending_is_disconnected() {
-    /// `LINGERING_TIME` of `lingering_close.rs`.
+    /// `LINGERING_TOTAL` of `lingering_close.rs`.
     const LINGER: Duration = Duration::from_secs(30);
     let port = port(Plan::Fail(Failure::ConnectionRefused));
     let (mut client, served) = connect_good(&port).await;

@@ -29,7 +29,7 @@ fn write_key(path: &Path) {
 fn without_key_folder() -> Program {
     let program = Program::offline().check_permissions().port("auto");
     let keys = program.folder().join("keys");
-    program.proxy(format!("client_onion_auth_dir = {keys:?}"))
+    program.config_lines(format!("client_onion_auth_dir = {keys:?}"))
 }
 
 /// Returns a program whose key folder, `keys` in its own folder, has these permissions.

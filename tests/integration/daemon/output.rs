@@ -2,13 +2,16 @@
 
 use std::fs::File;
 use std::io::Write as _;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::net::unix::pipe;
 use tokio::time::timeout;
 
 use super::assert_serves;
@@ -79,28 +82,64 @@ fn output_that_cannot_be_written_is_an_error() {
     }
 }
 
-/// A parent process may stop reading the log; log lines must not delay clients then.
+/// Whether a write to this pipe would block.
+fn is_full(pipe: &File) -> bool {
+    let mut pipe = [PollFd::new(pipe.as_fd(), PollFlags::POLLOUT)];
+    poll(&mut pipe, PollTimeout::ZERO).expect("pipe polled") == 0
+}
+
+/// A parent process may stop reading the log; log lines must not delay clients or the exit then.
 #[tokio::test]
 async fn an_unread_log_does_not_stop_the_program() {
-    /// Each failure is a line in the log: more than a pipe and the log's queue hold together.
-    const FAILURES: usize = 6000;
+    /// Each lookup logs a line at debug level: together more than a pipe and the log's queue hold.
+    const LOOKUPS: usize = 6000;
     let program = Program::offline();
-    let pipe = program.folder().join("log");
-    mkfifo(&pipe, Mode::S_IRWXU).expect("named pipe created");
+    let path = program.folder().join("log");
+    mkfifo(&path, Mode::S_IRWXU).expect("named pipe created");
     let log = File::options()
         .read(true)
         .write(true)
-        .open(&pipe)
+        .open(&path)
         .expect("both ends of the pipe open");
-    let daemon = program.port("auto").log(log).start();
-    let failures = async {
-        for _ in 0..FAILURES {
-            assert_eq!(request_bad_onion(&daemon.addresses[0]).await, 0x01);
+    // One page, because the default is sixteen, and pages may be large.
+    fcntl(&log, FcntlArg::F_SETPIPE_SZ(4096)).expect("pipe size set");
+    let pipe = log.try_clone().expect("pipe duplicated");
+    let daemon = program
+        .port("auto")
+        .arguments(&["-l", "onionport=debug"])
+        .log(log)
+        .start();
+    let lookups = async {
+        for _ in 0..LOOKUPS {
+            assert_serves(&daemon.addresses[0]).await;
         }
     };
-    timeout(10 * LIMIT, failures)
+    timeout(10 * LIMIT, lookups)
         .await
         .expect("clients get no replies");
-    // The unread log does not delay the exit either.
+    assert!(is_full(&pipe));
+    // Lines are dropped, and reported as missing, only if the queue was full as well.
+    let reader = pipe::OpenOptions::new().open_receiver(&path);
+    let mut lines = BufReader::new(reader.expect("log opens")).lines();
+    let report = async {
+        loop {
+            let line = lines.next_line().await.expect("log readable");
+            if line.expect("a line").contains(" log lines are missing") {
+                return;
+            }
+        }
+    };
+    timeout(LIMIT, report)
+        .await
+        .expect("the log's queue was never full");
+    // The other lines of the queue fill the pipe again, and do not delay the exit.
+    let refilling = async {
+        while !is_full(&pipe) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(LIMIT, refilling)
+        .await
+        .expect("the queue is not written");
     assert_eq!(daemon.stop().status.code(), Some(0));
 }

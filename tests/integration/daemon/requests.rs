@@ -97,7 +97,7 @@ async fn the_configured_address_filter_applies() {
 async fn an_unfinished_handshake_is_closed_at_the_deadline() {
     let daemon = Program::offline()
         .port("auto")
-        .proxy("socks_timeout = \"1 s\"")
+        .config_lines("socks_timeout = \"1 s\"")
         .start();
     let mut client = connect_socks5(&daemon.addresses[0]).await;
     client.send("05 01 00").await;

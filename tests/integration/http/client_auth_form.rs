@@ -16,27 +16,28 @@ use super::pages::{BROWSER, assert_self_contained, request_page};
 use crate::support::ONION;
 use crate::support::hex::socks5_request;
 use crate::support::http::{Response, read_response, send_text};
+use crate::support::offline::CLIENT_AUTH_KEY;
 use crate::support::program::private_folder;
 use crate::support::scripted::Plan;
 use crate::support::serve::{Port, V4, V6};
+use crate::support::socks::greet;
 
-const KEY: &str = "YDPBBAYQMPIOEWCWQJRNRFD4RIXU3B52ASVTM3M54MSRE6FPTR6Q";
 /// The headers that a browser sends with onionport's own form.
 const OWN_ORIGIN: &str = "Origin: http://onionport.invalid\n";
 const FORM_TYPE: &str = "Content-Type: application/x-www-form-urlencoded\n";
 
 /// A port for which the onion service fails, and its key folder.
-struct Stage {
+struct KeyFormFixture {
     port: Port,
     keys: TempDir,
 }
 
-impl Stage {
-    fn new(failure: Failure) -> Stage {
+impl KeyFormFixture {
+    fn new(failure: Failure) -> KeyFormFixture {
         let keys = private_folder();
         let plans = [(format!("{ONION}:80"), Plan::Fail(failure))];
         let port = Port::new("", plans).with_keys(keys.path());
-        Stage { port, keys }
+        KeyFormFixture { port, keys }
     }
 
     /// Sends a request from the client with this address, on a new connection.
@@ -87,8 +88,7 @@ impl Stage {
     /// Returns the virtual address that the onion service has for a SOCKS client.
     async fn resolve_onion(&self) -> Ipv6Addr {
         let (mut client, _served) = self.port.client(V4);
-        client.send("05 01 00").await;
-        client.expect("05 00").await;
+        greet(&mut client).await;
         client.send_bytes(&socks5_request(0xF0, ONION, 0)).await;
         client.expect("05 00 00 04").await;
         let (address, _) = client.read(16).await;
@@ -145,10 +145,10 @@ fn assert_saved(done: &Response, url: &str) {
 #[tokio::test]
 async fn a_key_is_saved_and_the_client_returns_to_its_page() {
     for failure in [Failure::ClientAuthMissing, Failure::ClientAuthWrong] {
-        let stage = Stage::new(failure);
-        let link = stage.form_link().await;
+        let fixture = KeyFormFixture::new(failure);
+        let link = fixture.form_link().await;
         assert!(link.starts_with("http://onionport.invalid/key/"), "{link}");
-        let form = stage.get(&link).await;
+        let form = fixture.get(&link).await;
         assert_self_contained(&form);
         assert!(form.text().contains(ONION));
         let policy = form.header("content-security-policy").expect("a policy");
@@ -156,52 +156,58 @@ async fn a_key_is_saved_and_the_client_returns_to_its_page() {
         // With a stricter policy browsers would not send the form's origin.
         assert_eq!(form.header("referrer-policy"), Some("same-origin"));
         let token = token_in(&form);
-        let done = stage.submit(&token, KEY).await;
+        let done = fixture.submit(&token, CLIENT_AUTH_KEY).await;
         assert_saved(&done, &format!("http://{ONION}/page?a=b&amp;c"));
         let label = &ONION[..56];
-        let file = stage.keys.path().join(format!("{label}.auth_private"));
+        let file = fixture.keys.path().join(format!("{label}.auth_private"));
         let text = fs::read_to_string(&file).expect("read the key file");
-        assert_eq!(text, format!("{label}:descriptor:x25519:{KEY}\n"));
+        assert_eq!(
+            text,
+            format!("{label}:descriptor:x25519:{CLIENT_AUTH_KEY}\n")
+        );
         let mode = fs::metadata(&file)
             .expect("a key file")
             .permissions()
             .mode();
         assert_eq!(mode & 0o777, 0o600);
-        assert_eq!(stage.key_files().len(), 1);
+        assert_eq!(fixture.key_files().len(), 1);
     }
 }
 
 #[tokio::test]
 async fn an_invalid_key_is_reported_and_can_be_corrected() {
-    let stage = Stage::new(Failure::ClientAuthMissing);
-    let mut token = stage.form_token().await;
+    let fixture = KeyFormFixture::new(Failure::ClientAuthMissing);
+    let mut token = fixture.form_token().await;
     for (key, problem) in [
         ("", "Nothing"),
         ("short", "52 characters"),
         ("%3Cb%3E", "52 characters"),
     ] {
-        let again = stage.submit(&token, key).await;
+        let again = fixture.submit(&token, key).await;
         assert_eq!(again.status, 422, "{key}");
         assert_self_contained(&again);
         assert!(again.text().contains(problem), "{}", again.text());
         token = token_in(&again);
     }
-    assert!(stage.key_files().is_empty());
+    assert!(fixture.key_files().is_empty());
     // A user may paste the whole line of a key file; browsers encode it so.
-    let line = format!("{}%3Adescriptor%3Ax25519%3A{KEY}+", &ONION[..56]);
+    let line = format!(
+        "{}%3Adescriptor%3Ax25519%3A{CLIENT_AUTH_KEY}+",
+        &ONION[..56]
+    );
     let headers = format!("{OWN_ORIGIN}{FORM_TYPE}");
-    let done = stage
+    let done = fixture
         .post(&headers, &format!("key={line}&token={token}"))
         .await;
     assert_eq!(done.status, 200);
-    assert_eq!(stage.key_files().len(), 1);
+    assert_eq!(fixture.key_files().len(), 1);
 }
 
 #[tokio::test]
 async fn a_form_of_another_site_saves_no_key() {
-    let stage = Stage::new(Failure::ClientAuthMissing);
-    let token = stage.form_token().await;
-    let valid = format!("token={token}&key={KEY}");
+    let fixture = KeyFormFixture::new(Failure::ClientAuthMissing);
+    let token = fixture.form_token().await;
+    let valid = format!("token={token}&key={CLIENT_AUTH_KEY}");
     let service = format!("Origin: http://{ONION}\n");
     for headers in [
         FORM_TYPE.to_owned(),
@@ -215,23 +221,23 @@ async fn a_form_of_another_site_saves_no_key() {
         format!("{OWN_ORIGIN}Content-Type: text/plain\n"),
         OWN_ORIGIN.to_owned(),
     ] {
-        let refused = stage.post(&headers, &valid).await;
+        let refused = fixture.post(&headers, &valid).await;
         assert_eq!(refused.status, 403, "{headers}");
         assert_self_contained(&refused);
     }
-    assert!(stage.key_files().is_empty());
+    assert!(fixture.key_files().is_empty());
     // The refused posts did not use up the token, which is valid once.
-    assert_eq!(stage.submit(&token, KEY).await.status, 200);
-    assert_eq!(stage.submit(&token, KEY).await.status, 404);
+    assert_eq!(fixture.submit(&token, CLIENT_AUTH_KEY).await.status, 200);
+    assert_eq!(fixture.submit(&token, CLIENT_AUTH_KEY).await.status, 404);
 }
 
 #[tokio::test]
 async fn a_ticket_or_a_guess_is_not_accepted_as_a_token() {
-    let stage = Stage::new(Failure::ClientAuthMissing);
-    let link = stage.form_link().await;
+    let fixture = KeyFormFixture::new(Failure::ClientAuthMissing);
+    let link = fixture.form_link().await;
     let ticket = link.rsplit('/').next().expect("a ticket");
     for token in [ticket, "", "0", "../../etc/passwd"] {
-        let refused = stage.submit(token, KEY).await;
+        let refused = fixture.submit(token, CLIENT_AUTH_KEY).await;
         assert_eq!(refused.status, 404, "{token}");
     }
     for target in [
@@ -240,26 +246,26 @@ async fn a_ticket_or_a_guess_is_not_accepted_as_a_token() {
         "key/0",
         "key/0000000000000000000000000000000000000000",
     ] {
-        let page = stage
+        let page = fixture
             .get(&format!("http://onionport.invalid/{target}"))
             .await;
         assert_eq!(page.status, 404, "{target}");
         assert!(!page.text().contains("<form"));
     }
-    let token = stage.form_token().await;
-    let page = stage
+    let token = fixture.form_token().await;
+    let page = fixture
         .get(&format!("http://onionport.invalid/key/{token}"))
         .await;
     assert_eq!(page.status, 404);
-    assert!(stage.key_files().is_empty());
+    assert!(fixture.key_files().is_empty());
 }
 
 #[tokio::test]
 async fn a_ticket_or_token_of_one_client_is_refused_for_another() {
-    let stage = Stage::new(Failure::ClientAuthMissing);
-    let link = stage.form_link().await;
-    let token = stage.form_token().await;
-    let body = format!("token={token}&key={KEY}");
+    let fixture = KeyFormFixture::new(Failure::ClientAuthMissing);
+    let link = fixture.form_link().await;
+    let token = fixture.form_token().await;
+    let body = format!("token={token}&key={CLIENT_AUTH_KEY}");
     let length = body.len();
     for (address, isolation) in [
         (V6, ""),
@@ -268,7 +274,7 @@ async fn a_ticket_or_token_of_one_client_is_refused_for_another() {
     ] {
         let request = format!("GET {link} HTTP/1.1\nHost: a\n{BROWSER}{isolation}\n");
         assert_eq!(
-            stage.request_from(address, &request).await.status,
+            fixture.request_from(address, &request).await.status,
             404,
             "{address:?} {isolation}"
         );
@@ -277,7 +283,7 @@ async fn a_ticket_or_token_of_one_client_is_refused_for_another() {
              Content-Length: {length}\n\n{body}"
         );
         assert_eq!(
-            stage.request_from(address, &request).await.status,
+            fixture.request_from(address, &request).await.status,
             404,
             "{address:?} {isolation}"
         );
@@ -292,19 +298,19 @@ async fn a_ticket_or_token_of_one_client_is_refused_for_another() {
             "POST /key HTTP/1.1\nHost: localhost\n{OWN_ORIGIN}{FORM_TYPE}Content-Length: {length}\n\n{body}"
         ),
     ] {
-        let refused = stage.request_from(V4, &request).await;
+        let refused = fixture.request_from(V4, &request).await;
         assert!([404, 405].contains(&refused.status), "{refused:?}");
     }
-    assert!(stage.key_files().is_empty());
+    assert!(fixture.key_files().is_empty());
 }
 
 #[tokio::test]
 async fn an_endless_form_is_not_read_to_its_end() {
-    let stage = Stage::new(Failure::ClientAuthMissing);
-    let token = stage.form_token().await;
-    let refused = stage.submit(&token, &"A".repeat(10_000)).await;
+    let fixture = KeyFormFixture::new(Failure::ClientAuthMissing);
+    let token = fixture.form_token().await;
+    let refused = fixture.submit(&token, &"A".repeat(10_000)).await;
     assert_eq!(refused.status, 404);
-    let (mut client, _served) = stage.port.http_client_with(16 * 1024, V4);
+    let (mut client, _served) = fixture.port.http_client_with(16 * 1024, V4);
     let request = format!(
         "POST http://onionport.invalid/key HTTP/1.1\nHost: a\n{OWN_ORIGIN}{FORM_TYPE}\
          Transfer-Encoding: chunked\n\n"
@@ -320,14 +326,14 @@ async fn an_endless_form_is_not_read_to_its_end() {
         }
     }
     assert_eq!(read_response(&mut client).await.status, 404);
-    assert!(stage.key_files().is_empty());
+    assert!(fixture.key_files().is_empty());
 }
 
 #[tokio::test]
 async fn only_client_auth_failures_link_to_the_form() {
     for &failure in Failure::ALL {
-        let stage = Stage::new(failure);
-        let page = stage.get(&format!("http://{ONION}/")).await;
+        let fixture = KeyFormFixture::new(failure);
+        let page = fixture.get(&format!("http://{ONION}/")).await;
         let wants_key = [Failure::ClientAuthMissing, Failure::ClientAuthWrong].contains(&failure);
         assert_eq!(
             page.text().contains("onionport.invalid/key/"),
@@ -338,17 +344,17 @@ async fn only_client_auth_failures_link_to_the_form() {
 }
 
 #[tokio::test]
-async fn a_folder_that_cannot_be_written_is_reported() {
-    let stage = Stage::new(Failure::ClientAuthMissing);
-    let token = stage.form_token().await;
-    let folder = stage.keys.path().to_owned();
-    drop(stage.keys);
-    let port = stage.port;
-    let stage = Stage {
+async fn a_missing_key_folder_is_reported() {
+    let fixture = KeyFormFixture::new(Failure::ClientAuthMissing);
+    let token = fixture.form_token().await;
+    let folder = fixture.keys.path().to_owned();
+    drop(fixture.keys);
+    let port = fixture.port;
+    let fixture = KeyFormFixture {
         port,
         keys: private_folder(),
     };
-    let failed = stage.submit(&token, KEY).await;
+    let failed = fixture.submit(&token, CLIENT_AUTH_KEY).await;
     assert_eq!(failed.status, 500);
     assert!(
         failed.text().contains(&folder.display().to_string()),
@@ -359,31 +365,31 @@ async fn a_folder_that_cannot_be_written_is_reported() {
 
 #[tokio::test]
 async fn any_number_of_failures_leaves_a_users_form_valid() {
-    let stage = Stage::new(Failure::ClientAuthMissing);
-    let link = stage.form_link().await;
-    let token = token_in(&stage.get(&link).await);
+    let fixture = KeyFormFixture::new(Failure::ClientAuthMissing);
+    let link = fixture.form_link().await;
+    let token = token_in(&fixture.get(&link).await);
     for number in 0..600 {
         // A page can invent any number of isolation values.
         let request = format!(
             "GET http://{ONION}/ HTTP/1.1\nHost: a\n{BROWSER}Tor-Stream-Isolation: {number}\n\n"
         );
-        assert_eq!(stage.request_from(V4, &request).await.status, 503);
+        assert_eq!(fixture.request_from(V4, &request).await.status, 503);
     }
     // A client that fails again keeps its ticket.
     for _ in 0..2 {
-        assert_eq!(stage.form_link().await, stage.form_link().await);
+        assert_eq!(fixture.form_link().await, fixture.form_link().await);
     }
-    assert_eq!(stage.submit(&token, KEY).await.status, 200);
-    assert_eq!(stage.key_files().len(), 1);
+    assert_eq!(fixture.submit(&token, CLIENT_AUTH_KEY).await.status, 200);
+    assert_eq!(fixture.key_files().len(), 1);
 }
 
 #[tokio::test]
 async fn keys_are_accepted_only_from_this_computer() {
-    let stage = Stage::new(Failure::ClientAuthMissing);
-    let link = stage.form_link().await;
+    let fixture = KeyFormFixture::new(Failure::ClientAuthMissing);
+    let link = fixture.form_link().await;
     let remote = ClientAddr::Ip([192, 0, 2, 1].into());
     let request = format!("GET http://{ONION}/ HTTP/1.1\nHost: a\n{BROWSER}\n");
-    let page = stage.request_from(remote, &request).await;
+    let page = fixture.request_from(remote, &request).await;
     assert_eq!(page.status, 503);
     assert_self_contained(&page);
     assert!(!page.text().contains("onionport.invalid/key"));
@@ -396,12 +402,12 @@ async fn keys_are_accepted_only_from_this_computer() {
             "POST http://onionport.invalid/key HTTP/1.1\nHost: a\n{OWN_ORIGIN}{FORM_TYPE}Content-Length: 7\n\ntoken=1"
         ),
     ] {
-        let refused = stage.request_from(remote, &request).await;
+        let refused = fixture.request_from(remote, &request).await;
         assert_eq!(refused.status, 403);
         assert!(refused.text().contains(explanation), "{}", refused.text());
     }
     for local in [V4, V6, ClientAddr::Unix, mapped_loopback()] {
-        let page = stage.request_from(local, &request).await;
+        let page = fixture.request_from(local, &request).await;
         assert!(page.text().contains("onionport.invalid/key"), "{local:?}");
     }
 }
@@ -439,14 +445,14 @@ async fn assert_key_for_url(url: impl Fn(Ipv6Addr) -> String) {
         format!("{ONION}:80"),
         Plan::Fail(Failure::ClientAuthMissing),
     )];
-    let stage = Stage {
+    let fixture = KeyFormFixture {
         port: Port::new("", plans)
             .with_shared(shared)
             .with_keys(keys.path()),
         keys,
     };
-    let url = url(stage.resolve_onion().await);
-    let page = stage.get(&url).await;
+    let url = url(fixture.resolve_onion().await);
+    let page = fixture.get(&url).await;
     assert_eq!(page.status, 503);
     assert!(
         page.text().contains(">Onion service</li>"),
@@ -455,10 +461,10 @@ async fn assert_key_for_url(url: impl Fn(Ipv6Addr) -> String) {
     );
     assert!(!page.text().contains("client_onion_auth_dir"));
     let link = text_between(page.text(), "href=\"", "\">Enter ").to_owned();
-    let form = stage.get(&link).await;
+    let form = fixture.get(&link).await;
     assert!(form.text().contains(ONION));
-    let done = stage.submit(&token_in(&form), KEY).await;
+    let done = fixture.submit(&token_in(&form), CLIENT_AUTH_KEY).await;
     assert_saved(&done, &url);
     let label = &ONION[..56];
-    assert_eq!(stage.key_files(), [format!("{label}.auth_private")]);
+    assert_eq!(fixture.key_files(), [format!("{label}.auth_private")]);
 }

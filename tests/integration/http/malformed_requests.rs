@@ -1,10 +1,9 @@
 //! The real program with random and damaged requests.
 
-use tokio::task::JoinSet;
-
 use super::http_program;
-use crate::support::client::{Client, End, ListenAddr};
+use crate::support::client::{Client, ListenAddr};
 use crate::support::http::{read_response, send_text};
+use crate::support::nonsense::{Crowd, send_nonsense};
 use crate::support::random::Random;
 
 /// Valid requests, to be damaged.
@@ -69,46 +68,19 @@ async fn assert_serves(address: &ListenAddr) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_clients_with_malformed_requests_do_no_harm() {
-    const CLIENTS: usize = 1000;
-    const AT_ONCE: usize = 100;
     // A short time-out, so that requests that are valid by chance end soon, too.
     let mut daemon = http_program()
         .arguments(&["-o", "proxy.socks_timeout=1", "-l", "warn"])
         .start_with_ports(2);
     let address = daemon.addresses[1].clone();
     let mut random = Random::new(11);
-    let mut clients = JoinSet::new();
-    for number in 0..CLIENTS {
-        if clients.len() >= AT_ONCE {
-            let done = clients.join_next().await.expect("a running client");
-            done.expect("no panic");
-        }
-        let request = make_malformed(&mut random);
-        let cut = random.below(request.len() + 1);
-        let leaves = random.below(3) == 0;
-        let address = address.clone();
-        clients.spawn(async move {
-            let mut client = Client::connect(&address).await;
-            let (first, second) = request.split_at(cut);
-            let sent_all =
-                client.try_send(first).await.is_ok() && client.try_send(second).await.is_ok();
-            if leaves || !sent_all {
-                return;
-            }
-            // The time-out ends the connection at the latest.
-            let (got, end) = client.read_to_end().await;
-            let request = String::from_utf8_lossy(&request).into_owned();
-            assert_ne!(
-                end,
-                End::Open,
-                "client {number}: {request:?}, then {} bytes received",
-                got.len()
-            );
-        });
-    }
-    while let Some(done) = clients.join_next().await {
-        done.expect("no panic");
-    }
+    let crowd = Crowd {
+        clients: 1000,
+        at_once: 100,
+        half_close: false,
+    };
+    // The time-out ends each connection at the latest.
+    send_nonsense(&address, crowd, &mut random, make_malformed).await;
     assert_serves(&address).await;
     assert!(daemon.process.is_alive());
     let log = daemon.process.err.all();

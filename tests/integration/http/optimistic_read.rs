@@ -13,7 +13,7 @@ use crate::support::serve::{Port, Served, V4};
 
 const CONNECT: &str = "CONNECT good.example:80 HTTP/1.1\nHost: good.example:80\n\n";
 /// How many bytes are sent before the tunnel is open.
-const EARLY_LIMIT: usize = 16 * 1024;
+const OPTIMISTIC_LIMIT: usize = 16 * 1024;
 
 /// Creates a port with this plan for the site, and connects a client to it.
 fn connect(plan: Plan) -> (Port, Client, Served) {
@@ -32,7 +32,7 @@ fn numbered_text(count: usize) -> String {
 
 #[tokio::test]
 async fn early_data_is_sent_before_the_tunnel_is_open() {
-    let (port, mut client, served) = connect(Plan::SendEarly);
+    let (port, mut client, served) = connect(Plan::SendOptimistic);
     send_text(&mut client, &format!("{CONNECT}with the head, ")).await;
     let mut site = port.tor.accept_stream().await;
     expect_text(&mut site, "with the head, ").await;
@@ -58,7 +58,7 @@ async fn early_data_is_sent_before_the_tunnel_is_open() {
 async fn a_head_may_come_in_any_two_parts_and_early_bytes_behind_it() {
     let request = format!("{CONNECT}early").replace('\n', "\r\n");
     for cut in 1..request.len() {
-        let (port, mut client, _served) = connect(Plan::SendEarly);
+        let (port, mut client, _served) = connect(Plan::SendOptimistic);
         let (first, second) = request.as_bytes().split_at(cut);
         client.send_bytes(first).await;
         // Lets the server read the first part.
@@ -76,24 +76,24 @@ async fn a_head_may_come_in_any_two_parts_and_early_bytes_behind_it() {
 
 #[tokio::test]
 async fn data_beyond_the_limit_waits_for_the_tunnel() {
-    let (port, mut client, _served) = connect(Plan::SendEarly);
+    let (port, mut client, _served) = connect(Plan::SendOptimistic);
     let data = numbered_text(50_000);
     send_text(&mut client, &format!("{CONNECT}{data}")).await;
     let mut site = port.tor.accept_stream().await;
-    expect_text(&mut site, &data[..EARLY_LIMIT]).await;
+    expect_text(&mut site, &data[..OPTIMISTIC_LIMIT]).await;
     assert_eq!(site.read_within(Duration::from_millis(100)).await, None);
     port.tor.release();
     expect_tunnel(&mut client).await;
-    expect_text(&mut site, &data[EARLY_LIMIT..]).await;
+    expect_text(&mut site, &data[OPTIMISTIC_LIMIT..]).await;
     send_text(&mut client, "the end").await;
     expect_text(&mut site, "the end").await;
 }
 
 #[tokio::test]
-async fn the_tunnel_continues_where_the_early_data_ended() {
+async fn the_tunnel_continues_where_the_optimistic_data_ended() {
     for (plan, count) in [
-        // The stream accepts part of the early data.
-        (Plan::SendEarly, 5000),
+        // The stream accepts part of the optimistic data.
+        (Plan::SendOptimistic, 5000),
         // It accepts none.
         (Plan::OpenLater, 5000),
         (Plan::OpenLater, 50_000),
@@ -146,7 +146,7 @@ async fn heads_with_other_line_ends_and_later_requests_get_their_tunnel_too() {
 
 #[tokio::test]
 async fn a_client_may_half_close_before_the_tunnel_is_open() {
-    for plan in [Plan::SendEarly, Plan::OpenLater] {
+    for plan in [Plan::SendOptimistic, Plan::OpenLater] {
         let (port, mut client, served) = connect(plan);
         send_text(&mut client, &format!("{CONNECT}question")).await;
         client.finish().await;
@@ -261,7 +261,7 @@ async fn a_refused_connect_is_the_last_request_of_its_connection() {
 async fn a_client_with_much_early_data_still_receives_the_refusal() {
     let daemon = http_program().start_with_ports(2);
     let request = "CONNECT nonsense.onion:80 HTTP/1.1\nHost: a\n\n";
-    for count in [1, 1000, EARLY_LIMIT, 60_000] {
+    for count in [1, 1000, OPTIMISTIC_LIMIT, 60_000] {
         for _ in 0..20 {
             let mut client = Client::connect(&daemon.addresses[1]).await;
             send_text(&mut client, &format!("{request}{}", numbered_text(count))).await;

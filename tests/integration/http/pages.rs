@@ -294,7 +294,7 @@ async fn a_unix_socket_serves_http_too() {
     let program = Program::offline().port("auto");
     let line = format!("unix:{}", program.folder().join("http").display());
     let daemon = program
-        .proxy(format!("http_port = {line:?}"))
+        .config_lines(format!("http_port = {line:?}"))
         .start_with_ports(2);
     assert_eq!(daemon.addresses[1].to_string(), line);
     for (target, status, part) in [

@@ -4,17 +4,14 @@ use std::time::Duration;
 
 use onionport::failure::Failure;
 use onionport::tor::destination::Family;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::time::sleep;
 
 use super::{SITE, expect_tunnel, port, status_codes};
 use crate::support::ONION;
-use crate::support::client::{Client, End};
+use crate::support::client::End;
 use crate::support::http::{expect_text, read_response, read_response_to, send_text};
-use crate::support::kernel::wait_finished_sending;
-use crate::support::random::Random;
 use crate::support::scripted::Plan;
 use crate::support::serve::{Port, V4};
+use crate::support::socks::{CONNECT_GOOD, SUCCEEDED, send_request};
 
 #[tokio::test]
 async fn a_tunnel_carries_everything_sent_before_it_was_open() {
@@ -227,37 +224,6 @@ async fn the_preferred_family_must_be_one_that_the_port_allows() {
     }
 }
 
-/// If the program closed the socket at once, the client's next bytes would reset the connection, and the
-/// client would lose what it has not read.
-#[tokio::test]
-async fn a_client_that_keeps_sending_receives_the_end_of_the_data() {
-    let data: &'static [u8] = Random::new(8).bytes(500_000).leak();
-    let port = port();
-    let (mut client, served) = port.http_tcp_client().await;
-    let request = b"CONNECT good.example:80 HTTP/1.1\r\n\r\n";
-    client.write_all(request).await.expect("send the request");
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(client.read_u8().await.expect("a response"));
-    }
-    let mut site = port.tor.accept_stream().await;
-    site.send_bytes(data).await;
-    drop(site);
-    // Until the program has sent everything, and would have closed the socket.
-    wait_finished_sending(&client).await;
-    // Fails if the program has closed the socket; the comparison below detects lost data.
-    let _ = client.write_all(b"and another thing").await;
-    sleep(Duration::from_millis(10)).await;
-    let (received, _) = Client::over(client).read_to_end().await;
-    assert!(
-        received == data,
-        "{} of {} bytes",
-        received.len(),
-        data.len()
-    );
-    served.wait().await;
-}
-
 #[tokio::test]
 async fn socks_and_http_clients_share_circuits_unless_the_port_isolates_protocols() {
     for (flags, shared) in [("", true), ("IsolateClientProtocol", false)] {
@@ -266,12 +232,8 @@ async fn socks_and_http_clients_share_circuits_unless_the_port_isolates_protocol
         send_text(&mut client, "CONNECT good.example:80 HTTP/1.1\n\n").await;
         expect_tunnel(&mut client).await;
         let (mut client, _served) = port.client(V4);
-        client.send("05 01 00").await;
-        client.expect("05 00").await;
-        client
-            .send("05 01 00 03 0c 676f6f642e6578616d706c65 0050")
-            .await;
-        client.expect("05 00 00 01 00000000 0000").await;
+        send_request(&mut client, CONNECT_GOOD).await;
+        client.expect(SUCCEEDED).await;
         let calls = port.tor.calls();
         let compatible = calls[0].isolation.is_compatible(&calls[1].isolation);
         assert_eq!(compatible, shared, "{flags}");

@@ -137,12 +137,12 @@ async fn a_client_that_cannot_be_written_to_ends_the_stream_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_service_that_cannot_be_written_to_may_still_answer() {
-    for early in [&b""[..], b"early"] {
+    for optimistic in [&b""[..], b"early"] {
         let (mut client, near_client) = duplex(1024);
         let (mut service, near_service) = duplex(1024);
         let (stream_reader, _) = split(near_service);
         let stream = join(stream_reader, Broken);
-        let relaying = tokio::spawn(run(near_client, stream, early, false));
+        let relaying = tokio::spawn(run(near_client, stream, optimistic, false));
         client.write_all(b"lost").await.expect("written");
         sleep(Duration::from_secs(1)).await;
         service.write_all(b"too large").await.expect("written");

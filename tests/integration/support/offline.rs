@@ -9,6 +9,7 @@ use super::client::{Client, End, ListenAddr};
 use super::hex::bytes;
 use super::process::Ended;
 use super::program::{Daemon, Program, set_mode};
+use super::socks::greet;
 
 /// A SOCKS5 request to connect to `bad.onion`, port 80.
 ///
@@ -22,8 +23,7 @@ pub const CLIENT_AUTH_KEY: &str = "YDPBBAYQMPIOEWCWQJRNRFD4RIXU3B52ASVTM3M54MSRE
 /// Connects and negotiates SOCKS5 without authentication.
 pub async fn connect_socks5(place: &ListenAddr) -> Client {
     let mut client = Client::connect(place).await;
-    client.send("05 01 00").await;
-    client.expect("05 00").await;
+    greet(&mut client).await;
     client
 }
 

@@ -16,22 +16,19 @@ use super::process::{Ended, Process, command};
 /// The program under test.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_onionport");
 
-/// A Tor network whose only directory is a closed port on loopback.
-const NO_NETWORK: &str = r#"
-[tor_network]
-authorities.v3idents = ["0123456789ABCDEF0123456789ABCDEF01234567"]
-fallback_caches = [{
-    rsa_identity = "89ABCDEF0123456789ABCDEF0123456789ABCDEF",
-    ed_identity = "qpL/LxLYVEXghU76iG3LsSI/UW7MBpIROZK0AB18560",
-    orports = ["127.0.0.1:1"],
-}]
-"#;
+/// A Tor network whose only directory is a closed port on loopback: a line for the start of a
+/// configuration file, and a value for `-o`.
+pub const NO_NETWORK: &str = "tor_network={\
+    authorities={v3idents=['0123456789ABCDEF0123456789ABCDEF01234567']},\
+    fallback_caches=[{rsa_identity='89ABCDEF0123456789ABCDEF0123456789ABCDEF',\
+    ed_identity='qpL/LxLYVEXghU76iG3LsSI/UW7MBpIROZK0AB18560',\
+    orports=['127.0.0.1:1']}]}";
 
 /// The program before it starts: its own folder, a configuration file, a command line.
 pub struct Program {
     folder: TempDir,
     ports: Vec<String>,
-    proxy: Vec<String>,
+    config_lines: Vec<String>,
     arguments: Vec<String>,
     trusts_everyone: bool,
     output: Option<File>,
@@ -70,7 +67,7 @@ impl Program {
         Program {
             folder: private_folder(),
             ports: Vec::new(),
-            proxy: Vec::new(),
+            config_lines: Vec::new(),
             arguments: Vec::new(),
             trusts_everyone: true,
             output: None,
@@ -95,9 +92,9 @@ impl Program {
         self
     }
 
-    /// Adds a line to the table `[proxy]`.
-    pub fn proxy(mut self, line: impl Into<String>) -> Self {
-        self.proxy.push(line.into());
+    /// Appends to the configuration file, inside `[proxy]`.
+    pub fn config_lines(mut self, lines: impl Into<String>) -> Self {
+        self.config_lines.push(lines.into());
         self
     }
 
@@ -165,17 +162,17 @@ impl Program {
     fn configuration(&self) -> String {
         let folder = self.folder();
         let (state, cache) = (folder.join("state"), folder.join("cache"));
-        let mut text = format!("[storage]\nstate_dir = {state:?}\ncache_dir = {cache:?}\n");
+        let mut text =
+            format!("{NO_NETWORK}\n[storage]\nstate_dir = {state:?}\ncache_dir = {cache:?}\n");
         if self.trusts_everyone {
             text += "[storage.permissions]\ndangerously_trust_everyone = true\n";
         }
-        text += NO_NETWORK;
         text += "[proxy]\n";
         if !self.ports.is_empty() {
             text += &format!("socks_port = {:?}\n", self.ports);
         }
-        for line in &self.proxy {
-            text += &format!("{line}\n");
+        for lines in &self.config_lines {
+            text += &format!("{lines}\n");
         }
         text
     }

@@ -40,7 +40,7 @@ pub enum Plan {
     /// Opens a stream once [`ScriptedNetwork::release`] is called.
     OpenLater,
     /// Like [`Plan::OpenLater`], but sends the client's optimistic data at once, and reports it as sent.
-    SendEarly,
+    SendOptimistic,
     /// Fails once [`ScriptedNetwork::release`] is called.
     FailLater(Failure),
     /// Never completes, not even at the deadline.
@@ -153,7 +153,7 @@ impl ScriptedNetwork {
         target: String,
         family: Option<Family>,
         isolation: &Isolation,
-        early: &OptimisticData,
+        optimistic: &OptimisticData,
         deadline: Instant,
     ) -> Outcome {
         let _running = Running::new(&self.running);
@@ -177,12 +177,12 @@ impl ScriptedNetwork {
                 self.wait_for_release().await;
                 Outcome::Stream(self.open(), 0)
             }
-            Some(Plan::SendEarly) => {
+            Some(Plan::SendOptimistic) => {
                 let mut stream = self.open();
                 let mut sent = 0;
                 let sending = async {
                     loop {
-                        let bytes = early.wait_beyond(sent).await;
+                        let bytes = optimistic.wait_beyond(sent).await;
                         sent += stream.write(&bytes).await.expect("write to the stream");
                     }
                 };
@@ -254,7 +254,7 @@ impl Connector for ScriptedNetwork {
         &self,
         request: &PermittedRequest,
         isolation: &Isolation,
-        early: &OptimisticData,
+        optimistic: &OptimisticData,
         deadline: Instant,
     ) -> Result<Stream<Self::Reader, Self::Writer>, Failure> {
         let (target, family) = match request {
@@ -265,7 +265,10 @@ impl Connector for ScriptedNetwork {
             other => panic!("{other:?} is not a request for a stream"),
         };
         let resets = matches!(self.plans.get(&target), Some(Plan::OpenThenReset));
-        match self.serve(target, family, isolation, early, deadline).await {
+        match self
+            .serve(target, family, isolation, optimistic, deadline)
+            .await
+        {
             Outcome::Stream(stream, sent) => {
                 let (half, writer) = split(stream);
                 Ok(Stream {

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 /// Reports that part of a test is skipped, and why. If `CI` is set, as in `scripts/test`, this fails the
-/// test, so that no comparison is skipped for good unnoticed.
+/// test, so that CI never skips a comparison silently.
 #[track_caller]
 pub fn report_skipped(reason: &str) {
     assert!(std::env::var_os("CI").is_none(), "{reason}");

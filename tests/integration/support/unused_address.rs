@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 const PORTS: std::ops::Range<u16> = 20_000..30_000;
 
 /// Returns different addresses with ports that are free: no other test gets the same, nor does a program
-/// that lets the system choose. The IP address depends on the process, and so does the port, for programs
-/// that listen on all interfaces.
+/// that lets the system choose. Address and port both depend on the process ID; the port too, because a
+/// listener on all interfaces conflicts with every address.
 pub fn unused_addresses<const N: usize>() -> [SocketAddrV4; N] {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let process = std::process::id();

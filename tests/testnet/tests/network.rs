@@ -23,7 +23,7 @@ const SILENCE: Duration = Duration::from_secs(4);
 const BODY: &str = "behind the onion";
 
 /// The network, server and services of most tests here.
-struct Stage {
+struct NetworkFixture {
     network: Network,
     server: HttpServer,
     service: Service,
@@ -32,7 +32,7 @@ struct Stage {
     key: ClientKey,
 }
 
-impl Stage {
+impl NetworkFixture {
     fn start() -> Self {
         let start = Instant::now();
         let network = Network::builder()
@@ -114,24 +114,24 @@ fn assert_no_reply(client: &CTor, service: &Service) {
 
 #[test]
 fn c_tor_replies_to_each_failure_with_the_documented_code() {
-    let stage = Stage::start();
-    let client = stage.client();
-    reachable_services_answer(&stage, &client);
-    invalid_addresses_are_reported(&stage, &client);
-    client_authorization_is_enforced(&stage, &client);
-    exits_reach_the_servers(&stage, &client);
-    corrupt_descriptors_break_only_their_service(&stage);
-    a_frozen_service_continues_after_thaw(&stage);
-    a_killed_relay_restarts(&stage);
-    a_killed_service_restarts(&stage);
+    let fixture = NetworkFixture::start();
+    let client = fixture.client();
+    reachable_services_answer(&fixture, &client);
+    invalid_addresses_are_reported(&fixture, &client);
+    client_authorization_is_enforced(&fixture, &client);
+    exits_reach_the_servers(&fixture, &client);
+    corrupt_descriptors_break_only_their_service(&fixture);
+    a_frozen_service_continues_after_thaw(&fixture);
+    a_killed_relay_restarts(&fixture);
+    a_killed_service_restarts(&fixture);
     // A client keeps its network alive.
     drop(client);
-    stage.network.mark_done();
-    a_dropped_network_leaves_nothing_behind(stage);
+    fixture.network.mark_done();
+    a_dropped_network_leaves_nothing_behind(fixture);
 }
 
-fn reachable_services_answer(stage: &Stage, client: &CTor) {
-    let address = stage.service.address();
+fn reachable_services_answer(fixture: &NetworkFixture, client: &CTor) {
+    let address = fixture.service.address();
     let reply = socks5_connect(client.extended_port(), address, 80, REPLY_LIMIT).expect("a reply");
     assert_eq!(reply.code, 0x00);
     let mut stream = reply.stream.expect("a connection");
@@ -141,8 +141,8 @@ fn reachable_services_answer(stage: &Stage, client: &CTor) {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer");
     assert!(answer.ends_with(BODY), "{answer}");
-    assert_eq!(stage.server.connections(), 1);
-    assert!(stage.service.introduction_points().expect("points").len() >= 3);
+    assert_eq!(fixture.server.connections(), 1);
+    assert!(fixture.service.introduction_points().expect("points").len() >= 3);
 
     assert_eq!(request_code(client.extended_port(), address, 81), 0x05);
     let reply = SocksRequest::new(client.plain_port(), address, 80)
@@ -151,10 +151,10 @@ fn reachable_services_answer(stage: &Stage, client: &CTor) {
     assert_eq!(reply.expect("a reply").code, 0x00);
 }
 
-fn invalid_addresses_are_reported(stage: &Stage, client: &CTor) {
+fn invalid_addresses_are_reported(fixture: &NetworkFixture, client: &CTor) {
     let (extended, plain) = (client.extended_port(), client.plain_port());
-    let address = stage.service.address();
-    let network = &stage.network;
+    let address = fixture.service.address();
+    let network = &fixture.network;
     assert_eq!(
         request_code(extended, &network.unpublished_address(), 80),
         0xf0
@@ -179,26 +179,26 @@ fn invalid_addresses_are_reported(stage: &Stage, client: &CTor) {
     assert_eq!(request_code(extended, &wrong_version, 80), 0x00);
 }
 
-fn client_authorization_is_enforced(stage: &Stage, client: &CTor) {
-    let service = &stage.authorized;
+fn client_authorization_is_enforced(fixture: &NetworkFixture, client: &CTor) {
+    let service = &fixture.authorized;
     let other_key = ClientKey::generate();
     let missing = request_code(client.extended_port(), service.address(), 80);
     assert_eq!(missing, 0xf4);
-    assert_eq!(stage.code_with_key("right", &stage.key), 0x00);
-    assert_eq!(stage.code_with_key("wrong", &other_key), 0xf5);
+    assert_eq!(fixture.code_with_key("right", &fixture.key), 0x00);
+    assert_eq!(fixture.code_with_key("wrong", &other_key), 0xf5);
     service
         .set_authorized(&[other_key.public()])
         .expect("new descriptors");
-    assert_eq!(stage.code_with_key("revoked", &stage.key), 0xf5);
-    assert_eq!(stage.code_with_key("granted", &other_key), 0x00);
+    assert_eq!(fixture.code_with_key("revoked", &fixture.key), 0xf5);
+    assert_eq!(fixture.code_with_key("granted", &other_key), 0x00);
     service.set_authorized(&[]).expect("new descriptors");
-    assert_eq!(stage.code_for_new_client(service), 0x00);
+    assert_eq!(fixture.code_for_new_client(service), 0x00);
 }
 
-fn exits_reach_the_servers(stage: &Stage, client: &CTor) {
+fn exits_reach_the_servers(fixture: &NetworkFixture, client: &CTor) {
     let port = client.extended_port();
     let code = |host, target| request_code(port, host, target);
-    let http = stage.server.address().port();
+    let http = fixture.server.address().port();
     let v6_echo = EchoServer::start_on(Ipv6Addr::LOCALHOST.into()).expect("a server");
     let closed = ClosedPort::new().expect("a port");
     assert_eq!(code("127.0.0.1", http), 0x00);
@@ -226,37 +226,37 @@ fn exits_reach_the_servers(stage: &Stage, client: &CTor) {
     assert_eq!(look_up(0xf0, "nowhere.test").code, 0x04);
 }
 
-fn corrupt_descriptors_break_only_their_service(stage: &Stage) {
-    let Stage {
+fn corrupt_descriptors_break_only_their_service(fixture: &NetworkFixture) {
+    let NetworkFixture {
         network,
         service,
         bystander,
         ..
-    } = stage;
+    } = fixture;
     let corrupt = |corruption, place| {
         network
             .corrupt_descriptor(service, corruption, place)
             .expect("the descriptors are corrupted")
     };
     assert_eq!(corrupt(Corruption::Signature, Where::OneHsDir), 1);
-    assert_eq!(stage.code_for_new_client(service), 0x00);
+    assert_eq!(fixture.code_for_new_client(service), 0x00);
     for corruption in [Corruption::Signature, Corruption::Syntax, Corruption::Body] {
         // Each of the two descriptors is on eight of the eleven HSDirs.
         let count = corrupt(corruption, Where::EveryHsDir);
         assert!((8..=11).contains(&count), "{corruption:?} on {count}");
-        let client = stage.client();
+        let client = fixture.client();
         for (service, expected) in [(service, 0x04), (bystander, 0x00)] {
             let code = request_code(client.extended_port(), service.address(), 80);
             assert_eq!(code, expected, "{corruption:?}");
         }
     }
     service.restart().expect("new descriptors");
-    assert_eq!(stage.code_for_new_client(service), 0x00);
+    assert_eq!(fixture.code_for_new_client(service), 0x00);
 }
 
-fn a_frozen_service_continues_after_thaw(stage: &Stage) {
-    let client = stage.client();
-    let service = &stage.bystander;
+fn a_frozen_service_continues_after_thaw(fixture: &NetworkFixture) {
+    let client = fixture.client();
+    let service = &fixture.bystander;
     service.freeze().expect("the service is stopped");
     assert_no_reply(&client, service);
     service.thaw().expect("the service continues");
@@ -264,8 +264,8 @@ fn a_frozen_service_continues_after_thaw(stage: &Stage) {
     assert_eq!(code, 0x00);
 }
 
-fn a_killed_relay_restarts(stage: &Stage) {
-    let network = &stage.network;
+fn a_killed_relay_restarts(fixture: &NetworkFixture) {
+    let network = &fixture.network;
     let relay = &network.relays(Role::Relay)[0];
     network
         .freeze_relays(std::slice::from_ref(relay))
@@ -279,15 +279,15 @@ fn a_killed_relay_restarts(stage: &Stage) {
     assert_eq!(network.nickname(relay), Some("relay0"));
 }
 
-fn a_killed_service_restarts(stage: &Stage) {
-    let Stage { service, .. } = stage;
+fn a_killed_service_restarts(fixture: &NetworkFixture) {
+    let NetworkFixture { service, .. } = fixture;
     service.kill();
     assert!(service.freeze().is_err() && service.pid().is_none());
     // Each attempt uses a new client: soon after the kill, a client may start to wait for a rendezvous, and then its later
     // requests wait too.
     let deadline = Instant::now() + REPLY_LIMIT;
     loop {
-        let client = stage.client();
+        let client = fixture.client();
         let wait = Duration::from_secs(10);
         let reply = socks5_connect(client.extended_port(), service.address(), 80, wait);
         if reply.as_ref().is_ok_and(|reply| reply.code == 0xf2) {
@@ -296,7 +296,7 @@ fn a_killed_service_restarts(stage: &Stage) {
         assert!(Instant::now() < deadline, "not F2 in time: {reply:?}");
     }
     service.restart().expect("new descriptors");
-    assert_eq!(stage.code_for_new_client(service), 0x00);
+    assert_eq!(fixture.code_for_new_client(service), 0x00);
 }
 
 #[test]
@@ -339,15 +339,15 @@ fn stopping_spare_introduction_points_affects_only_their_service() {
 }
 
 /// Also ends processes that are stopped, and removes the folder.
-fn a_dropped_network_leaves_nothing_behind(stage: Stage) {
-    let folder = stage.network.dir().to_owned();
-    stage.bystander.freeze().expect("the service is stopped");
-    stage
+fn a_dropped_network_leaves_nothing_behind(fixture: NetworkFixture) {
+    let folder = fixture.network.dir().to_owned();
+    fixture.bystander.freeze().expect("the service is stopped");
+    fixture
         .network
-        .freeze_relays(&stage.network.relays(Role::Relay)[..2])
+        .freeze_relays(&fixture.network.relays(Role::Relay)[..2])
         .expect("the relays are stopped");
     assert!(processes_of(&folder).len() >= 12);
-    drop(stage);
+    drop(fixture);
     assert_eq!(processes_of(&folder), Vec::<u32>::new());
     assert!(!folder.exists());
 }
