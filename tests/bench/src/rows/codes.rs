@@ -4,7 +4,7 @@
 //! introduction points of one service, so that they can be stopped. All services are broken before the
 //! first request.
 //!
-//! How a code is measured depends on [`Pace`]:
+//! How a code is measured depends on its pace:
 //!
 //! - Fast codes are requested from one program at a time, on several starts of it: what a program has
 //!   learnt about a service, it answers from its cache.
