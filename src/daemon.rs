@@ -169,7 +169,7 @@ fn raise_file_limit(wanted: u64) -> u64 {
             if limit < wanted {
                 warn!(
                     "only {limit} open files are allowed, fewer than system.max_files ({wanted}): \
-                     raise the hard limit (`ulimit -Hn`, `LimitNOFILE=`)"
+                     raise the system's limit on open files (`ulimit -Hn`, `LimitNOFILE=`)"
                 );
             }
             limit

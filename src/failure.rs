@@ -401,7 +401,7 @@ impl Failure {
                 403,
                 "onionport/FORBIDDEN",
                 "forbidden on this port",
-                "A flag of this port, or another setting, forbids this kind of traffic.",
+                "A flag of this port, or `reject_plaintext_ports`, forbids this kind of traffic.",
             ),
             F::PrivateAddress => row(
                 0x01,
@@ -472,8 +472,8 @@ impl Failure {
         }
     }
 
-    /// Whether the failure has an onion-service code (F0 to F7), so that retrying on another path cannot
-    /// help.
+    /// Whether the failure has an onion-service code (F0 to F7). It is then reported even while a stream on
+    /// an older circuit is still awaited.
     pub(crate) const fn has_onion_code(self) -> bool {
         self.row().extended >= 0xF0
     }

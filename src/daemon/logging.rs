@@ -119,10 +119,10 @@ mod tests {
     fn the_end_waits_for_queued_lines_but_not_for_ever() {
         let queue = Arc::new(LineQueue::default());
         queue.push(b"line\n".to_vec());
-        let begun = Instant::now();
+        let started = Instant::now();
         // No thread writes the line.
         drop(LogGuard(Arc::clone(&queue)));
-        assert!(begun.elapsed() >= FLUSH_LIMIT);
-        assert!(begun.elapsed() < 10 * FLUSH_LIMIT);
+        assert!(started.elapsed() >= FLUSH_LIMIT);
+        assert!(started.elapsed() < 10 * FLUSH_LIMIT);
     }
 }

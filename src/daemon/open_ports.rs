@@ -181,7 +181,10 @@ impl<T: Connector> OpenPorts<T> {
                 let (lost, problems) = self.reopen(old, pinned, planned, closed);
                 if !lost.is_empty() {
                     let problems = problems.join("; ");
-                    problem = format!("{problem}; ports that were open are lost: {problems}");
+                    problem = format!(
+                        "{problem}; ports that were open are lost: {problems}; correct this and \
+                         reload again"
+                    );
                 }
                 Err(ChangeError { problem, lost })
             }
@@ -366,8 +369,8 @@ impl<T> OpenPort<T> {
         match (&self.address, &port.line.bind) {
             _ if self.planned.inherited.is_some() => false,
             _ if is_udp(self.planned.port.kind) != is_udp(port.kind) => false,
-            (ListenAddr::Ip(open), BindAddr::Tcp(wanted)) => open.port() == wanted.port(),
-            (ListenAddr::Unix(open), BindAddr::Unix(wanted)) => open == wanted,
+            (ListenAddr::Ip(open), BindAddr::Tcp(planned)) => open.port() == planned.port(),
+            (ListenAddr::Unix(open), BindAddr::Unix(planned)) => open == planned,
             _ => false,
         }
     }

@@ -112,7 +112,7 @@ pub(super) async fn reload(
 fn join_problems(port_problem: &str, error: ReplaceError) -> ReplaceError {
     match error {
         ReplaceError::Refused(problem) => ReplaceError::Refused(format!(
-            "{port_problem}; the new Tor settings stay in use until the next reload, because the old \
+            "{port_problem}; the new Tor settings stay in use until a reload succeeds, because the old \
              ones cannot be restored: {problem}"
         )),
         ReplaceError::Lost(problem) => ReplaceError::Lost(format!("{port_problem}; {problem}")),
@@ -169,7 +169,7 @@ mod tests {
         };
         assert_eq!(
             message,
-            "port 1 is in use; the new Tor settings stay in use until the next reload, because the \
+            "port 1 is in use; the new Tor settings stay in use until a reload succeeds, because the \
              old ones cannot be restored: no file descriptor"
         );
         let lost = ReplaceError::Lost("no client; restart onionport".to_owned());

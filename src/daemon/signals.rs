@@ -121,16 +121,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn new_identities_are_at_least_ten_seconds_apart() {
         let mut signals = Signals::listen().expect("signals");
-        let begun = Instant::now();
+        let started = Instant::now();
         request_new_identity();
         assert_eq!(signals.next().await, SignalAction::NewIdentity);
-        assert_eq!(begun.elapsed(), Duration::ZERO);
+        assert_eq!(started.elapsed(), Duration::ZERO);
         // Three more requests within ten seconds count as one.
         for _ in 0..3 {
             request_new_identity();
         }
         assert_eq!(signals.next().await, SignalAction::NewIdentity);
-        assert_eq!(begun.elapsed(), NEW_IDENTITY_INTERVAL);
+        assert_eq!(started.elapsed(), NEW_IDENTITY_INTERVAL);
         let more = timeout(Duration::from_secs(60), signals.next()).await;
         assert!(more.is_err(), "{more:?}");
         // After a pause of ten seconds, a request is served at once.

@@ -67,7 +67,7 @@ impl SafeSocks {
         };
         let is_unsafe = is_unsafe && !is_mapped;
         if self.test_socks {
-            let (limit, verdict) = match is_unsafe {
+            let (limit, description) = match is_unsafe {
                 true => (
                     &self.unsafe_tests,
                     "unsafe: a client gave an IP address, not a host name",
@@ -75,7 +75,7 @@ impl SafeSocks {
                 false => (&self.safe_tests, "safe: a client gave a host name"),
             };
             if let Some(times) = limit.due() {
-                info!("TestSocks: {verdict}{}", Occurrences(times));
+                info!("TestSocks: {description}{}", Occurrences(times));
             }
         }
         if !is_unsafe {

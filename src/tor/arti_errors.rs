@@ -26,7 +26,7 @@ static UNKNOWN: LogLimiter = LogLimiter::with_burst(Duration::from_secs(60), BUR
 /// Messages a minute. Tests check the message of each of many errors.
 const BURST: u32 = if cfg!(test) { 1000 } else { 5 };
 
-/// A failed step of a call to tor-hsclient, as it reports the step in a `tracing` event.
+/// A failed step of a call to tor-hsclient.
 pub(crate) enum CallEvent {
     /// A directory gave no usable descriptor.
     Descriptor(FetchError),
@@ -34,7 +34,8 @@ pub(crate) enum CallEvent {
     Rendezvous(RendezvousError),
 }
 
-/// Classifies the `error` field of a `tracing` event. Returns `None` for errors that summarise others.
+/// Classifies an error that tor-hsclient reports during a call. Returns `None` for errors that summarise
+/// others.
 pub(crate) fn classify_event(error: &(dyn Error + 'static)) -> Option<CallEvent> {
     if let Some(detail) = error.downcast_ref::<DescriptorErrorDetail>() {
         return Some(CallEvent::Descriptor(classify_descriptor_fetch(detail)));

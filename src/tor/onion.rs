@@ -211,15 +211,15 @@ impl<N: Network> Onions<N> {
                 opened => opened,
             },
             opened = &mut on_new => match opened {
-                // No new circuit, or optimistic data forbids a stream on it: neither blames the service, so
-                // wait on the old circuit.
+                // No new circuit, or optimistic data forbids a stream on it: neither is the service's fault,
+                // so wait on the old circuit.
                 Err(StreamError::Failed(failure)) if !failure.has_onion_code() => {
                     on_old.await
                 }
                 // The service may have got the optimistic data, and be slow to answer.
-                Err(blame) if sends_optimistic => match timeout(OPEN_CIRCUIT_WAIT, on_old).await {
+                Err(failed) if sends_optimistic => match timeout(OPEN_CIRCUIT_WAIT, on_old).await {
                     Ok(Err(StreamError::CircuitGone | StreamError::Failed(_))) | Err(_) => {
-                        Err(blame)
+                        Err(failed)
                     }
                     Ok(opened) => opened,
                 },

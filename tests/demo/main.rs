@@ -44,9 +44,9 @@ fn main() -> Result<()> {
         Some(other) => bail!("unknown argument {other}: the only argument is --quick"),
     };
     let colours = std::io::stdout().is_terminal();
-    let begun = Instant::now();
+    let started = Instant::now();
     let print_step = |step: &str| {
-        println!("{:5.1} s  {step}", begun.elapsed().as_secs_f32());
+        println!("{:5.1} s  {step}", started.elapsed().as_secs_f32());
         let _ = std::io::stdout().flush();
     };
     print_step("starting a private Tor network: 3 authorities, 8 relays, all on this computer ...");

@@ -34,7 +34,7 @@ async fn assert_serves(place: &ListenAddr) {
 /// Whether the TCP port can be bound, or the Unix socket's file is gone.
 fn is_free(place: &ListenAddr) -> bool {
     match place {
-        ListenAddr::Tcp(address) => TcpListener::bind(address).is_ok(),
+        ListenAddr::Ip(address) => TcpListener::bind(address).is_ok(),
         ListenAddr::Unix(path) => !path.exists(),
     }
 }

@@ -57,7 +57,7 @@ fn wrong_imports(text: &str, part: &str, may_import: &[&str], depth: usize) -> B
     let mut wrong = BTreeSet::new();
     for line in lines {
         for path in line.split("crate::").skip(1) {
-            let end = path.find(|c: char| !c.is_ascii_lowercase() && c != '_');
+            let end = path.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
             let name = &path[..end.unwrap_or(path.len())];
             if name.is_empty() {
                 wrong.insert("does not name a part: write `use crate::PART`".to_owned());
@@ -65,7 +65,10 @@ fn wrong_imports(text: &str, part: &str, may_import: &[&str], depth: usize) -> B
                 wrong.insert(format!("imports {name}"));
             }
         }
-        if line.contains("use crate as") || line.contains(&"super::".repeat(depth + 1)) {
+        if line.contains("use crate as")
+            || line.contains("extern crate self")
+            || line.contains(&"super::".repeat(depth + 1))
+        {
             wrong.insert(format!(
                 "leaves its part in a way that cannot be checked: {}",
                 line.trim()

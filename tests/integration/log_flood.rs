@@ -29,7 +29,7 @@ async fn flood(place: &ListenAddr, request: &[u8]) {
 
 /// Queries a DNS port for the IPv4 address of a name.
 async fn flood_dns(place: &ListenAddr, name: &str) {
-    let ListenAddr::Tcp(address) = place else {
+    let ListenAddr::Ip(address) = place else {
         panic!("not a DNS port: {place}");
     };
     let client = UdpSocket::bind("127.0.0.1:0").await.expect("a free port");

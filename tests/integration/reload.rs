@@ -1,12 +1,15 @@
 //! SIGHUP: the running program reloads its configuration.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 
 use nix::sys::stat::Mode;
 
 use crate::support::client::{Client, End, ListenAddr};
-use crate::support::offline::{BAD_ONION_REQUEST, connect_socks5, request_bad_onion, unix_port};
+use crate::support::offline::{
+    BAD_ONION_REQUEST, connect_socks5, create_folder, request_bad_onion, unix_port,
+};
 use crate::support::program::{Daemon, Program};
 use crate::support::unresponsive_listener::UnresponsiveListener;
 use crate::support::unused_address::unused_addresses;
@@ -38,7 +41,7 @@ async fn ports_and_flags_change_while_clients_are_served() {
     daemon.process.wait_err("configuration reloaded");
     assert_eq!(request_bad_onion(&daemon.addresses[0]).await, 0xF6);
     assert_eq!(
-        request_bad_onion(&ListenAddr::Tcp(opened.into())).await,
+        request_bad_onion(&ListenAddr::Ip(opened.into())).await,
         0x01
     );
     wait_for_line(&daemon, format!("closed socks {closed}"));
@@ -66,9 +69,43 @@ async fn a_port_can_change_its_protocol_or_its_address() {
     wait_for_line(&daemon, format!("listening socks {everywhere}"));
     let elsewhere = ([127, 0, 0, 2], other.port());
     assert_eq!(
-        request_bad_onion(&ListenAddr::Tcp(elsewhere.into())).await,
+        request_bad_onion(&ListenAddr::Ip(elsewhere.into())).await,
         0x01
     );
+}
+
+#[tokio::test]
+async fn a_port_that_a_refused_reload_cannot_open_again_is_reported_as_closed() {
+    let program = Program::offline();
+    let folder = program.folder().join("sockets");
+    create_folder(&folder, 0o700);
+    let port = unix_port(&folder.join("socks"));
+    let daemon = program.port(&port).port("auto").start();
+    let info = daemon.folder.path().join("state/public/port_info.json");
+    assert!(
+        fs::read_to_string(&info)
+            .expect("port info readable")
+            .contains("sockets/socks")
+    );
+
+    // The path has to be free for the HTTP port, which its folder then forbids, as it forbids the old port.
+    daemon.edit_config(&format!("\"{port}\", "), "");
+    daemon.edit_config("[proxy]\n", &format!("[proxy]\nhttp_port = \"{port}\"\n"));
+    fs::set_permissions(&folder, Permissions::from_mode(0o777)).expect("mode set");
+    daemon.process.signal("HUP");
+    let refusal = daemon.process.wait_err("configuration not reloaded");
+    assert!(
+        refusal.contains("ports that were open are lost"),
+        "{refusal}"
+    );
+    wait_for_line(&daemon, format!("closed socks {port}"));
+    let info = fs::read_to_string(info).expect("port info readable");
+    assert!(!info.contains("sockets/socks"), "{info}");
+
+    fs::set_permissions(&folder, Permissions::from_mode(0o700)).expect("mode set");
+    daemon.process.signal("HUP");
+    daemon.process.wait_err("configuration reloaded");
+    wait_for_line(&daemon, format!("listening http {port}"));
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ async fn an_inherited_socket_replaces_the_default_port() {
         daemon.process.out.all(),
         [format!("listening socks {address}")]
     );
-    connect_socks5(&ListenAddr::Tcp(address)).await;
+    connect_socks5(&ListenAddr::Ip(address)).await;
 }
 
 #[tokio::test]
@@ -37,7 +37,7 @@ async fn an_inherited_socket_gets_the_flags_of_the_port_line_with_its_address() 
         .port("auto")
         .inherit_socket(listener, "socks")
         .start();
-    assert_eq!(daemon.addresses[0], ListenAddr::Tcp(address));
+    assert_eq!(daemon.addresses[0], ListenAddr::Ip(address));
     assert_eq!(request_bad_onion(&daemon.addresses[0]).await, 0xF6);
     assert_eq!(request_bad_onion(&daemon.addresses[1]).await, 0x01);
 }
@@ -54,7 +54,7 @@ async fn an_ipv4_client_of_a_dual_stack_socket_is_treated_as_ipv4() {
         .start_with_ports(1);
     // The reply contains an address of the client's family.
     for (ip, length) in [("127.0.0.1", 10), ("[::1]", 22)] {
-        let place = ListenAddr::Tcp(format!("{ip}:{port}").parse().unwrap());
+        let place = ListenAddr::Ip(format!("{ip}:{port}").parse().unwrap());
         let mut client = connect_socks5(&place).await;
         client.send(BAD_ONION_REQUEST).await;
         let (reply, _) = client.read_to_end().await;
@@ -65,7 +65,7 @@ async fn an_ipv4_client_of_a_dual_stack_socket_is_treated_as_ipv4() {
     let _daemon = Program::offline()
         .inherit_socket(http, "http")
         .start_with_ports(1);
-    let place = ListenAddr::Tcp(format!("127.0.0.1:{port}").parse().unwrap());
+    let place = ListenAddr::Ip(format!("127.0.0.1:{port}").parse().unwrap());
     let mut client = Client::connect(&place).await;
     let request = "GET http://onionport.invalid/proxy.pac HTTP/1.0\r\n\r\n";
     client.send_bytes(request.as_bytes()).await;
@@ -178,7 +178,7 @@ async fn the_port_info_file_lists_auto_ports_until_the_stop() {
     let program = Program::offline().port("auto ExtendedErrors");
     let path = program.folder().join("state/public/port_info.json");
     let daemon = program.start();
-    let ListenAddr::Tcp(address) = daemon.addresses[0] else {
+    let ListenAddr::Ip(address) = daemon.addresses[0] else {
         panic!("not a TCP port: {}", daemon.addresses[0]);
     };
     let text = std::fs::read_to_string(&path).expect("port info readable");

@@ -30,7 +30,7 @@ fn wait_for_reloads(daemon: &Daemon, times: usize) {
 fn listen() -> (TcpListener, ListenAddr) {
     let [address] = unused_addresses();
     let listener = TcpListener::bind(address).expect("a free address");
-    (listener, ListenAddr::Tcp(address.into()))
+    (listener, ListenAddr::Ip(address.into()))
 }
 
 #[tokio::test]
@@ -79,7 +79,7 @@ async fn a_port_line_that_conflicts_with_an_inherited_socket_is_refused_with_the
         .port(format!("{address} ExtendedErrors"))
         .inherit_socket(listener, "socks")
         .start();
-    let place = ListenAddr::Tcp(address.into());
+    let place = ListenAddr::Ip(address.into());
     edit_and_reload(&daemon, &address.to_string(), &everywhere);
     let error = daemon.process.wait_err("configuration not reloaded");
     let reason = format!("{address} is a socket of LISTEN_FDS");
@@ -156,7 +156,7 @@ async fn serve_while_the_address_comes_and_goes() {
         socket.bind(&address.into()).expect("bound");
         socket
     };
-    let socks_address = ListenAddr::Tcp(SocketAddr::new(late, 9050));
+    let socks_address = ListenAddr::Ip(SocketAddr::new(late, 9050));
     let streams = bind(Type::STREAM, Protocol::TCP, 9050);
     streams.listen(16).expect("listening");
     let socks = Program::offline()

@@ -102,10 +102,10 @@ impl ArtiClient {
             .flat_map(|bridge| bridge.addrs().map(|address| address.to_string()))
             .collect();
         let addresses = addresses.join(", ");
-        let begun = Instant::now();
+        let started = Instant::now();
         sleep(BRIDGES_PATIENCE).await;
         loop {
-            let elapsed = begun.elapsed().as_secs();
+            let elapsed = started.elapsed().as_secs();
             warn!(
                 "not connected to the Tor network after {elapsed} s (bridges: {addresses}): if this goes on, \
                  check this computer's network, the bridge lines and their transports, or use other bridges"

@@ -31,7 +31,7 @@ impl Case {
     /// Opens a stream. Returns the outcome, after how many seconds it came, and the network.
     async fn connect(self) -> (Result<usize, Failure>, u64, Exits<ScriptedNetwork>) {
         let network = exits(self.exits, self.timeouts);
-        let begun = Instant::now();
+        let started = Instant::now();
         let optimistic = OptimisticData::new(Vec::new());
         let got = network
             .connect(
@@ -40,10 +40,10 @@ impl Case {
                 Family::V4Preferred,
                 &isolation(b"alice"),
                 &optimistic,
-                begun + self.deadline,
+                started + self.deadline,
             )
             .await;
-        (got, begun.elapsed().as_secs(), network)
+        (got, started.elapsed().as_secs(), network)
     }
 }
 
@@ -170,20 +170,20 @@ async fn lookups_have_their_own_timeouts() {
     let name = "example.com";
 
     let network = exits([Exit::Silent, Exit::Serves], settings);
-    let begun = Instant::now();
+    let started = Instant::now();
     let got = network.resolve(name, &isolation(b"alice"), far).await;
     assert_eq!(got, Ok(vec![ADDRESS]));
-    assert_eq!(begun.elapsed().as_secs(), 4);
+    assert_eq!(started.elapsed().as_secs(), 4);
     assert_eq!(network.circuits.sent()[1].text, "RESOLVE example.com");
     assert_eq!(network.circuits.sent()[1].ports, []);
 
     let network = exits([Exit::Silent, Exit::Serves], settings);
-    let begun = Instant::now();
+    let started = Instant::now();
     let got = network
         .resolve_ptr(ADDRESS, &isolation(b"alice"), far)
         .await;
     assert_eq!(got, Ok(vec![name.to_owned()]));
-    assert_eq!(begun.elapsed().as_secs(), 5);
+    assert_eq!(started.elapsed().as_secs(), 5);
     assert_eq!(network.circuits.sent()[1].text, "RESOLVE 192.0.2.7");
     assert_eq!(network.circuits.sent()[1].ports, []);
 }

@@ -18,8 +18,8 @@ async fn standard_output_lists_the_address_of_each_port_and_nothing_else() {
     let socket = program.folder().join("socks");
     let daemon = program.port(unix_port(&socket)).start();
     let [
-        ListenAddr::Tcp(first),
-        ListenAddr::Tcp(second),
+        ListenAddr::Ip(first),
+        ListenAddr::Ip(second),
         ListenAddr::Unix(third),
     ] = &daemon.addresses[..]
     else {
@@ -81,7 +81,7 @@ async fn a_port_in_use_is_an_error_and_no_other_port_stays_open() {
     );
     assert!(ended.out.is_empty(), "{:?}", ended.out);
     assert!(
-        is_free(&ListenAddr::Tcp(free.into())),
+        is_free(&ListenAddr::Ip(free.into())),
         "{free} is still open"
     );
     assert!(!socket.exists(), "the socket's file is left");

@@ -118,7 +118,7 @@ impl CTor {
                 .find(|(_, address)| address.starts_with(start))?;
             Some(match address.starts_with('/') {
                 true => ListenAddr::Unix(address.into()),
-                false => ListenAddr::Tcp(address.parse().expect("IP address and port")),
+                false => ListenAddr::Ip(address.parse().expect("IP address and port")),
             })
         })
     }

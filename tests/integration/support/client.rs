@@ -16,14 +16,14 @@ use super::hex::{bytes, show};
 /// The address of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListenAddr {
-    Tcp(SocketAddr),
+    Ip(SocketAddr),
     Unix(PathBuf),
 }
 
 impl fmt::Display for ListenAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ListenAddr::Tcp(address) => address.fmt(f),
+            ListenAddr::Ip(address) => address.fmt(f),
             ListenAddr::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
@@ -69,7 +69,7 @@ impl Client {
     pub async fn connect(address: &ListenAddr) -> Self {
         let connecting = async {
             Ok::<_, io::Error>(match address {
-                ListenAddr::Tcp(address) => {
+                ListenAddr::Ip(address) => {
                     let stream = TcpStream::connect(address).await?;
                     // Each write has to arrive separately.
                     stream.set_nodelay(true)?;
@@ -87,7 +87,7 @@ impl Client {
 
     /// Connects to a TCP listener from the local IPv4 address `ip`.
     pub async fn connect_from(ip: IpAddr, address: &ListenAddr) -> Self {
-        let ListenAddr::Tcp(address) = address else {
+        let ListenAddr::Ip(address) = address else {
             panic!("{address} is not a TCP address");
         };
         let socket = TcpSocket::new_v4().expect("create a socket");

@@ -65,7 +65,7 @@ fn parse_address(text: &str) -> SocketAddrV4 {
 /// Returns the address of a TCP listener on IPv4.
 pub fn ipv4_addr(address: &ListenAddr) -> SocketAddrV4 {
     match address {
-        ListenAddr::Tcp(std::net::SocketAddr::V4(address)) => *address,
+        ListenAddr::Ip(std::net::SocketAddr::V4(address)) => *address,
         other => panic!("{other} is not an IPv4 address"),
     }
 }

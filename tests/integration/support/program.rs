@@ -257,7 +257,7 @@ fn parse_listening_line(line: &str) -> Option<ListenAddr> {
     let (_, address) = line.strip_prefix("listening ")?.split_once(' ')?;
     Some(match address.strip_prefix("unix:") {
         Some(path) => ListenAddr::Unix(path.into()),
-        None => ListenAddr::Tcp(address.parse().expect("IP address and port")),
+        None => ListenAddr::Ip(address.parse().expect("IP address and port")),
     })
 }
 

@@ -135,7 +135,7 @@ pub(super) fn message(error: SiteError, onion: bool) -> FailureMessage {
                 "This onion service seems to be offline",
                 FaultLocation::Service,
                 &[
-                    "It was online a short time ago and may come back: try again in a few minutes.",
+                    "It was probably online a short time ago and may come back: try again in a few minutes.",
                     OPERATOR,
                 ],
             ),
@@ -143,7 +143,7 @@ pub(super) fn message(error: SiteError, onion: bool) -> FailureMessage {
                 "This onion service does not respond",
                 FaultLocation::Service,
                 &[
-                    "It is overloaded or hangs: try again in a few minutes.",
+                    "It may be overloaded or hang: try again in a few minutes.",
                     OPERATOR,
                 ],
             ),
