@@ -1,14 +1,14 @@
 //! Shows what onionport replies to its clients: starts a private Tor network on this computer, breaks onion services in
 //! each way, and requests each through onionport and through C tor. Run it with `scripts/demo`.
 
+#[path = "../network/broken_services.rs"]
+mod broken_services;
 #[allow(dead_code, reason = "only the network tests use all of it")]
 #[path = "../network/daemon.rs"]
 mod daemon;
 #[allow(dead_code, reason = "only the network tests use all of it")]
 #[path = "../network/setup.rs"]
 mod setup;
-#[path = "../network/stage.rs"]
-mod stage;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
@@ -20,9 +20,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 use onionport::failure::Failure;
 use testnet::{CTor, socks5_connect};
 
+use broken_services::{BrokenServices, Case};
 use daemon::Onionport;
 use setup::{DEFAULT_LIMIT, client_timeout, network_builder};
-use stage::{BrokenServices, Case};
 
 /// The deadline of both programs with `--quick`. Otherwise both have their default, which is the same.
 const QUICK_LIMIT: Duration = Duration::from_secs(30);

@@ -62,6 +62,17 @@ fn http_program() -> Program {
         .config_lines("http_port = \"auto\"")
 }
 
+/// Sends text from the site through an open tunnel, and then ends the tunnel from the client's side.
+async fn use_and_end_tunnel(mut client: Client, mut site: Client, served: Served) {
+    send_text(&mut site, "and back").await;
+    expect_text(&mut client, "and back").await;
+    client.finish().await;
+    site.expect_end().await;
+    drop(site);
+    client.expect_end().await;
+    served.wait().await;
+}
+
 /// Sends a request to the site and reads its head there. Each direction of the client's connection
 /// buffers up to `capacity` bytes. Returns the port, the client, the site, and the served connection.
 async fn start_request(request: &str, capacity: usize) -> (Port, Client, Client, Served) {

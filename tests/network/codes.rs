@@ -7,10 +7,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use testnet::{CTor, SocksReply, socks5_connect};
 
+use crate::broken_services::{BrokenServices, Case};
 use crate::daemon::Onionport;
 use crate::deadline::SLACK;
 use crate::setup::{client_timeout, network_builder, run_in_parallel};
-use crate::stage::{BrokenServices, Case};
 
 /// The deadline in this test: long enough for any good answer on loopback, and short enough that a frozen service
 /// does not delay the others.

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
+use crate::broken_services::{BrokenServices, Case};
 use crate::setup::{PAGE, client_timeout, network_builder, run_in_parallel};
-use crate::stage::{BrokenServices, Case};
 
 /// The deadline of both programs, as in the test of the codes.
 const LIMIT: Duration = Duration::from_secs(30);

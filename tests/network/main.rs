@@ -28,10 +28,11 @@
 //! | `daemon` | starts and stops the program |
 //! | `dns_client` | builds DNS queries and sends them |
 //! | `setup` | set-up and requests that several tests share |
-//! | `stage` | onion services that are each broken in another way, and the codes that they must get |
+//! | `broken_services` | onion services that are each broken in another way, and the codes that they must get |
 
 mod address_map;
 mod bridges;
+mod broken_services;
 mod browser;
 mod clients;
 mod codes;
@@ -48,7 +49,6 @@ mod proof_of_work;
 mod recovery;
 mod reload;
 mod setup;
-mod stage;
 mod startup;
 mod streams;
 mod transparent;

@@ -14,6 +14,15 @@ async fn start_html_request() -> (Port, Client, Client, Served) {
     start_request(HTML_GET, 64 * 1024).await
 }
 
+/// Checks that the client's connection still carries requests, each to a new stream to the site.
+async fn expect_new_response(port: &Port, client: &mut Client) {
+    send_text(client, HTML_GET).await;
+    let mut site = port.tor.accept_stream().await;
+    read_head(&mut site).await;
+    send_text(&mut site, "HTTP/1.1 200 OK\nContent-Length: 4\n\ngood").await;
+    assert_eq!(read_response(client).await.text(), "good");
+}
+
 #[tokio::test]
 async fn an_invalid_or_ambiguous_response_is_not_forwarded() {
     for sent in [
@@ -108,12 +117,7 @@ async fn a_101_with_a_transfer_encoding_is_refused() {
     .await;
     assert_eq!(read_response(&mut client).await.status, 502);
     site.expect_end().await;
-    // The client's connection still carries requests.
-    send_text(&mut client, HTML_GET).await;
-    let mut site = port.tor.accept_stream().await;
-    read_head(&mut site).await;
-    send_text(&mut site, "HTTP/1.1 200 OK\nContent-Length: 4\n\ngood").await;
-    assert_eq!(read_response(&mut client).await.text(), "good");
+    expect_new_response(&port, &mut client).await;
 }
 
 #[tokio::test]
@@ -162,11 +166,7 @@ async fn bytes_behind_a_response_do_not_answer_the_next_request() {
     )
     .await;
     assert_eq!(read_response(&mut client).await.text(), "ok");
-    send_text(&mut client, HTML_GET).await;
-    let mut site = port.tor.accept_stream().await;
-    read_head(&mut site).await;
-    send_text(&mut site, "HTTP/1.1 200 OK\nContent-Length: 4\n\ngood").await;
-    assert_eq!(read_response(&mut client).await.text(), "good");
+    expect_new_response(&port, &mut client).await;
 }
 
 #[tokio::test]

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use onionport::failure::Failure;
 
-use super::{FORWARDED_GET, SITE, YES, expect_tunnel, expect_yes, http_program};
+use super::{
+    FORWARDED_GET, SITE, YES, expect_tunnel, expect_yes, http_program, use_and_end_tunnel,
+};
 use crate::support::client::{Client, End};
 use crate::support::http::{expect_text, read_response, send_text};
 use crate::support::scripted::Plan;
@@ -45,13 +47,7 @@ async fn early_data_is_sent_before_the_tunnel_is_open() {
     expect_tunnel(&mut client).await;
     send_text(&mut client, ", and in the tunnel").await;
     expect_text(&mut site, ", and in the tunnel").await;
-    send_text(&mut site, "and back").await;
-    expect_text(&mut client, "and back").await;
-    client.finish().await;
-    site.expect_end().await;
-    drop(site);
-    client.expect_end().await;
-    served.wait().await;
+    use_and_end_tunnel(client, site, served).await;
 }
 
 #[tokio::test]

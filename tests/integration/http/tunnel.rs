@@ -5,7 +5,7 @@ use std::time::Duration;
 use onionport::failure::Failure;
 use onionport::tor::destination::Family;
 
-use super::{SITE, expect_tunnel, port, status_codes};
+use super::{SITE, expect_tunnel, port, status_codes, use_and_end_tunnel};
 use crate::support::ONION;
 use crate::support::client::End;
 use crate::support::http::{expect_text, read_response, read_response_to, send_text};
@@ -30,13 +30,7 @@ async fn a_tunnel_carries_everything_sent_before_it_was_open() {
     let mut site = port.tor.accept_stream().await;
     expect_text(&mut site, "behind the head, ").await;
     expect_text(&mut site, &late).await;
-    send_text(&mut site, "and back").await;
-    expect_text(&mut client, "and back").await;
-    client.finish().await;
-    site.expect_end().await;
-    drop(site);
-    client.expect_end().await;
-    served.wait().await;
+    use_and_end_tunnel(client, site, served).await;
 }
 
 #[tokio::test]
