@@ -75,6 +75,7 @@ fn main() -> Result<()> {
             let sender = sender.clone();
             let (onionport, c_tor) = (&onionport, &c_tor);
             scope.spawn(move || {
+                let _alone = case.lock_exits();
                 let _ = sender.send((case, Replies::request(case, onionport, c_tor, limit)));
             });
         }

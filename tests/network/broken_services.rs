@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -35,6 +36,16 @@ pub struct Case {
         reason = "the demo shows C tor's code, but does not check it"
     )]
     pub c_tor: Option<Codes>,
+}
+
+impl Case {
+    /// Waits until no other case uses the exits, if the exit's reason is right only while no other stream fails there.
+    /// C tor takes the reason for a failed connection from `errno`, which by then may hold another stream's error.
+    pub fn lock_exits(&self) -> Option<MutexGuard<'static, ()>> {
+        static EXITS: Mutex<()> = Mutex::new(());
+        let needs_idle_exits = ["exit: connection refused", "exit: no route"].contains(&self.name);
+        needs_idle_exits.then(|| EXITS.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// All destinations, with the services and servers behind them.

@@ -1,7 +1,6 @@
 //! Every way to break an onion service, and every reply code: onionport compared with C tor.
 
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -98,9 +97,7 @@ impl std::fmt::Display for Reply {
 impl CaseReplies {
     /// Sends the requests to all four ports at the same time. The two programs share nothing but the exits.
     fn request(case: &Case, onionport: &Onionport, c_tor: &CTor) -> Result<CaseReplies> {
-        static EXITS: Mutex<()> = Mutex::new(());
-        let _alone =
-            needs_idle_exits(case).then(|| EXITS.lock().unwrap_or_else(PoisonError::into_inner));
+        let _alone = case.lock_exits();
         std::thread::scope(|scope| {
             let extended = scope.spawn(|| PortReplies::request(onionport.extended_port(), case));
             let plain = scope.spawn(|| PortReplies::request(onionport.plain_port(), case));
@@ -166,12 +163,6 @@ impl CaseReplies {
         }
         wrong
     }
-}
-
-/// Whether the exit's reason is right only while no other stream fails at the exits. C tor takes the reason for a
-/// failed connection from `errno`, which by then may hold another stream's error.
-fn needs_idle_exits(case: &Case) -> bool {
-    ["exit: connection refused", "exit: no route"].contains(&case.name)
 }
 
 fn request(proxy: SocketAddr, case: &Case) -> Result<Reply> {

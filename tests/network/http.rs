@@ -37,6 +37,7 @@ fn curl_gets_every_page_and_every_failure_through_the_http_port() -> Result<()> 
     let http = onionport.port(2);
 
     let all: Vec<Vec<Response>> = run_in_parallel(&services.cases, |case| {
+        let _alone = case.lock_exits();
         let requests = [(http, false), (http, true), (c_tor_port, true)];
         run_in_parallel(requests, |(proxy, tunnel)| run_curl(proxy, case, tunnel))
     })?;
